@@ -1,0 +1,66 @@
+"""Commands of smooth walks: what a recorded agent does, as a function of a seed and of having bumped into something."""
+
+import numpy as np
+
+
+WALL_DISTANCE = 1.8  # metres; nearer walls fill the picture and teach nothing
+
+
+class Walker:
+    """Draws velocity commands ``(forward, turn)`` in [-1, 1]^2 for one walk of ``steps`` steps.
+
+    Three kinds of walk, drawn by the seed: *wander* (piecewise constant targets, smoothed), *pivot* (turn in place away
+    and back, twice if there is time) and *return* (wander for half of the time, then undo every command in reverse,
+    which leads back to the start).
+    """
+
+    KINDS = ("wander", "pivot", "return")
+
+    def __init__(self, rng: np.random.Generator, steps: int, kind: str | None = None):
+        self.rng = rng
+        self.steps = steps
+        self.kind = kind or str(rng.choice(self.KINDS, p=[0.6, 0.15, 0.25]))
+        if self.kind not in self.KINDS:
+            raise ValueError(f"kind: expected one of {self.KINDS}, got {kind!r}")
+        self._target = np.zeros(2)
+        self._command = np.zeros(2)
+        self._hold = 0
+        self._done: list[np.ndarray] = []
+        self._pivot_rate = rng.uniform(0.5, 1.0) * rng.choice([-1.0, 1.0])
+        self._pivot_leg = int(rng.integers(6, 15))
+
+    def command(self, blocked: bool, depth: np.ndarray) -> np.ndarray:
+        """The next command.
+
+        Args:
+            blocked: whether the last command bumped into something.
+            depth: what lies ahead now, ``[H, W]`` metres: a walker turns towards open space before it hits a wall.
+        """
+        step = len(self._done)
+        if self.kind == "pivot":
+            away = (step // self._pivot_leg) % 2 == 0
+            command = np.array([0.0, self._pivot_rate if away else -self._pivot_rate])
+        elif self.kind == "return" and step >= self.steps // 2:
+            undone = 2 * (self.steps // 2) - 1 - step
+            command = -self._done[undone] if undone >= 0 else np.zeros(2)
+        else:
+            command = self._wander(blocked, depth)
+        self._done.append(command)
+        return command
+
+    def _wander(self, blocked: bool, depth: np.ndarray) -> np.ndarray:
+        horizon = depth[depth.shape[0] // 2]
+        third = len(horizon) // 3
+        if self._hold == 0:
+            forward = self.rng.choice([0.0, self.rng.uniform(-0.7, -0.2), self.rng.uniform(0.3, 1.0)], p=[0.1, 0.1, 0.8])
+            turn = self.rng.choice([0.0, self.rng.uniform(-0.4, 0.4), self.rng.uniform(-1.0, 1.0)], p=[0.3, 0.4, 0.3])
+            self._target = np.array([forward, turn])
+            self._hold = int(self.rng.integers(4, 12))
+        if (blocked or horizon[third:-third].min() < WALL_DISTANCE) and self._target[0] >= 0.0:
+            # keep the side once chosen: changing sides in a corner would oscillate
+            side = np.sign(self._command[1]) if blocked else np.sign(horizon[:third].mean() - horizon[-third:].mean())
+            self._target = np.array([-0.1 if blocked else 0.0, (side or 1.0) * self.rng.uniform(0.6, 1.0)])
+            self._hold = int(self.rng.integers(6, 12))
+        self._hold -= 1
+        self._command = 0.5 * self._command + 0.5 * self._target
+        return self._command.copy()

@@ -1,0 +1,39 @@
+"""How velocity commands move a camera: the one definition of what an action means in metres and radians."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mirage_sim.geometry.se3 import se3_exp
+
+
+@dataclass(frozen=True)
+class Drive:
+    """A planar, car-like base carrying a level, forward-looking camera.
+
+    Attributes:
+        dt: simulated seconds per step.
+        max_speed: metres per second at forward command 1.
+        max_turn_rate: radians per second at turn command 1; positive turns left, as in REP-103.
+    """
+
+    dt: float = 0.1
+    max_speed: float = 1.5
+    max_turn_rate: float = math.pi / 3
+
+    def motion(self, command: Tensor) -> Tensor:
+        """Motion of the camera in one step: ``c2w_next = c2w @ motion(command)``.
+
+        Args:
+            command: ``[..., 2]``: forward speed and turn rate, as fractions of the maxima in [-1, 1].
+
+        Returns:
+            ``[..., 4, 4]``: the constant twist held for ``dt`` (an arc), in OpenCV camera axes: forward is +z, and a
+            left turn is a rotation about -y.
+        """
+        twist = torch.zeros(*command.shape[:-1], 6, dtype=torch.float32, device=command.device)
+        twist[..., 2] = command[..., 0] * self.max_speed * self.dt
+        twist[..., 4] = -command[..., 1] * self.max_turn_rate * self.dt
+        return se3_exp(twist)

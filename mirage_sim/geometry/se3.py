@@ -1,0 +1,102 @@
+"""Rigid motions as 4x4 matrices, with the exponential map of SE(3).
+
+A motion named ``b_from_a`` takes coordinates in frame ``a`` to coordinates in frame ``b``. A twist is
+``[..., 6]``: translation part first (metres), rotation vector second (radians).
+"""
+
+import torch
+from torch import Tensor
+
+
+def invert(transform: Tensor) -> Tensor:
+    """Inverse of rigid motions ``[..., 4, 4]``, from the transpose of the rotation (no linear solve)."""
+    rotation_t = transform[..., :3, :3].transpose(-1, -2)
+    out = torch.zeros_like(transform)
+    out[..., :3, :3] = rotation_t
+    out[..., :3, 3] = -(rotation_t @ transform[..., :3, 3:]).squeeze(-1)
+    out[..., 3, 3] = 1.0
+    return out
+
+
+def is_rigid(transform: Tensor, tolerance: float = 1e-3) -> bool:
+    """Whether every ``[..., 4, 4]`` is finite, orthonormal, right-handed and has last row (0, 0, 0, 1)."""
+    if not bool(torch.isfinite(transform).all()):
+        return False
+    rotation = transform[..., :3, :3].double()
+    identity = torch.eye(3, dtype=torch.float64, device=transform.device)
+    last_row = torch.tensor([0.0, 0.0, 0.0, 1.0], dtype=transform.dtype, device=transform.device)
+    return bool(
+        ((rotation @ rotation.transpose(-1, -2) - identity).abs() < tolerance).all()
+        and (torch.linalg.det(rotation) > 0).all()
+        and ((transform[..., 3, :] - last_row).abs() < tolerance).all()
+    )
+
+
+def _hat(vector: Tensor) -> Tensor:
+    """Skew matrices ``[..., 3, 3]`` with ``hat(a) @ b = a x b``."""
+    x, y, z = vector.unbind(-1)
+    zero = torch.zeros_like(x)
+    rows = [zero, -z, y, z, zero, -x, -y, x, zero]
+    return torch.stack(rows, dim=-1).unflatten(-1, (3, 3))
+
+
+def _series_coefficients(angle: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """``sin(t)/t``, ``(1-cos t)/t^2`` and ``(t-sin t)/t^3``, with their Taylor series near zero."""
+    small = angle < 1e-2
+    t = torch.where(small, torch.ones_like(angle), angle)
+    t2 = angle * angle
+    a = torch.where(small, 1 - t2 / 6 + t2 * t2 / 120, torch.sin(t) / t)
+    b = torch.where(small, 0.5 - t2 / 24 + t2 * t2 / 720, (1 - torch.cos(t)) / t**2)
+    c = torch.where(small, 1 / 6 - t2 / 120 + t2 * t2 / 5040, (t - torch.sin(t)) / t**3)
+    return a, b, c
+
+
+def se3_exp(twist: Tensor) -> Tensor:
+    """Motion ``[..., 4, 4]`` of a twist ``[..., 6]`` (translation, rotation vector).
+
+    Rodrigues' formula and the left Jacobian of SO(3); see Barfoot, *State Estimation for Robotics*, section 7.1.
+    """
+    omega = _hat(twist[..., 3:])
+    angle = twist[..., 3:].norm(dim=-1)[..., None, None]
+    a, b, c = _series_coefficients(angle)
+    omega2 = omega @ omega
+    identity = torch.eye(3, dtype=twist.dtype, device=twist.device)
+    out = torch.zeros(*twist.shape[:-1], 4, 4, dtype=twist.dtype, device=twist.device)
+    out[..., :3, :3] = identity + a * omega + b * omega2
+    out[..., :3, 3] = ((identity + b * omega + c * omega2) @ twist[..., :3, None]).squeeze(-1)
+    out[..., 3, 3] = 1.0
+    return out
+
+
+def se3_log(transform: Tensor) -> Tensor:
+    """Twist ``[..., 6]`` of a motion ``[..., 4, 4]``: the inverse of :func:`se3_exp` for angles below pi.
+
+    Near pi the axis is read from the symmetric part of the rotation, where its sign is only known up to the
+    antisymmetric rest; at exactly pi either sign is right.
+    """
+    rotation = transform[..., :3, :3]
+    vee = torch.stack(
+        [
+            rotation[..., 2, 1] - rotation[..., 1, 2],
+            rotation[..., 0, 2] - rotation[..., 2, 0],
+            rotation[..., 1, 0] - rotation[..., 0, 1],
+        ],
+        dim=-1,
+    )
+    trace = rotation.diagonal(dim1=-2, dim2=-1).sum(-1)
+    angle = torch.atan2(vee.norm(dim=-1), trace - 1)[..., None]
+    a, _, _ = _series_coefficients(angle)
+    generic = vee / (2 * a)
+    symmetric = (rotation + rotation.transpose(-1, -2)) / 2 + torch.eye(3, dtype=rotation.dtype, device=rotation.device)
+    column = symmetric.norm(dim=-2).argmax(dim=-1)
+    axis = torch.gather(symmetric, -1, column[..., None, None].expand(*column.shape, 3, 1)).squeeze(-1)
+    axis = axis / axis.norm(dim=-1, keepdim=True)
+    sign = torch.where((axis * vee).sum(-1, keepdim=True) < 0, -1.0, 1.0)
+    rotation_vector = torch.where(angle > 3.0, sign * axis * angle, generic)
+
+    omega = _hat(rotation_vector)
+    _, b, c = _series_coefficients(angle[..., None])
+    identity = torch.eye(3, dtype=rotation.dtype, device=rotation.device)
+    left_jacobian = identity + b * omega + c * (omega @ omega)
+    translation = torch.linalg.solve(left_jacobian, transform[..., :3, 3:]).squeeze(-1)
+    return torch.cat([translation, rotation_vector], dim=-1)
