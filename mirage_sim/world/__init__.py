@@ -1,0 +1,8 @@
+"""The world as a value: a stateless model that advances it, and the session that everything a user touches drives."""
+
+from mirage_sim.world.chunks import frames_of, latents_of
+from mirage_sim.world.conditioning import build_conditioning
+from mirage_sim.world.noise import noise
+from mirage_sim.world.world_model import Chunk, WorldModel, WorldState
+
+__all__ = ["Chunk", "WorldModel", "WorldState", "build_conditioning", "frames_of", "latents_of", "noise"]

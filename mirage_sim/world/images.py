@@ -1,0 +1,93 @@
+"""Start pictures: reading them, fitting them to the model's size, and the built-in ones."""
+
+from functools import cache
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from mirage_sim.geometry import Camera
+from mirage_sim.models.checkpoints import ASSETS
+
+START_FRAMES = ASSETS / "mini" / "starts.safetensors"
+MIN_SIDE, MAX_SIDE = 16, 8192  # pixels
+
+
+def read_image(image: np.ndarray | str | Path) -> np.ndarray:
+    """A checked picture, uint8 RGB ``[H, W, 3]``, from an array of that kind or from a file.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is not a picture with sides of 16 to 8192 pixels.
+    """
+    if isinstance(image, (str, Path)):
+        path = Path(image)
+        if not path.exists():
+            raise FileNotFoundError(f"image: expected a picture file, got {path}, which does not exist")
+        try:
+            decoded = cv2.imread(str(path), cv2.IMREAD_COLOR) if path.is_file() else None
+        except cv2.error as error:  # OpenCV refuses headers that promise more than 2^30 pixels
+            raise ValueError(f"image: expected a readable picture file, got {path}: {error}") from error
+        if decoded is None:
+            raise ValueError(f"image: expected a readable picture file (PNG, JPEG, ...), got {path}")
+        image = cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB)
+    if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        got = f"{image.dtype} {list(image.shape)}" if isinstance(image, np.ndarray) else type(image).__name__
+        raise ValueError(f"image: expected a path or a uint8 array [H, W, 3], got {got}")
+    if min(image.shape[:2]) < MIN_SIDE or max(image.shape[:2]) > MAX_SIDE:
+        raise ValueError(f"image: expected sides of {MIN_SIDE} to {MAX_SIDE} pixels, got {list(image.shape[:2])}")
+    return image
+
+
+def fit(image: np.ndarray, camera: Camera, size: tuple[int, int]) -> tuple[np.ndarray, Camera]:
+    """Cut the middle of ``size``'s aspect ratio out of a picture and resize it, the camera with it.
+
+    Args:
+        image: uint8 ``[H, W, 3]``.
+        camera: that took it, batch shape ``()``, size ``(H, W)``.
+        size: ``(height, width)`` wanted.
+    """
+    height, width = image.shape[:2]
+    scale = min(height / size[0], width / size[1])
+    kept_height, kept_width = round(size[0] * scale), round(size[1] * scale)
+    top, left = (height - kept_height) // 2, (width - kept_width) // 2
+    image = image[top : top + kept_height, left : left + kept_width]
+    shift = torch.tensor([[0.0, 0.0, left], [0.0, 0.0, top], [0.0, 0.0, 0.0]])
+    camera = Camera(camera.c2w, camera.K - shift, (kept_height, kept_width)).resize(size)
+    if image.shape[:2] != size:
+        # area averages when shrinking, so that fine texture does not alias; it would make blocks when growing
+        method = cv2.INTER_AREA if scale > 1 else cv2.INTER_LINEAR
+        image = cv2.resize(image, (size[1], size[0]), interpolation=method)
+    return np.ascontiguousarray(image), camera
+
+
+def to_tensor(image: np.ndarray, device: torch.device | str = "cpu") -> Tensor:
+    """A uint8 picture ``[H, W, 3]`` as float32 ``[3, H, W]`` in [-1, 1]."""
+    return torch.from_numpy(image).to(device).permute(2, 0, 1).float().div(127.5).sub(1.0).contiguous()
+
+
+def to_uint8(frame: Tensor) -> np.ndarray:
+    """A frame ``[3, H, W]`` in [-1, 1] as a uint8 picture ``[H, W, 3]``; the inverse of :func:`to_tensor`."""
+    return frame.add(1.0).mul(127.5).round().clamp(0, 255).byte().permute(1, 2, 0).contiguous().cpu().numpy()
+
+
+@cache
+def builtin_starts() -> np.ndarray:
+    """The start frames that come with the package, uint8 ``[N, H, W, 3]``, read-only, 60 degrees vertical field of view.
+
+    Raises:
+        FileNotFoundError: if the package was installed without them.
+        ValueError: if the file is damaged.
+    """
+    if not START_FRAMES.exists():
+        raise FileNotFoundError(f"{START_FRAMES}: expected the built-in start frames; pass an image instead")
+    try:
+        with safe_open(START_FRAMES, framework="np") as file:
+            frames = file.get_tensor("frames")
+    except SafetensorError as error:
+        raise ValueError(f"{START_FRAMES}: expected a whole safetensors file with 'frames': {error}") from error
+    frames.setflags(write=False)
+    return frames
