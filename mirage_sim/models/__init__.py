@@ -1,0 +1,18 @@
+"""The networks and what surrounds them: codec, denoiser, sampler, depth, static filter, weights."""
+
+from mirage_sim.models.checkpoints import load_model, save_model
+from mirage_sim.models.codec import MiniCodec
+from mirage_sim.models.denoiser import MiniDenoiser
+from mirage_sim.models.depth import MiniDepth
+from mirage_sim.models.sampler import FlowSampler
+from mirage_sim.models.static_filter import AllStatic
+
+__all__ = [
+    "AllStatic",
+    "FlowSampler",
+    "MiniCodec",
+    "MiniDenoiser",
+    "MiniDepth",
+    "load_model",
+    "save_model",
+]

@@ -1,0 +1,67 @@
+"""Weights in and out: safetensors, with the class and its arguments as JSON in the header. No pickle anywhere."""
+
+import json
+import os
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+from mirage_sim.models.codec import MiniCodec
+from mirage_sim.models.denoiser import MiniDenoiser
+from mirage_sim.models.depth import MiniDepth
+
+ASSETS = Path(__file__).parent.parent / "assets"
+CLASSES: dict[str, type[nn.Module]] = {cls.__name__: cls for cls in (MiniCodec, MiniDenoiser, MiniDepth)}
+
+
+def save_model(model: nn.Module, path: str | Path, dtype: torch.dtype = torch.float16) -> None:
+    """Write one of our models; the file appears whole or not at all.
+
+    Args:
+        model: of a class in ``CLASSES``.
+        path: of the file.
+        dtype: of the stored weights; they are loaded as float32.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tensors = {name: tensor.to(dtype).contiguous() for name, tensor in model.state_dict().items()}
+    metadata = {"class": type(model).__name__, "config": json.dumps(model.config)}
+    partial = path.with_suffix(f".partial{os.getpid()}")
+    save_file(tensors, partial, metadata=metadata)
+    partial.replace(path)
+
+
+def load_model(path: str | Path) -> nn.Module:
+    """Build and fill the model stored in a file, on the CPU, in float32, ready for inference.
+
+    Args:
+        path: a file; a relative path that does not exist is looked up among the built-in assets.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if the file is truncated, foreign, or does not fit the class that it names.
+    """
+    path = Path(path)
+    if not path.exists() and not path.is_absolute():
+        path = ASSETS / path
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: expected a weights file (safetensors)")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            name = metadata.get("class", "")
+            if name not in CLASSES:
+                raise ValueError(f"{path}: expected weights of one of {sorted(CLASSES)}, got class {name!r}")
+            state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (not a dict)
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{path}: expected a whole safetensors file: {error}") from error
+    try:
+        model = CLASSES[name](**json.loads(metadata["config"]))
+        model.load_state_dict({key: tensor.float() for key, tensor in state.items()})
+    except (KeyError, TypeError, RuntimeError, json.JSONDecodeError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"{path}: the weights do not fit the {name} that the file describes: {reason}") from error
+    return model.eval().requires_grad_(False)

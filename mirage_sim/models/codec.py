@@ -1,0 +1,81 @@
+"""The mini codec: frames to latents at a quarter of the resolution, and back."""
+
+import torch
+from diffusers.models.unets.unet_2d_blocks import AutoencoderTinyBlock
+from torch import Tensor, nn
+
+PATCH = 4
+BOUND = 3.0  # latents live in (-3, 3)
+
+
+def residual_stack(width: int, depth: int) -> nn.Sequential:
+    """``depth`` blocks of diffusers' AutoencoderTiny: purely local, no normalisation over the picture.
+
+    What a cell's latent means must not depend on the rest of the frame: it will be read beside cells of other frames.
+    """
+    return nn.Sequential(*(AutoencoderTinyBlock(width, width, "relu") for _ in range(depth)))
+
+
+class MiniCodec(nn.Module):
+    """A convolutional autoencoder that works at latent resolution throughout (pixel-unshuffle first, as Wan 2.2 does).
+
+    Fulfils :class:`mirage_sim.protocols.Codec` with stride (1, 4, 4): every frame is coded by itself.
+
+    Args:
+        channels: latent channels.
+        encoder_width, encoder_depth, decoder_width, decoder_depth: size of the two halves.
+    """
+
+    stride = (1, PATCH, PATCH)
+
+    def __init__(
+        self,
+        channels: int = 16,
+        encoder_width: int = 64,
+        encoder_depth: int = 2,
+        decoder_width: int = 80,
+        decoder_depth: int = 3,
+    ):
+        super().__init__()
+        self.channels = channels
+        self.config = {
+            "channels": channels,
+            "encoder_width": encoder_width,
+            "encoder_depth": encoder_depth,
+            "decoder_width": decoder_width,
+            "decoder_depth": decoder_depth,
+        }
+        pixels = 3 * PATCH * PATCH
+        self.encoder = nn.Sequential(
+            nn.Conv2d(pixels, encoder_width, 3, padding=1),
+            residual_stack(encoder_width, encoder_depth),
+            nn.Conv2d(encoder_width, channels, 3, padding=1),
+        )
+        self.decoder = nn.Sequential(
+            nn.Conv2d(channels, decoder_width, 3, padding=1),
+            residual_stack(decoder_width, decoder_depth),
+            nn.Conv2d(decoder_width, pixels, 3, padding=1),
+        )
+        self.to(memory_format=torch.channels_last)
+
+    def encode_frames(self, frames: Tensor) -> Tensor:
+        """Frames ``[N, 3, H, W]`` in [-1, 1] to latents ``[N, C, H/4, W/4]`` in (-3, 3)."""
+        patches = nn.functional.pixel_unshuffle(frames, PATCH).contiguous(memory_format=torch.channels_last)
+        return BOUND * torch.tanh(self.encoder(patches) / BOUND)
+
+    def decode_frames(self, latents: Tensor) -> Tensor:
+        """Latents ``[N, C, h, w]`` to frames ``[N, 3, 4h, 4w]``, not clamped (training needs the gradient)."""
+        patches = self.decoder(latents.contiguous(memory_format=torch.channels_last))
+        return nn.functional.pixel_shuffle(patches, PATCH)
+
+    def encode(self, video: Tensor) -> Tensor:
+        """See :meth:`mirage_sim.protocols.Codec.encode`."""
+        batch = video.shape[0]
+        frames = video.transpose(1, 2).flatten(0, 1)
+        return self.encode_frames(frames).unflatten(0, (batch, -1)).transpose(1, 2)
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """See :meth:`mirage_sim.protocols.Codec.decode`."""
+        batch = latents.shape[0]
+        frames = self.decode_frames(latents.transpose(1, 2).flatten(0, 1)).clamp(-1, 1)
+        return frames.unflatten(0, (batch, -1)).transpose(1, 2)

@@ -1,0 +1,52 @@
+"""The mini depth head: metric z-depth from one frame, in agreement with what the memory knows."""
+
+import torch
+from torch import Tensor, nn
+
+from mirage_sim.geometry import Camera
+from mirage_sim.models.codec import PATCH
+from mirage_sim.models.unet import UNet
+
+NEAREST, FARTHEST = 0.05, 100.0  # metres; the sky is drawn at the far end
+
+
+class MiniDepth(nn.Module):
+    """Fulfils :class:`mirage_sim.protocols.DepthEstimator`.
+
+    It sees the frame, the rays of the camera (with a known height above the floor, rays tell distance) and the depth
+    that the memory remembers, which it completes rather than contradicts.
+
+    Args:
+        widths: of the U-Net at a quarter of the resolution, from the finest level.
+    """
+
+    def __init__(self, widths: tuple[int, ...] = (40, 80, 96)):
+        super().__init__()
+        self.config = {"widths": list(widths)}
+        self.conv_in = nn.Conv2d(3 * PATCH * PATCH + 4, widths[0], 3, padding=1)
+        self.trunk = UNet(PATCH * PATCH, widths)
+        self.to(memory_format=torch.channels_last)
+
+    def log_depth(self, frames: Tensor, camera: Camera, known: Tensor) -> Tensor:
+        """Natural logarithm of z-depth ``[N, H, W]`` of frames ``[N, 3, H, W]``; ``known [N, H/4, W/4]``, 0 unknown."""
+        grid = camera.resize((known.shape[-2], known.shape[-1]))
+        v = torch.arange(known.shape[-2], device=known.device) + 0.5
+        u = torch.arange(known.shape[-1], device=known.device) + 0.5
+        K = grid.K[:, None, None]
+        ray_x = ((u - K[..., 0, 2]) / K[..., 0, 0]).expand(known.shape)
+        ray_y = ((v[:, None] - K[..., 1, 2]) / K[..., 1, 1]).expand(known.shape)
+        is_known = (known > 0).float()
+        log_known = torch.log(known.clamp(NEAREST, FARTHEST)) * is_known
+        patches = nn.functional.pixel_unshuffle(frames, PATCH)
+        stacked = torch.cat([patches, torch.stack([ray_x, ray_y, log_known, is_known], dim=1)], dim=1)
+        correction = self.trunk(self.conv_in(stacked.contiguous(memory_format=torch.channels_last)))
+        # 1.5 nats is about 4.5 m, the middle of a room; where depth is known the correction starts from it
+        start = torch.where(is_known > 0, log_known, torch.full_like(log_known, 1.5))
+        return nn.functional.pixel_shuffle(correction + start[:, None], PATCH)[:, 0]
+
+    def forward(self, frames: Tensor, camera: Camera, known: Tensor) -> Tensor:
+        """See :meth:`mirage_sim.protocols.DepthEstimator.__call__`."""
+        shape = camera.batch_shape
+        flat = Camera(camera.c2w.flatten(0, 1), camera.K.flatten(0, 1), camera.size)
+        log_depth = self.log_depth(frames.transpose(1, 2).flatten(0, 1), flat, known.flatten(0, 1))
+        return torch.exp(log_depth).clamp(NEAREST, FARTHEST).unflatten(0, shape)

@@ -1,0 +1,65 @@
+"""A small U-Net of diffusers' blocks, the trunk of the mini denoiser and the mini depth head."""
+
+from collections.abc import Sequence
+
+import torch
+from diffusers.models.attention_processor import Attention
+from diffusers.models.downsampling import Downsample2D
+from diffusers.models.resnet import ResnetBlock2D
+from diffusers.models.upsampling import Upsample2D
+from torch import Tensor, nn
+
+GROUPS = 8
+
+
+class UNet(nn.Module):
+    """Features ``[B, widths[0], h, w]`` to ``[B, out_channels, h, w]``; h and w divisible by ``2^(levels - 1)``.
+
+    One residual block per level on the way down, two in the middle with attention between them, one per level on the
+    way up, and one more at full resolution, where detail is made.
+
+    Args:
+        out_channels: of the last convolution, which starts at zero.
+        widths: channels per level, from the finest.
+        embedding: channels of the global embedding given to every block; None for none.
+    """
+
+    def __init__(self, out_channels: int, widths: Sequence[int], embedding: int | None = None):
+        super().__init__()
+
+        def block(before: int, after: int) -> ResnetBlock2D:
+            return ResnetBlock2D(in_channels=before, out_channels=after, temb_channels=embedding, groups=GROUPS)
+
+        pairs = list(zip(widths[:-1], widths[1:], strict=True))
+        self.down_blocks = nn.ModuleList([block(fine, fine) for fine, _ in pairs])
+        self.downsamplers = nn.ModuleList(
+            [Downsample2D(fine, use_conv=True, out_channels=coarse) for fine, coarse in pairs]
+        )
+        deepest = widths[-1]
+        self.mid_before = block(deepest, deepest)
+        self.attention = Attention(
+            deepest, heads=deepest // 32, dim_head=32, norm_num_groups=GROUPS, residual_connection=True, bias=True
+        )
+        self.mid_after = block(deepest, deepest)
+        self.upsamplers = nn.ModuleList([Upsample2D(coarse, use_conv=True, out_channels=fine) for fine, coarse in pairs])
+        self.up_blocks = nn.ModuleList([block(2 * fine, fine) for fine, _ in pairs])
+        self.detail = block(widths[0], widths[0])
+        self.norm_out = nn.GroupNorm(GROUPS, widths[0])
+        self.conv_out = nn.Conv2d(widths[0], out_channels, 3, padding=1)
+        nn.init.zeros_(self.conv_out.weight)
+        nn.init.zeros_(self.conv_out.bias)
+
+    def forward(self, features: Tensor, embedding: Tensor | None = None) -> Tensor:
+        """Run the network; ``embedding [B, E]`` where one was declared."""
+        skips = []
+        for block, downsampler in zip(self.down_blocks, self.downsamplers, strict=True):
+            features = block(features, embedding)
+            skips.append(features)
+            features = downsampler(features)
+        features = self.mid_before(features, embedding)
+        features = self.attention(features)
+        features = self.mid_after(features, embedding)
+        for block, upsampler in zip(reversed(self.up_blocks), reversed(self.upsamplers), strict=True):
+            features = block(torch.cat([upsampler(features), skips.pop()], dim=1), embedding)
+        features = self.detail(features, embedding)
+        return self.conv_out(nn.functional.silu(self.norm_out(features)))

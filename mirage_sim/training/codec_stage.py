@@ -1,0 +1,99 @@
+"""Stage one: the codec and the read-out aligner, trained together so that *warped* latents decode to the warped picture."""
+
+import torch
+from torch import Tensor, nn
+
+from mirage_sim.data.dataset import WalkDataset
+from mirage_sim.models.codec import PATCH, MiniCodec
+from mirage_sim.models.denoiser import ReadoutAligner
+from mirage_sim.training.simulated_memory import BatchMap, cell_depth
+
+
+def picture_loss(generated: Tensor, true: Tensor, weight: Tensor | None = None) -> Tensor:
+    """L1 of pixels plus L1 of their horizontal and vertical differences, which punishes blur.
+
+    Args:
+        generated, true: ``[N, 3, H, W]``.
+        weight: ``[N, 1, H, W]``; None weighs all pixels alike.
+    """
+    error = generated - true
+    weight = torch.ones_like(error[:, :1]) if weight is None else weight
+    total = weight.sum().clamp(min=1.0)
+    down = (error[..., 1:, :] - error[..., :-1, :]).abs().mean(1, keepdim=True) * weight[..., 1:, :]
+    right = (error[..., 1:] - error[..., :-1]).abs().mean(1, keepdim=True) * weight[..., 1:]
+    level = error.abs().mean(1, keepdim=True) * weight
+    return (level.sum() + down.sum() + right.sum()) / total
+
+
+def surrounded(visible: Tensor) -> Tensor:
+    """Pixel weights ``[N, 1, H, W]``: 1 where most cells of the 3x3 neighbourhood in ``visible [N, 1, h, w]`` were hit.
+
+    Counts the one-cell gaps that open between points when the camera comes nearer, not the unknown beyond an edge.
+    """
+    share = nn.functional.avg_pool2d(visible.float(), 3, stride=1, padding=1)
+    return nn.functional.interpolate((share > 0.45).float(), scale_factor=PATCH)
+
+
+class CodecStage:
+    """The loss of stage one.
+
+    Args:
+        data: recorded walks.
+        codec, aligner: what is trained.
+        batch: samples per step: each two earlier frames and one later frame of one walk.
+        noise: standard deviation of the noise put on latents before decoding, so that small errors of the denoiser
+            stay small in the picture.
+        gap: the largest number of frames between the earliest and the target.
+    """
+
+    def __init__(
+        self,
+        data: WalkDataset,
+        codec: MiniCodec,
+        aligner: ReadoutAligner,
+        *,
+        batch: int = 8,
+        noise: float = 0.1,
+        gap: int = 24,
+    ):
+        self.data, self.codec, self.aligner = data, codec, aligner
+        self.batch, self.noise, self.gap = batch, noise, gap
+
+    def __call__(self, generator: torch.Generator, progress: float) -> dict[str, Tensor]:
+        """One batch: reconstruct the target, and draw it from the memory of two earlier frames."""
+        walks = torch.randint(len(self.data), (self.batch,), generator=generator)
+        reach = torch.randint(1, self.gap + 1, (self.batch,), generator=generator)
+        first = (torch.rand(self.batch, generator=generator) * (self.data.length - reach)).long()
+        between = first + (torch.rand(self.batch, generator=generator) * reach).long()
+        target = first + reach
+        # memory works both ways: half of the samples look back in time
+        flip = torch.rand(self.batch, generator=generator) < 0.5
+        first, target = torch.where(flip, target, first), torch.where(flip, first, target)
+        moments = self.data.draw(walks, torch.stack([first, between, target], dim=1))
+
+        latents = self.codec.encode_frames(moments.frames.flatten(0, 1)).unflatten(0, (self.batch, 3))
+        grid = moments.camera.resize((latents.shape[-2], latents.shape[-1]))
+        depth = cell_depth(moments.depth, PATCH)
+        memory = BatchMap.empty(self.batch, latents.shape[2])
+        for moment in (0, 1):
+            memory = memory.write(latents[:, moment], depth[:, moment], grid[:, moment])
+        view = memory.read(grid[:, 2])
+        aligned, _ = self.aligner(view)
+
+        together = torch.cat([latents[:, 2], aligned])
+        together = together + self.noise * torch.randn(together.shape, generator=generator)
+        reconstructed, warped = self.codec.decode_frames(together).chunk(2)
+        true = moments.frames[:, 2]
+        weight = surrounded(view.visible)
+        reconstruction = picture_loss(reconstructed, true)
+        warp = picture_loss(warped, true, weight)
+        with torch.no_grad():
+            psnr = -10 * torch.log10((reconstructed - true).square().mean() / 4)
+            squared = ((warped - true).square().mean(1, keepdim=True) * weight).sum() / weight.sum().clamp(min=1)
+            warp_psnr = -10 * torch.log10(squared / 4)
+        return {
+            "loss": reconstruction + 0.7 * warp,
+            "psnr": psnr,
+            "warp_psnr": warp_psnr,
+            "seen": weight.mean(),
+        }

@@ -1,0 +1,81 @@
+"""What a memory would show, computed for a whole training batch at once and differentiable in the latents.
+
+The map of every sample is a dense array of candidate points with a mask: the writes of an episode, in order, each
+keeping only the cells that the map lacked. It follows the rules of :class:`mirage_sim.memory.PointMemory`.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mirage_sim.geometry import Camera, lift, splat
+from mirage_sim.protocols import MemoryView
+
+
+def cell_depth(depth: Tensor, stride: int) -> Tensor:
+    """Depth of each latent cell ``[..., h, w]``: the sample nearest to its centre, so that none is invented."""
+    return depth[..., stride // 2 :: stride, stride // 2 :: stride]
+
+
+@dataclass(frozen=True)
+class BatchMap:
+    """Points of ``B`` maps: ``points [B, N, 3]``, ``features [B, C, N]``, ``footprint`` and ``kept`` ``[B, N]``."""
+
+    points: Tensor
+    features: Tensor
+    footprint: Tensor
+    kept: Tensor
+
+    @classmethod
+    def empty(cls, batch: int, channels: int) -> "BatchMap":
+        """Maps that remember nothing: one point each that is not kept, so that shapes need no special case."""
+        return cls(
+            torch.zeros(batch, 1, 3),
+            torch.zeros(batch, channels, 1),
+            torch.ones(batch, 1),
+            torch.zeros(batch, 1, dtype=torch.bool),
+        )
+
+    def read(self, camera: Camera, *, tolerance: float = 0.1, refine: float = 2.0) -> MemoryView:
+        """View at cameras of batch shape ``[B]`` on the latent grid; shapes ``[B, ..., 1, h, w]``."""
+        batch, channels = self.features.shape[:2]
+        height, width = camera.size
+        ids = torch.arange(self.points.shape[1]).expand(batch, -1)
+        seen = splat(
+            self.points, ids, self.footprint, camera, tolerance=tolerance, refine=refine, valid=self.kept
+        )
+        visible = seen.index >= 0
+        index = seen.index.clamp(min=0).flatten(1)[:, None].expand(-1, channels, -1)
+        latents = torch.gather(self.features, 2, index).unflatten(2, (height, width)) * visible[:, None]
+        return MemoryView(
+            latents=latents[:, :, None],
+            visible=visible[:, None],
+            depth=seen.depth[:, None],
+            source=seen.index[:, None],
+            offset=seen.offset.movedim(-1, 1)[:, :, None],
+            zoom=seen.zoom[:, None],
+        )
+
+    def write(
+        self, latents: Tensor, depth: Tensor, camera: Camera, view: MemoryView | None = None, refine: float = 2.0
+    ) -> "BatchMap":
+        """Maps that also hold what they lacked of ``latents [B, C, h, w]`` at ``depth [B, h, w]``.
+
+        Args:
+            latents: of one frame per sample.
+            depth: on the latent grid; 0 is unknown.
+            camera: batch shape ``[B]``, latent grid.
+            view: the read at this camera, where the caller has it.
+            refine: rewrite what was seen this much coarser.
+        """
+        view = view or self.read(camera, refine=refine)
+        lacking = ~view.visible[:, 0] | (2.0 ** (-view.zoom[:, 0]) > refine)
+        lacking = lacking & (depth > 0)
+        footprint = depth / camera.K[:, None, None, 0, 0]
+        return BatchMap(
+            torch.cat([self.points, lift(depth, camera).flatten(1, 2)], dim=1),
+            torch.cat([self.features, latents.flatten(2)], dim=2),
+            torch.cat([self.footprint, footprint.flatten(1)], dim=1),
+            torch.cat([self.kept, lacking.flatten(1)], dim=1),
+        )
