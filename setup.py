@@ -1,2 +1,84 @@
+"""Packaging for pip and for colcon (ament_python): the one place where dependencies are declared.
+
+The version lives in package.xml. `mirage_sim/envs` and `mirage_sim/configs` are symlinks to the top-level folders.
+"""
+
+import os
+import xml.etree.ElementTree as ElementTree
+from glob import glob
+from pathlib import Path
+
 from setuptools import find_packages, setup
-setup(name="mirage_sim", version="0.1.0", packages=find_packages(include=["mirage_sim*"]))
+
+# colcon runs this file from the checkout, pip from an unpacked copy; both look for relative paths from here
+HERE = Path(__file__).resolve().parent
+os.chdir(HERE)
+MANIFEST = ElementTree.parse(HERE / "package.xml").getroot()
+NAME = "mirage_sim"
+README = HERE / "README.md"
+
+# torch exactly as tested; the others from the oldest version tested up to the next major one
+REQUIRES = [
+    "torch==2.13.0",
+    "diffusers>=0.41,<1",
+    "gymnasium>=1.4,<2",
+    "hydra-core>=1.3.2,<1.4",
+    "imageio>=2.38,<3",
+    "imageio-ffmpeg>=0.6,<1",
+    "numpy>=2.2,<3",
+    "opencv-python>=5.0,<6",
+    "pillow>=12,<14",
+    "safetensors>=0.8,<1",
+    "tqdm>=4.67,<5",
+]
+EXTRAS = {
+    # ROS 2 Kilted as wheels; a sourced system ROS serves as well
+    "ros": [
+        "ros-rclpy==9.1.2",
+        "ros-rmw-fastrtps-cpp==9.3.3",
+        "ros-diagnostic-msgs==5.5.1",
+        "ros-geometry-msgs==5.5.1",
+        "ros-nav-msgs==5.5.1",
+        "ros-rosgraph-msgs==2.3.0",
+        "ros-sensor-msgs==5.5.1",
+        "ros-std-msgs==5.5.1",
+        "ros-std-srvs==5.5.1",
+    ],
+    "train": [],  # the loop of the mini world needs the core only
+    "viewer": ["viser>=1.1,<2"],
+    "twin": ["miniworld==2.1.0", "pyglet>=1.5.31,<2"],
+    "dev": ["ruff>=0.17.6,<0.18", "mypy>=2.4,<3"],
+    "test": ["pytest>=9.2,<10", "hypothesis>=6.168,<7", "catkin-pkg>=1.1,<2", "setuptools>=77"],
+}
+
+
+def data_files_of_package() -> list[str]:
+    """Everything in the package that is not code, relative to it: weights, start frames, walks, manifests."""
+    package = HERE / NAME
+    found = [*(package / "assets").rglob("*"), *package.rglob("*.json"), *package.glob("py.typed")]
+    return sorted({str(path.relative_to(package)) for path in found if path.is_file() and ".partial" not in path.name})
+
+
+setup(
+    name=NAME,
+    version=MANIFEST.findtext("version"),
+    description=MANIFEST.findtext("description"),
+    long_description=README.read_text(encoding="utf-8") if README.exists() else "",
+    long_description_content_type="text/markdown",
+    author=MANIFEST.findtext("maintainer"),
+    maintainer=MANIFEST.findtext("maintainer"),
+    maintainer_email=MANIFEST.find("maintainer").get("email"),
+    license="Apache-2.0",
+    python_requires=">=3.10,<3.14",
+    packages=find_packages(include=[NAME, f"{NAME}.*"]),
+    package_data={NAME: ["configs/*", "configs/*/*", *data_files_of_package()]},
+    data_files=[
+        ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),
+        (f"share/{NAME}", ["package.xml"]),
+        (f"share/{NAME}/launch", sorted(glob("launch/*.launch.py"))),
+    ],
+    install_requires=REQUIRES,
+    extras_require=EXTRAS,
+    entry_points={"console_scripts": ["mirage = mirage_sim.cli:main"]},
+    zip_safe=False,
+)

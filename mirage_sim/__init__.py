@@ -1,0 +1,65 @@
+"""mirage_sim: a world model with a latent spatial memory that you can step.
+
+``import mirage_sim`` registers the Gymnasium environments and loads nothing heavy; the names below are imported when
+they are first used.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from mirage_sim.envs.registration import register_envs
+
+if TYPE_CHECKING:
+    from mirage_sim.build import build_world_model
+    from mirage_sim.geometry import Camera, Drive
+    from mirage_sim.world import Observation, World, WorldModel
+
+_HOMES = {
+    "Camera": "mirage_sim.geometry",
+    "Drive": "mirage_sim.geometry",
+    "Observation": "mirage_sim.world",
+    "World": "mirage_sim.world",
+    "WorldModel": "mirage_sim.world",
+    "build_world_model": "mirage_sim.build",
+}
+
+__all__ = [
+    "Camera",
+    "Drive",
+    "Observation",
+    "World",
+    "WorldModel",
+    "__version__",
+    "build_world_model",
+]
+
+
+def _version() -> str:
+    """The installed version, or package.xml's when run from a checkout."""
+    import importlib.metadata
+    import xml.etree.ElementTree as ElementTree
+    from pathlib import Path
+
+    try:
+        return importlib.metadata.version(__name__)
+    except importlib.metadata.PackageNotFoundError:
+        manifest = Path(__file__).resolve().parent.parent / "package.xml"
+        return ElementTree.parse(manifest).findtext("version", "unknown")
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        value = _version()
+    elif name in _HOMES:
+        value = getattr(importlib.import_module(_HOMES[name]), name)
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
+register_envs()

@@ -1,0 +1,43 @@
+# make demo | test | test-packaging | clean. Everything lives in .venv, made once with $(PYTHON) (3.10 to 3.13).
+# TORCH_INDEX=https://download.pytorch.org/whl/cpu takes PyTorch's own CPU build instead of the registry's.
+PYTHON ?= python3
+VENV ?= .venv
+TORCH_INDEX ?=
+
+BIN := $(VENV)/bin
+TORCH := $(shell sed -n 's/^ *"\(torch==[^"]*\)",*$$/\1/p' setup.py)
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+DECLARED := setup.py setup.cfg pyproject.toml package.xml
+
+.PHONY: demo test check lint test-packaging clean
+
+demo: $(VENV)/.core
+	$(BIN)/mirage rollout demo=true output=outputs/demo
+
+# The whole gate: format, lint, types, tests.
+test: lint
+	$(BIN)/python -m pytest
+
+check: test
+
+lint: $(VENV)/.test
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+# Every way to install, each in its own environment; takes minutes and a package registry.
+test-packaging: $(VENV)/.test
+	PYTHON=$(abspath $(BIN)/python) bash tests/packaging/every_layout.sh
+
+$(VENV)/.core: $(DECLARED)
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) install $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) $(TORCH)
+	$(PIP) install -e .
+	touch $@
+
+$(VENV)/.test: $(VENV)/.core
+	$(PIP) install -e ".[test,twin,dev]"
+	touch $@
+
+clean:
+	rm -rf build dist install log outputs *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
