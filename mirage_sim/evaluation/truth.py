@@ -1,0 +1,137 @@
+"""True frames and depth of the manifest's walks: rendered again, checked against the manifest, kept in a cache."""
+
+import hashlib
+import importlib.metadata
+import logging
+import os
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from mirage_sim.data.clips import Clip, load_clip, save_clip
+from mirage_sim.data.miniworld import Twin
+from mirage_sim.evaluation.manifest import SIZE, Walk
+
+_log = logging.getLogger(__name__)
+
+POSE_TOLERANCE = 1e-5  # metres and radians; the manifest keeps 6 decimals
+
+
+def default_cache() -> Path:
+    """The user's cache folder for rendered walks."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mirage_sim" / "protocol"
+
+
+def digest(clip: Clip) -> str:
+    """SHA-256 over the bytes of ``frames`` (uint8) and then ``depth`` (float32, little endian), row by row."""
+    depth = clip.depth.contiguous().numpy().astype("<f4", copy=False)
+    return hashlib.sha256(clip.frames.contiguous().numpy().tobytes() + depth.tobytes()).hexdigest()
+
+
+def make_twin(environment: str) -> Twin:
+    """A twin of protocol size.
+
+    Raises:
+        ImportError: naming what to install, where MiniWorld or EGL is missing.
+    """
+    try:
+        return Twin(environment, SIZE)
+    except ImportError as error:
+        raise ImportError(
+            "rendering the protocol's walks needs MiniWorld and headless GL: pip install 'mirage_sim[twin]', and on "
+            f"Debian: apt-get install libegl1 libgl1 libegl-mesa0 libgl1-mesa-dri ({error})"
+        ) from error
+
+
+def rendered_by() -> dict[str, str]:
+    """Versions that decide the pixels; call it while a twin is open."""
+    from pyglet.gl import gl_info
+
+    return {
+        "miniworld": importlib.metadata.version("miniworld"),
+        "renderer": gl_info.get_renderer(),
+        "gl": gl_info.get_version(),
+    }
+
+
+def follow(twin: Twin, environment: str, seed: int, commands: Sequence[tuple[float, float]]) -> Clip:
+    """Drive through a scene by the given commands and keep everything."""
+    twin.reset(seed)
+    frames, depths, poses, blocked = [], [], [], []
+    for step in range(len(commands) + 1):
+        frame, depth = twin.render()
+        frames.append(torch.from_numpy(frame))
+        depths.append(torch.from_numpy(depth))
+        poses.append(twin.camera().c2w)
+        if step < len(commands):
+            blocked.append(twin.step(np.array(commands[step])))
+    return Clip(
+        frames=torch.stack(frames),
+        depth=torch.stack(depths),
+        c2w=torch.stack(poses),
+        K=twin.camera().K.clone(),
+        commands=torch.tensor(commands, dtype=torch.float32),
+        blocked=torch.tensor(blocked),
+        source={"environment": environment, "seed": str(seed)},
+    )
+
+
+def check(clip: Clip, walk: Walk, here: dict[str, str], made_by: dict[str, str]) -> None:
+    """Compare a clip with what the manifest says about it.
+
+    Raises:
+        ValueError: naming the walk and what differs.
+    """
+    expected = walk.cameras.c2w
+    if clip.c2w.shape != expected.shape:
+        raise ValueError(f"{walk.name}: expected {len(expected)} frames as in the manifest, got {len(clip.c2w)}")
+    error = (clip.c2w - expected).abs().amax().item()
+    if error > POSE_TOLERANCE:
+        raise ValueError(f"{walk.name}: cameras differ from the manifest by {error:.2g} (expected < {POSE_TOLERANCE})")
+    if tuple(np.flatnonzero(clip.blocked.numpy())) != walk.blocked:
+        raise ValueError(f"{walk.name}: blocked steps differ from the manifest's {walk.blocked}")
+    found = digest(clip)
+    if found != walk.sha256:
+        raise ValueError(
+            f"{walk.name}: frames or depth differ from the manifest's: expected sha256 {walk.sha256}, got {found}. "
+            f"The manifest was made with {made_by}; here: {here}. A software renderer (LIBGL_ALWAYS_SOFTWARE=1) of the "
+            "same Mesa version gives the same pixels; a cached file that differs was damaged and can be deleted"
+        )
+
+
+def load_truth(walks: Sequence[Walk], made_by: dict[str, str], cache: Path | None = None) -> list[Clip]:
+    """True clips of the given walks, from the cache or rendered now (about 0.3 s each, plus seconds per environment).
+
+    Args:
+        walks: walks or circuits of one manifest.
+        made_by: the manifest's ``rendered_by``, for the message when pixels differ.
+        cache: folder; the user's cache folder by default.
+
+    Raises:
+        ImportError: where something must be rendered and MiniWorld or EGL is missing.
+        ValueError: if a clip is not what the manifest says.
+    """
+    folder = cache or default_cache()
+    paths = {walk.name: folder / f"{walk.name}-{walk.sha256[:12]}.safetensors" for walk in walks}
+    missing: dict[str, list[Walk]] = defaultdict(list)
+    for walk in walks:
+        if not paths[walk.name].exists():
+            missing[walk.environment].append(walk)
+    for environment, group in missing.items():
+        _log.info("rendering %d walks of %s", len(group), environment)
+        twin = make_twin(environment)
+        here = rendered_by()
+        for walk in group:
+            clip = follow(twin, environment, walk.seed, walk.commands)
+            check(clip, walk, here, made_by)
+            save_clip(clip, paths[walk.name])
+        twin.close()
+    clips = []
+    for walk in walks:
+        clip = load_clip(paths[walk.name])
+        check(clip, walk, {"file": str(paths[walk.name])}, made_by)
+        clips.append(clip)
+    return clips
