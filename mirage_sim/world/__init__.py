@@ -3,6 +3,20 @@
 from mirage_sim.world.chunks import frames_of, latents_of
 from mirage_sim.world.conditioning import build_conditioning
 from mirage_sim.world.noise import noise
+from mirage_sim.world.observation import Observation
+from mirage_sim.world.session import NotReset, Snapshot, World
 from mirage_sim.world.world_model import Chunk, WorldModel, WorldState
 
-__all__ = ["Chunk", "WorldModel", "WorldState", "build_conditioning", "frames_of", "latents_of", "noise"]
+__all__ = [
+    "Chunk",
+    "NotReset",
+    "Observation",
+    "Snapshot",
+    "World",
+    "WorldModel",
+    "WorldState",
+    "build_conditioning",
+    "frames_of",
+    "latents_of",
+    "noise",
+]

@@ -1,0 +1,97 @@
+"""What actions mean: each mode has a space and turns an action into the motion of the camera in one step."""
+
+import math
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from gymnasium.error import InvalidAction
+from torch import Tensor
+
+from mirage_sim.geometry import Camera, Drive, se3_exp
+
+ActionMode = Literal["twist", "discrete", "se3"]
+
+#: (forward, turn) of the discrete actions, as fractions of the drive's maxima.
+DISCRETE_COMMANDS = {"forward": (1.0, 0.0), "left": (0.0, 1.0), "right": (0.0, -1.0), "back": (-1.0, 0.0)}
+_TOLERANCE = 1e-6  # float32 arithmetic of a policy may end a little beyond its own bounds
+
+
+class Actions:
+    """An action space and what its actions do to the camera.
+
+    Args:
+        mode: ``"twist"``: Box ``[-1, 1]^2`` of forward speed and turn rate; ``"discrete"``: forward, left, right, back at
+            full speed; ``"se3"``: Box ``[-1, 1]^6`` of a twist in camera axes, translation first.
+        drive: the scales. ``se3`` moves at most ``max_speed * dt`` metres and turns at most ``max_turn_rate * dt`` radians
+            per axis and step.
+
+    Raises:
+        ValueError: if the mode is unknown.
+    """
+
+    space: spaces.Space
+
+    def __init__(self, mode: ActionMode, drive: Drive):
+        self.mode = mode
+        self.drive = drive
+        if mode == "twist":
+            self.space = spaces.Box(-1.0, 1.0, (2,), np.float32)
+        elif mode == "se3":
+            self.space = spaces.Box(-1.0, 1.0, (6,), np.float32)
+        elif mode == "discrete":
+            self.space = spaces.Discrete(len(DISCRETE_COMMANDS))
+        else:
+            raise ValueError(f"action_mode: expected 'twist', 'discrete' or 'se3', got {mode!r}")
+        step, turn = drive.max_speed * drive.dt, drive.max_turn_rate * drive.dt
+        self._se3_scale = torch.tensor([step, step, step, turn, turn, turn])
+
+    def motion(self, action: Any) -> Tensor:
+        """Motion ``[4, 4]`` of the camera in one step: ``c2w_next = c2w @ motion``.
+
+        Raises:
+            gymnasium.error.InvalidAction: naming what was expected and what came.
+        """
+        if self.mode == "discrete":
+            command = list(DISCRETE_COMMANDS.values())[self._discrete(action)]
+            return self.drive.motion(torch.tensor(command))
+        values = torch.from_numpy(self._box(action))
+        return self.drive.motion(values) if self.mode == "twist" else se3_exp(values * self._se3_scale)
+
+    def _discrete(self, action: Any) -> int:
+        value = np.asarray(action)
+        if value.shape != () or value.dtype.kind not in "iu" or not 0 <= value < len(DISCRETE_COMMANDS):
+            names = ", ".join(f"{i} {name}" for i, name in enumerate(DISCRETE_COMMANDS))
+            raise InvalidAction(f"action: expected one of {names}, got {action!r}")
+        return int(value)
+
+    def _box(self, action: Any) -> np.ndarray:
+        shape = self.space.shape
+        try:
+            values = np.asarray(action)
+        except ValueError as error:  # ragged lists
+            raise InvalidAction(f"action: expected {shape} numbers in [-1, 1], got {action!r}") from error
+        if values.shape != shape or values.dtype.kind not in "fiu":
+            raise InvalidAction(
+                f"action: expected numbers of shape {shape} in [-1, 1] (mode {self.mode!r}), "
+                f"got {values.dtype} of shape {values.shape}"
+            )
+        values = values.astype(np.float32)
+        if not np.all(np.abs(values) <= 1.0 + _TOLERANCE):  # false for NaN, too
+            raise InvalidAction(f"action: expected finite values in [-1, 1], got {values.tolist()}")
+        return np.clip(values, -1.0, 1.0)
+
+
+def moved(camera: Camera, motion: Tensor) -> Camera:
+    """The camera after ``motion [4, 4]``, its rotation made orthonormal again.
+
+    Without that, rounding would pile up over an episode until the pose is no rigid motion any more.
+    """
+    c2w = camera.c2w.double().numpy() @ motion.double().numpy()
+    forward, right = c2w[:3, 2], c2w[:3, 0]
+    forward = forward / math.sqrt(forward @ forward)
+    right = right - (right @ forward) * forward
+    right = right / math.sqrt(right @ right)
+    c2w[:3, 0], c2w[:3, 1], c2w[:3, 2] = right, np.cross(forward, right), forward
+    return Camera(torch.from_numpy(c2w).float(), camera.K, camera.size)

@@ -1,0 +1,237 @@
+"""A session in one world: the small object that environments, nodes, viewers and evaluations drive."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from mirage_sim.geometry import Camera
+from mirage_sim.world import files
+from mirage_sim.world.images import builtin_starts, fit, read_image, to_tensor, to_uint8
+from mirage_sim.world.observation import Observation
+from mirage_sim.world.world_model import Chunk, WorldModel, WorldState
+
+
+class NotReset(RuntimeError):  # noqa: N818  (it is a state, like Gymnasium's ResetNeeded)
+    """A world was stepped, saved or asked for its state before ``reset``."""
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A moment of a world: everything that its future depends on, and what was seen last."""
+
+    state: WorldState
+    observation: Observation
+
+
+class World:
+    """One world to walk in. Holds a model, which it shares, and the present state, which is a value.
+
+    The world frame is the first camera's unless a camera is given: +x right, +y down, +z forward, metres.
+
+    Args:
+        model: the stateless world model.
+        starts: start frames to choose from, uint8 ``[N, H, W, 3]`` of 60 degrees vertical field of view; the built-in ones
+            if None.
+
+    Raises:
+        ValueError: if ``starts`` is no such array.
+    """
+
+    def __init__(self, model: WorldModel, starts: np.ndarray | None = None):
+        if starts is not None and (
+            not isinstance(starts, np.ndarray)
+            or starts.dtype != np.uint8
+            or starts.ndim != 4
+            or starts.shape[-1] != 3
+            or 0 in starts.shape
+        ):
+            got = f"{starts.dtype} {list(starts.shape)}" if isinstance(starts, np.ndarray) else type(starts).__name__
+            raise ValueError(f"starts: expected a uint8 array [N, H, W, 3] with N > 0, got {got}")
+        self.model = model
+        self._starts = starts
+        self._now: Snapshot | None = None
+
+    @property
+    def starts(self) -> np.ndarray:
+        """The start frames, uint8 ``[N, H, W, 3]``."""
+        return builtin_starts() if self._starts is None else self._starts
+
+    @property
+    def state(self) -> WorldState:
+        """The present state.
+
+        Raises:
+            NotReset: before the first ``reset``.
+        """
+        return self.snapshot().state
+
+    @property
+    def camera(self) -> Camera:
+        """Where the last frame was seen from, batch shape ``()``, on the CPU.
+
+        Raises:
+            NotReset: before the first ``reset``.
+        """
+        return self.snapshot().observation.camera
+
+    def reset(
+        self,
+        image: np.ndarray | str | Path | None = None,
+        start: int | None = None,
+        camera: Camera | None = None,
+        seed: int = 0,
+        fov_deg: float = 60.0,
+    ) -> Observation:
+        """Begin again with a picture.
+
+        Args:
+            image: a path or uint8 RGB ``[H, W, 3]``, sides of 16 to 8192 pixels; its middle is cut to the model's aspect
+                ratio and resized.
+            start: instead of ``image``, the index of a start frame; 0 if neither is given.
+            camera: that took the picture, batch shape ``()``, its size the picture's. If None, it stands at the origin
+                and looks along +z, with ``fov_deg``.
+            seed: decides everything that is invented, in [0, 2^63).
+            fov_deg: vertical field of view of the whole picture in degrees, where no camera is given.
+
+        Returns:
+            The first observation; all of it counts as remembered.
+
+        Raises:
+            FileNotFoundError: if the picture does not exist.
+            ValueError: naming the argument, what was expected and what came; the world is then as it was.
+        """
+        if image is not None and start is not None:
+            raise ValueError(f"image, start: expected at most one of them, got both (start={start})")
+        if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or not 0 <= seed < 2**63:
+            raise ValueError(f"seed: expected an integer in [0, 2^63), got {seed!r}")
+        picture = read_image(self._start(start) if image is None else image)
+        shape = (picture.shape[0], picture.shape[1])
+        if camera is None:
+            camera = Camera.from_fov(torch.eye(4), _number("fov_deg", fov_deg), shape)
+        camera = _single(camera, shape).to("cpu")
+        picture, camera = fit(picture, camera, self.model.size)
+        tensor = to_tensor(picture, self.model.device)
+        state, chunk = self.model.observe(tensor, camera.to(self.model.device), int(seed))
+        everything = np.ones(self.model.size, dtype=bool)
+        return self._became(state, chunk, camera, picture, everything)
+
+    def step(self, camera: Camera) -> Observation:
+        """Look from another place.
+
+        Args:
+            camera: batch shape ``()``, size the model's; its pose is absolute, in the world frame.
+
+        Raises:
+            NotReset: before the first ``reset``.
+            ValueError: if the camera is unusable; the world is then as it was.
+        """
+        before = self.state
+        camera = _single(camera, self.model.size).to("cpu")
+        at = camera.to(self.model.device)
+        (state,), (chunk,) = self.model.advance([before], [Camera(at.c2w[None], at.K[None], at.size)])
+        visible = chunk.view.visible[-1].cpu().numpy()
+        rows, columns = (side // cells for side, cells in zip(self.model.size, visible.shape, strict=True))
+        remembered = visible.repeat(rows, axis=0).repeat(columns, axis=1)
+        return self._became(state, chunk, camera, to_uint8(chunk.frames[:, -1]), remembered)
+
+    def snapshot(self) -> Snapshot:
+        """The present moment. Costs nothing and stays valid for ever.
+
+        Raises:
+            NotReset: before the first ``reset``.
+        """
+        if self._now is None:
+            raise NotReset("the world has no state yet: expected reset() (or load() or restore()) first")
+        return self._now
+
+    def restore(self, snapshot: Snapshot) -> Observation:
+        """Go back to a moment of this or of another world with the same model; what follows is bit-identical.
+
+        Raises:
+            ValueError: if it is no snapshot of such a world.
+        """
+        if not isinstance(snapshot, Snapshot):
+            raise ValueError(f"snapshot: expected a Snapshot of a world, got {type(snapshot).__name__}")
+        if tuple(snapshot.state.camera.size) != tuple(self.model.size):
+            raise ValueError(
+                f"snapshot: expected one of frames {tuple(self.model.size)}, got {tuple(snapshot.state.camera.size)}"
+            )
+        self._now = snapshot
+        return snapshot.observation
+
+    def fork(self, n: int) -> "list[World]":
+        """``n`` further worlds that begin at the present moment and then go their own ways.
+
+        Raises:
+            NotReset: before the first ``reset``.
+            ValueError: if ``n`` is not a positive integer.
+        """
+        if isinstance(n, bool) or not isinstance(n, int) or n < 1:
+            raise ValueError(f"n: expected a positive integer, got {n!r}")
+        now = self.snapshot()
+        worlds = [World(self.model, self._starts) for _ in range(n)]
+        for world in worlds:
+            world._now = now
+        return worlds
+
+    def save(self, path: str | Path) -> None:
+        """Write the present moment to one safetensors file, which appears whole or not at all.
+
+        Raises:
+            NotReset: before the first ``reset``.
+        """
+        now = self.snapshot()
+        files.save(path, now.state, now.observation)
+
+    def load(self, path: str | Path) -> Observation:
+        """Go to the moment in a file written by :meth:`save` with the same model; what follows is bit-identical.
+
+        Raises:
+            FileNotFoundError: if there is no such file.
+            ValueError: if it is truncated, foreign or of another model; the world is then as it was.
+        """
+        state, observation = files.load(path, self.model)
+        self._now = Snapshot(state, observation)
+        return observation
+
+    def _start(self, start: int | None) -> np.ndarray:
+        index = 0 if start is None else start
+        count = len(self.starts)
+        if isinstance(index, bool) or not isinstance(index, (int, np.integer)) or not 0 <= index < count:
+            raise ValueError(f"start: expected an index in [0, {count}), got {start!r}")
+        return self.starts[int(index)]
+
+    def _became(
+        self, state: WorldState, chunk: Chunk, camera: Camera, frame: np.ndarray, remembered: np.ndarray
+    ) -> Observation:
+        info: dict[str, Any] = {
+            "remembered": float(remembered.mean()),
+            "points": int(state.map.points),
+            "nbytes": int(state.map.nbytes),
+            "seconds": chunk.seconds,
+        }
+        observation = Observation(frame, chunk.depth[-1].float().cpu().numpy(), remembered, camera, info)
+        self._now = Snapshot(state, observation)
+        return observation
+
+
+def _number(name: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.number)):
+        raise ValueError(f"{name}: expected a number, got {value!r}")
+    return float(value)
+
+
+def _single(camera: Any, size: tuple[int, int]) -> Camera:
+    """The camera, if it is one usable camera of that size."""
+    if not isinstance(camera, Camera):
+        raise ValueError(f"camera: expected a Camera, got {type(camera).__name__}")
+    camera.validate()
+    if tuple(camera.batch_shape) != () or tuple(camera.size) != tuple(size):
+        raise ValueError(
+            f"camera: expected one camera, batch shape [], of size {tuple(size)}, "
+            f"got batch shape {list(camera.batch_shape)} and size {tuple(camera.size)}"
+        )
+    return camera
