@@ -2,7 +2,20 @@
 
 from mirage_sim.geometry.camera import Camera
 from mirage_sim.geometry.motion import Drive
-from mirage_sim.geometry.projection import Splat, lift, project, splat
+from mirage_sim.geometry.projection import NEAR, Splat, is_coarse, lift, project, splat
 from mirage_sim.geometry.se3 import invert, is_rigid, se3_exp, se3_log
 
-__all__ = ["Camera", "Drive", "Splat", "invert", "is_rigid", "lift", "project", "se3_exp", "se3_log", "splat"]
+__all__ = [
+    "NEAR",
+    "Camera",
+    "Drive",
+    "Splat",
+    "invert",
+    "is_coarse",
+    "is_rigid",
+    "lift",
+    "project",
+    "se3_exp",
+    "se3_log",
+    "splat",
+]

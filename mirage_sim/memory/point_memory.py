@@ -1,0 +1,206 @@
+"""Latents at points: what the world remembers by."""
+
+import torch
+from torch import Tensor
+
+from mirage_sim.geometry import Camera, is_coarse, lift, splat
+from mirage_sim.geometry.projection import Splat
+from mirage_sim.memory.latent_map import LatentMap, Points
+from mirage_sim.protocols import MemoryView
+
+
+def latent_grid(camera: Camera, stride: tuple[int, int, int]) -> Camera:
+    """The cameras of batch shape ``[T]`` on the latent grid of a codec of this (t, y, x) stride.
+
+    Raises:
+        ValueError: if the camera has another batch shape, or a size that the stride does not divide.
+    """
+    (height, width), (_, y, x) = camera.size, stride
+    if len(camera.batch_shape) != 1 or len(camera) < 1:
+        raise ValueError(f"camera: expected batch shape [T], got {list(camera.batch_shape)}")
+    if height % y or width % x:
+        raise ValueError(f"camera: expected a size that {y} x {x} divides, got {height} x {width}")
+    return camera.resize((height // y, width // x))
+
+
+def cells_of(picture: Tensor, size: tuple[int, int]) -> Tensor:
+    """The samples of each cell of a coarser grid ``(h, w)``: ``[..., H, W]`` to ``[..., h, w, H/h * W/w]``.
+
+    Raises:
+        ValueError: if the grid does not divide the picture.
+    """
+    (height, width), (h, w) = picture.shape[-2:], size
+    if min(h, w) < 1 or height % h or width % w:
+        raise ValueError(f"size: expected a grid that divides {height} x {width}, got {h} x {w}")
+    split = picture.unflatten(-1, (w, width // w)).unflatten(-3, (h, height // h))
+    return split.transpose(-3, -2).flatten(-2)
+
+
+def resample_depth(depth: Tensor, size: tuple[int, int]) -> Tensor:
+    """Depth on a coarser grid: the sample nearest to each cell's centre (below and right of it where four tie).
+
+    Every value is one that was there, so no point is invented between a near edge and what lies behind it.
+
+    Args:
+        depth: ``[..., H, W]`` metres; 0 or not finite means unknown.
+        size: ``(h, w)``, dividing ``(H, W)``.
+
+    Returns:
+        ``[..., h, w]`` metres; 0 where unknown.
+
+    Raises:
+        ValueError: if the grid does not divide the picture.
+    """
+    (height, width), (h, w) = depth.shape[-2:], size
+    if min(h, w) < 1 or height % h or width % w:
+        raise ValueError(f"size: expected a grid that divides {height} x {width}, got {h} x {w}")
+    y, x = height // h, width // w
+    sample = depth[..., y // 2 :: y, x // 2 :: x]
+    return torch.where(torch.isfinite(sample) & (sample > 0), sample, 0.0)
+
+
+def resample_static(static: Tensor, depth: Tensor, size: tuple[int, int]) -> Tensor:
+    """Whether a cell of a coarser grid may be remembered: only if every pixel in it with a known depth may be.
+
+    The pixel that gave the cell its depth is one of them. One moving pixel is enough to keep the cell out, because the
+    latent there shows it too.
+
+    Args:
+        static: bool ``[..., H, W]``.
+        depth: ``[..., H, W]`` metres; 0 or not finite means unknown.
+        size: ``(h, w)``, dividing ``(H, W)``.
+
+    Returns:
+        bool ``[..., h, w]``.
+    """
+    known = torch.isfinite(depth) & (depth > 0)
+    return cells_of(static | ~known, size).all(-1)
+
+
+class PointMemory:
+    """A :class:`~mirage_sim.protocols.SpatialMemory` of latent tokens at 3D points.
+
+    Args:
+        channels: latent channels ``C``.
+        stride: the codec's (t, y, x).
+        tolerance: relative thickness of a surface; among the points within it the oldest is shown. 0 shows the nearest.
+        refine: what was written more than this many times coarser than it is seen now, is written anew.
+        max_points: most points to keep; whole blocks are forgotten beyond, those seen longest ago first.
+        block_size: smallest edge of a block of the map in metres.
+
+    Raises:
+        ValueError: if an argument is out of range.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        stride: tuple[int, int, int],
+        tolerance: float = 0.1,
+        refine: float = 2.0,
+        max_points: int | None = None,
+        block_size: float = 2.0,
+    ) -> None:
+        if len(stride) != 3 or min(stride) < 1:
+            raise ValueError(f"stride: expected positive (t, y, x), got {stride}")
+        if not 0.0 <= tolerance < float("inf"):
+            raise ValueError(f"tolerance: expected a finite number of at least 0, got {tolerance}")
+        if not 1.0 <= refine:
+            raise ValueError(f"refine: expected at least 1, got {refine}")
+        if max_points is not None and max_points < 1:
+            raise ValueError(f"max_points: expected None or at least 1, got {max_points}")
+        self.channels = channels
+        self.stride = stride
+        self.tolerance = tolerance
+        self.refine = refine
+        self.max_points = max_points
+        self._empty = LatentMap.empty(channels, block_size)
+
+    def empty(self) -> LatentMap:
+        """The map that remembers nothing."""
+        return self._empty
+
+    def write(
+        self, map: LatentMap, *, latents: Tensor, frames: Tensor, depth: Tensor, static: Tensor, camera: Camera
+    ) -> LatentMap:
+        """A map that also remembers these frames, where it lacked them.
+
+        A cell is written if its depth is known and static, and if the map either shows nothing there or shows the same
+        surface from more than ``refine`` times farther away. Frames are written in order, each lacking what the ones
+        before it just wrote. Features are never averaged.
+
+        Args:
+            map: the map to start from.
+            latents: ``[C, T, h, w]``.
+            frames: unused; the latents say it all.
+            depth: z-depth ``[T, H, W]`` in metres; 0 or not finite means unknown and is not written.
+            static: bool ``[T, H, W]``; False is not remembered.
+            camera: batch shape ``[T]``, size ``(H, W)``.
+
+        Raises:
+            ValueError: if shapes do not fit together.
+        """
+        grid = latent_grid(camera, self.stride)
+        length, size = len(camera), grid.size
+        for name, tensor, shape in (
+            ("latents", latents, [self.channels, length, *size]),
+            ("depth", depth, [length, *camera.size]),
+            ("static", static, [length, *camera.size]),
+        ):
+            if list(tensor.shape) != shape:
+                raise ValueError(f"{name}: expected shape {shape}, got {list(tensor.shape)}")
+        coarse_depth = resample_depth(depth.float(), size)
+        allowed = resample_static(static.bool(), depth, size) & (coarse_depth > 0)
+        for t in range(length):
+            map = self._write_frame(map, latents[:, t], coarse_depth[t], allowed[t], grid[t])
+        return map if self.max_points is None else map.evict(self.max_points)
+
+    def read(self, map: LatentMap, camera: Camera) -> MemoryView:
+        """What the map shows to cameras of batch shape ``[T]`` and pixel size, on the latent grid."""
+        grid = latent_grid(camera, self.stride)
+        views = [self._read_frame(map, one) for one in grid]
+        latents, visible, depth, source, offset, zoom = zip(*views, strict=True)
+        return MemoryView(
+            torch.stack(latents, 1),
+            torch.stack(visible),
+            torch.stack(depth),
+            torch.stack(source),
+            torch.stack(offset, 1),
+            torch.stack(zoom),
+        )
+
+    def _show(self, map: LatentMap, camera: Camera) -> tuple[list[int], Splat]:
+        """Rows of the blocks in view, and which of their points each cell of one camera shows."""
+        rows = map.cull(camera)
+        xyz, ids, footprint = (t.to(camera.c2w.device) for t in map.select(rows))
+        return rows, splat(xyz, ids, footprint, camera, tolerance=self.tolerance, refine=self.refine)
+
+    def _read_frame(self, map: LatentMap, camera: Camera) -> tuple[Tensor, ...]:
+        rows, seen = self._show(map, camera)
+        visible = seen.index >= 0
+        points, _ = map.gather(rows, seen.index[visible])
+        latents = points.features.new_zeros(*camera.size, self.channels)
+        latents[visible] = points.features
+        source = torch.full_like(seen.index, -1)
+        source[visible] = points.ids
+        return latents.movedim(-1, 0), visible, seen.depth, source, seen.offset.movedim(-1, 0), seen.zoom
+
+    def _write_frame(
+        self, map: LatentMap, latents: Tensor, depth: Tensor, allowed: Tensor, camera: Camera
+    ) -> LatentMap:
+        rows, seen = self._show(map, camera)
+        visible = seen.index >= 0
+        shown, owners = map.gather(rows, seen.index[visible])
+        # the criterion by which splat ranks, so that what is written now is shown, and shown as fine, from here
+        coarse = torch.zeros_like(visible)
+        coarse[visible] = is_coarse(shown.footprint, seen.depth[visible], camera.K[0, 0], self.refine)
+        same_surface = depth <= seen.surface * (1.0 + self.tolerance)
+        lacking = allowed & (~visible | (coarse & same_surface))
+        cell = lacking.flatten().nonzero().squeeze(1)
+        points = Points(
+            lift(depth, camera).flatten(0, 1)[cell],
+            latents.flatten(1).T[cell],
+            map.next_id + cell,
+            (depth / camera.K[0, 0]).flatten()[cell],
+        )
+        return map.add(points, owners, camera.size[0] * camera.size[1])

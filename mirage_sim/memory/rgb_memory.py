@@ -1,0 +1,120 @@
+"""Baselines: colours at points, encoded anew at every read, and no memory at all."""
+
+import torch
+from torch import Tensor
+
+from mirage_sim.geometry import Camera
+from mirage_sim.memory.latent_map import LatentMap
+from mirage_sim.memory.point_memory import PointMemory, cells_of, latent_grid
+from mirage_sim.protocols import Codec, MemoryView
+
+
+class RgbMemory:
+    """The memory to beat: coloured points, drawn as a picture at every read, which the codec then encodes.
+
+    It writes and reads by the rules of :class:`PointMemory`, at pixel resolution. Colours are stored as uint8.
+
+    Args:
+        codec: encodes the pictures; frozen.
+        stride: the codec's (t, y, x).
+        tolerance: relative thickness of a surface.
+        max_points: most points to keep.
+
+    Raises:
+        ValueError: if an argument is out of range.
+    """
+
+    def __init__(
+        self, codec: Codec, stride: tuple[int, int, int], tolerance: float = 0.1, max_points: int | None = None
+    ) -> None:
+        self.codec = codec
+        self.stride = stride
+        self._colours = PointMemory(3, (stride[0], 1, 1), tolerance=tolerance, max_points=max_points)
+
+    def empty(self) -> LatentMap:
+        """The map that remembers nothing."""
+        return self._colours.empty()
+
+    def write(
+        self, map: LatentMap, *, latents: Tensor, frames: Tensor, depth: Tensor, static: Tensor, camera: Camera
+    ) -> LatentMap:
+        """A map that also remembers these frames, where it lacked them; see :class:`PointMemory`.
+
+        Args:
+            map: the map to start from.
+            latents: unused; the frames say it all.
+            frames: ``[3, T, H, W]`` in [-1, 1].
+            depth: z-depth ``[T, H, W]`` in metres; 0 or not finite means unknown and is not written.
+            static: bool ``[T, H, W]``; False is not remembered.
+            camera: batch shape ``[T]``, size ``(H, W)``.
+
+        Raises:
+            ValueError: if shapes do not fit together.
+        """
+        colours = ((frames.float() + 1.0) * 127.5).round().clamp(0, 255).to(torch.uint8)
+        return self._colours.write(map, latents=colours, frames=frames, depth=depth, static=static, camera=camera)
+
+    def read(self, map: LatentMap, camera: Camera) -> MemoryView:
+        """What the map shows to cameras of batch shape ``[T]`` and pixel size, on the latent grid.
+
+        A latent cell is visible if at least half of its pixels are. Its depth and source are those of the lower median
+        of these pixels; ``offset`` and ``zoom`` are 0, because the picture already is at the right place and scale.
+        """
+        size = latent_grid(camera, self.stride).size
+        seen = self._colours.read(map, camera)
+        picture = torch.where(seen.visible, seen.latents.float() / 127.5 - 1.0, 0.0)
+        with torch.no_grad():
+            encoded = [self.codec.encode(picture[None, :, t : t + 1])[0] for t in range(len(camera))]
+        hit = cells_of(seen.visible, size)
+        count = hit.sum(-1)
+        visible = count * 2 >= hit.shape[-1]
+        ordered, order = cells_of(seen.depth, size).masked_fill(~hit, torch.inf).sort(dim=-1, stable=True)
+        median = ((count - 1).clamp(min=0) // 2)[..., None]
+        pixel = order.gather(-1, median)
+        source = cells_of(seen.source, size).gather(-1, pixel).squeeze(-1)
+        depth = torch.where(visible, ordered.gather(-1, median).squeeze(-1), 0.0)
+        return MemoryView(
+            latents=torch.cat(encoded, dim=1) * visible,
+            visible=visible,
+            depth=depth,
+            source=torch.where(visible, source, -1),
+            offset=torch.zeros(2, *visible.shape, device=depth.device),
+            zoom=torch.zeros_like(depth),
+        )
+
+
+class EmptyMemory:
+    """No memory: writes nothing and shows only holes.
+
+    Args:
+        channels: latent channels ``C``.
+        stride: the codec's (t, y, x).
+    """
+
+    def __init__(self, channels: int, stride: tuple[int, int, int]) -> None:
+        self.channels = channels
+        self.stride = stride
+        self._empty = LatentMap.empty(channels)
+
+    def empty(self) -> LatentMap:
+        """The map that remembers nothing."""
+        return self._empty
+
+    def write(
+        self, map: LatentMap, *, latents: Tensor, frames: Tensor, depth: Tensor, static: Tensor, camera: Camera
+    ) -> LatentMap:
+        """The map as it was; all else is unused."""
+        return map
+
+    def read(self, map: LatentMap, camera: Camera) -> MemoryView:
+        """Holes, for cameras of batch shape ``[T]`` and pixel size, on the latent grid."""
+        grid = latent_grid(camera, self.stride)
+        shape, device = (len(grid), *grid.size), grid.c2w.device
+        return MemoryView(
+            latents=torch.zeros(self.channels, *shape, device=device),
+            visible=torch.zeros(shape, dtype=torch.bool, device=device),
+            depth=torch.zeros(shape, device=device),
+            source=torch.full(shape, -1, device=device),
+            offset=torch.zeros(2, *shape, device=device),
+            zoom=torch.zeros(shape, device=device),
+        )
