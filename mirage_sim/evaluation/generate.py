@@ -65,7 +65,7 @@ def wander(twin: Twin, environment: str, seed: int, quick: bool) -> Walk:
 
 
 def outbound(kind: str, rng: np.random.Generator) -> Commands:
-    """Commands that lead away from A, as many as the longest leg: turn in place, drive an arc, or walk and then turn."""
+    """Commands that lead away from A, for the longest leg: turn in place, drive an arc, or walk and then turn."""
     commands = np.zeros((LEGS[-1], 2))
     commands[:, 1] = rng.uniform(0.85, 1.0) * rng.choice([-1.0, 1.0])
     if kind == "arc":
