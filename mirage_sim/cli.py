@@ -1,0 +1,171 @@
+"""The ``mirage`` command. Everything it does is a function call that a program can make as well."""
+
+import argparse
+import contextlib
+import json
+import logging
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mirage_sim
+from mirage_sim.build import CONFIGS, compose
+
+Config = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Command:
+    """A subcommand: what it is for, how it is called, what it does, and the variants that it offers."""
+
+    help: str
+    example: str
+    run: Callable[[str, Config], Config]
+    variants: tuple[str, ...] = ()
+
+
+def _rollout(_: str, config: Config) -> Config:
+    from mirage_sim.agents.rollout import rollout
+
+    return rollout(config)
+
+
+def _train(_: str, config: Config) -> Config:
+    from mirage_sim.training import train
+
+    train(config)
+    return {}
+
+
+def _record(_: str, config: Config) -> Config:
+    from mirage_sim.data.miniworld import record
+
+    count = record(Path(config["output"]), config["walks"], config["frames"], config["first_seed"])
+    return {"recorded": count, "output": config["output"]}
+
+
+def _eval(_: str, config: Config) -> Config:
+    from mirage_sim.evaluation.fidelity import evaluate
+
+    return evaluate(config)
+
+
+def _bench(variant: str, config: Config) -> Config:
+    if variant == "readout":
+        from mirage_sim.evaluation.benchmarks.readout import bench_readout
+
+        return bench_readout()
+    from mirage_sim.evaluation.benchmarks.step import bench_step
+
+    return bench_step(config)
+
+
+COMMANDS = {
+    "rollout": Command(
+        "walk an agent through a generated world: video, pictures, metrics",
+        "mirage rollout world=mini steps=200 policy=scripted",
+        _rollout,
+    ),
+    "train": Command("train a stage of the mini world; continues where it stopped", "mirage train stage=codec", _train),
+    "record": Command("record training walks in MiniWorld", "mirage record walks=1000 output=data/clips", _record),
+    "eval": Command(
+        "measure the generated world against the true one", "mirage eval fidelity walks=quick --json", _eval, ("fidelity",)
+    ),
+    "bench": Command("measure speed and exactness", "mirage bench step --json", _bench, ("step", "readout")),
+}
+
+
+def cpu() -> str:
+    """Model and number of usable cores, such as ``"AMD EPYC 7B13, 2 cores"``."""
+    model = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        names = [line.partition(":")[2].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
+        model = names[0] if names else model
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return f"{model}, {cores} cores"
+
+
+def commit() -> str:
+    """Commit of the checkout that this package runs from (``-dirty`` when changed), else the package's version."""
+    root = Path(__file__).resolve().parent.parent
+    if not (root / ".git").exists():
+        return f"v{mirage_sim.__version__}"
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):  # git is not installed, or does not trust the folder
+        return f"v{mirage_sim.__version__}"
+
+
+def _parser() -> argparse.ArgumentParser:
+    lines = [f"  {name:<8} {command.help}\n           {command.example}" for name, command in COMMANDS.items()]
+    parser = argparse.ArgumentParser(
+        prog="mirage",
+        description="A world model with a latent spatial memory that you can step.",
+        epilog="commands, with an example each:\n"
+        + "\n".join(lines)
+        + "\n\nSettings are given as key=value (hydra's override syntax): `world=mini` and `memory=latent|rgb|none` choose a"
+        "\nconfiguration, `world.sampler.steps=4` changes a value. `mirage COMMAND --help` lists the settings.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        usage="mirage COMMAND [key=value ...]",
+    )
+    subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", help=argparse.SUPPRESS)
+    for name, command in COMMANDS.items():
+        files = [CONFIGS / f"{name}.yaml", *(CONFIGS / name / f"{variant}.yaml" for variant in command.variants)]
+        sub = subparsers.add_parser(
+            name,
+            description=f"{command.help}\n\n  {command.example}",
+            epilog="settings and their defaults:\n\n" + "\n".join(path.read_text(encoding="utf-8") for path in files),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        if command.variants:
+            sub.add_argument("variant", choices=command.variants)
+            sub.add_argument("--json", action="store_true", help="print one JSON object on stdout, nothing else")
+        sub.add_argument("overrides", nargs="*", metavar="key=value", help="settings, see below")
+    return parser
+
+
+def _run(arguments: argparse.Namespace) -> str:
+    """Do what was asked; returns what goes to stdout."""
+    command = COMMANDS[arguments.command]
+    variant = arguments.variant if command.variants else ""
+    choice = [f"{arguments.command}={variant}"] if variant else []
+    config = compose(arguments.command, [*choice, *arguments.overrides])
+    with contextlib.redirect_stdout(sys.stderr):  # libraries may print; stdout is for the result
+        result = command.run(variant, config)
+    if not command.variants:
+        return "\n".join(f"{key}: {value}" for key, value in result.items())
+    if arguments.json:
+        return json.dumps({"cpu": cpu(), "commit": commit(), **result})
+    return "\n".join(f"{key:<32} {value}" for key, value in result["marks"].items())
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code: 0, or 2 after one line on stderr about bad input."""
+    parser = _parser()
+    arguments, rest = parser.parse_known_args(argv)  # argparse gives up on key=value after an option; we do not
+    if unknown := [word for word in rest if word.startswith("-")]:
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+    arguments.overrides += rest
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
+    try:
+        output = _run(arguments)
+    except (ValueError, OSError, ImportError) as error:
+        print(f"mirage: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("mirage: interrupted", file=sys.stderr)
+        return 130
+    if output:
+        print(output)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
