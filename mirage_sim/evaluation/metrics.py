@@ -1,5 +1,6 @@
 """Picture and depth metrics, and how sure their means are. All exact definitions are in ``docs/protocol.md``."""
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
@@ -139,6 +140,7 @@ class Interval:
         return {name: self.mean, f"{name}_lo": self.low, f"{name}_hi": self.high}
 
 
+@functools.cache
 def _resampling_weights(count: int, seed: int) -> Array:
     """How often each of ``count`` walks is drawn, in each of 10,000 draws with replacement: ``[10000, count]``."""
     return np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=RESAMPLES).astype(np.float64)
