@@ -7,7 +7,7 @@ for any number of threads and any order of the points.
 """
 
 import math
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -17,10 +17,11 @@ from mirage_sim.geometry.camera import Camera
 NEAR = 1e-3  # metres; nothing nearer can be divided by safely, and no real camera sees it
 NO_POINT = torch.iinfo(torch.int64).max
 _COARSE = 1 << 62  # added to the id of a point that was written too coarsely for the cell: sorts after every id
-_TILE = 1 << 15  # points projected at a time on the CPU: their temporaries stay in the cache
+_TILE = 1 << 16  # points projected at a time on the CPU: their temporaries stay in the cache
 
 
-class Splat(NamedTuple):
+@dataclass(frozen=True)
+class Splat:
     """Which point each cell shows. All ``[..., h, w]`` over the camera's grid; holes hold the stated filler.
 
     Attributes:
@@ -117,55 +118,46 @@ def is_coarse(footprint: Tensor, depth: Tensor, focal: Tensor, refine: float) ->
     return footprint > depth / focal * refine
 
 
-def _project_inside(points: Tensor, camera: Camera) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Index, ``u``, ``v`` and ``z`` of the ``points [N, 3]`` that fall into the picture of one camera."""
+def _to_pixels(camera: Camera, points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """``u, v, z`` of ``points [B, N, 3]``; ``u`` and ``v`` mean nothing unless ``z > NEAR``."""
+    x, y, z = _to_camera(camera.c2w, points)
+    K = camera.K[:, None]
+    return x.div_(z).mul_(K[..., 0, 0]).add_(K[..., 0, 2]), y.div_(z).mul_(K[..., 1, 1]).add_(K[..., 1, 2]), z
+
+
+def _surfaces(
+    points: Tensor, camera: Camera, tolerance: float, valid: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """First half of :func:`splat`: the smallest depth per cell, and the points within the tolerance of it.
+
+    Returns:
+        Smallest depth of every cell of every camera ``[B * h * w]``, infinite in holes; and of the points near it the
+        position in ``B * N``, the cell in ``B * h * w``, and the depth.
+    """
     height, width = camera.size
-    tile = _TILE if points.device.type == "cpu" else max(len(points), 1)
+    worlds, count = points.shape[:2]
+    world = torch.arange(worlds, device=points.device)[:, None]
+    nearest = torch.full((worlds * height * width,), torch.inf, device=points.device)
+    # on the CPU the temporaries of a tile stay in the cache; a GPU wants one launch
+    tile = max(_TILE // max(worlds, 1), 1) if points.device.type == "cpu" else max(count, 1)
     found = []
-    for start in range(0, max(len(points), 1), tile):
-        x, y, z = _to_camera(camera.c2w, points[start : start + tile])
-        u = x.div_(z).mul_(camera.K[0, 0]).add_(camera.K[0, 2])
-        v = y.div_(z).mul_(camera.K[1, 1]).add_(camera.K[1, 2])
+    for start in range(0, max(count, 1), tile):
+        u, v, z = _to_pixels(camera, points[:, start : start + tile])
         # u = -0.3 must not round into column 0, and every comparison with a NaN fails: no division needs guarding
         hit = (z > NEAR) & (z < torch.inf) & (u >= 0) & (u < width) & (v >= 0) & (v < height)
-        index = hit.nonzero().squeeze(1)
-        found.append((index + start, u[index], v[index], z[index]))
-    index, u, v, z = (torch.cat(parts) for parts in zip(*found, strict=True))
-    return index, u, v, z
-
-
-def _splat_one(
-    points: Tensor, ids: Tensor, footprint: Tensor, camera: Camera, tolerance: float, refine: float
-) -> Splat:
-    """:func:`splat` for one camera and one map, as flat cells."""
-    height, width = camera.size
-    cells = height * width
-    index, u, v, z = _project_inside(points, camera)
-    column, row = u.floor(), v.floor()
-    cell = row.long() * width + column.long()
-
-    nearest = torch.full((cells,), torch.inf, device=z.device).scatter_reduce_(0, cell, z, "amin")
-    near = (z <= (nearest * (1.0 + tolerance))[cell]).nonzero().squeeze(1)
-    near_cell, near_index, near_z = cell[near], index[near], z[near]
-    written = footprint[near_index]
-    coarse = is_coarse(written, near_z, camera.K[0, 0], refine)
-    rank = ids[near_index] + coarse * _COARSE
-    best = torch.full((cells,), NO_POINT, device=z.device).scatter_reduce_(0, near_cell, rank, "amin")
-    # ids are unique, so exactly one point per cell passes and the writes below cannot race
-    winner = (rank == best[near_cell]).nonzero().squeeze(1)
-    at, winner_cell = near[winner], near_cell[winner]
-
-    shown = torch.full((cells,), -1, device=z.device)
-    shown[winner_cell] = near_index[winner]
-    depth, zoom = torch.zeros(2, cells, device=z.device)
-    depth[winner_cell] = near_z[winner]
-    # doubles, rounded once: the same bits wherever the vector registers happen to be cut
-    ratio = near_z[winner].double() / camera.K[0, 0].double() / written[winner].double()
-    zoom[winner_cell] = torch.log2(ratio).float()
-    offset = torch.zeros(cells, 2, device=z.device)
-    offset[winner_cell, 0] = u[at] - column[at] - 0.5
-    offset[winner_cell, 1] = v[at] - row[at] - 0.5
-    return Splat(shown, depth, offset, zoom, nearest.masked_fill_(nearest == torch.inf, 0.0))
+        if valid is not None:
+            hit &= valid[:, start : start + tile]
+        at = hit.nonzero(as_tuple=True)
+        z = z[at]
+        cell = (at[0] * height + v[at].long()) * width + u[at].long()  # truncation is floor: none is negative
+        nearest.scatter_reduce_(0, cell, z, "amin")
+        # the smallest depth so far can only fall, so what is too deep now is too deep
+        near = (z <= nearest[cell] * (1.0 + tolerance)).nonzero().squeeze(1)
+        position = (at[0] * count + at[1] + start)[near]
+        found.append((position, cell[near], z[near]))
+    position, cell, z = (torch.cat(parts) for parts in zip(*found, strict=True))
+    near = (z <= nearest[cell] * (1.0 + tolerance)).nonzero().squeeze(1)
+    return nearest, position[near], cell[near], z[near]
 
 
 def splat(
@@ -199,17 +191,36 @@ def splat(
     """
     batch = torch.broadcast_shapes(points.shape[:-2], camera.batch_shape)
     worlds, count = math.prod(batch), points.shape[-2]
+    height, width = camera.size
     points = points.expand(*batch, count, 3).reshape(worlds, count, 3)
-    ids, footprint = (t.expand(*batch, count).reshape(worlds, count) for t in (ids, footprint))
+    ids, footprint = (t.expand(*batch, count).reshape(worlds * count) for t in (ids, footprint))
     c2w, K = (t.expand(*batch, -1, -1).reshape(worlds, *t.shape[-2:]) for t in (camera.c2w, camera.K))
+    camera = Camera(c2w, K, camera.size)
     if valid is not None:
-        # a point that is not a number is in no picture
-        hidden = ~valid.expand(*batch, count).reshape(worlds, count, 1)
-        points = points.masked_fill(hidden, torch.nan)
-    parts = [
-        _splat_one(points[i], ids[i], footprint[i], Camera(c2w[i], K[i], camera.size), tolerance, refine)
-        for i in range(worlds)
-    ]
-    index, depth, offset, zoom, surface = (torch.stack(grids) for grids in zip(*parts, strict=True))
-    grid = (*batch, *camera.size)
-    return Splat(index.view(grid), depth.view(grid), offset.view(*grid, 2), zoom.view(grid), surface.view(grid))
+        valid = valid.expand(*batch, count).reshape(worlds, count)
+    nearest, position, cell, z = _surfaces(points, camera, tolerance, valid)
+
+    world = cell // (height * width)
+    written = footprint[position]
+    rank = ids[position] + is_coarse(written, z, K[world, 0, 0], refine) * _COARSE
+    best = torch.full_like(nearest, NO_POINT, dtype=torch.int64).scatter_reduce_(0, cell, rank, "amin")
+    # ids are unique, so exactly one point per cell passes and the writes below cannot race
+    winner = (rank == best[cell]).nonzero().squeeze(1)
+    position, cell, world, z, written = (t[winner] for t in (position, cell, world, z, written))
+
+    index = torch.full_like(best, -1)
+    index[cell] = position - world * count
+    depth, zoom, right, down = torch.zeros(4, len(nearest), device=points.device)
+    depth[cell] = z
+    # in doubles, rounded once: the same bits wherever the vector registers happen to be cut
+    zoom[cell] = torch.log2(z.double() / K[world, 0, 0].double() / written.double()).float()
+    u, v, _ = _to_pixels(Camera(c2w[world], K[world], camera.size), points.reshape(-1, 1, 3)[position])
+    right[cell], down[cell] = (u - u.floor() - 0.5).squeeze(1), (v - v.floor() - 0.5).squeeze(1)
+    grid = (*batch, height, width)
+    return Splat(
+        index.view(grid),
+        depth.view(grid),
+        torch.stack([right, down], dim=-1).view(*grid, 2),
+        zoom.view(grid),
+        nearest.masked_fill(nearest == torch.inf, 0.0).view(grid),
+    )

@@ -157,7 +157,7 @@ class LatentMap:
         height, width = camera.size
         which = [[i, j, k] for i in (0, 3) for j in (1, 4) for k in (2, 5)]
         corners = self.boxes[:, which] - camera.c2w[:3, 3]
-        x, y, z = (sum(corners[..., a] * camera.c2w[a, axis] for a in range(3)) for axis in range(3))
+        x, y, z = (corners @ camera.c2w[:3, :3]).unbind(-1)
         K = camera.K
         fx, fy, cx, cy = K[0, 0], K[1, 1], K[0, 2], K[1, 2]
         # a point is in the picture only if all five are positive; they are linear, so a box is beyond a plane where
@@ -165,7 +165,7 @@ class LatentMap:
         sides = torch.stack(
             [z - NEAR, fx * x + cx * z, (width - cx) * z - fx * x, fy * y + cy * z, (height - cy) * z - fy * y]
         )
-        scale = 1.0 + fx + fy + cx.abs() + cy.abs() + width + height
+        scale = fx + fy + cx.abs() + cy.abs() + (1.0 + width + height)
         slack = 1e-5 * scale * corners.abs().sum(-1).amax(-1)
         inside = (sides.amax(-1) >= -slack).all(0)
         return inside.nonzero().squeeze(1).tolist()
