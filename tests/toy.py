@@ -1,0 +1,32 @@
+"""The real classes at toy size with random weights: a world that is quick to build and to step, and always the same."""
+
+import numpy as np
+import torch
+from torch import nn
+
+from mirage_sim.memory import PointMemory
+from mirage_sim.models import AllStatic, FlowSampler, MiniCodec, MiniDenoiser, MiniDepth
+from mirage_sim.world import WorldModel
+
+SIZE = (48, 64)
+
+
+def toy_model(channels: int = 8) -> WorldModel:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        codec = MiniCodec(channels, encoder_width=16, encoder_depth=1, decoder_width=16, decoder_depth=1)
+        denoiser = MiniDenoiser(channels, widths=(16, 32), aligner_width=16, embedding=32)
+        depth = MiniDepth(widths=(16, 32))
+        for model in (codec, denoiser, depth):
+            for parameter in model.parameters():  # output layers start at zero, which would hide half of the network
+                parameter.data += 0.03 * torch.randn_like(parameter)
+    networks: list[nn.Module] = [codec, denoiser, depth]
+    codec, denoiser, depth = (network.eval().requires_grad_(False) for network in networks)
+    return WorldModel(codec, denoiser, depth, AllStatic(), PointMemory(channels, codec.stride), FlowSampler(2), SIZE)
+
+
+def toy_starts(count: int = 3) -> np.ndarray:
+    rng = np.random.default_rng(0)
+    coarse = torch.from_numpy(rng.uniform(0, 255, (count, 3, 6, 8)).astype(np.float32))
+    fine = nn.functional.interpolate(coarse, size=SIZE, mode="bilinear")
+    return fine.permute(0, 2, 3, 1).round().byte().numpy().copy()

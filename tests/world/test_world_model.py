@@ -1,0 +1,126 @@
+import copy
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from mirage_sim.geometry import Camera, Drive
+from mirage_sim.world import WorldState
+from mirage_sim.world.images import to_tensor
+
+
+def begin(model, frame, seed=0) -> WorldState:
+    camera = Camera.from_fov(torch.eye(4), 60.0, model.size)
+    return model.init(to_tensor(frame), camera, seed)
+
+
+def ahead(state: WorldState, forward: float, turn: float) -> Camera:
+    c2w = state.camera.c2w @ Drive().motion(torch.tensor([forward, turn]))
+    return Camera(c2w[None], state.camera.K[None], state.camera.size)
+
+
+def fingerprint(state: WorldState) -> list[torch.Tensor]:
+    return [*(t.clone() for t in state.map.tensors().values()), state.preceding.clone(), state.camera.c2w.clone()]
+
+
+def test_chunk_has_the_promised_shapes(model, starts):
+    state = begin(model, starts[0])
+    (after,), (chunk,) = model.advance([state], [ahead(state, 1.0, 0.5)])
+    height, width = model.size
+    assert chunk.frames.shape == (3, 1, height, width)
+    assert chunk.depth.shape == (1, height, width)
+    assert chunk.latents.shape == (8, 1, height // 4, width // 4)
+    assert chunk.view.visible.shape == (1, height // 4, width // 4)
+    assert set(chunk.seconds) == {"read", "denoise", "decode", "depth", "write"}
+    assert chunk.frames.abs().max() <= 1
+    assert (after.step, after.seed) == (1, 0)
+    assert after.map.points > state.map.points > 0
+
+
+def test_advance_leaves_the_state_as_it_was(model, starts):
+    state = begin(model, starts[0])
+    before = fingerprint(state)
+    model.advance([state], [ahead(state, 1.0, 1.0)])
+    assert all(torch.equal(a, b) for a, b in zip(before, fingerprint(state), strict=True))
+
+
+def test_advance_is_a_function_of_its_arguments(model, starts):
+    state = begin(model, starts[0])
+    camera = ahead(state, -1.0, 0.3)
+    (first,), (chunk,) = model.advance([state], [camera])
+    torch.randn(17)  # a global generator must not matter
+    (second,), (again,) = model.advance([state], [camera])
+    assert torch.equal(chunk.frames, again.frames)
+    assert all(torch.equal(a, b) for a, b in zip(fingerprint(first), fingerprint(second), strict=True))
+
+
+def test_seed_decides_what_is_invented(model, starts):
+    one, other = begin(model, starts[0], 1), begin(model, starts[0], 2)
+    camera = ahead(one, 0.0, 1.0)
+    _, (first, second) = model.advance([one, other], [camera, camera])
+    assert not torch.equal(first.latents, second.latents)
+
+
+def test_batch_of_three_worlds_equals_three_single_worlds(model, starts):
+    states = [begin(model, frame, seed) for seed, frame in enumerate(starts)]
+    for step in range(4):
+        cameras = [ahead(state, 1.0, turn) for state, turn in zip(states, (-1.0, 0.1 * step, 1.0), strict=True)]
+        batched, chunks = model.advance(states, cameras)
+        for state, camera, chunk in zip(states, cameras, chunks, strict=True):
+            _, (single,) = model.advance([state], [camera])
+            # the same read, bit for bit; convolutions over another batch size may round differently
+            assert torch.equal(single.view.source, chunk.view.source)
+            assert torch.equal(single.view.latents, chunk.view.latents)
+            torch.testing.assert_close(single.frames, chunk.frames, atol=1e-4, rtol=0)
+            torch.testing.assert_close(single.depth, chunk.depth, atol=1e-3, rtol=0)
+        states = batched
+
+
+def test_what_was_seen_is_still_there_after_looking_away(model, starts):
+    state = begin(model, starts[0])
+    home = ahead(state, 0.0, 0.0)
+    first_ids = state.map.ids()
+    for turn in [1.0] * 8 + [-1.0] * 8:
+        (state,), (chunk,) = model.advance([state], [ahead(state, 0.0, turn)])
+    (state,), (chunk,) = model.advance([state], [home])
+    assert torch.isin(chunk.view.source, first_ids).float().mean() > 0.9
+
+
+def test_copying_shares_the_model(model):
+    assert copy.deepcopy({"world": model})["world"] is model
+
+
+@pytest.mark.parametrize("change", ["size", "batch", "count", "nothing"])
+def test_wrong_cameras_are_refused(model, starts, change):
+    state = begin(model, starts[0])
+    camera = ahead(state, 1.0, 0.0)
+    wrong = {
+        "size": ([state], [camera.resize((24, 32))]),
+        "batch": ([state, state], [camera, Camera.stack([camera[0], camera[0]])]),
+        "count": ([state, state], [camera]),
+        "nothing": ([], []),
+    }
+    with pytest.raises(ValueError, match="cameras: expected"):
+        model.advance(*wrong[change])
+
+
+def test_wrong_image_is_refused(model):
+    camera = Camera.from_fov(torch.eye(4), 60.0, model.size)
+    with pytest.raises(ValueError, match=r"image: expected \[3, 48, 64\], got \[3, 10, 10\]"):
+        model.init(torch.zeros(3, 10, 10), camera, 0)
+    with pytest.raises(ValueError, match="camera: expected a single camera"):
+        model.init(torch.zeros(3, 48, 64), camera.resize((10, 10)), 0)
+
+
+class CountHostReads(TorchDispatchMode):
+    """Counts the operations that would bring numbers of a device to the host: one each for ``.item()`` and ``.cpu()``."""
+
+    def __init__(self):
+        super().__init__()
+        self.reads = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        name = str(function)
+        if "_local_scalar_dense" in name or "_to_copy" in name and "device" in (kwargs or {}):
+            self.reads.append(name)
+        return function(*args, **(kwargs or {}))
