@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import mirage_sim
 from mirage_sim.build import CONFIGS, compose
@@ -27,6 +27,14 @@ class Command:
     example: str
     run: Callable[[str, Config], Config]
     variants: tuple[str, ...] = ()
+    group: str = ""  # of configs, shown by --help
+
+
+class _Parser(argparse.ArgumentParser):
+    """Errors take one line, as all of ours do."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"mirage: error: {message} (see {self.prog} --help)\n")
 
 
 def _rollout(_: str, config: Config) -> Config:
@@ -71,12 +79,20 @@ COMMANDS = {
         "mirage rollout world=mini steps=200 policy=scripted",
         _rollout,
     ),
-    "train": Command("train a stage of the mini world; continues where it stopped", "mirage train stage=codec", _train),
+    "train": Command(
+        "train a stage of the mini world; continues where it stopped", "mirage train stage=codec", _train, group="stage"
+    ),
     "record": Command("record training walks in MiniWorld", "mirage record walks=1000 output=data/clips", _record),
     "eval": Command(
-        "measure the generated world against the true one", "mirage eval fidelity walks=quick --json", _eval, ("fidelity",)
+        "measure the generated world against the true one",
+        "mirage eval fidelity walks=quick --json",
+        _eval,
+        ("fidelity",),
+        group="eval",
     ),
-    "bench": Command("measure speed and exactness", "mirage bench step --json", _bench, ("step", "readout")),
+    "bench": Command(
+        "measure speed and exactness", "mirage bench step --json", _bench, ("step", "readout"), group="bench"
+    ),
 }
 
 
@@ -85,7 +101,9 @@ def cpu() -> str:
     model = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.exists():
-        names = [line.partition(":")[2].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
+        names = [
+            line.partition(":")[2].strip() for line in info.read_text().splitlines() if line.startswith("model name")
+        ]
         model = names[0] if names else model
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return f"{model}, {cores} cores"
@@ -105,29 +123,31 @@ def commit() -> str:
 
 def _parser() -> argparse.ArgumentParser:
     lines = [f"  {name:<8} {command.help}\n           {command.example}" for name, command in COMMANDS.items()]
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="mirage",
         description="A world model with a latent spatial memory that you can step.",
         epilog="commands, with an example each:\n"
         + "\n".join(lines)
-        + "\n\nSettings are given as key=value (hydra's override syntax): `world=mini` and `memory=latent|rgb|none` choose a"
-        "\nconfiguration, `world.sampler.steps=4` changes a value. `mirage COMMAND --help` lists the settings.",
+        + "\n\nSettings are given as key=value (hydra's override syntax): `world=mini` and `memory=latent|rgb|none`"
+        "\nchoose a configuration, `world.sampler.steps=4` changes a value. `mirage COMMAND --help` lists the settings.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         usage="mirage COMMAND [key=value ...]",
     )
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", help=argparse.SUPPRESS)
     for name, command in COMMANDS.items():
-        files = [CONFIGS / f"{name}.yaml", *(CONFIGS / name / f"{variant}.yaml" for variant in command.variants)]
+        files = [CONFIGS / f"{name}.yaml", *(sorted((CONFIGS / command.group).glob("*.yaml")) if command.group else [])]
         sub = subparsers.add_parser(
             name,
             description=f"{command.help}\n\n  {command.example}",
-            epilog="settings and their defaults:\n\n" + "\n".join(path.read_text(encoding="utf-8") for path in files),
+            prog=f"mirage {name}",
+            epilog="settings and their defaults:\n\n"
+            + "\n".join(f"--- {path.relative_to(CONFIGS)}\n{path.read_text(encoding='utf-8')}" for path in files),
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         if command.variants:
-            sub.add_argument("variant", choices=command.variants)
+            sub.add_argument("variant", choices=command.variants, metavar="|".join(command.variants))
             sub.add_argument("--json", action="store_true", help="print one JSON object on stdout, nothing else")
-        sub.add_argument("overrides", nargs="*", metavar="key=value", help="settings, see below")
+        sub.add_argument("overrides", nargs="*", default=[], metavar="key=value", help="settings, see below")
     return parser
 
 
@@ -152,7 +172,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments, rest = parser.parse_known_args(argv)  # argparse gives up on key=value after an option; we do not
     if unknown := [word for word in rest if word.startswith("-")]:
         parser.error(f"unrecognized arguments: {' '.join(unknown)}")
-    arguments.overrides += rest
+    arguments.overrides = [*arguments.overrides, *rest]
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
     try:
         output = _run(arguments)
