@@ -1,5 +1,7 @@
 """The mini codec: frames to latents at a quarter of the resolution, and back."""
 
+import math
+
 import torch
 from diffusers.models.unets.unet_2d_blocks import AutoencoderTinyBlock
 from torch import Tensor, nn
@@ -16,10 +18,38 @@ def residual_stack(width: int, depth: int) -> nn.Sequential:
     return nn.Sequential(*(AutoencoderTinyBlock(width, width, "relu") for _ in range(depth)))
 
 
+def transform_basis(channels: int) -> tuple[Tensor, Tensor]:
+    """Analysis and synthesis matrices of a small image transform, for the codec to start from.
+
+    Orthonormal colour axes (grey, red-blue, green-magenta) times the 4x4 discrete cosine transform; the ``channels``
+    lowest frequencies, grey first at equal frequency, scaled to about unit variance on indoor pictures.
+
+    Returns:
+        ``[channels, 48]`` and ``[48, channels]``; their product is a projection.
+    """
+    k = torch.arange(PATCH, dtype=torch.float64)
+    cosine = torch.cos(math.pi / PATCH * (k + 0.5) * k[:, None]) * math.sqrt(2 / PATCH)
+    cosine[0] /= math.sqrt(2)
+    colour = torch.tensor([[1.0, 1.0, 1.0], [1.0, 0.0, -1.0], [1.0, -2.0, 1.0]], dtype=torch.float64)
+    colour = colour / colour.norm(dim=1, keepdim=True)
+    # a step of colour is as dear as two of frequency: pictures hold far less of it
+    dearness = [
+        (v * v + u * u + 4.0 * (c > 0), c, v, u) for c in range(3) for v in range(PATCH) for u in range(PATCH)
+    ]
+    rows, scales = [], []
+    for _, c, v, u in sorted(dearness)[:channels]:
+        rows.append(torch.einsum("c,y,x->cyx", colour[c], cosine[v], cosine[u]).flatten())
+        scales.append((0.25 if v + u == 0 else 2.5) * (1.0 if c == 0 else 2.5))
+    basis = torch.stack(rows)
+    scale = torch.tensor(scales, dtype=torch.float64)[:, None]
+    return (basis * scale).float(), (basis / scale).T.float()
+
+
 class MiniCodec(nn.Module):
     """A convolutional autoencoder that works at latent resolution throughout (pixel-unshuffle first, as Wan 2.2 does).
 
-    Fulfils :class:`mirage_sim.protocols.Codec` with stride (1, 4, 4): every frame is coded by itself.
+    Fulfils :class:`mirage_sim.protocols.Codec` with stride (1, 4, 4): every frame is coded by itself. Each half is a
+    linear transform, which starts as :func:`transform_basis`, plus a network that starts at zero.
 
     Args:
         channels: latent channels.
@@ -31,9 +61,9 @@ class MiniCodec(nn.Module):
     def __init__(
         self,
         channels: int = 16,
-        encoder_width: int = 64,
+        encoder_width: int = 48,
         encoder_depth: int = 2,
-        decoder_width: int = 80,
+        decoder_width: int = 64,
         decoder_depth: int = 3,
     ):
         super().__init__()
@@ -56,17 +86,26 @@ class MiniCodec(nn.Module):
             residual_stack(decoder_width, decoder_depth),
             nn.Conv2d(decoder_width, pixels, 3, padding=1),
         )
+        self.analysis = nn.Conv2d(pixels, channels, 1)
+        self.synthesis = nn.Conv2d(channels, pixels, 1)
+        with torch.no_grad():
+            for linear, matrix in zip((self.analysis, self.synthesis), transform_basis(channels), strict=True):
+                linear.weight.copy_(matrix[..., None, None])
+                linear.bias.zero_()
+            for network in (self.encoder, self.decoder):
+                network[-1].weight.zero_()
+                network[-1].bias.zero_()
         self.to(memory_format=torch.channels_last)
 
     def encode_frames(self, frames: Tensor) -> Tensor:
         """Frames ``[N, 3, H, W]`` in [-1, 1] to latents ``[N, C, H/4, W/4]`` in (-3, 3)."""
         patches = nn.functional.pixel_unshuffle(frames, PATCH).contiguous(memory_format=torch.channels_last)
-        return BOUND * torch.tanh(self.encoder(patches) / BOUND)
+        return BOUND * torch.tanh((self.analysis(patches) + self.encoder(patches)) / BOUND)
 
     def decode_frames(self, latents: Tensor) -> Tensor:
         """Latents ``[N, C, h, w]`` to frames ``[N, 3, 4h, 4w]``, not clamped (training needs the gradient)."""
-        patches = self.decoder(latents.contiguous(memory_format=torch.channels_last))
-        return nn.functional.pixel_shuffle(patches, PATCH)
+        latents = latents.contiguous(memory_format=torch.channels_last)
+        return nn.functional.pixel_shuffle(self.synthesis(latents) + self.decoder(latents), PATCH)
 
     def encode(self, video: Tensor) -> Tensor:
         """See :meth:`mirage_sim.protocols.Codec.encode`."""

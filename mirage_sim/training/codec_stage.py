@@ -4,9 +4,10 @@ import torch
 from torch import Tensor, nn
 
 from mirage_sim.data.dataset import WalkDataset
+from mirage_sim.memory.point_memory import resample_depth
 from mirage_sim.models.codec import PATCH, MiniCodec
 from mirage_sim.models.denoiser import ReadoutAligner
-from mirage_sim.training.simulated_memory import BatchMap, cell_depth
+from mirage_sim.training.simulated_memory import BatchMap
 
 
 def picture_loss(generated: Tensor, true: Tensor, weight: Tensor | None = None) -> Tensor:
@@ -73,7 +74,7 @@ class CodecStage:
 
         latents = self.codec.encode_frames(moments.frames.flatten(0, 1)).unflatten(0, (self.batch, 3))
         grid = moments.camera.resize((latents.shape[-2], latents.shape[-1]))
-        depth = cell_depth(moments.depth, PATCH)
+        depth = resample_depth(moments.depth, grid.size)
         memory = BatchMap.empty(self.batch, latents.shape[2])
         for moment in (0, 1):
             memory = memory.write(latents[:, moment], depth[:, moment], grid[:, moment])

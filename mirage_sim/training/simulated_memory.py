@@ -13,11 +13,6 @@ from mirage_sim.geometry import Camera, lift, splat
 from mirage_sim.protocols import MemoryView
 
 
-def cell_depth(depth: Tensor, stride: int) -> Tensor:
-    """Depth of each latent cell ``[..., h, w]``: the sample nearest to its centre, so that none is invented."""
-    return depth[..., stride // 2 :: stride, stride // 2 :: stride]
-
-
 @dataclass(frozen=True)
 class BatchMap:
     """Points of ``B`` maps: ``points [B, N, 3]``, ``features [B, C, N]``, ``footprint`` and ``kept`` ``[B, N]``."""

@@ -1,0 +1,68 @@
+"""The depth stage: metric depth of a frame, alone or in agreement with what a memory knows."""
+
+import torch
+from torch import Tensor
+
+from mirage_sim.data.dataset import WalkDataset
+from mirage_sim.geometry import Camera
+from mirage_sim.memory.point_memory import resample_depth
+from mirage_sim.models.codec import PATCH
+from mirage_sim.models.depth import FARTHEST, NEAREST, MiniDepth
+from mirage_sim.training.simulated_memory import BatchMap
+
+
+class DepthStage:
+    """The loss of the depth stage.
+
+    Args:
+        data: recorded walks.
+        model: what is trained.
+        batch: samples per step; in half of them the depth of another frame is known where it is in view.
+        drift: standard deviation of the log scale by which a known depth, and with it the answer, is off: the memory's
+            own depth is an estimate, and agreeing with it matters more than being right.
+        noise: largest standard deviation of noise on the frames, which at run time are generated.
+        gap: the largest number of frames between the known and the target.
+    """
+
+    def __init__(
+        self,
+        data: WalkDataset,
+        model: MiniDepth,
+        *,
+        batch: int = 16,
+        drift: float = 0.05,
+        noise: float = 0.05,
+        gap: int = 24,
+    ):
+        self.data, self.model = data, model
+        self.batch, self.drift, self.noise, self.gap = batch, drift, noise, gap
+
+    def __call__(self, generator: torch.Generator, progress: float) -> dict[str, Tensor]:
+        """One batch."""
+        walks = torch.randint(len(self.data), (self.batch,), generator=generator)
+        reach = torch.randint(1, self.gap + 1, (self.batch,), generator=generator)
+        first = (torch.rand(self.batch, generator=generator) * (self.data.length - reach)).long()
+        moments = self.data.draw(walks, torch.stack([first, first + reach], dim=1))
+        grid = moments.camera.resize((self.data.size[0] // PATCH, self.data.size[1] // PATCH))
+        cells = resample_depth(moments.depth[:, 0], grid.size)
+        latents = torch.zeros(self.batch, 1, *grid.size)
+        known = BatchMap.empty(self.batch, 1).write(latents, cells, grid[:, 0]).read(grid[:, 1]).depth[:, 0]
+        remembers = (torch.arange(self.batch) < self.batch // 2).float()[:, None, None]
+        scale = torch.exp(self.drift * torch.randn(self.batch, 1, 1, generator=generator) * remembers)
+
+        frames = moments.frames[:, 1]
+        level = self.noise * torch.rand(self.batch, 1, 1, 1, generator=generator)
+        noisy = frames + level * torch.randn(frames.shape, generator=generator)
+        true = torch.log((moments.depth[:, 1] * scale).clamp(NEAREST, FARTHEST))
+        camera = Camera(moments.camera.c2w[:, 1], moments.camera.K[:, 1], moments.camera.size)
+        log_depth = self.model.log_depth(noisy, camera, known * scale * remembers)
+
+        error = log_depth - true
+        edges = (error[..., 1:, :] - error[..., :-1, :]).abs().mean() + (error[..., 1:] - error[..., :-1]).abs().mean()
+        with torch.no_grad():
+            relative = (torch.exp(error) - 1).abs().flatten(1).mean(1)
+        return {
+            "loss": error.abs().mean() + edges,
+            "absrel": relative[self.batch // 2 :].mean(),
+            "absrel_known": relative[: self.batch // 2].mean(),
+        }
