@@ -129,7 +129,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog="commands, with an example each:\n"
         + "\n".join(lines)
         + "\n\nSettings are given as key=value (hydra's override syntax): `world=mini` and `memory=latent|rgb|none`"
-        "\nchoose a configuration, `world.sampler.steps=4` changes a value. `mirage COMMAND --help` lists the settings.",
+        "\nchoose a configuration, `world.sampler.steps=4` changes a value. `mirage COMMAND --help` lists them all.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         usage="mirage COMMAND [key=value ...]",
     )
