@@ -60,7 +60,7 @@ class Actions:
         return self.drive.motion(values) if self.mode == "twist" else se3_exp(values * self._se3_scale)
 
     def _discrete(self, action: Any) -> int:
-        value = np.asarray(action)
+        value = _array(action)
         if value.shape != () or value.dtype.kind not in "iu" or not 0 <= value < len(DISCRETE_COMMANDS):
             names = ", ".join(f"{i} {name}" for i, name in enumerate(DISCRETE_COMMANDS))
             raise InvalidAction(f"action: expected one of {names}, got {action!r}")
@@ -68,10 +68,7 @@ class Actions:
 
     def _box(self, action: Any) -> np.ndarray:
         shape = self.space.shape
-        try:
-            values = np.asarray(action)
-        except ValueError as error:  # ragged lists
-            raise InvalidAction(f"action: expected {shape} numbers in [-1, 1], got {action!r}") from error
+        values = _array(action)
         if values.shape != shape or values.dtype.kind not in "fiu":
             raise InvalidAction(
                 f"action: expected numbers of shape {shape} in [-1, 1] (mode {self.mode!r}), "
@@ -81,6 +78,13 @@ class Actions:
         if not np.all(np.abs(values) <= 1.0 + _TOLERANCE):  # false for NaN, too
             raise InvalidAction(f"action: expected finite values in [-1, 1], got {values.tolist()}")
         return np.clip(values, -1.0, 1.0)
+
+
+def _array(action: Any) -> np.ndarray:
+    try:
+        return np.asarray(action)
+    except ValueError as error:  # lists of unequal lengths
+        raise InvalidAction(f"action: expected a number or an array of numbers, got {action!r}") from error
 
 
 def moved(camera: Camera, motion: Tensor) -> Camera:
