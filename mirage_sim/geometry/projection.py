@@ -136,7 +136,6 @@ def _surfaces(
     """
     height, width = camera.size
     worlds, count = points.shape[:2]
-    world = torch.arange(worlds, device=points.device)[:, None]
     nearest = torch.full((worlds * height * width,), torch.inf, device=points.device)
     # on the CPU the temporaries of a tile stay in the cache; a GPU wants one launch
     tile = max(_TILE // max(worlds, 1), 1) if points.device.type == "cpu" else max(count, 1)

@@ -1,0 +1,1 @@
+"""Benchmarks: one module and one function each, returning plain marks."""
