@@ -5,11 +5,13 @@ neither; making a :class:`Twin` does.
 """
 
 import math
-from dataclasses import dataclass
+import os
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
 from mirage_sim.data.clips import Clip, save_clip
@@ -32,7 +34,8 @@ TRAINING_ENVIRONMENTS = (
     "PutNext",
 )
 HELD_OUT_ENVIRONMENTS = ("YMaze", "WallGap")  # evaluated, never trained on
-TRAINING_SEEDS = range(0, 800_000)
+TRAINING_SEEDS = range(0, 790_000)
+SHIPPED_SEEDS = range(790_000, 800_000)  # start frames and demonstration walks
 EVALUATION_SEEDS = range(800_000, 900_000)
 
 
@@ -168,8 +171,50 @@ def record(output: Path, walks: int, frames: int = 40, first_seed: int = 0) -> i
         twin = Twin(name)
         for seed in missing:
             clip = record_walk(twin, WalkSpec(name, seed, frames))
-            half: Tensor = clip.depth.half()
-            save_clip(Clip(**{**clip.__dict__, "depth": half}), output / f"{name}-{seed:06d}.safetensors")
+            save_clip(replace(clip, depth=clip.depth.half()), output / f"{name}-{seed:06d}.safetensors")
             recorded += 1
         twin.close()
     return recorded
+
+
+def record_shipped(output: Path, starts: int = 72, walks: int = 3, frames: int = 25) -> None:
+    """Make what the package ships: start frames and short walks, from scenes that no training has seen.
+
+    A start must show a place to go: at least half of it farther than 2.5 m, and some texture.
+
+    Args:
+        output: folder for ``starts.safetensors`` (``frames`` uint8 ``[N, H, W, 3]``) and ``walks/``.
+        starts: number of start frames.
+        walks: number of walks.
+        frames: frames per walk.
+    """
+    environments = TRAINING_ENVIRONMENTS + HELD_OUT_ENVIRONMENTS
+    chosen: list[Tensor] = []
+    for i, name in enumerate(environments):
+        twin = Twin(name)
+        seeds = iter(range(SHIPPED_SEEDS.start + 500 * i, SHIPPED_SEEDS.start + 500 * (i + 1)))
+        wanted = starts * (i + 1) // len(environments) - len(chosen)
+        while wanted:
+            twin.reset(next(seeds))
+            frame, depth = twin.render()
+            if np.median(depth) > 2.5 and np.abs(np.diff(frame.astype(np.int16), axis=1)).mean() > 2.0:
+                chosen.append(torch.from_numpy(frame))
+                wanted -= 1
+        twin.close()
+    output.mkdir(parents=True, exist_ok=True)
+    partial = output / f"starts.partial{os.getpid()}"
+    save_file({"frames": torch.stack(chosen)}, partial)
+    partial.replace(output / "starts.safetensors")
+
+    seeds = iter(SHIPPED_SEEDS[9_000:])
+    for name in ("FourRooms", "Maze", "RoomObjects", "CollectHealth", "YMaze")[:walks]:
+        twin = Twin(name)
+        clip = next(c for seed in seeds if _is_scenic(c := record_walk(twin, WalkSpec(name, seed, frames, "wander"))))
+        save_clip(replace(clip, depth=clip.depth.half()), output / "walks" / f"{name}.safetensors")
+        twin.close()
+
+
+def _is_scenic(clip: Clip) -> bool:
+    """Whether a walk bumps into nothing, covers ground and keeps looking at things worth seeing."""
+    travelled = (clip.c2w[-1, :3, 3] - clip.c2w[0, :3, 3]).norm()
+    return not clip.blocked.any() and travelled > 1.5 and clip.depth.flatten(1).median(dim=1).values.min() > 1.8
