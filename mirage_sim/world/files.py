@@ -66,6 +66,8 @@ def load(path: str | Path, model: WorldModel) -> tuple[WorldState, Observation]:
         raise ValueError(f"{path}: expected a whole safetensors file: {error}") from error
     except (KeyError, TypeError, json.JSONDecodeError) as error:
         raise ValueError(f"{path}: expected a whole saved world, missing or unreadable: {error}") from error
+    if not 0 <= seed < 2**63 or step < 0:
+        raise ValueError(f"{path}: expected a seed in [0, 2^63) and a step of at least 0, got {seed} and {step}")
     _check(path, own, model)
     device = model.device
     parts = {name.removeprefix(_MAP): t.to(device) for name, t in tensors.items() if name.startswith(_MAP)}
