@@ -87,7 +87,10 @@ def se3_log(transform: Tensor) -> Tensor:
     angle = torch.atan2(vee.norm(dim=-1), trace - 1)[..., None]
     a, _, _ = _series_coefficients(angle)
     generic = vee / (2 * a)
-    symmetric = (rotation + rotation.transpose(-1, -2)) / 2 + torch.eye(3, dtype=rotation.dtype, device=rotation.device)
+    # (R + R^T) / 2 = cos(t) I + (1 - cos(t)) a a^T, whose second term has the axis in every column
+    cosine = ((trace - 1) / 2)[..., None, None]
+    symmetric = (rotation + rotation.transpose(-1, -2)) / 2
+    symmetric = symmetric - cosine * torch.eye(3, dtype=rotation.dtype, device=rotation.device)
     column = symmetric.norm(dim=-2).argmax(dim=-1)
     axis = torch.gather(symmetric, -1, column[..., None, None].expand(*column.shape, 3, 1)).squeeze(-1)
     axis = axis / axis.norm(dim=-1, keepdim=True)

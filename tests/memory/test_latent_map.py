@@ -1,0 +1,153 @@
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from mirage_sim.memory import LatentMap
+from mirage_sim.memory.latent_map import BLOCK_POINTS, Points, block_keys
+
+
+def some(count: int, first_id: int = 0, spread: float = 5.0, channels: int = 4) -> Points:
+    generator = torch.Generator().manual_seed(first_id)
+    return Points(
+        (torch.rand(count, 3, generator=generator) - 0.5) * 2 * spread,
+        torch.randn(count, channels, generator=generator),
+        torch.arange(first_id, first_id + count),
+        torch.full((count,), 0.05),
+    )
+
+
+NOTHING_SEEN = torch.zeros(0, dtype=torch.int64)
+
+
+def filled() -> LatentMap:
+    map = LatentMap.empty(4).add(some(3000), NOTHING_SEEN, 3000)
+    return map.add(some(1000, 3000, 0.5), NOTHING_SEEN, 1000)
+
+
+def test_blocks_hold_every_point_once_and_stay_small() -> None:
+    map = filled()
+    assert map.points == 4000 and map.next_id == 4000
+    assert sorted(map.ids().tolist()) == list(range(4000))
+    assert max(len(block.ids) for block in map.blocks) <= BLOCK_POINTS
+    expected = torch.cat([some(3000).xyz, some(1000, 3000, 0.5).xyz])
+    assert torch.equal(map.xyz(), expected[map.ids()])
+    for block, box in zip(map.blocks, map.boxes, strict=True):
+        assert torch.equal(torch.cat([block.xyz.amin(0), block.xyz.amax(0)]), box)
+        assert len(block_keys(block.xyz, block.footprint, 2.0).unique()) == 1
+
+
+def test_blocks_that_overflow_continue() -> None:
+    map = LatentMap.empty(4)
+    for write in range(5):
+        map = map.add(some(700, 700 * write, 0.4)._replace(xyz=some(700, write, 0.4).xyz.abs()), NOTHING_SEEN, 700)
+    assert [len(block.ids) for block in map.blocks] == [1024, 1024, 1024, 428]
+
+
+def test_a_write_rebuilds_only_touched_blocks() -> None:
+    before = filled()
+    after = before.add(some(1, 4000, 0.1), NOTHING_SEEN, 1)
+    changed = [a is not b for a, b in zip(before.blocks, after.blocks, strict=False)]
+    assert sum(changed) + len(after.blocks) - len(before.blocks) == 1
+
+
+def test_a_distant_sky_falls_into_few_blocks() -> None:
+    direction = torch.randn(3000, 3, generator=torch.Generator().manual_seed(0))
+    sky = some(3000)._replace(
+        xyz=direction / direction.norm(dim=1, keepdim=True) * 100, footprint=torch.full((3000,), 4.0)
+    )
+    assert len(LatentMap.empty(4).add(sky, NOTHING_SEEN, 3000).blocks) < 20
+
+
+def test_huge_coordinates_have_a_block() -> None:
+    far = some(4)._replace(xyz=torch.tensor([[1e30, 0, 0], [-1e30, 0, 0], [0, 1e6, 0], [0, 0, 1.0]]))
+    far = far._replace(footprint=torch.tensor([1e28, 0.01, 1e3, 1e-6]))
+    assert LatentMap.empty(4).add(far, NOTHING_SEEN, 4).points == 4
+
+
+def test_nbytes_is_what_the_tensors_hold() -> None:
+    map = filled()
+    held = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for b in map.blocks for t in b[1:]}
+    assert map.nbytes == sum(held.values()) + map.boxes.nbytes + map.seen.nbytes
+    assert map.nbytes >= 4000 * (12 + 16 + 8 + 4)
+
+
+def test_eviction_takes_whole_blocks_seen_longest_ago_first() -> None:
+    map = filled()
+    rows = torch.arange(len(map.blocks))
+    map = map.add(some(1, 4000, 0.1), rows[rows % 2 == 0], 1)
+    kept = map.evict(map.points - 1)
+    (gone,) = {block.key for block in map.blocks} - {block.key for block in kept.blocks} or {None}
+    assert len(kept.blocks) == len(map.blocks) - 1 and map.evict(map.points) is map
+    stale = [row for row in rows.tolist() if int(map.seen[row]) == 0]
+    assert kept.blocks == tuple(b for row, b in enumerate(map.blocks) if row != stale[0])
+    assert gone in (None, map.blocks[stale[0]].key)
+    assert map.evict(1).points <= 1
+
+
+def test_save_and_load(tmp_path: Path) -> None:
+    map = filled()
+    map.save(tmp_path / "map.safetensors")
+    again = LatentMap.load(tmp_path / "map.safetensors")
+    assert all(torch.equal(tensor, again.tensors()[name]) for name, tensor in map.tensors().items())
+    assert torch.equal(again.boxes, map.boxes) and again.next_id == map.next_id and again.block_size == map.block_size
+    more = some(50, 4000)
+    grown, twin = (one.add(more, NOTHING_SEEN, 50) for one in (map, again))
+    assert torch.equal(grown.ids(), twin.ids()) and len(grown.blocks) == len(twin.blocks)
+    assert [path.name for path in tmp_path.iterdir()] == ["map.safetensors"]
+
+
+def test_save_and_load_nothing(tmp_path: Path) -> None:
+    LatentMap.empty(7, 3.0).save(tmp_path / "map")
+    again = LatentMap.load(tmp_path / "map")
+    assert (again.points, again.channels, again.block_size, again.next_id) == (0, 7, 3.0, 0)
+
+
+def test_truncated_and_foreign_files(tmp_path: Path) -> None:
+    path = tmp_path / "map"
+    filled().save(path)
+    whole = path.read_bytes()
+    for content in (whole[:-100], whole[:20], b"", b"PK\x03\x04 not ours at all"):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match="map: not a whole safetensors file"):
+            LatentMap.load(path)
+    save_file({"weight": torch.zeros(3)}, path)
+    with pytest.raises(ValueError, match="expected a map of format"):
+        LatentMap.load(path)
+    with pytest.raises(FileNotFoundError):
+        LatentMap.load(tmp_path / "absent")
+
+
+@pytest.mark.parametrize(
+    ("name", "spoil"),
+    [
+        ("xyz", lambda t: t[1:]),
+        ("xyz", lambda t: t.double()),
+        ("xyz", lambda t: t * torch.nan),
+        ("features", lambda t: t[:, 0]),
+        ("ids", lambda t: t * 0),
+        ("ids", lambda t: t + 1),
+        ("ids", lambda t: t - 1),
+        ("footprint", lambda t: -t),
+        ("lengths", lambda t: t + 1),
+        ("lengths", lambda t: torch.cat([t[:1] * 0, t[1:]])),
+        ("keys", lambda t: t[1:]),
+        ("seen", lambda t: t.float()),
+        ("next_id", lambda t: -t),
+        ("block_size", lambda t: -t),
+    ],
+)
+def test_inconsistent_tensors(name: str, spoil: object) -> None:
+    tensors = filled().tensors()
+    with pytest.raises(ValueError, match="^map: expected"):
+        LatentMap.from_tensors({**tensors, name: spoil(tensors[name])})
+    del tensors[name]
+    with pytest.raises(ValueError, match="^map: expected tensors"):
+        LatentMap.from_tensors(tensors)
+
+
+@pytest.mark.parametrize(("argument", "value"), [("channels", 0), ("block_size", 0.0), ("block_size", float("nan"))])
+def test_bad_settings(argument: str, value: float) -> None:
+    with pytest.raises(ValueError, match=f"^{argument}: expected"):
+        LatentMap.empty(**{"channels": 4, argument: value})
