@@ -147,6 +147,7 @@ def _table(own: Figures) -> dict[str, Any]:
     for step in (step for step in STEPS if f"energy_{step}" in own):
         row: dict[str, Any] = {
             region: {metric: _mean(own[f"{metric}_{region}_{step}"]) for metric in ("psnr", "ssim")}
+            | {"walks": int((~np.isnan(own[f"psnr_{region}_{step}"])).sum())}
             for region in REGIONS
         }
         row["sharpness"] = _finite(own[f"energy_{step}"].sum() / own[f"true_energy_{step}"].sum())
@@ -225,7 +226,7 @@ def evaluate(cfg: Mapping[str, Any], model: WorldModel | None = None) -> dict[st
 
     Returns:
         ``marks`` (flat, the means with ``_lo`` and ``_hi``), ``held_out``, ``environments``, ``tables`` and more, all
-        fit for JSON; see ``docs/protocol.md``.
+        fit for JSON; see ``docs/protocol.md``. The figures of each walk are only in ``fidelity.json``.
 
     Raises:
         ValueError: for unknown keys and values, or when rendered truth differs from the manifest.
@@ -251,4 +252,4 @@ def evaluate(cfg: Mapping[str, Any], model: WorldModel | None = None) -> dict[st
     result["seconds"] = round(time.perf_counter() - started, 1)
     if cfg.get("output"):
         write_report(Path(cfg["output"]), result, runs.walks, runs.circuits, runs.on_walks, runs.on_circuits)
-    return result
+    return {key: value for key, value in result.items() if not key.startswith("per_")}

@@ -70,6 +70,8 @@ def test_end_to_end_gives_finite_marks_and_files(model, walks, circuits, tmp_pat
     assert marks["gain_1_first_frame"] == pytest.approx(marks["psnr_1"] - marks["psnr_1_first_frame"], abs=2e-4)
     assert set(result["tables"]) == {"latent_memory", "no_memory", "rgb_memory", "first_frame"}
     assert list(result["tables"]["latent_memory"]) == ["1", "2", "4"]
+    assert result["tables"]["latent_memory"]["4"]["whole"]["walks"] == 2
+    assert len(result["per_walk"]) == 2 and result["per_circuit"][1]["environment"] == "YMaze"
     assert set(result["environments"]) == {"OneRoom", "YMaze"}
     assert result["held_out"]["environments"] == ["YMaze"]
     assert result["held_out"]["marks"]["walks"] == result["held_out"]["marks"]["circuits"] == 1
