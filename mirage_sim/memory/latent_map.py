@@ -143,8 +143,19 @@ class LatentMap:
     def features(self) -> Tensor:
         """All features ``[N, C]``, in the order of :meth:`xyz`."""
         if not self.blocks:
-            return torch.zeros(0, self.channels, device=self.boxes.device)
+            return self._no_features(self.boxes.device)
         return torch.cat([block.features for block in self.blocks])
+
+    def _no_features(self, device: torch.device) -> Tensor:
+        """``[0, C]``, of the type of the features."""
+        dtype = self.blocks[0].features.dtype if self.blocks else torch.float32
+        return torch.zeros(0, self.channels, dtype=dtype, device=device)
+
+    def to(self, device: torch.device | str) -> "LatentMap":
+        """The same map on another device."""
+        blocks = tuple(Block(block.key, *(tensor.to(device) for tensor in block[1:])) for block in self.blocks)
+        boxes, seen = self.boxes.to(device), self.seen.to(device)
+        return LatentMap(blocks, boxes, seen, self.next_id, self.block_size, self.channels)
 
     def cull(self, camera: Camera) -> list[int]:
         """Rows of the blocks that may have points in the picture of one camera.
@@ -180,19 +191,18 @@ class LatentMap:
         Returns:
             The points ``[n]``, and the rows of the blocks that hold them (unique, ascending).
         """
-        device = self.boxes.device
-        sizes = torch.tensor([len(self.blocks[row].ids) for row in rows], device=device, dtype=torch.int64)
+        device = index.device
+        if not len(index):
+            xyz, ids, footprint = (tensor.to(device) for tensor in self.select([]))
+            return Points(xyz, self._no_features(device), ids, footprint), index
+        sizes = torch.tensor([len(self.blocks[row].ids) for row in rows], device=device)
         ends = sizes.cumsum(0)
         owner = torch.searchsorted(ends, index, right=True)
         owners, compact = torch.unique(owner, return_inverse=True)
-        held = owners.tolist()
-        if not held:
-            xyz, ids, footprint = self.select([])
-            return Points(xyz, self.features()[:0], ids, footprint), owners
         local = index - (ends - sizes)[owner]
         kept = sizes[owners]
         at = (kept.cumsum(0) - kept)[compact] + local
-        chosen = [self.blocks[rows[i]] for i in held]
+        chosen = [self.blocks[rows[i]] for i in owners.tolist()]
         joined = [torch.cat([block[field] for block in chosen])[at] for field in range(1, 5)]
         return Points(*joined), torch.tensor(rows, device=device)[owners]
 
@@ -314,7 +324,7 @@ class LatentMap:
                 form = (file.metadata() or {}).get("format")
                 if form != _FORMAT:
                     raise ValueError(f"{path}: expected a map of format {_FORMAT}, got {form}")
-                return cls.from_tensors({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
+                return cls.from_tensors({name: file.get_tensor(name) for name in file.keys()})
         except SafetensorError as error:
             raise ValueError(f"{path}: not a whole safetensors file ({error})") from error
 

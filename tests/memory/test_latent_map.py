@@ -98,6 +98,13 @@ def test_save_and_load(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["map.safetensors"]
 
 
+def test_moving_to_a_device_keeps_everything() -> None:
+    map = filled()
+    moved = map.to("cpu")
+    assert all(torch.equal(tensor, moved.tensors()[name]) for name, tensor in map.tensors().items())
+    assert torch.equal(moved.boxes, map.boxes)
+
+
 def test_save_and_load_nothing(tmp_path: Path) -> None:
     LatentMap.empty(7, 3.0).save(tmp_path / "map")
     again = LatentMap.load(tmp_path / "map")
