@@ -34,6 +34,8 @@ def compose(name: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
     choices = sorted(path.stem for path in CONFIGS.glob("*.yaml"))
     if name not in choices:
         raise ValueError(f"config: expected one of {choices}, got {name!r}")
+    if isinstance(overrides, str) or not all(isinstance(override, str) for override in overrides):
+        raise ValueError(f"overrides: expected a list of strings, got {overrides!r}")
     from hydra.errors import HydraException, MissingConfigException
     from omegaconf.errors import OmegaConfBaseException
 

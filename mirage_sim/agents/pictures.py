@@ -106,7 +106,7 @@ def top_down(
     canvas = np.full((height, width, 3), _BACKGROUND, dtype=np.uint8)
     order = np.argsort(-points[:, 1], kind="stable")  # y points down: low points first, high ones over them
     columns, lines = pixels(points[order]).astype(int).T
-    dot = max(1, round(0.04 * per_metre))
+    dot = max(1, round(0.08 * per_metre))
     for dy in range(dot):
         for dx in range(dot):
             canvas[np.clip(lines + dy, 0, height - 1), np.clip(columns + dx, 0, width - 1)] = colours[order]

@@ -1,0 +1,164 @@
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+import yaml
+from toy import SIZE, toy_model
+
+from mirage_sim.build import CONFIGS, build_world_model, compose, instantiate
+from mirage_sim.memory import EmptyMemory, PointMemory, RgbMemory
+from mirage_sim.models import FlowSampler, save_model
+
+
+@pytest.fixture(scope="module")
+def toy_world(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Overrides that make the mini world a toy one."""
+    folder, model = tmp_path_factory.mktemp("weights"), toy_model()
+    for name in ("codec", "denoiser", "depth"):
+        save_model(getattr(model, name), folder / f"{name}.safetensors")
+    paths = [f"world.{name}.path={folder / name}.safetensors" for name in ("codec", "denoiser", "depth")]
+    return [*paths, f"world.size={list(SIZE)}", "latent.channels=8"]
+
+
+def all_choices() -> Iterator[tuple[str, list[str]]]:
+    for root in sorted(CONFIGS.glob("*.yaml")):
+        yield root.stem, []
+        for default in yaml.safe_load(root.read_text())["defaults"]:
+            for group in default if isinstance(default, dict) else ():
+                for option in sorted((CONFIGS / group).glob("*.yaml")):
+                    yield root.stem, [f"{group}={option.stem}"]
+
+
+@pytest.mark.parametrize(("name", "overrides"), list(all_choices()))
+def test_every_configuration_composes_to_plain_values(name: str, overrides: list[str]) -> None:
+    def plain(node: object) -> bool:
+        if type(node) is dict:
+            return all(type(key) is str and plain(value) for key, value in node.items())
+        return all(map(plain, node)) if type(node) is list else node is None or type(node) in (str, int, float, bool)
+
+    config = compose(name, overrides)
+    assert plain(config)
+    assert "${" not in str(config)
+
+
+@pytest.mark.parametrize(("option", "cls"), [("latent", PointMemory), ("rgb", RgbMemory), ("none", EmptyMemory)])
+def test_memory_is_a_choice(toy_world: list[str], option: str, cls: type) -> None:
+    model = build_world_model("mini", [*toy_world, f"memory={option}"])
+    assert isinstance(model.memory, cls)
+    assert model.size == SIZE
+    assert model.memory.stride == model.codec.stride
+
+
+def test_the_rgb_memory_shares_the_codec(toy_world: list[str]) -> None:
+    model = build_world_model("mini", [*toy_world, "memory=rgb"])
+    assert isinstance(model.memory, RgbMemory)
+    assert model.memory.codec is model.codec
+
+
+def test_values_can_be_overridden(toy_world: list[str]) -> None:
+    model = build_world_model("mini", [*toy_world, "world.sampler.steps=3", "memory.max_points=7"])
+    assert len(model.sampler.sigmas) == 4
+    assert isinstance(model.memory, PointMemory)
+    assert model.memory.max_points == 7
+
+
+@pytest.mark.parametrize(
+    ("overrides", "named"),
+    [
+        (["memory=foo"], ["memory", "'foo'", "'latent', 'none', 'rgb'"]),
+        (["nothing=1"], ["nothing", "'memory', 'world'"]),
+        (["world.sampler.stepz=1"], ["world.sampler.stepz", "'shift', 'steps'"]),
+        (["world.zap.k=1"], ["world.zap", "'sampler'"]),
+        (["memory.tolerance=${nope}"], ["nope", "memory.tolerance"]),
+        (["world=[1"], ["[1"]),
+        (["=1"], []),
+        (["~memory"], ["memory"]),
+    ],
+)
+def test_bad_overrides_are_one_line_that_names_them(overrides: list[str], named: list[str]) -> None:
+    with pytest.raises(ValueError) as error:
+        compose("world", overrides)
+    message = str(error.value)
+    assert "\n" not in message
+    for name in named:
+        assert name in message
+
+
+def test_unknown_worlds_and_configurations() -> None:
+    with pytest.raises(ValueError, match=r"world: expected one of .*'mini'.*, got 'moon'"):
+        build_world_model("moon")
+    with pytest.raises(ValueError, match=r"config: expected one of .*'rollout'.*, got 'nope'"):
+        compose("nope")
+    with pytest.raises(ValueError, match="overrides: expected a list of strings"):
+        compose("world", "memory=rgb")
+
+
+def test_missing_weights_are_named() -> None:
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.safetensors"):
+        build_world_model("mini", ["world.codec.path=nowhere.safetensors"])
+
+
+def test_a_surrounding_hydra_application_stays_as_it_was(tmp_path: Path) -> None:
+    import hydra
+    from hydra.core.global_hydra import GlobalHydra
+
+    (tmp_path / "app.yaml").write_text("answer: 42\n")
+    with hydra.initialize_config_dir(str(tmp_path), version_base="1.2"):
+        theirs = GlobalHydra.instance()
+        assert compose("world")["latent"]["channels"] == 16
+        with pytest.raises(ValueError, match="unknown key"):
+            compose("world", ["foo=1"])
+        assert GlobalHydra.instance() is theirs
+        assert hydra.compose("app").answer == 42
+    assert not GlobalHydra.instance().is_initialized()
+    compose("world")
+    assert not GlobalHydra.instance().is_initialized()
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "os.system",  # outside
+        "mirage_simulator.thing",  # only looks like inside
+        "mirage_sim.data.clips.os.getcwd",  # inside by name, reached through our import
+        "mirage_sim.data.clips.load_file",
+        "mirage_sim.build.instantiate",  # would take prefixes from the config
+        "mirage_sim.nothing.at_all",
+        "mirage_sim.world.NoSuchClass",
+        "mirage_sim",
+        17,
+    ],
+)
+def test_targets_outside_are_refused(target: object) -> None:
+    with pytest.raises(ValueError, match="_target_") as error:
+        instantiate({"a": [{"_target_": target}]})
+    assert repr(target) in str(error.value)
+
+
+def test_nothing_is_built_before_all_targets_are_checked(tmp_path: Path) -> None:
+    bystander = {"_target_": "mirage_sim.data.miniworld.record", "output": str(tmp_path / "new"), "walks": 1}
+    with pytest.raises(ValueError, match=r"os\.system"):
+        instantiate([bystander, {"deep": {"_target_": "os.system", "command": "true"}}])
+    assert not (tmp_path / "new").exists()
+
+
+def test_callers_may_allow_prefixes() -> None:
+    node = {"_target_": "fractions.Fraction", "numerator": 1, "denominator": 3}
+    with pytest.raises(ValueError, match="_target_"):
+        instantiate(node)
+    assert instantiate(node, allow=("mirage_sim.", "fractions.")) == Fraction(1, 3)
+
+
+def test_wrong_arguments_are_named() -> None:
+    with pytest.raises(ValueError, match=r"FlowSampler.*'stepz'.*\['steps', 'shift'\]"):
+        instantiate({"_target_": "mirage_sim.models.FlowSampler", "stepz": 1})
+
+
+def test_lists_become_tuples_and_equal_nodes_one_object() -> None:
+    sampler = {"_target_": "mirage_sim.models.FlowSampler", "steps": 3}
+    built = instantiate({"a": sampler, "b": [dict(sampler), 1], "c": {**sampler, "steps": 2}})
+    assert isinstance(built["a"], FlowSampler)
+    assert built["a"] is built["b"][0]
+    assert built["a"] is not built["c"]
+    assert isinstance(built["b"], tuple)
