@@ -58,7 +58,9 @@ class Twin:
             import gymnasium
             import miniworld  # noqa: F401  (registers the environments)
         except ImportError as error:
-            raise ImportError(f"the ground-truth twin needs MiniWorld and EGL: pip install mirage_sim[twin] ({error})") from error
+            raise ImportError(
+                f"the ground-truth twin needs MiniWorld and EGL: pip install mirage_sim[twin] ({error})"
+            ) from error
         self.drive = drive or Drive()
         self.size = size
         height, width = size
@@ -161,7 +163,9 @@ def record(output: Path, walks: int, frames: int = 40, first_seed: int = 0) -> i
         How many were recorded now.
     """
     if first_seed not in TRAINING_SEEDS or first_seed + walks - 1 not in TRAINING_SEEDS:
-        raise ValueError(f"seeds: expected within {TRAINING_SEEDS} (the rest is for evaluation), got {first_seed}+{walks}")
+        raise ValueError(
+            f"seeds: expected within {TRAINING_SEEDS} (the rest is for evaluation), got {first_seed}+{walks}"
+        )
     recorded = 0
     for i, name in enumerate(TRAINING_ENVIRONMENTS):
         seeds = range(first_seed + i, first_seed + walks, len(TRAINING_ENVIRONMENTS))

@@ -52,7 +52,9 @@ class Walker:
         horizon = depth[depth.shape[0] // 2]
         third = len(horizon) // 3
         if self._hold == 0:
-            forward = self.rng.choice([0.0, self.rng.uniform(-0.7, -0.2), self.rng.uniform(0.3, 1.0)], p=[0.1, 0.1, 0.8])
+            forward = self.rng.choice(
+                [0.0, self.rng.uniform(-0.7, -0.2), self.rng.uniform(0.3, 1.0)], p=[0.1, 0.1, 0.8]
+            )
             turn = self.rng.choice([0.0, self.rng.uniform(-0.4, 0.4), self.rng.uniform(-1.0, 1.0)], p=[0.3, 0.4, 0.3])
             self._target = np.array([forward, turn])
             self._hold = int(self.rng.integers(4, 12))

@@ -33,9 +33,7 @@ def transform_basis(channels: int) -> tuple[Tensor, Tensor]:
     colour = torch.tensor([[1.0, 1.0, 1.0], [1.0, 0.0, -1.0], [1.0, -2.0, 1.0]], dtype=torch.float64)
     colour = colour / colour.norm(dim=1, keepdim=True)
     # a step of colour is as dear as two of frequency: pictures hold far less of it
-    dearness = [
-        (v * v + u * u + 4.0 * (c > 0), c, v, u) for c in range(3) for v in range(PATCH) for u in range(PATCH)
-    ]
+    dearness = [(v * v + u * u + 4.0 * (c > 0), c, v, u) for c in range(3) for v in range(PATCH) for u in range(PATCH)]
     rows, scales = [], []
     for _, c, v, u in sorted(dearness)[:channels]:
         rows.append(torch.einsum("c,y,x->cyx", colour[c], cosine[v], cosine[u]).flatten())

@@ -12,6 +12,17 @@ from torch import Tensor, nn
 GROUPS = 8
 
 
+class PointwiseConv(nn.Conv2d):
+    """A 1x1 convolution computed as a matrix product.
+
+    oneDNN's own splits the sum over channels among threads on small grids, so that its last bits depend on their number.
+    """
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Features ``[B, in, h, w]`` to ``[B, out, h, w]``."""
+        return nn.functional.linear(features.permute(0, 2, 3, 1), self.weight.flatten(1), self.bias).permute(0, 3, 1, 2)
+
+
 class UNet(nn.Module):
     """Features ``[B, widths[0], h, w]`` to ``[B, out_channels, h, w]``; h and w divisible by ``2^(levels - 1)``.
 
@@ -28,7 +39,10 @@ class UNet(nn.Module):
         super().__init__()
 
         def block(before: int, after: int) -> ResnetBlock2D:
-            return ResnetBlock2D(in_channels=before, out_channels=after, temb_channels=embedding, groups=GROUPS)
+            made = ResnetBlock2D(in_channels=before, out_channels=after, temb_channels=embedding, groups=GROUPS)
+            if before != after:
+                made.conv_shortcut = PointwiseConv(before, after, 1)
+            return made
 
         pairs = list(zip(widths[:-1], widths[1:], strict=True))
         self.down_blocks = nn.ModuleList([block(fine, fine) for fine, _ in pairs])
@@ -41,7 +55,9 @@ class UNet(nn.Module):
             deepest, heads=deepest // 32, dim_head=32, norm_num_groups=GROUPS, residual_connection=True, bias=True
         )
         self.mid_after = block(deepest, deepest)
-        self.upsamplers = nn.ModuleList([Upsample2D(coarse, use_conv=True, out_channels=fine) for fine, coarse in pairs])
+        self.upsamplers = nn.ModuleList(
+            [Upsample2D(coarse, use_conv=True, out_channels=fine) for fine, coarse in pairs]
+        )
         self.up_blocks = nn.ModuleList([block(2 * fine, fine) for fine, _ in pairs])
         self.detail = block(widths[0], widths[0])
         self.norm_out = nn.GroupNorm(GROUPS, widths[0])

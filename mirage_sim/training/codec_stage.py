@@ -1,4 +1,4 @@
-"""Stage one: the codec and the read-out aligner, trained together so that *warped* latents decode to the warped picture."""
+"""The codec stage: codec and read-out aligner together, so that *warped* latents decode to the warped picture."""
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,8 @@ def picture_loss(generated: Tensor, true: Tensor, weight: Tensor | None = None) 
     """L1 of pixels plus L1 of their horizontal and vertical differences, which punishes blur.
 
     Args:
-        generated, true: ``[N, 3, H, W]``.
+        generated: ``[N, 3, H, W]``.
+        true: of the same shape.
         weight: ``[N, 1, H, W]``; None weighs all pixels alike.
     """
     error = generated - true

@@ -9,8 +9,9 @@ from mirage_sim.data.dataset import WalkDataset
 from mirage_sim.geometry import Camera
 from mirage_sim.memory.point_memory import resample_depth
 from mirage_sim.models.codec import PATCH, MiniCodec
-from mirage_sim.models.denoiser import MiniDenoiser
-from mirage_sim.protocols import MemoryView
+from mirage_sim.models.denoiser import MiniDenoiser, PreparedCondition
+from mirage_sim.models.sampler import FlowSampler
+from mirage_sim.protocols import Conditioning, MemoryView
 from mirage_sim.training.codec_stage import picture_loss, surrounded
 from mirage_sim.training.simulated_memory import BatchMap
 from mirage_sim.world.conditioning import build_conditioning
@@ -60,6 +61,8 @@ class DenoiserStage:
         gap: the largest number of frames between start and target.
         wear: largest standard deviation of noise on latents that, at run time, are generated: those written after the
             start, and the preceding ones.
+        own_from: part of the training after which, in half of the batches, the preceding frame is not the true one but
+            the model's own, sampled from what its memory shows: it must learn to go on from its own pictures.
     """
 
     def __init__(
@@ -73,9 +76,11 @@ class DenoiserStage:
         empty_share: float = 0.16,
         gap: int = 28,
         wear: float = 0.25,
+        own_from: float = 0.35,
     ):
         self.data, self.codec, self.model = data, codec, model
-        self.batch, self.gap, self.wear = batch, gap, wear
+        self.batch, self.gap, self.wear, self.own_from = batch, gap, wear, own_from
+        self.sampler = FlowSampler(steps=2)
         self.rgb = round(batch * rgb_share)
         self.empty = round(batch * empty_share)
         self.latents = encode_walks(data, codec)
@@ -90,50 +95,69 @@ class DenoiserStage:
         forward = torch.rand(self.batch, generator=generator)[:, None] < 0.5
         return torch.where(forward, start[:, None] + steps, (start + reach)[:, None] - steps)
 
-    def _latent_view(self, latents: Tensor, depth: Tensor, grid: Camera) -> MemoryView:
-        memory = BatchMap.empty(len(latents), latents.shape[2])
-        for moment in range(4):
-            memory = memory.write(latents[:, moment], depth[:, moment], grid[:, moment])
-        return memory.read(grid[:, 4])
+    def _views(self, latent_memory: BatchMap, rgb_memory: BatchMap, camera: Camera) -> MemoryView:
+        """What the two kinds of memory show to cameras of batch shape ``[B]``, some samples made blind."""
+        height, width = self.data.size
+        first = self.batch - self.rgb
+        parts = (
+            latent_memory.read(camera[:first].resize((height // PATCH, width // PATCH))),
+            render_colours(self.codec, rgb_memory.read(camera[first:])),
+        )
+        shown = torch.arange(self.batch) >= self.empty
+        fields = []
+        for name, filler in zip(MemoryView.__dataclass_fields__, (0.0, False, 0.0, -1, 0.0, 0.0), strict=True):
+            values = torch.cat([getattr(part, name) for part in parts])
+            fields.append(torch.where(shown.view(-1, *[1] * (values.ndim - 1)), values, filler))
+        return MemoryView(*fields)
 
-    def _rgb_view(self, frames: Tensor, depth: Tensor, camera: Camera) -> MemoryView:
-        memory = BatchMap.empty(len(frames), 3)
-        for moment in (0, 3):
-            memory = memory.write(frames[:, moment], depth[:, moment], camera[:, moment])
-        return render_colours(self.codec, memory.read(camera[:, 4]))
+    def _conditioning(self, view: MemoryView, preceding: Tensor, last: Camera, camera: Camera) -> Conditioning:
+        chunk = Camera(camera.c2w[:, None], camera.K[:, None], camera.size)
+        return build_conditioning(view, preceding[:, :, None], last, chunk)
 
     def __call__(self, generator: torch.Generator, progress: float) -> dict[str, Tensor]:
         """One batch."""
         walks = torch.randint(len(self.data), (self.batch,), generator=generator)
         times = self._times(generator)
-        moments = self.data.draw(walks, times)
+        frames, depth, camera = self.data.draw(walks, times)
         clean = self.latents[walks[:, None], times].float()
         worn = clean.clone()
         level = self.wear * torch.rand(self.batch, 1, 1, 1, 1, generator=generator)
         worn[:, 1:4] += level * torch.randn(worn[:, 1:4].shape, generator=generator)
+        own = progress > self.own_from and torch.rand(1, generator=generator).item() < 0.5
 
-        grid = moments.camera.resize((clean.shape[-2], clean.shape[-1]))
-        views = []
+        first = self.batch - self.rgb
+        grid = camera.resize((clean.shape[-2], clean.shape[-1]))
+        cells = resample_depth(depth, grid.size)
         with torch.no_grad():
-            first = self.batch - self.rgb
-            depth = resample_depth(moments.depth[:first], grid.size)
-            views.append(self._latent_view(worn[:first], depth, grid[:first]))
-            views.append(self._rgb_view(moments.frames[first:], moments.depth[first:], moments.camera[first:]))
-        fields = MemoryView.__dataclass_fields__
-        view = MemoryView(*(torch.cat([getattr(part, name) for part in views]) for name in fields))
-        shown = torch.arange(self.batch) >= self.empty
-        view = MemoryView(
-            *(
-                torch.where(shown.view(-1, *[1] * (getattr(view, name).ndim - 1)), getattr(view, name), filler)
-                for name, filler in zip(fields, (0.0, False, 0.0, -1, 0.0, 0.0), strict=True)
-            )
-        )
-        cameras = moments.camera[:, 4]
-        chunk = Camera(cameras.c2w[:, None], cameras.K[:, None], cameras.size)
-        conditioning = build_conditioning(view, worn[:, 3][:, :, None], moments.camera[:, 3], chunk)
-        return self._flow_loss(clean[:, 4], moments.frames[:, 4], self.model.condition(conditioning), view, generator)
+            latent_memory = BatchMap.empty(first, self.codec.channels)
+            for moment in range(3):
+                at = (slice(first), moment)
+                latent_memory = latent_memory.write(worn[at], cells[at], grid[at])
+            at = (slice(first, None), 0)
+            rgb_memory = BatchMap.empty(self.rgb, 3).write(frames[at], depth[at], camera[at])
+            preceding, pictures = worn[:, 3], frames[first:, 3]
+            if own:
+                view = self._views(latent_memory, rgb_memory, camera[:, 3])
+                condition = self.model.condition(self._conditioning(view, worn[:, 2], camera[:, 2], camera[:, 3]))
+                noise = torch.randn(preceding.shape, generator=generator)
+                preceding = self.sampler.sample(self.model, condition, noise[:, :, None])[:, :, 0]
+                pictures = self.codec.decode_frames(preceding[first:]).clamp(-1, 1)
+            at = (slice(first), 3)
+            latent_memory = latent_memory.write(preceding[:first], cells[at], grid[at])
+            at = (slice(first, None), 3)
+            rgb_memory = rgb_memory.write(pictures, depth[at], camera[at])
+            view = self._views(latent_memory, rgb_memory, camera[:, 4])
+        conditioning = self._conditioning(view, preceding, camera[:, 3], camera[:, 4])
+        return self._flow_loss(clean[:, 4], frames[:, 4], self.model.condition(conditioning), view, generator)
 
-    def _flow_loss(self, clean, frames, condition, view, generator) -> dict[str, Tensor]:
+    def _flow_loss(
+        self,
+        clean: Tensor,
+        frames: Tensor,
+        condition: PreparedCondition,
+        view: MemoryView,
+        generator: torch.Generator,
+    ) -> dict[str, Tensor]:
         """Weighted error of the predicted clean latents, and of the decoded picture where it is determined."""
         sigma = torch.rand(self.batch, generator=generator)
         sigma = torch.where(torch.rand(self.batch, generator=generator) < 0.4, 1.0, sigma.clamp(min=0.02))

@@ -54,7 +54,9 @@ class Trainer:
             if parameter.requires_grad
         }
         self.averaged = {key: parameter.detach().clone() for key, parameter in self.parameters.items()}
-        self.optimizer = torch.optim.AdamW(self.parameters.values(), lr=learning_rate, weight_decay=0.01, betas=(0.9, 0.98))
+        self.optimizer = torch.optim.AdamW(
+            self.parameters.values(), lr=learning_rate, weight_decay=0.01, betas=(0.9, 0.98)
+        )
         if self._state_path.exists():
             self._resume()
 

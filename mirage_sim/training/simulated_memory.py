@@ -37,9 +37,7 @@ class BatchMap:
         batch, channels = self.features.shape[:2]
         height, width = camera.size
         ids = torch.arange(self.points.shape[1]).expand(batch, -1)
-        seen = splat(
-            self.points, ids, self.footprint, camera, tolerance=tolerance, refine=refine, valid=self.kept
-        )
+        seen = splat(self.points, ids, self.footprint, camera, tolerance=tolerance, refine=refine, valid=self.kept)
         visible = seen.index >= 0
         index = seen.index.clamp(min=0).flatten(1)[:, None].expand(-1, channels, -1)
         latents = torch.gather(self.features, 2, index).unflatten(2, (height, width)) * visible[:, None]
