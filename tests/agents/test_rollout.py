@@ -1,0 +1,217 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import imageio_ffmpeg
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from toy import SIZE, toy_model, toy_starts
+
+from mirage_sim.agents.pictures import contact_sheet, save_video, side_by_side, tint_invented, top_down
+from mirage_sim.agents.policies import RandomPolicy, ReplayPolicy, ScriptedPolicy
+from mirage_sim.agents.rollout import coloured_points, rollout
+from mirage_sim.build import compose
+from mirage_sim.data.clips import Clip, save_clip
+from mirage_sim.geometry import Camera, Drive
+from mirage_sim.models import save_model
+from mirage_sim.world import World, WorldModel
+
+
+@pytest.fixture(scope="module")
+def clip() -> Clip:
+    """A short walk with a turn; its frames are one picture, its depth is made up."""
+    commands = torch.tensor([[1.0, 0.0], [1.0, 1.0], [0.3, -0.5], [0.0, 1.0]])
+    poses = [torch.eye(4)]
+    poses[0][:3, 3] = torch.tensor([5.0, -1.0, 2.0])
+    for motion in Drive().motion(commands):
+        poses.append(poses[-1] @ motion)
+    cameras = Camera.from_fov(torch.stack(poses), 60.0, SIZE)
+    frames = torch.from_numpy(toy_starts(1)).expand(len(poses), -1, -1, -1).contiguous()
+    return Clip(
+        frames, torch.ones(frames.shape[:3]), cameras.c2w, cameras.K[0], commands, torch.zeros(4, dtype=torch.bool)
+    )
+
+
+@pytest.fixture(scope="module")
+def toy_config(tmp_path_factory: pytest.TempPathFactory, clip: Clip) -> dict[str, Any]:
+    """The rollout's configuration with a toy world, starting from a picture file."""
+    folder, model = tmp_path_factory.mktemp("toy"), toy_model()
+    overrides = [f"world.size={list(SIZE)}", "latent.channels=8", f"image={folder / 'start.png'}"]
+    for name in ("codec", "denoiser", "depth"):
+        save_model(getattr(model, name), folder / f"{name}.safetensors")
+        overrides.append(f"world.{name}.path={folder / name}.safetensors")
+    Image.fromarray(toy_starts(1)[0]).save(folder / "start.png")
+    save_clip(clip, folder / "walk.safetensors")
+    return compose("rollout", overrides) | {"walk": str(folder / "walk.safetensors")}
+
+
+def test_a_replay_leaves_everything(toy_config: dict[str, Any], clip: Clip, tmp_path: Path) -> None:
+    result = rollout(toy_config | {"policy": "replay", "output": str(tmp_path / "out")})
+    steps = 2 * (len(clip) - 1)
+    assert result["steps"] == steps
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "map.png",
+        "metrics.json",
+        "rollout.mp4",
+        "sheet.png",
+    ]
+    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert len(metrics["per_step"]["psnr"]) == steps + 1
+    assert metrics["per_step"]["psnr"][0] == 50.0  # the first frame is the true one
+    assert metrics["psnr_out"] == pytest.approx(np.mean(metrics["per_step"]["psnr"][1 : len(clip)]))
+    assert metrics["psnr_out_first_frame_repeated"] == 50.0  # of a walk whose frames are all the same
+
+    video = imageio_ffmpeg.read_frames(str(tmp_path / "out" / "rollout.mp4"))
+    facts = next(video)
+    assert facts["codec"] == "h264" and facts["pix_fmt"].startswith("yuv420p")
+    assert facts["size"] == (3 * 3 * SIZE[1], 3 * SIZE[0] + 20)
+    assert len(list(video)) == steps + 1
+
+
+@pytest.mark.parametrize("policy", ["scripted", "random"])
+def test_policies_repeat_with_their_seed(toy_config: dict[str, Any], tmp_path: Path, policy: str) -> None:
+    figures = []
+    for name in ("a", "b"):
+        rollout(toy_config | {"policy": policy, "steps": 6, "seed": 3, "output": str(tmp_path / name)})
+        figures.append(json.loads((tmp_path / name / "metrics.json").read_text()))
+        assert figures[-1].pop("steps_per_s") > 0
+    assert figures[0] == figures[1]
+    assert "psnr_out" not in figures[0]
+    pictures = [(tmp_path / name / "sheet.png").read_bytes() for name in ("a", "b")]
+    assert pictures[0] == pictures[1]
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"policy": "clever"}, ValueError, "policy: expected one of .*'scripted'.*, got 'clever'"),
+        ({"steps": 0}, ValueError, "steps: expected a positive integer, got 0"),
+        ({"steps": "many"}, ValueError, "steps: .*'many'"),
+        ({"policy": "replay", "walk": "nowhere.safetensors"}, FileNotFoundError, "walk: .*nowhere"),
+        ({"policy": "replay", "walk": 10_000}, ValueError, "walk: expected an index in"),
+        ({"env": {"action_mode": "se3", "task": "none"}}, ValueError, "env.action_mode: expected 'twist'"),
+        ({"image": "nowhere.png"}, FileNotFoundError, "image: .*nowhere"),
+    ],
+)
+def test_bad_settings_are_named(
+    toy_config: dict[str, Any], tmp_path: Path, change: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        rollout(toy_config | {"output": str(tmp_path)} | change)
+
+
+def test_a_replay_stands_where_the_walk_stood(model: WorldModel, clip: Clip) -> None:
+    env = gymnasium.make("MirageWorld-v0", world=model, action_mode="se3", observation="dict")
+    observation, _ = env.reset(options={"image": clip.frames[0].numpy()})
+    policy = ReplayPolicy(clip)
+    expected = torch.linalg.inv(clip.c2w[0]) @ torch.cat([clip.c2w, clip.c2w.flip(0)[1:]])
+    for pose in expected[1:]:
+        observation, *_ = env.step(policy(observation))
+        np.testing.assert_allclose(observation["pose"], pose.numpy(), atol=2e-5)
+
+
+def test_a_walk_that_is_too_fast_is_refused(clip: Clip) -> None:
+    far = clip.c2w.clone()
+    far[2, 0, 3] += 1.0
+    with pytest.raises(ValueError, match="walk: expected steps of at most 0.150 m"):
+        ReplayPolicy(Clip(**{**clip.__dict__, "c2w": far}))
+
+
+def walked(depths: list[np.ndarray], steps: int) -> np.ndarray:
+    policy = ScriptedPolicy(steps)
+    return np.stack([policy({"depth": depth}) for depth in depths])
+
+
+def test_the_script_looks_around_walks_and_comes_back() -> None:
+    open_room = np.full((12, 16), 5.0, dtype=np.float32)
+    commands = walked([open_room] * 120, 120)
+    assert (commands[:40] == [0.0, 1.0]).all()
+    np.testing.assert_allclose(commands[80:], -commands[40:80][::-1])
+    assert commands[40:80, 0].max() == 1.0
+    assert np.abs(commands).max() <= 1.0
+
+
+def test_the_script_turns_to_where_there_is_room() -> None:
+    near, far = np.full((12, 16), 1.5, dtype=np.float32), np.full((12, 16), 9.0, dtype=np.float32)
+    depths = [near] * 60
+    depths[15] = far  # seen after 15 of 20 turns to the left: 5 turns to the right lead back to it
+    commands = walked(depths, 60)
+    assert (commands[20:25] == [0.0, -1.0]).all()
+    assert commands[25, 0] == 1.0
+
+
+def test_the_script_does_not_walk_into_walls() -> None:
+    wall = np.full((12, 16), 0.8, dtype=np.float32)
+    wall[:, :5] = 4.0  # room on the left
+    assert walked([wall], 2).tolist() == [[0.0, 1.0]]  # two steps leave no time for looking around
+    assert walked([wall[:, ::-1]], 2).tolist() == [[0.0, -1.0]]
+
+
+def test_random_actions_are_the_seeds() -> None:
+    space = gymnasium.spaces.Box(-1.0, 1.0, (2,))
+    first = [RandomPolicy(space, 5)({}) for _ in range(2)]
+    np.testing.assert_array_equal(*first)
+    assert (RandomPolicy(space, 6)({}) != first[0]).any()
+
+
+def test_points_have_the_colour_they_were_seen_in(world: World) -> None:
+    red, green = (np.zeros((*SIZE, 3), dtype=np.uint8) for _ in range(2))
+    red[..., 0], green[..., 1] = 200, 150
+    red[:, SIZE[1] // 2 :, 2] = 100  # the right half of the first frame is purple
+    world.reset(image=red)
+    points, colours = coloured_points(world, [red])
+    assert len(points) == len(colours) == world.state.map.points > 0
+    assert (colours[points[:, 0] < 0] == [200, 0, 0]).all()
+    assert (colours[points[:, 0] > 0] == [200, 0, 100]).all()
+    turned = Drive().motion(torch.tensor([0.0, 1.0]))
+    for _ in range(4):
+        world.step(Camera(world.camera.c2w @ turned, world.camera.K, SIZE))
+    _, colours = coloured_points(world, [red] + 4 * [green])
+    assert {tuple(colour) for colour in colours} == {(200, 0, 0), (200, 0, 100), (0, 150, 0)}
+
+
+def test_pictures_show_what_they_are_given() -> None:
+    frame = np.full((6, 8, 3), 90, dtype=np.uint8)
+    seen = np.zeros((6, 8), dtype=bool)
+    seen[:, :4] = True
+    tinted = tint_invented(frame, seen)
+    assert (tinted[:, :4] == 90).all()
+    assert (tinted[:, 4:, 0] > tinted[:, 4:, 2]).all()
+    assert side_by_side({"a": frame, "b": tinted}, 3).shape == (38, 48, 3)
+    sheet = np.asarray(contact_sheet({"x": [frame] * 3}, [0, 5, 9], scale=2))
+    assert (sheet[20:32, 90:106] == 90).all()
+
+
+def test_the_map_is_seen_from_above() -> None:
+    points = np.array(
+        [[-1.0, 1.0, 4.0], [1.0, 1.0, 4.0], [1.0, 0.5, 4.0], [0.0, -2.0, 4.0]]
+    )  # left, right twice, ceiling
+    colours = np.array([[255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 0]], dtype=np.uint8)
+    path, forward = np.zeros((2, 3)), np.tile([0.0, 0.0, 1.0], (2, 1))
+    picture = np.asarray(top_down(points, colours, path, forward)).astype(int)
+
+    def where(colour: list[int]) -> np.ndarray:
+        return np.argwhere((picture == colour).all(-1))
+
+    assert where([255, 0, 0])[:, 1].max() < where([0, 0, 255])[:, 1].min()  # left is left
+    assert where([255, 0, 0])[:, 0].max() < picture.shape[0] / 2  # ahead is up
+    assert not len(where([0, 255, 0]))  # below the other point
+    assert not len(where([255, 255, 0]))
+
+
+def test_an_empty_memory_has_a_map() -> None:
+    path = np.array([[0.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
+    assert top_down(np.zeros((0, 3)), np.zeros((0, 3), np.uint8), path, np.tile([0.0, 0.0, 1.0], (2, 1))).size[1] == 720
+
+
+def test_an_interrupted_video_leaves_no_file(tmp_path: Path) -> None:
+    def frames() -> Any:
+        yield np.zeros((32, 32, 3), dtype=np.uint8)
+        raise RuntimeError("power cut")
+
+    with pytest.raises(RuntimeError, match="power cut"):
+        save_video(frames(), tmp_path / "a.mp4", 10)
+    assert not (tmp_path / "a.mp4").exists()

@@ -1,0 +1,141 @@
+import json
+import logging
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+import mirage_sim
+from mirage_sim import cli
+
+
+def test_help_tells_all(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        cli.main(["--help"])
+    assert end.value.code == 0
+    text = capsys.readouterr().out
+    for name, command in cli.COMMANDS.items():
+        assert f"  {name} " in text
+        assert command.example in text
+
+
+@pytest.mark.parametrize("name", cli.COMMANDS)
+def test_examples_compose_and_settings_are_listed(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.main([name, "--help"])
+    assert "settings and their defaults" in capsys.readouterr().out
+    command = cli.COMMANDS[name]
+    words = [word for word in command.example.split()[2:] if word != "--json"]
+    if command.variants:
+        words[0] = f"{name}={words[0]}"
+    assert cli.compose(name, words)
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["rollout", "stepz=3"], "stepz: expected one of"),
+        (["rollout", "world=moon"], "world: expected one of ['mini'], got 'moon'"),
+        (["rollout", "steps=0"], "steps: expected a positive integer"),
+        (["rollout", "world.codec.path=nowhere.safetensors"], "nowhere.safetensors"),
+        (["rollout", "world.sampler._target_=os.system"], "_target_"),
+        (["record", "walks=2", "first_seed=900000"], "seeds: expected within"),
+        (["train", "clips=/nowhere"], "/nowhere"),
+    ],
+)
+def test_bad_input_is_one_line_and_code_2(
+    words: list[str], named: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = [] if words[0] == "train" else [f"output={tmp_path}"]
+    assert cli.main([*words, *output]) == 2
+    streams = capsys.readouterr()
+    assert streams.out == ""
+    line = streams.err.splitlines()[-1]
+    assert line.startswith("mirage: error: ")
+    assert named in line
+    assert "Traceback" not in streams.err
+
+
+@pytest.mark.parametrize("words", [[], ["fly"], ["eval"], ["eval", "taste"], ["bench", "step", "--fast"]])
+def test_bad_commands_are_one_line_and_code_2(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        cli.main(words)
+    assert end.value.code == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_json_is_alone_on_stdout(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def chatty(config: dict[str, Any]) -> dict[str, Any]:
+        print("a library prints")  # noqa: T201
+        logging.getLogger("mirage_sim").info("and we log")
+        return {"marks": {"steps_per_s": 1.5, "asked": config["steps"]}, "more": [1]}
+
+    monkeypatch.setitem(sys.modules, "mirage_sim.evaluation.benchmarks.step", SimpleNamespace(bench_step=chatty))
+    for words in (["--json", "steps=7"], ["steps=7", "--json"]):
+        assert cli.main(["bench", "step", *words]) == 0
+        result = json.loads(capsys.readouterr().out)
+        assert result["marks"] == {"steps_per_s": 1.5, "asked": 7}
+        assert result["more"] == [1]
+        assert result["cpu"].endswith("cores")
+        assert result["commit"]
+    assert cli.main(["bench", "step", "steps=7"]) == 0
+    assert "steps_per_s" in capsys.readouterr().out
+
+
+def test_commit_is_gits_or_the_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cli, "__file__", str(tmp_path / "mirage_sim" / "cli.py"))
+    assert cli.commit() == f"v{mirage_sim.__version__}"
+    run = {"cwd": tmp_path, "check": True, "capture_output": True}
+    subprocess.run(["git", "init", "-q"], **run)
+    identity = ["-c", "user.name=t", "-c", "user.email=t@example.invalid"]
+    subprocess.run(["git", *identity, "commit", "-q", "--allow-empty", "-m", "x"], **run)
+    head = subprocess.run(["git", "rev-parse", "HEAD"], **run).stdout.decode().strip()
+    assert head.startswith(cli.commit())
+    assert len(cli.commit()) == 12
+
+
+IMPORT = """
+import sys, time
+began = time.process_time()
+import mirage_sim
+print(time.process_time() - began, 'torch' in sys.modules)
+"""
+
+
+def test_import_is_quick_and_needs_no_torch() -> None:
+    times = []
+    for _ in range(3):
+        seconds, torch = subprocess.run(
+            [sys.executable, "-c", IMPORT], capture_output=True, text=True, check=True
+        ).stdout.split()
+        assert torch == "False"
+        times.append(float(seconds))
+    assert min(times) <= 0.3  # processor time: other programs may be running
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        "import mirage_sim, gymnasium; gymnasium.spec('MirageWorld-v0')",
+        "import gymnasium, mirage_sim; gymnasium.spec('MirageWorld-v0')",
+    ],
+)
+def test_importing_registers_the_environments(lines: str) -> None:
+    subprocess.run([sys.executable, "-W", "error", "-c", lines], check=True)
+
+
+def test_public_names_are_found_when_used() -> None:
+    for name in mirage_sim.__all__:
+        assert getattr(mirage_sim, name)
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        mirage_sim.nothing  # noqa: B018
+
+
+def test_the_module_is_the_command() -> None:
+    command = [sys.executable, "-m", "mirage_sim.cli", "rollout", "stepz=1"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.startswith("mirage: error: stepz")
