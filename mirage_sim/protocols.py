@@ -65,9 +65,7 @@ class SpatialMemory(Protocol):
     def empty(self) -> Any:
         """The map that remembers nothing."""
 
-    def write(
-        self, map: Any, *, latents: Tensor, frames: Tensor, depth: Tensor, static: Tensor, camera: Camera
-    ) -> Any:
+    def write(self, map: Any, *, latents: Tensor, frames: Tensor, depth: Tensor, static: Tensor, camera: Camera) -> Any:
         """A map that also remembers these frames, where it lacked them.
 
         Args:

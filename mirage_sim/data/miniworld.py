@@ -8,6 +8,7 @@ import math
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -64,7 +65,7 @@ class Twin:
         self.drive = drive or Drive()
         self.size = size
         height, width = size
-        self._env = gymnasium.make(
+        self._env: Any = gymnasium.make(
             f"MiniWorld-{name}-v0",
             obs_width=width,
             obs_height=height,
@@ -221,4 +222,5 @@ def record_shipped(output: Path, starts: int = 72, walks: int = 3, frames: int =
 def _is_scenic(clip: Clip) -> bool:
     """Whether a walk bumps into nothing, covers ground and keeps looking at things worth seeing."""
     travelled = (clip.c2w[-1, :3, 3] - clip.c2w[0, :3, 3]).norm()
-    return not clip.blocked.any() and travelled > 1.5 and clip.depth.flatten(1).median(dim=1).values.min() > 1.8
+    open_space = clip.depth.flatten(1).median(dim=1).values.min()
+    return not bool(clip.blocked.any()) and bool(travelled > 1.5) and bool(open_space > 1.8)

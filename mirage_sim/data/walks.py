@@ -2,7 +2,6 @@
 
 import numpy as np
 
-
 WALL_DISTANCE = 1.8  # metres; nearer walls fill the picture and teach nothing
 
 

@@ -98,7 +98,7 @@ class Camera:
             raise ValueError(f"size: expected a positive (height, width), got {self.size}")
         return self
 
-    def __getitem__(self, index: int | slice | Tensor) -> "Camera":
+    def __getitem__(self, index: int | slice | Tensor | tuple[int | slice, ...]) -> "Camera":
         return Camera(self.c2w[index], self.K[index], self.size)
 
     def __len__(self) -> int:

@@ -24,7 +24,7 @@ class Drive:
     max_turn_rate: float = math.pi / 3
 
     def motion(self, command: Tensor) -> Tensor:
-        """Motion of the camera in one step: ``c2w_next = c2w @ motion(command)``.
+        """The camera's motion over one step, such that ``c2w_next = c2w @ motion``.
 
         Args:
             command: ``[..., 2]``: forward speed and turn rate, as fractions of the maxima in [-1, 1].

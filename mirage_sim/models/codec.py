@@ -3,19 +3,12 @@
 import math
 
 import torch
-from diffusers.models.unets.unet_2d_blocks import AutoencoderTinyBlock
 from torch import Tensor, nn
+
+from mirage_sim.models.layers import PointwiseConv, channels_last, residual_stack, zero_conv
 
 PATCH = 4
 BOUND = 3.0  # latents live in (-3, 3)
-
-
-def residual_stack(width: int, depth: int) -> nn.Sequential:
-    """``depth`` blocks of diffusers' AutoencoderTiny: purely local, no normalisation over the picture.
-
-    What a cell's latent means must not depend on the rest of the frame: it will be read beside cells of other frames.
-    """
-    return nn.Sequential(*(AutoencoderTinyBlock(width, width, "relu") for _ in range(depth)))
 
 
 def transform_basis(channels: int) -> tuple[Tensor, Tensor]:
@@ -77,23 +70,18 @@ class MiniCodec(nn.Module):
         self.encoder = nn.Sequential(
             nn.Conv2d(pixels, encoder_width, 3, padding=1),
             residual_stack(encoder_width, encoder_depth),
-            nn.Conv2d(encoder_width, channels, 3, padding=1),
+            zero_conv(encoder_width, channels),
         )
         self.decoder = nn.Sequential(
             nn.Conv2d(channels, decoder_width, 3, padding=1),
             residual_stack(decoder_width, decoder_depth),
-            nn.Conv2d(decoder_width, pixels, 3, padding=1),
+            zero_conv(decoder_width, pixels),
         )
-        self.analysis = nn.Conv2d(pixels, channels, 1)
-        self.synthesis = nn.Conv2d(channels, pixels, 1)
-        with torch.no_grad():
-            for linear, matrix in zip((self.analysis, self.synthesis), transform_basis(channels), strict=True):
-                linear.weight.copy_(matrix[..., None, None])
-                linear.bias.zero_()
-            for network in (self.encoder, self.decoder):
-                network[-1].weight.zero_()
-                network[-1].bias.zero_()
-        self.to(memory_format=torch.channels_last)
+        self.analysis = PointwiseConv(pixels, channels, 1)
+        self.synthesis = PointwiseConv(channels, pixels, 1)
+        for linear, matrix in zip((self.analysis, self.synthesis), transform_basis(channels), strict=True):
+            linear.load_state_dict({"weight": matrix[..., None, None], "bias": torch.zeros(len(matrix))})
+        channels_last(self)
 
     def encode_frames(self, frames: Tensor) -> Tensor:
         """Frames ``[N, 3, H, W]`` in [-1, 1] to latents ``[N, C, H/4, W/4]`` in (-3, 3)."""

@@ -6,7 +6,7 @@ import torch
 from diffusers.models.embeddings import TimestepEmbedding, Timesteps
 from torch import Tensor, nn
 
-from mirage_sim.models.codec import residual_stack
+from mirage_sim.models.layers import channels_last, residual_stack, zero_conv
 from mirage_sim.models.unet import UNet
 from mirage_sim.protocols import Conditioning, MemoryView
 
@@ -29,9 +29,7 @@ class ReadoutAligner(nn.Module):
     def __init__(self, channels: int, width: int):
         super().__init__()
         self.encode = nn.Sequential(nn.Conv2d(channels + 5, width, 3, padding=1), residual_stack(width, 2))
-        self.correct = nn.Conv2d(width, channels, 3, padding=1)
-        nn.init.zeros_(self.correct.weight)
-        nn.init.zeros_(self.correct.bias)
+        self.correct = zero_conv(width, channels)
 
     def forward(self, view: MemoryView) -> tuple[Tensor, Tensor]:
         """Aligned latents ``[N, C, h, w]`` and features ``[N, width, h, w]`` of a view with ``N = B * T`` grids."""
@@ -87,7 +85,7 @@ class MiniDenoiser(nn.Module):
         self.sigma_embedding = TimestepEmbedding(embedding, embedding)
         self.motion_embedding = TimestepEmbedding(6, embedding)
         self.trunk = UNet(channels, widths, embedding)
-        self.to(memory_format=torch.channels_last)
+        channels_last(self)
 
     def condition(self, conditioning: Conditioning) -> PreparedCondition:
         """See :meth:`mirage_sim.protocols.Denoiser.condition`."""

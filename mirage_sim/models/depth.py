@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from mirage_sim.geometry import Camera
 from mirage_sim.models.codec import PATCH
+from mirage_sim.models.layers import channels_last
 from mirage_sim.models.unet import UNet
 
 NEAREST, FARTHEST = 0.05, 100.0  # metres; the sky is drawn at the far end
@@ -25,7 +26,7 @@ class MiniDepth(nn.Module):
         self.config = {"widths": list(widths)}
         self.conv_in = nn.Conv2d(3 * PATCH * PATCH + 4, widths[0], 3, padding=1)
         self.trunk = UNet(PATCH * PATCH, widths)
-        self.to(memory_format=torch.channels_last)
+        channels_last(self)
 
     def log_depth(self, frames: Tensor, camera: Camera, known: Tensor) -> Tensor:
         """Natural logarithm of z-depth ``[N, H, W]`` of frames ``[N, 3, H, W]``; ``known [N, H/4, W/4]``, 0 unknown."""

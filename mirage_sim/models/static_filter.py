@@ -1,5 +1,6 @@
 """Which parts of a frame may be remembered."""
 
+import torch
 from torch import Tensor
 
 from mirage_sim.geometry import Camera
@@ -11,4 +12,4 @@ class AllStatic:
 
     def __call__(self, frames: Tensor, depth: Tensor, view: MemoryView, camera: Camera) -> Tensor:
         """See :meth:`mirage_sim.protocols.StaticFilter.__call__`."""
-        return depth.new_ones(depth.shape, dtype=bool)
+        return torch.ones_like(depth, dtype=torch.bool)

@@ -9,18 +9,9 @@ from diffusers.models.resnet import ResnetBlock2D
 from diffusers.models.upsampling import Upsample2D
 from torch import Tensor, nn
 
+from mirage_sim.models.layers import PointwiseConv, zero_conv
+
 GROUPS = 8
-
-
-class PointwiseConv(nn.Conv2d):
-    """A 1x1 convolution computed as a matrix product.
-
-    oneDNN's own splits the sum over channels among threads on small grids, so that its last bits depend on their number.
-    """
-
-    def forward(self, features: Tensor) -> Tensor:
-        """Features ``[B, in, h, w]`` to ``[B, out, h, w]``."""
-        return nn.functional.linear(features.permute(0, 2, 3, 1), self.weight.flatten(1), self.bias).permute(0, 3, 1, 2)
 
 
 class UNet(nn.Module):
@@ -39,7 +30,7 @@ class UNet(nn.Module):
         super().__init__()
 
         def block(before: int, after: int) -> ResnetBlock2D:
-            made = ResnetBlock2D(in_channels=before, out_channels=after, temb_channels=embedding, groups=GROUPS)
+            made = ResnetBlock2D(in_channels=before, out_channels=after, temb_channels=embedding, groups=GROUPS)  # type: ignore[arg-type]
             if before != after:
                 made.conv_shortcut = PointwiseConv(before, after, 1)
             return made
@@ -61,9 +52,7 @@ class UNet(nn.Module):
         self.up_blocks = nn.ModuleList([block(2 * fine, fine) for fine, _ in pairs])
         self.detail = block(widths[0], widths[0])
         self.norm_out = nn.GroupNorm(GROUPS, widths[0])
-        self.conv_out = nn.Conv2d(widths[0], out_channels, 3, padding=1)
-        nn.init.zeros_(self.conv_out.weight)
-        nn.init.zeros_(self.conv_out.bias)
+        self.conv_out = zero_conv(widths[0], out_channels)
 
     def forward(self, features: Tensor, embedding: Tensor | None = None) -> Tensor:
         """Run the network; ``embedding [B, E]`` where one was declared."""

@@ -37,8 +37,10 @@ def _depth_stage(data: WalkDataset, output: Path, **options: Any) -> Stage:
 
 
 def _denoiser_stage(data: WalkDataset, output: Path, **options: Any) -> Stage:
-    codec = load_model(output / "codec.safetensors")
-    denoiser = load_model(output / "denoiser.safetensors").requires_grad_(True).train()
+    codec, denoiser = load_model(output / "codec.safetensors"), load_model(output / "denoiser.safetensors")
+    if not isinstance(codec, MiniCodec) or not isinstance(denoiser, MiniDenoiser):
+        raise ValueError(f"{output}: expected the weights that stage=codec leaves, got other models in their files")
+    denoiser.requires_grad_(True).train()
     return {"denoiser": denoiser}, {"denoiser": denoiser}, DenoiserStage(data, codec, denoiser, **options)
 
 
