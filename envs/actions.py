@@ -22,10 +22,10 @@ class Actions:
     """An action space and what its actions do to the camera.
 
     Args:
-        mode: ``"twist"``: Box ``[-1, 1]^2`` of forward speed and turn rate; ``"discrete"``: forward, left, right, back at
-            full speed; ``"se3"``: Box ``[-1, 1]^6`` of a twist in camera axes, translation first.
-        drive: the scales. ``se3`` moves at most ``max_speed * dt`` metres and turns at most ``max_turn_rate * dt`` radians
-            per axis and step.
+        mode: ``"twist"``: Box ``[-1, 1]^2`` of forward speed and turn rate; ``"discrete"``: forward, left, right, back
+            at full speed; ``"se3"``: Box ``[-1, 1]^6`` of a twist in camera axes, translation first.
+        drive: the scales. ``se3`` moves at most ``max_speed * dt`` metres and turns at most ``max_turn_rate * dt``
+            radians per axis and step.
 
     Raises:
         ValueError: if the mode is unknown.

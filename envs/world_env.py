@@ -59,8 +59,8 @@ class MirageWorldEnv(gymnasium.Env[Any, Any]):
     """Walk a camera through a world that a latent spatial memory remembers and a generative model invents.
 
     ## Description
-    An episode starts from one picture. Every action moves the camera; the memory shows what it holds of the new view, the
-    denoiser draws the rest, and what is new is remembered. Coming back shows the same place again.
+    An episode starts from one picture. Every action moves the camera; the memory shows what it holds of the new view,
+    the denoiser draws the rest, and what is new is remembered. Coming back shows the same place again.
 
     ## Observation space
     With ``observation="rgb"`` (default) ``Box(0, 255, (H, W, 3), uint8)``, for ``world="mini"`` 96 x 128 pixels. With
@@ -80,43 +80,46 @@ class MirageWorldEnv(gymnasium.Env[Any, Any]):
 
     | mode | space | meaning |
     |---|---|---|
-    | ``twist`` (default) | ``Box(-1, 1, (2,), float32)`` | forward speed x 1.5 m/s, turn rate x pi/3 rad/s (positive: left) |
+    | ``twist`` (default) | ``Box(-1, 1, (2,), float32)`` | forward x 1.5 m/s, turn x pi/3 rad/s (positive: left) |
     | ``discrete`` | ``Discrete(4)`` | 0 forward 0.15 m, 1 left 6 degrees, 2 right 6 degrees, 3 back 0.15 m |
-    | ``se3`` | ``Box(-1, 1, (6,), float32)`` | twist of the camera in its own axes: translation (x, y, z) x 0.15 m, rotation vector (x, y, z) x pi/30 rad |
+    | ``se3`` | ``Box(-1, 1, (6,), float32)`` | (x, y, z) x 0.15 m, then rotation vector x pi/30 rad, in camera axes |
+
+    Values beyond the bounds, NaN and other types raise ``gymnasium.error.InvalidAction`` before anything changes.
 
     ## Rewards
-    By ``task``: ``"explore"`` (default) gives the newly seen surface in square metres: over all pixels that the memory did
-    not show and whose depth is below 50 m, the sum of depth / fx * depth / fy. ``"none"`` gives 0. A function
+    By ``task``: ``"explore"`` (default) gives the newly seen surface in square metres: over all pixels that the memory
+    did not show and whose depth is below 50 m, the sum of depth / fx * depth / fy. ``"none"`` gives 0. A function
     ``(before, after) -> float`` of two :class:`~mirage_sim.world.Observation` or a :class:`~mirage_sim.envs.tasks.Task`
     gives its own.
 
     ## Starting state
-    ``reset(seed)`` draws one of the built-in start frames (60 degrees vertical field of view) and the seed of all that is
-    invented. ``reset(options=...)`` takes
+    ``reset(seed)`` draws one of the built-in start frames (60 degrees vertical field of view) and the seed of all that
+    is invented. ``reset(options=...)`` takes
 
-    * ``image``: path, or uint8 RGB ``[H, W, 3]`` with sides of 16 to 8192 pixels: an own start picture, whose middle is cut
-      to the frame's aspect ratio and resized;
+    * ``image``: path, or uint8 RGB ``[H, W, 3]`` with sides of 16 to 8192 pixels: an own start picture, whose middle is
+      cut to the frame's aspect ratio and resized;
     * ``fov_deg``: vertical field of view of that picture in degrees, 60 if not given;
     * ``start``: the index of a built-in start frame instead.
 
     The same seed, options and actions give the same frames.
 
     ## Episode end
-    ``"explore"`` and ``"none"`` never terminate, and nothing truncates: give ``max_episode_steps`` to ``gymnasium.make``.
+    ``"explore"`` and ``"none"`` never terminate, and nothing truncates: give ``max_episode_steps`` to
+    ``gymnasium.make``.
 
     ## Information
-    ``reset`` and ``step`` return ``c2w`` (float32 ``[4, 4]``), ``remembered`` (fraction of the frame), ``remembered_mask``
-    (bool ``[H, W]``), ``memory_bytes``, ``memory_points``, ``step_seconds`` (wall-clock time of the step) and what the task
-    adds (``explored_m2``: the episode's sum).
+    ``reset`` and ``step`` return ``c2w`` (float32 ``[4, 4]``), ``remembered`` (fraction of the frame),
+    ``remembered_mask`` (bool ``[H, W]``), ``memory_bytes``, ``memory_points``, ``step_seconds`` (wall-clock time of the
+    step) and what the task adds (``explored_m2``: the episode's sum).
 
     ## Snapshots
-    On ``env.unwrapped``: ``snapshot()`` costs nothing, ``restore(snapshot)`` goes back to it, bit for bit, and ``fork(n)``
-    gives ``n`` independent environments that share the networks and start from the present moment. Wrappers keep their own
-    counters.
+    On ``env.unwrapped``: ``snapshot()`` costs nothing, ``restore(snapshot)`` goes back to it, bit for bit, and
+    ``fork(n)`` gives ``n`` independent environments that share the networks and start from the present moment. Wrappers
+    keep their own counters.
 
     ## Arguments
-    * ``world``: ``"mini"``, another configuration's name, or a :class:`~mirage_sim.world.WorldModel`. Networks are loaded
-      once per process.
+    * ``world``: ``"mini"``, another configuration's name, or a :class:`~mirage_sim.world.WorldModel`. Networks are
+      loaded once per process.
     * ``action_mode``, ``observation``, ``task``: see above.
     * ``render_mode``: ``None``, ``"rgb_array"`` or ``"human"`` (a window, which appears with the first frame).
     * ``starts``: own start frames, uint8 ``[N, H, W, 3]``, instead of the built-in ones.
@@ -239,7 +242,7 @@ class MirageWorldEnv(gymnasium.Env[Any, Any]):
             gymnasium.error.ResetNeeded: before the first ``reset``.
         """
         self._need_reset("snapshot")
-        return EnvSnapshot(self._world.snapshot(), self._task_state, self.np_random.bit_generator.state)
+        return EnvSnapshot(self._world.snapshot(), self._task_state, dict(self.np_random.bit_generator.state))
 
     def restore(self, snapshot: EnvSnapshot) -> tuple[Any, dict[str, Any]]:
         """Go back to a moment of this or of another environment with the same arguments.
@@ -311,7 +314,9 @@ class MirageWorldEnv(gymnasium.Env[Any, Any]):
     def _show(self, frame: np.ndarray) -> None:
         if not self._window:
             # asked for beforehand, because Qt ends the process where it finds no display
-            if sys.platform.startswith("linux") and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+            if sys.platform.startswith("linux") and not (
+                os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
+            ):
                 raise DependencyNotInstalled(
                     'render_mode "human" needs a display, and neither DISPLAY nor WAYLAND_DISPLAY is set; '
                     'use render_mode="rgb_array"'

@@ -14,15 +14,28 @@ SIZE = (48, 64)
 def toy_model(channels: int = 8) -> WorldModel:
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        codec = MiniCodec(channels, encoder_width=16, encoder_depth=1, decoder_width=16, decoder_depth=1)
-        denoiser = MiniDenoiser(channels, widths=(16, 32), aligner_width=16, embedding=32)
-        depth = MiniDepth(widths=(16, 32))
-        for model in (codec, denoiser, depth):
-            for parameter in model.parameters():  # output layers start at zero, which would hide half of the network
-                parameter.data += 0.03 * torch.randn_like(parameter)
-    networks: list[nn.Module] = [codec, denoiser, depth]
-    codec, denoiser, depth = (network.eval().requires_grad_(False) for network in networks)
-    return WorldModel(codec, denoiser, depth, AllStatic(), PointMemory(channels, codec.stride), FlowSampler(2), SIZE)
+        return _assemble(
+            MiniCodec(channels, encoder_width=16, encoder_depth=1, decoder_width=16, decoder_depth=1),
+            MiniDenoiser(channels, widths=(16, 32), aligner_width=16, embedding=32),
+            MiniDepth(widths=(16, 32)),
+            SIZE,
+        )
+
+
+def untrained_model() -> WorldModel:
+    """The mini world's own sizes."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return _assemble(MiniCodec(), MiniDenoiser(), MiniDepth(), (96, 128))
+
+
+def _assemble(codec: MiniCodec, denoiser: MiniDenoiser, depth: MiniDepth, size: tuple[int, int]) -> WorldModel:
+    for network in (codec, denoiser, depth):
+        network.eval().requires_grad_(False)
+        for parameter in network.parameters():  # output layers start at zero, which would hide half of the network
+            parameter += 0.03 * torch.randn_like(parameter)
+    memory = PointMemory(codec.channels, codec.stride)
+    return WorldModel(codec, denoiser, depth, AllStatic(), memory, FlowSampler(2), size)
 
 
 def toy_starts(count: int = 3) -> np.ndarray:

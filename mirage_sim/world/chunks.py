@@ -1,7 +1,7 @@
 """How many pixel frames a number of latent frames stands for: the ``stride * n + 1`` arithmetic, only here.
 
-A causal video codec makes its first latent frame from one picture and every further one from ``stride`` pictures. Latent
-frame ``t`` ends at pixel frame ``t * stride``, and that is the picture whose camera and depth it is lifted with.
+A causal video codec makes its first latent frame from one picture and every further one from ``stride`` pictures.
+Latent frame ``t`` ends at pixel frame ``t * stride``, and that is the picture whose camera and depth it is lifted with.
 """
 
 from torch import Tensor

@@ -66,7 +66,7 @@ def fit(image: np.ndarray, camera: Camera, size: tuple[int, int]) -> tuple[np.nd
 
 def to_tensor(image: np.ndarray, device: torch.device | str = "cpu") -> Tensor:
     """A uint8 picture ``[H, W, 3]`` as float32 ``[3, H, W]`` in [-1, 1]."""
-    return torch.from_numpy(image).to(device).permute(2, 0, 1).float().div(127.5).sub(1.0).contiguous()
+    return torch.tensor(image, device=device).permute(2, 0, 1).float().div(127.5).sub(1.0).contiguous()
 
 
 def to_uint8(frame: Tensor) -> np.ndarray:
@@ -76,7 +76,7 @@ def to_uint8(frame: Tensor) -> np.ndarray:
 
 @cache
 def builtin_starts() -> np.ndarray:
-    """The start frames that come with the package, uint8 ``[N, H, W, 3]``, read-only, 60 degrees vertical field of view.
+    """The start frames of the package, uint8 ``[N, H, W, 3]``, 60 degrees vertical field of view, read-only.
 
     Raises:
         FileNotFoundError: if the package was installed without them.

@@ -17,8 +17,8 @@ class Observation:
         depth: estimated z-depth, float32 ``[H, W]``, metres; 0 where unknown.
         remembered: bool ``[H, W]``; False where the memory held nothing and the picture was invented.
         camera: where it was seen from, batch shape ``()``, on the CPU.
-        info: ``remembered`` (fraction of the frame), ``points`` and ``nbytes`` of the memory after the step, ``seconds``
-            per phase (read, denoise, decode, depth, write; host time).
+        info: ``remembered`` (fraction of the frame), ``points`` and ``nbytes`` of the memory after the step,
+            ``seconds`` per phase (read, denoise, decode, depth, write; host time).
     """
 
     frame: np.ndarray

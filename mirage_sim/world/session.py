@@ -33,8 +33,8 @@ class World:
 
     Args:
         model: the stateless world model.
-        starts: start frames to choose from, uint8 ``[N, H, W, 3]`` of 60 degrees vertical field of view; the built-in ones
-            if None.
+        starts: start frames to choose from, uint8 ``[N, H, W, 3]`` of 60 degrees vertical field of view; the built-in
+            ones if None.
 
     Raises:
         ValueError: if ``starts`` is no such array.
@@ -88,8 +88,8 @@ class World:
         """Begin again with a picture.
 
         Args:
-            image: a path or uint8 RGB ``[H, W, 3]``, sides of 16 to 8192 pixels; its middle is cut to the model's aspect
-                ratio and resized.
+            image: a path or uint8 RGB ``[H, W, 3]``, sides of 16 to 8192 pixels; its middle is cut to the model's
+                aspect ratio and resized.
             start: instead of ``image``, the index of a start frame; 0 if neither is given.
             camera: that took the picture, batch shape ``()``, its size the picture's. If None, it stands at the origin
                 and looks along +z, with ``fov_deg``.

@@ -18,7 +18,7 @@ from mirage_sim.world.noise import noise
 
 @dataclass(frozen=True)
 class WorldState:
-    """All that a world is between two steps. Nothing in it is ever changed: keeping it is a snapshot, sharing it a fork.
+    """All that a world is between two steps. Nothing in it ever changes: keeping it is a snapshot, sharing it a fork.
 
     Attributes:
         map: the spatial memory's map.
@@ -138,8 +138,8 @@ class WorldModel:
 
         Args:
             states: of ``B`` worlds.
-            cameras: for each world one camera per *pixel* frame of the chunk, batch shape ``[F]``, on the model's device.
-                Poses are taken as they are; :class:`~mirage_sim.world.World` checks that they are rigid.
+            cameras: for each world one camera per *pixel* frame of the chunk, batch shape ``[F]``, on the model's
+                device. Poses are taken as they are; :class:`~mirage_sim.world.World` checks that they are rigid.
 
         Returns:
             The new states and the chunks.
