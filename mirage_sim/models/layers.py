@@ -14,7 +14,9 @@ class PointwiseConv(nn.Conv2d):
 
     def forward(self, features: Tensor) -> Tensor:
         """Features ``[B, in, h, w]`` to ``[B, out, h, w]``."""
-        product = torch.matmul(self.weight.flatten(1), features.flatten(2)) + self.bias[:, None]
+        product = torch.matmul(self.weight.flatten(1), features.flatten(2))
+        if self.bias is not None:
+            product = product + self.bias[:, None]
         return product.unflatten(2, features.shape[2:]).contiguous(memory_format=torch.channels_last)
 
 

@@ -38,7 +38,7 @@ class UNet(nn.Module):
         pairs = list(zip(widths[:-1], widths[1:], strict=True))
         self.down_blocks = nn.ModuleList([block(fine, fine) for fine, _ in pairs])
         self.downsamplers = nn.ModuleList(
-            [Downsample2D(fine, use_conv=True, out_channels=coarse) for fine, coarse in pairs]
+            [Downsample2D(fine, use_conv=True, out_channels=coarse, name="op") for fine, coarse in pairs]
         )
         deepest = widths[-1]
         self.mid_before = block(deepest, deepest)
