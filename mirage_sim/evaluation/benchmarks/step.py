@@ -6,10 +6,10 @@ import subprocess
 import sys
 from typing import Any
 
+import gymnasium
 import numpy as np
 
 from mirage_sim.build import instantiate
-from mirage_sim.envs.world_env import MirageWorldEnv
 
 WARM_UP = 20  # steps until caches are filled and oneDNN has chosen its kernels
 PHASES = ("read", "denoise", "decode", "depth", "write")
@@ -39,7 +39,7 @@ def bench_step(cfg: dict[str, Any]) -> dict[str, Any]:
         "import_s": statistics.median(_seconds_of(_IMPORT) for _ in range(5)),
         "first_reset_s": statistics.median(_seconds_of(_FIRST_RESET) for _ in range(3)),
     }
-    env = MirageWorldEnv(instantiate(cfg["world"]))
+    env: Any = gymnasium.make("MirageWorld-v0", world=instantiate(cfg["world"])).unwrapped
     _, info = env.reset(seed=int(cfg["seed"]))
     whole: list[float] = []
     phases: dict[str, list[float]] = {phase: [] for phase in PHASES}
