@@ -12,7 +12,7 @@ DECLARED := setup.py setup.cfg pyproject.toml package.xml
 .PHONY: demo test check lint test-packaging clean
 
 demo: $(VENV)/.core
-	$(BIN)/mirage rollout demo=true output=outputs/demo
+	$(BIN)/mirage rollout policy=replay output=outputs/demo
 
 # The whole gate: format, lint, types, tests.
 test: lint
