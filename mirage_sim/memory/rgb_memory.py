@@ -1,5 +1,7 @@
 """Baselines: colours at points, encoded anew at every read, and no memory at all."""
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -7,6 +9,45 @@ from mirage_sim.geometry import Camera
 from mirage_sim.memory.latent_map import LatentMap
 from mirage_sim.memory.point_memory import PointMemory, cells_of, latent_grid
 from mirage_sim.protocols import Codec, MemoryView
+
+
+def encode_rendering(codec: Codec, seen: MemoryView, size: tuple[int, int]) -> MemoryView:
+    """Encode what coloured points show: from the pixel grid to the latent grid, each frame by itself.
+
+    A latent cell is visible if at least half of its pixels are. Its depth and source are those of the lower median of
+    these pixels; ``offset`` and ``zoom`` are 0, because the picture already is at the right place and scale.
+
+    Args:
+        codec: encodes the pictures; no gradient passes.
+        seen: batched view ``[B, ...]`` on the pixel grid ``(H, W)``; its ``latents [B, 3, T, H, W]`` are colours in
+            [-1, 1], 0 (grey) in holes.
+        size: latent grid ``(h, w)``, dividing ``(H, W)``.
+
+    Returns:
+        View ``[B, ...]`` with latents ``[B, C, T, h, w]``.
+
+    Raises:
+        ValueError: if the grid does not divide the picture.
+    """
+    hit = cells_of(seen.visible, size)
+    count = hit.sum(-1)
+    visible = count * 2 >= hit.shape[-1]
+    ordered, order = cells_of(seen.depth, size).masked_fill(~hit, torch.inf).sort(dim=-1, stable=True)
+    median = ((count - 1).clamp(min=0) // 2)[..., None]
+    source = cells_of(seen.source, size).gather(-1, order.gather(-1, median)).squeeze(-1)
+    depth = torch.where(visible, ordered.gather(-1, median).squeeze(-1), 0.0)
+    pictures = seen.latents.transpose(1, 2)
+    with torch.no_grad():
+        encoded = codec.encode(pictures.flatten(0, 1)[:, :, None])
+    latents = encoded[:, :, 0].unflatten(0, pictures.shape[:2]).transpose(1, 2)
+    return MemoryView(
+        latents=latents * visible[:, None],
+        visible=visible,
+        depth=depth,
+        source=torch.where(visible, source, -1),
+        offset=torch.zeros_like(depth)[:, None].repeat(1, 2, 1, 1, 1),
+        zoom=torch.zeros_like(depth),
+    )
 
 
 class RgbMemory:
@@ -57,30 +98,13 @@ class RgbMemory:
     def read(self, map: LatentMap, camera: Camera) -> MemoryView:
         """What the map shows to cameras of batch shape ``[T]`` and pixel size, on the latent grid.
 
-        A latent cell is visible if at least half of its pixels are. Its depth and source are those of the lower median
-        of these pixels; ``offset`` and ``zoom`` are 0, because the picture already is at the right place and scale.
+        See :func:`encode_rendering` for when a cell is visible, and with which depth and source.
         """
         size = latent_grid(camera, self.stride).size
         seen = self._colours.read(map, camera)
-        picture = torch.where(seen.visible, seen.latents.float() / 127.5 - 1.0, 0.0)
-        with torch.no_grad():
-            encoded = [self.codec.encode(picture[None, :, t : t + 1])[0] for t in range(len(camera))]
-        hit = cells_of(seen.visible, size)
-        count = hit.sum(-1)
-        visible = count * 2 >= hit.shape[-1]
-        ordered, order = cells_of(seen.depth, size).masked_fill(~hit, torch.inf).sort(dim=-1, stable=True)
-        median = ((count - 1).clamp(min=0) // 2)[..., None]
-        pixel = order.gather(-1, median)
-        source = cells_of(seen.source, size).gather(-1, pixel).squeeze(-1)
-        depth = torch.where(visible, ordered.gather(-1, median).squeeze(-1), 0.0)
-        return MemoryView(
-            latents=torch.cat(encoded, dim=1) * visible,
-            visible=visible,
-            depth=depth,
-            source=torch.where(visible, source, -1),
-            offset=torch.zeros(2, *visible.shape, device=depth.device),
-            zoom=torch.zeros_like(depth),
-        )
+        colours = torch.where(seen.visible, seen.latents.float() / 127.5 - 1.0, 0.0)
+        view = encode_rendering(self.codec, MemoryView.stack([replace(seen, latents=colours)]), size)
+        return MemoryView(*(getattr(view, name)[0] for name in MemoryView.__dataclass_fields__))
 
 
 class EmptyMemory:

@@ -8,6 +8,7 @@ from torch import Tensor
 from mirage_sim.data.dataset import WalkDataset
 from mirage_sim.geometry import Camera
 from mirage_sim.memory.point_memory import resample_depth
+from mirage_sim.memory.rgb_memory import encode_rendering
 from mirage_sim.models.codec import PATCH, MiniCodec
 from mirage_sim.models.denoiser import MiniDenoiser, PreparedCondition
 from mirage_sim.models.sampler import FlowSampler
@@ -29,20 +30,6 @@ def encode_walks(data: WalkDataset, codec: MiniCodec) -> Tensor:
         latents[walk] = codec.encode_frames(frames).half()
     logger.info("encoded %d frames", latents.shape[0] * latents.shape[1])
     return latents
-
-
-def render_colours(codec: MiniCodec, view: MemoryView) -> MemoryView:
-    """An RGB memory's view on the pixel grid as the denoiser gets it: encoded, on the latent grid."""
-    pixels = view.latents[:, :, 0]
-    share = torch.nn.functional.avg_pool2d(view.visible.float(), PATCH)
-    visible = share >= 0.5
-    nearest = torch.where(view.visible, view.depth, torch.inf)
-    depth = -torch.nn.functional.max_pool2d(-nearest, PATCH)
-    depth = torch.where(visible, depth, 0.0)
-    with torch.no_grad():
-        latents = codec.encode_frames(pixels)[:, :, None] * visible[:, None]
-    zeros = torch.zeros_like(depth)
-    return MemoryView(latents, visible, depth, visible.long() - 1, torch.stack([zeros, zeros], dim=1), zeros)
 
 
 class DenoiserStage:
@@ -99,9 +86,10 @@ class DenoiserStage:
         """What the two kinds of memory show to cameras of batch shape ``[B]``, some samples made blind."""
         height, width = self.data.size
         first = self.batch - self.rgb
+        grid = (height // PATCH, width // PATCH)
         parts = (
-            latent_memory.read(camera[:first].resize((height // PATCH, width // PATCH))),
-            render_colours(self.codec, rgb_memory.read(camera[first:])),
+            latent_memory.read(camera[:first].resize(grid)),
+            encode_rendering(self.codec, rgb_memory.read(camera[first:]), grid),
         )
         shown = torch.arange(self.batch) >= self.empty
         fields = []

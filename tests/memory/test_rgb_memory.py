@@ -3,6 +3,8 @@ from torch.nn import functional as F
 
 from mirage_sim.geometry import Camera, se3_exp
 from mirage_sim.memory import RgbMemory
+from mirage_sim.memory.rgb_memory import encode_rendering
+from mirage_sim.training.simulated_memory import BatchMap
 
 SIZE = (12, 16)
 
@@ -80,3 +82,18 @@ def test_several_cameras_and_a_cap() -> None:
     view = memory.read(map, both)
     assert view.latents.shape == (48, 2, 3, 4) and view.source.shape == (2, 3, 4)
     assert torch.equal(view.latents[:, 0], view.latents[:, 1])
+
+
+def test_a_training_batch_is_shown_what_the_memory_shows() -> None:
+    memory, depth = RgbMemory(CODEC, CODEC.stride), frame(2)[:2, 0] * 0.5 + 2.5
+    depth[:, :6, :9] = 0.0  # unknown: holes
+    batch = Camera(CAMERA.c2w.expand(2, 4, 4), CAMERA.K.expand(2, 3, 3), SIZE)
+    moved = Camera(se3_exp(torch.tensor([[0.1, 0, 0.2, 0, 0.1, 0], [-0.2, 0, 0, 0, 0, 0]])), batch.K, SIZE)
+    frames = torch.stack([frame(0), frame(1)])
+    seen = BatchMap.empty(2, 3).write(frames[:, :, 0], depth, batch).read(moved)
+    view = encode_rendering(CODEC, seen, (3, 4))
+    for i in range(2):
+        alone = memory.read(write(memory, memory.empty(), frames[i], depth[i : i + 1]), moved[i : i + 1])
+        assert torch.equal(view.visible[i], alone.visible) and 0 < int(alone.visible.sum()) < 12
+        assert torch.allclose(view.latents[i], alone.latents, atol=1e-6) and torch.equal(view.depth[i], alone.depth)
+        assert view.source[i].shape == alone.source.shape and view.offset[i].shape == alone.offset.shape
