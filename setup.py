@@ -23,7 +23,6 @@ REQUIRES = [
     "diffusers>=0.41,<1",
     "gymnasium>=1.4,<2",
     "hydra-core>=1.3.2,<1.4",
-    "imageio>=2.38,<3",
     "imageio-ffmpeg>=0.6,<1",
     "numpy>=2.2,<3",
     "opencv-python>=5.0,<6",

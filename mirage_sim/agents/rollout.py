@@ -12,11 +12,18 @@ import gymnasium
 import numpy as np
 from tqdm import tqdm
 
-from mirage_sim.agents.pictures import contact_sheet, save_picture, save_video, side_by_side, tint_invented, top_down
 from mirage_sim.agents.policies import Policy, RandomPolicy, ReplayPolicy, ScriptedPolicy
 from mirage_sim.build import instantiate
 from mirage_sim.data.clips import Clip, load_clip
 from mirage_sim.evaluation.metrics import psnr
+from mirage_sim.evaluation.pictures import (
+    contact_sheet,
+    save_picture,
+    save_video,
+    side_by_side,
+    tint_invented,
+    top_down,
+)
 from mirage_sim.world import World
 from mirage_sim.world.images import fit
 

@@ -1,36 +1,28 @@
 """Pictures and numbers of an evaluation for a person to look at."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import cv2
-import imageio.v2 as imageio
 import numpy as np
+from PIL import Image
 
 from mirage_sim.data.clips import Clip
+from mirage_sim.evaluation.pictures import contact_sheet, save_picture, save_video, side_by_side, titled
 from mirage_sim.evaluation.rollout import VARIANTS, Rollout
 
 SHEET_STEPS = (0, 1, 2, 4, 8, 16, 24)
 FPS = 10
-_TITLE_HEIGHT = 14
 
 
-def _titled(picture: np.ndarray, title: str) -> np.ndarray:
-    """The picture under a dark bar with a title."""
-    bar = np.full((_TITLE_HEIGHT, picture.shape[1], 3), 32, np.uint8)
-    cv2.putText(bar, title, (3, _TITLE_HEIGHT - 4), cv2.FONT_HERSHEY_SIMPLEX, 0.36, (255, 255, 255), 1, cv2.LINE_AA)
-    return np.concatenate([bar, picture])
-
-
-def _rows(clip: Clip, rollouts: Mapping[str, Rollout], steps: Sequence[int]) -> np.ndarray:
-    """Truth and each variant as rows, the steps as columns, with a title that names the rows."""
-    rows = [np.concatenate(list(clip.frames[list(steps)].numpy()), axis=1)]
-    names = [name for name in VARIANTS if name in rollouts]
-    rows += [np.concatenate(list(rollouts[name].frames[list(steps)]), axis=1) for name in names]
-    title = f"{clip.source['environment']} {clip.source['seed']}: true, {', '.join(names)}; steps {list(steps)}"
-    return _titled(np.concatenate(rows), title)
+def _block(clip: Clip, rollouts: Mapping[str, Rollout], steps: Sequence[int]) -> np.ndarray:
+    """Truth and each variant as rows, the steps as columns, under the clip's name."""
+    at = list(steps)
+    rows = {"true": clip.frames[at].numpy()}
+    rows |= {name: rollouts[name].frames[at] for name in VARIANTS if name in rollouts}
+    sheet = contact_sheet({name: list(frames) for name, frames in rows.items()}, steps, scale=1)
+    return titled(np.asarray(sheet), f"{clip.source['environment']} {clip.source['seed']}")
 
 
 def _columns(blocks: Sequence[np.ndarray], columns: int) -> np.ndarray:
@@ -60,7 +52,7 @@ def walk_sheet(clips: Sequence[Clip], rollouts: Mapping[str, Sequence[Rollout]])
     """One walk per environment: truth and variants at the protocol's steps, uint8 ``[H, W, 3]``."""
     last = min(len(rollout.frames) for own in rollouts.values() for rollout in own) - 1
     steps = [step for step in SHEET_STEPS if step <= last]
-    return _columns([_rows(clips[i], _of(rollouts, i), steps) for i in first_of_each(clips)], columns=2)
+    return _columns([_block(clips[i], _of(rollouts, i), steps) for i in first_of_each(clips)], columns=2)
 
 
 def circuit_sheet(clips: Sequence[Clip], rollouts: Mapping[str, Sequence[Rollout]]) -> np.ndarray:
@@ -68,33 +60,18 @@ def circuit_sheet(clips: Sequence[Clip], rollouts: Mapping[str, Sequence[Rollout
     blocks = []
     for i in first_of_each(clips):
         leg = (len(clips[i]) - 1) // 3
-        blocks.append(_rows(clips[i], _of(rollouts, i), [0, leg, 2 * leg, 3 * leg]))
+        blocks.append(_block(clips[i], _of(rollouts, i), [0, leg, 2 * leg, 3 * leg]))
     return _columns(blocks, columns=3)
 
 
-def write_video(path: Path, clips: Sequence[Clip], rollouts: Mapping[str, Sequence[Rollout]]) -> None:
+def walk_video(clips: Sequence[Clip], rollouts: Mapping[str, Sequence[Rollout]]) -> Iterator[np.ndarray]:
     """One walk per environment, one after the other: truth and the variants side by side, enlarged twice."""
     names = [name for name in VARIANTS if name in rollouts]
-    partial = path.with_name(f"partial-{path.name}")
-    # sizes are kept as they are: every player scales, and macro blocks of 2 are all that yuv420p needs
-    writer: Any  # the class depends on the suffix
-    with imageio.get_writer(partial, fps=FPS, macro_block_size=2) as writer:
-        for i in first_of_each(clips):
-            label = f"{clips[i].source['environment']} true"
-            for step in range(len(rollouts[names[0]][i].frames)):
-                panels = [(label, clips[i].frames[step].numpy())]
-                panels += [(name, rollouts[name][i].frames[step]) for name in names]
-                doubled = [
-                    _titled(cv2.resize(p, None, fx=2, fy=2, interpolation=cv2.INTER_NEAREST), t) for t, p in panels
-                ]
-                writer.append_data(np.concatenate(doubled, axis=1))
-    partial.replace(path)
-
-
-def _write_png(path: Path, picture: np.ndarray) -> None:
-    partial = path.with_name(f"partial-{path.name}")
-    imageio.imwrite(partial, picture)
-    partial.replace(path)
+    for i in first_of_each(clips):
+        label = f"{clips[i].source['environment']} true"
+        for step in range(len(rollouts[names[0]][i].frames)):
+            shown = {name: rollouts[name][i].frames[step] for name in names}
+            yield side_by_side({label: clips[i].frames[step].numpy()} | shown, scale=2)
 
 
 def write_report(
@@ -110,6 +87,6 @@ def write_report(
     partial = folder / "partial-fidelity.json"
     partial.write_text(json.dumps(result, indent=1) + "\n")
     partial.replace(folder / "fidelity.json")
-    _write_png(folder / "sheet.png", walk_sheet(walks, on_walks))
-    _write_png(folder / "revisit.png", circuit_sheet(circuits, on_circuits))
-    write_video(folder / "walks.mp4", walks, on_walks)
+    save_picture(Image.fromarray(walk_sheet(walks, on_walks)), folder / "sheet.png")
+    save_picture(Image.fromarray(circuit_sheet(circuits, on_circuits)), folder / "revisit.png")
+    save_video(walk_video(walks, on_walks), folder / "walks.mp4", FPS)

@@ -10,7 +10,6 @@ import torch
 from PIL import Image
 from toy import SIZE, toy_model, toy_starts
 
-from mirage_sim.agents.pictures import contact_sheet, save_video, side_by_side, tint_invented, top_down
 from mirage_sim.agents.policies import RandomPolicy, ReplayPolicy, ScriptedPolicy
 from mirage_sim.agents.rollout import coloured_points, rollout
 from mirage_sim.build import compose
@@ -171,47 +170,3 @@ def test_points_have_the_colour_they_were_seen_in(world: World) -> None:
         world.step(Camera(world.camera.c2w @ turned, world.camera.K, SIZE))
     _, colours = coloured_points(world, [red] + 4 * [green])
     assert {tuple(colour) for colour in colours} == {(200, 0, 0), (200, 0, 100), (0, 150, 0)}
-
-
-def test_pictures_show_what_they_are_given() -> None:
-    frame = np.full((6, 8, 3), 90, dtype=np.uint8)
-    seen = np.zeros((6, 8), dtype=bool)
-    seen[:, :4] = True
-    tinted = tint_invented(frame, seen)
-    assert (tinted[:, :4] == 90).all()
-    assert (tinted[:, 4:, 0] > tinted[:, 4:, 2]).all()
-    assert side_by_side({"a": frame, "b": tinted}, 3).shape == (38, 48, 3)
-    sheet = np.asarray(contact_sheet({"x": [frame] * 3}, [0, 5, 9], scale=2))
-    assert (sheet[20:32, 90:106] == 90).all()
-
-
-def test_the_map_is_seen_from_above() -> None:
-    points = np.array(
-        [[-1.0, 1.0, 4.0], [1.0, 1.0, 4.0], [1.0, 0.5, 4.0], [0.0, -2.0, 4.0]]
-    )  # left, right twice, ceiling
-    colours = np.array([[255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 0]], dtype=np.uint8)
-    path, forward = np.zeros((2, 3)), np.tile([0.0, 0.0, 1.0], (2, 1))
-    picture = np.asarray(top_down(points, colours, path, forward)).astype(int)
-
-    def where(colour: list[int]) -> np.ndarray:
-        return np.argwhere((picture == colour).all(-1))
-
-    assert where([255, 0, 0])[:, 1].max() < where([0, 0, 255])[:, 1].min()  # left is left
-    assert where([255, 0, 0])[:, 0].max() < picture.shape[0] / 2  # ahead is up
-    assert not len(where([0, 255, 0]))  # below the other point
-    assert not len(where([255, 255, 0]))
-
-
-def test_an_empty_memory_has_a_map() -> None:
-    path = np.array([[0.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
-    assert top_down(np.zeros((0, 3)), np.zeros((0, 3), np.uint8), path, np.tile([0.0, 0.0, 1.0], (2, 1))).size[1] == 720
-
-
-def test_an_interrupted_video_leaves_no_file(tmp_path: Path) -> None:
-    def frames() -> Any:
-        yield np.zeros((32, 32, 3), dtype=np.uint8)
-        raise RuntimeError("power cut")
-
-    with pytest.raises(RuntimeError, match="power cut"):
-        save_video(frames(), tmp_path / "a.mp4", 10)
-    assert not (tmp_path / "a.mp4").exists()

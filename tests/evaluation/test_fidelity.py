@@ -5,6 +5,7 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
+import imageio_ffmpeg
 import numpy as np
 import pytest
 import torch
@@ -79,7 +80,9 @@ def test_end_to_end_gives_finite_marks_and_files(model, walks, circuits, tmp_pat
     write_report(tmp_path, result, runs.walks, runs.circuits, runs.on_walks, runs.on_circuits)
     assert {path.name for path in tmp_path.iterdir()} == {"fidelity.json", "sheet.png", "revisit.png", "walks.mp4"}
     assert json.loads((tmp_path / "fidelity.json").read_text())["marks"] == marks
-    assert (tmp_path / "walks.mp4").stat().st_size > 1000
+    video = imageio_ffmpeg.read_frames(str(tmp_path / "walks.mp4"))
+    assert next(video)["size"] == (4 * 2 * SIZE[1], 2 * SIZE[0] + 20)  # truth and three variants, doubled, titled
+    assert len(list(video)) == 2 * 5  # one walk of four steps per environment
 
 
 def test_batches_do_not_change_what_is_shown(model, walks):

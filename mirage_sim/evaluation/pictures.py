@@ -1,4 +1,4 @@
-"""What people look at after a roll-out: a video, a contact sheet, a map. Pillow draws; it needs no system library."""
+"""What people look at: videos, contact sheets, maps. Pillow draws; it needs no system library."""
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -36,6 +36,13 @@ def _write(draw: ImageDraw.ImageDraw, at: tuple[float, float], text: str, fill: 
     draw.text(at, text, fill=fill, font=ImageFont.load_default(13))
 
 
+def titled(picture: np.ndarray, title: str) -> np.ndarray:
+    """The picture, uint8 ``[H, W, 3]``, under a dark bar with a title, which is cut where it is too long."""
+    bar = Image.new("RGB", (picture.shape[1], _BAR), _BACKGROUND)
+    _write(ImageDraw.Draw(bar), (6, 2), title)
+    return np.concatenate([np.asarray(bar), picture])
+
+
 def side_by_side(panels: Mapping[str, np.ndarray], scale: int = SCALE) -> np.ndarray:
     """Frames of one moment beside each other, magnified, each under its name; sides are even numbers.
 
@@ -43,13 +50,7 @@ def side_by_side(panels: Mapping[str, np.ndarray], scale: int = SCALE) -> np.nda
         panels: uint8 ``[H, W, 3]`` of one size, by name.
         scale: whole number of times.
     """
-    pictures = [magnify(frame, scale) for frame in panels.values()]
-    height, width = pictures[0].shape[:2]
-    bar = Image.new("RGB", (width * len(pictures), _BAR), _BACKGROUND)
-    draw = ImageDraw.Draw(bar)
-    for i, name in enumerate(panels):
-        _write(draw, (i * width + 6, 2), name)
-    whole = np.concatenate([np.asarray(bar), np.concatenate(pictures, axis=1)])
+    whole = np.concatenate([titled(magnify(frame, scale), name) for name, frame in panels.items()], axis=1)
     return whole[: whole.shape[0] // 2 * 2, : whole.shape[1] // 2 * 2]
 
 
