@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -32,8 +33,13 @@ def magnify(frame: np.ndarray, scale: int) -> np.ndarray:
     return frame.repeat(scale, axis=0).repeat(scale, axis=1)
 
 
+@cache
+def _font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(13)
+
+
 def _write(draw: ImageDraw.ImageDraw, at: tuple[float, float], text: str, fill: tuple[int, int, int] = _INK) -> None:
-    draw.text(at, text, fill=fill, font=ImageFont.load_default(13))
+    draw.text(at, text, fill=fill, font=_font())
 
 
 def titled(picture: np.ndarray, title: str) -> np.ndarray:
@@ -62,7 +68,7 @@ def contact_sheet(rows: Mapping[str, Sequence[np.ndarray]], steps: Sequence[int]
         steps: what the columns show.
         scale: whole number of times.
     """
-    margin, gap = 90, 4
+    margin, gap = max(90, *(12 + round(_font().getlength(name)) for name in rows)), 4
     height, width = (side * scale for side in next(iter(rows.values()))[0].shape[:2])
     sheet = Image.new("RGB", (margin + (width + gap) * len(steps), _BAR + (height + gap) * len(rows)), _BACKGROUND)
     draw = ImageDraw.Draw(sheet)

@@ -17,6 +17,10 @@ def test_pictures_show_what_they_are_given() -> None:
     assert side_by_side({"a": frame, "b": tinted}, 3).shape == (38, 48, 3)
     sheet = np.asarray(contact_sheet({"x": [frame] * 3}, [0, 5, 9], scale=2))
     assert (sheet[20:32, 90:106] == 90).all()
+    for name in ("x", "as long as any name of a row"):
+        sheet = np.asarray(contact_sheet({name: [np.zeros_like(frame)]}, [0]))[20:]
+        after = sheet.shape[1] - 2 * 8 - 4 - 4  # of the margin, four pixels before the frame
+        assert (sheet[:, :after] > 200).any() and (sheet[:, after:] < 100).all(), "the name ends before the frame"
 
 
 def test_a_title_stands_above_its_picture() -> None:
