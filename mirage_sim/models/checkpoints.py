@@ -61,7 +61,7 @@ def load_model(path: str | Path) -> nn.Module:
     try:
         model = CLASSES[name](**json.loads(metadata["config"]))
         model.load_state_dict({key: tensor.float() for key, tensor in state.items()})
-    except (KeyError, TypeError, RuntimeError, json.JSONDecodeError) as error:
-        reason = str(error).splitlines()[0]
+    except (TypeError, ValueError, LookupError, ArithmeticError, RuntimeError) as error:  # whatever a foreign config does
+        reason = " ".join(str(error).split())
         raise ValueError(f"{path}: the weights do not fit the {name} that the file describes: {reason}") from error
     return model.eval().requires_grad_(False)

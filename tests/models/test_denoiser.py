@@ -1,0 +1,150 @@
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from mirage_sim.geometry import Camera
+from mirage_sim.models import MiniDenoiser
+from mirage_sim.models.denoiser import ReadoutAligner
+from mirage_sim.protocols import Conditioning, MemoryView
+
+B, C, H, W = 2, 8, 12, 16
+
+
+def make() -> MiniDenoiser:
+    torch.manual_seed(0)
+    return MiniDenoiser(C, widths=(16, 32), aligner_width=16, embedding=32).requires_grad_(False)
+
+
+def make_view(batch: int = B, frames: int = 1) -> MemoryView:
+    generator = torch.Generator().manual_seed(3)
+    shape = (batch, frames, H, W)
+    visible = torch.rand(shape, generator=generator) < 0.7
+    return MemoryView(
+        latents=torch.randn(batch, C, frames, H, W, generator=generator) * visible[:, None],
+        visible=visible,
+        depth=(1 + 4 * torch.rand(shape, generator=generator)) * visible,
+        source=torch.arange(visible.numel()).view(shape).where(visible, -1),
+        offset=(torch.rand(batch, 2, frames, H, W, generator=generator) - 0.5) * visible[:, None],
+        zoom=torch.randn(shape, generator=generator) * visible,
+    )
+
+
+def make_conditioning(batch: int = B, frames: int = 1) -> Conditioning:
+    generator = torch.Generator().manual_seed(4)
+    camera = Camera.from_fov(torch.eye(4).expand(batch, frames, 4, 4), 60.0, (4 * H, 4 * W))
+    preceding = torch.randn(batch, C, 2, H, W, generator=generator)
+    motion = 0.1 * torch.randn(batch, frames, 6, generator=generator)
+    return Conditioning(make_view(batch, frames), preceding, motion, camera)
+
+
+@pytest.fixture
+def denoiser(awake) -> MiniDenoiser:
+    return awake(make())
+
+
+@pytest.fixture
+def x() -> Tensor:
+    return torch.randn(B, C, H, W, generator=torch.Generator().manual_seed(5))
+
+
+SIGMA = torch.tensor([0.9, 0.3])
+
+
+def clean_estimate(denoiser: MiniDenoiser, conditioning: Conditioning, x: Tensor, sigma: Tensor = SIGMA) -> Tensor:
+    return denoiser.predict_clean(x, sigma, denoiser.condition(conditioning))
+
+
+def test_velocity_leads_to_the_clean_estimate(denoiser: MiniDenoiser, x: Tensor):
+    condition = denoiser.condition(make_conditioning())
+    velocity = denoiser.velocity(x[:, :, None], SIGMA[:, None], condition)
+    assert velocity.shape == (B, C, 1, H, W)
+    clean = denoiser.predict_clean(x, SIGMA, condition)
+    assert (clean - condition.aligned).abs().mean() > 0.01  # the trunk says something
+    torch.testing.assert_close(x - SIGMA[:, None, None, None] * velocity[:, :, 0], clean, atol=1e-5, rtol=0)
+
+
+def test_velocity_is_finite_without_noise(denoiser: MiniDenoiser, x: Tensor):
+    velocity = denoiser.velocity(x[:, :, None], torch.zeros(B, 1), denoiser.condition(make_conditioning()))
+    assert velocity.isfinite().all()
+
+
+def test_a_chunk_of_two_latent_frames_is_refused(denoiser: MiniDenoiser):
+    for batch in (1, 2):
+        with pytest.raises((ValueError, RuntimeError)):
+            denoiser.condition(make_conditioning(batch, frames=2))
+
+
+def test_at_first_the_memory_is_copied(x: Tensor):
+    denoiser, conditioning = make(), make_conditioning()
+    condition = denoiser.condition(conditioning)
+    assert torch.equal(condition.aligned, conditioning.view.latents[:, :, 0])
+    assert torch.equal(denoiser.predict_clean(x, SIGMA, condition), condition.aligned)
+
+
+def test_samples_of_a_batch_do_not_mix(denoiser: MiniDenoiser, x: Tensor):
+    conditioning = make_conditioning()
+    together = clean_estimate(denoiser, conditioning, x)
+    fields = (getattr(conditioning.view, name)[1:] for name in MemoryView.__dataclass_fields__)
+    preceding, motion, camera = conditioning.preceding[1:], conditioning.motion[1:], conditioning.camera[1:]
+    alone = Conditioning(MemoryView(*fields), preceding, motion, camera)
+    torch.testing.assert_close(clean_estimate(denoiser, alone, x[1:], SIGMA[1:]), together[1:], atol=1e-5, rtol=0)
+
+
+def test_everything_told_matters(denoiser: MiniDenoiser, x: Tensor):
+    conditioning = make_conditioning()
+    view = conditioning.view
+    told = clean_estimate(denoiser, conditioning, x)
+    preceding = conditioning.preceding.clone()
+    preceding[:, :, -1] += 1
+    for name, other in {
+        "preceding": replace(conditioning, preceding=preceding),
+        "motion": replace(conditioning, motion=conditioning.motion + 0.1),
+        "visible": replace(conditioning, view=replace(view, visible=~view.visible)),
+        "depth": replace(conditioning, view=replace(view, depth=2 * view.depth)),
+        "offset": replace(conditioning, view=replace(view, offset=-view.offset)),
+        "zoom": replace(conditioning, view=replace(view, zoom=view.zoom + 1)),
+        "latents": replace(conditioning, view=replace(view, latents=-view.latents)),
+    }.items():
+        assert (clean_estimate(denoiser, other, x) - told).abs().max() > 1e-4, name
+    assert (clean_estimate(denoiser, conditioning, x, SIGMA.flip(0)) - told).abs().max() > 1e-4
+    assert (clean_estimate(denoiser, conditioning, -x) - told).abs().max() > 1e-4
+
+
+def test_holes_have_no_depth(denoiser: MiniDenoiser, x: Tensor):
+    conditioning = make_conditioning()
+    view = conditioning.view
+    assert not view.visible.all()
+    filled = replace(view, depth=view.depth.where(view.visible, 7.0))
+    same = clean_estimate(denoiser, replace(conditioning, view=filled), x)
+    assert torch.equal(same, clean_estimate(denoiser, conditioning, x))
+
+
+def test_the_aligner_is_local_and_starts_as_the_identity(awake):
+    view = make_view()
+    aligner = ReadoutAligner(C, 16).requires_grad_(False)
+    aligned, features = aligner(view)
+    assert torch.equal(aligned, view.latents[:, :, 0]) and features.shape == (B, 16, H, W)
+    awake(aligner)
+    latents = view.latents.clone()
+    latents[..., 0, 0] += 1
+    changed = (aligner(replace(view, latents=latents))[0] != aligner(view)[0]).any(1)
+    reach = 1 + 2 * 3 + 1
+    assert changed[:, :2, :2].all() and not changed[:, reach + 1 :].any() and not changed[..., reach + 1 :].any()
+
+
+def test_extreme_zoom_is_bounded(awake):
+    view, aligner = make_view(), awake(ReadoutAligner(C, 16))
+    near, nearer, less = (aligner(replace(view, zoom=view.zoom * 0 - z))[0] for z in (4.0, 30.0, 3.0))
+    assert torch.equal(near, nearer) and not torch.equal(near, less)
+
+
+def test_the_aligner_takes_many_latent_frames(awake):
+    view, aligner = make_view(2, 3), awake(ReadoutAligner(C, 16))
+    aligned, _ = aligner(view)
+    single = MemoryView(
+        view.latents[1:, :, 2:], view.visible[1:, 2:], view.depth[1:, 2:], view.source[1:, 2:],
+        view.offset[1:, :, 2:], view.zoom[1:, 2:],
+    )  # fmt: skip
+    torch.testing.assert_close(aligner(single)[0][0], aligned[1 * 3 + 2], atol=1e-5, rtol=0)
