@@ -83,7 +83,8 @@ class Trainer:
             terms = loss(generator, self.step / self.steps)
             self.optimizer.zero_grad(set_to_none=True)
             terms["loss"].backward()
-            nn.utils.clip_grad_norm_(self.parameters.values(), 1.0)
+            for module in self.modules.values():
+                nn.utils.clip_grad_norm_(module.parameters(), 1.0)
             self.optimizer.step()
             self._update_average()
             self.step += 1
