@@ -6,9 +6,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from types import ModuleType
 from typing import Any, Literal
 
-import cv2
 import gymnasium
 import numpy as np
 from gymnasium import spaces
@@ -215,7 +215,7 @@ class MirageWorldEnv(gymnasium.Env[Any, Any]):
 
         Raises:
             gymnasium.error.ResetNeeded: before the first ``reset``.
-            gymnasium.error.DependencyNotInstalled: if there is no display for the window.
+            gymnasium.error.DependencyNotInstalled: if there is no display for the window, or no OpenCV.
         """
         if self.render_mode is None:
             gymnasium.logger.warn(
@@ -232,7 +232,7 @@ class MirageWorldEnv(gymnasium.Env[Any, Any]):
     def close(self) -> None:
         """Close the window, if there is one."""
         if self._window:
-            cv2.destroyWindow(WINDOW)
+            _opencv().destroyWindow(WINDOW)
             self._window = False
 
     def snapshot(self) -> EnvSnapshot:
@@ -312,6 +312,7 @@ class MirageWorldEnv(gymnasium.Env[Any, Any]):
         }
 
     def _show(self, frame: np.ndarray) -> None:
+        cv2 = _opencv()
         if not self._window:
             # asked for beforehand, because Qt ends the process where it finds no display
             if sys.platform.startswith("linux") and not (
@@ -325,6 +326,22 @@ class MirageWorldEnv(gymnasium.Env[Any, Any]):
             self._window = True
         cv2.imshow(WINDOW, cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
         cv2.waitKey(1)
+
+
+def _opencv() -> ModuleType:
+    """OpenCV, for windows only: its wheel needs system libraries that machines without a screen may lack.
+
+    Raises:
+        gymnasium.error.DependencyNotInstalled: if it cannot be imported.
+    """
+    try:
+        import cv2
+    except ImportError as error:
+        raise DependencyNotInstalled(
+            f'render_mode "human" needs OpenCV, which cannot be imported ({error}); on Debian and Ubuntu, '
+            '`apt-get install libgl1 libglib2.0-0` installs what it needs; or use render_mode="rgb_array"'
+        ) from error
+    return cv2
 
 
 def _space(size: tuple[int, int]) -> spaces.Dict:

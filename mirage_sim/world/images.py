@@ -1,11 +1,12 @@
 """Start pictures: reading them, fitting them to the model's size, and the built-in ones."""
 
+import struct
 from functools import cache
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
+from PIL import Image, ImageOps
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
@@ -14,6 +15,8 @@ from mirage_sim.models.checkpoints import ASSETS
 
 START_FRAMES = ASSETS / "mini" / "starts.safetensors"
 MIN_SIDE, MAX_SIDE = 16, 8192  # pixels
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", "PPM")  # told by content; no others, some run programs
+_DAMAGED = (OSError, SyntaxError, ValueError, EOFError, struct.error)  # Pillow lets all of these out
 
 
 def read_image(image: np.ndarray | str | Path) -> np.ndarray:
@@ -24,22 +27,39 @@ def read_image(image: np.ndarray | str | Path) -> np.ndarray:
         ValueError: if it is not a picture with sides of 16 to 8192 pixels.
     """
     if isinstance(image, (str, Path)):
-        path = Path(image)
-        if not path.exists():
-            raise FileNotFoundError(f"image: expected a picture file, got {path}, which does not exist")
-        try:
-            decoded = cv2.imread(str(path), cv2.IMREAD_COLOR) if path.is_file() else None
-        except cv2.error as error:  # OpenCV refuses headers that promise more than 2^30 pixels
-            raise ValueError(f"image: expected a readable picture file, got {path}: {error}") from error
-        if decoded is None:
-            raise ValueError(f"image: expected a readable picture file (PNG, JPEG, ...), got {path}")
-        image = cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB)
+        image = _read_file(Path(image))
     if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         got = f"{image.dtype} {list(image.shape)}" if isinstance(image, np.ndarray) else type(image).__name__
         raise ValueError(f"image: expected a path or a uint8 array [H, W, 3], got {got}")
-    if min(image.shape[:2]) < MIN_SIDE or max(image.shape[:2]) > MAX_SIDE:
-        raise ValueError(f"image: expected sides of {MIN_SIDE} to {MAX_SIDE} pixels, got {list(image.shape[:2])}")
+    _check_sides(image.shape[0], image.shape[1])
     return image
+
+
+def _check_sides(height: int, width: int) -> None:
+    if min(height, width) < MIN_SIDE or max(height, width) > MAX_SIDE:
+        raise ValueError(f"image: expected sides of {MIN_SIDE} to {MAX_SIDE} pixels, got {[height, width]}")
+
+
+def _read_file(path: Path) -> np.ndarray:
+    """A picture file as uint8 RGB, turned as its EXIF orientation says; its size is checked before it is decoded."""
+    if not path.exists():
+        raise FileNotFoundError(f"image: expected a picture file, got {path}, which does not exist")
+    if not path.is_file():
+        raise ValueError(f"image: expected a readable picture file ({', '.join(FORMATS)}), got {path}")
+    try:
+        opened = Image.open(path, formats=FORMATS)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise ValueError(f"image: expected sides of {MIN_SIDE} to {MAX_SIDE} pixels, got {path}: {error}") from error
+    except _DAMAGED as error:
+        raise ValueError(f"image: expected a readable picture file ({', '.join(FORMATS)}), got {path}") from error
+    with opened:
+        _check_sides(opened.height, opened.width)
+        if opened.mode.startswith(("I", "F")):  # conversion would cut these off at 255
+            raise ValueError(f"image: expected 8 bits per channel, got {path} with pixels of kind {opened.mode!r}")
+        try:
+            return np.array(ImageOps.exif_transpose(opened).convert("RGB"))
+        except _DAMAGED as error:
+            raise ValueError(f"image: expected a whole picture file, got {path}: {error}") from error
 
 
 def fit(image: np.ndarray, camera: Camera, size: tuple[int, int]) -> tuple[np.ndarray, Camera]:
@@ -59,8 +79,8 @@ def fit(image: np.ndarray, camera: Camera, size: tuple[int, int]) -> tuple[np.nd
     camera = Camera(camera.c2w, camera.K - shift, (kept_height, kept_width)).resize(size)
     if image.shape[:2] != size:
         # area averages when shrinking, so that fine texture does not alias; it would make blocks when growing
-        method = cv2.INTER_AREA if scale > 1 else cv2.INTER_LINEAR
-        image = cv2.resize(image, (size[1], size[0]), interpolation=method)
+        method = Image.Resampling.BOX if scale > 1 else Image.Resampling.BILINEAR
+        image = np.array(Image.fromarray(image).resize((size[1], size[0]), method))
     return np.ascontiguousarray(image), camera
 
 

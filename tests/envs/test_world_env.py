@@ -1,6 +1,8 @@
+import os
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 
 import gymnasium
 import numpy as np
@@ -305,3 +307,30 @@ def test_import_registers_and_is_light():
         "assert 'torch' not in sys.modules and 'cv2' not in sys.modules, 'heavy import'\n"
     )
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+WITHOUT_OPENCV = """
+import sys
+sys.modules["cv2"] = None  # an import of it fails now, as it does where the system lacks libGL
+import gymnasium, numpy, PIL.Image, pytest
+import mirage_sim
+from toy import toy_model, toy_starts
+
+PIL.Image.fromarray(toy_starts(1)[0]).resize((200, 100)).save(sys.argv[1])
+env = gymnasium.make("MirageWorld-v0", world=toy_model(), starts=toy_starts(), render_mode="rgb_array")
+for options in (None, {"image": sys.argv[1]}):
+    env.reset(seed=0, options=options)
+    frame, *_ = env.step(numpy.array([1.0, 0.3], numpy.float32))
+    assert numpy.array_equal(frame, env.render())
+import mirage_sim.agents.rollout, mirage_sim.cli, mirage_sim.evaluation.fidelity, mirage_sim.training
+env = gymnasium.make("MirageWorld-v0", world=toy_model(), starts=toy_starts(), render_mode="human")
+with pytest.raises(gymnasium.error.DependencyNotInstalled, match="needs OpenCV"):
+    env.reset(seed=0)
+env.close()
+"""
+
+
+def test_only_windows_need_opencv(tmp_path):
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)}
+    command = [sys.executable, "-c", WITHOUT_OPENCV, str(tmp_path / "start.png")]
+    subprocess.run(command, env=environment, check=True)

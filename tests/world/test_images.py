@@ -1,7 +1,11 @@
-import cv2
+import struct
+import zlib
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from mirage_sim.geometry import Camera, project
 from mirage_sim.world.images import fit, read_image, to_tensor, to_uint8
@@ -18,9 +22,35 @@ def test_bytes_survive_the_way_to_a_tensor_and_back():
 def test_files_are_read_as_rgb(tmp_path):
     image = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
     path = tmp_path / "picture.png"
-    cv2.imwrite(str(path), image[..., ::-1])
+    Image.fromarray(image).save(path)
     assert np.array_equal(read_image(path), image)
     assert np.array_equal(read_image(str(path)), image)
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "P", "RGBA", "CMYK", "1"])
+def test_other_kinds_of_pixels_become_rgb(tmp_path, mode):
+    Image.new("RGB", (30, 20), (255, 255, 255)).convert(mode).save(tmp_path / "picture.tiff")
+    image = read_image(tmp_path / "picture.tiff")
+    assert image.shape == (20, 30, 3) and image.dtype == np.uint8 and (image == 255).all()
+
+
+def test_content_tells_the_format_and_photographs_stand_upright(tmp_path):
+    image = np.zeros((20, 30, 3), np.uint8)
+    image[:, :15] = 200
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was held upright: turn by 90 degrees, clockwise
+    Image.fromarray(image).save(tmp_path / "photograph.png", format="JPEG", exif=exif, quality=95)
+    upright = read_image(tmp_path / "photograph.png")
+    assert upright.shape == (30, 20, 3)
+    assert (upright[:14] > 190).all() and (upright[16:] < 10).all()
+
+
+def test_shrinking_averages(tmp_path):
+    stripes = np.zeros((96, 128, 3), np.uint8)
+    stripes[:, ::2] = 255
+    camera = Camera.from_fov(torch.eye(4), 60.0, (96, 128))
+    fitted, _ = fit(stripes, camera, (48, 64))
+    assert np.abs(fitted.astype(int) - 128).max() <= 1
 
 
 @pytest.mark.parametrize("shape", [(96, 400), (300, 128), (48, 64), (53, 71), (16, 16), (97, 128)])
@@ -78,3 +108,56 @@ def test_unreadable_files_are_refused(tmp_path):
             read_image(tmp_path / name)
     with pytest.raises(FileNotFoundError, match="does not exist"):
         read_image(tmp_path / "missing.png")
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow warns of what it then refuses
+@pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.webp", "a.bmp", "a.tiff", "a.gif", "a.ppm"])
+def test_truncated_and_damaged_files_are_refused_or_read(tmp_path, name):
+    """A file that was cut is refused; one with a wrong byte is read, or refused with the same error."""
+    rng = np.random.default_rng(0)
+    path = tmp_path / name
+    Image.fromarray(rng.integers(0, 256, (24, 32, 3), dtype=np.uint8)).save(path)
+    whole = path.read_bytes()
+    assert read_image(path).shape == (24, 32, 3)
+    for part in (0.02, 0.1, 0.5, 0.9):
+        path.write_bytes(whole[: int(part * len(whole))])
+        with pytest.raises(ValueError, match="image: expected a (readable|whole) picture file"):
+            read_image(path)
+    for _ in range(100):
+        damaged = bytearray(whole)
+        damaged[rng.integers(min(len(whole), 200))] = rng.integers(256)
+        path.write_bytes(damaged)
+        try:
+            read_image(path)
+        except ValueError as error:
+            assert str(error).startswith("image: expected")  # noqa: PT017
+
+
+def png_header(width: int, height: int) -> bytes:
+    """The beginning of a PNG of this size: all that is needed to promise pixels."""
+    chunk = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    header = struct.pack(">I", 13) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    return b"\x89PNG\r\n\x1a\n" + header + struct.pack(">I", 1 << 20) + b"IDAT" + bytes(1 << 10)
+
+
+@pytest.mark.parametrize(
+    "size", [(8193, 64), (64, 8193), (8193, 8193), (10_000, 10_000), (2**31 - 1, 2**31 - 1), (15, 64)]
+)
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+def test_sizes_are_refused_before_decoding(tmp_path: Path, size: tuple[int, int]):
+    path = tmp_path / "bomb.png"
+    path.write_bytes(png_header(*size))
+    with pytest.raises(ValueError, match="image: expected sides of 16 to 8192 pixels"):
+        read_image(path)
+    path.write_bytes(png_header(8192, 1024))  # an allowed size gets as far as the pixels, which are missing
+    with pytest.raises(ValueError, match="image: expected a whole picture file"):
+        read_image(path)
+
+
+def test_formats_that_run_programs_and_deep_pixels_are_refused(tmp_path):
+    Image.new("RGB", (32, 32)).save(tmp_path / "a.eps")
+    with pytest.raises(ValueError, match="image: expected a readable picture file"):
+        read_image(tmp_path / "a.eps")
+    Image.new("I;16", (32, 32)).save(tmp_path / "deep.png")
+    with pytest.raises(ValueError, match="image: expected 8 bits per channel, got .*I;16"):
+        read_image(tmp_path / "deep.png")
