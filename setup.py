@@ -26,7 +26,7 @@ REQUIRES = [
     "imageio-ffmpeg>=0.6,<1",
     "numpy>=2.2,<3",
     "opencv-python>=5.0,<6",
-    "pillow>=12,<14",
+    "pillow>=11.3,<14",
     "safetensors>=0.8,<1",
     "tqdm>=4.67,<5",
 ]
@@ -47,7 +47,7 @@ EXTRAS = {
     "viewer": ["viser>=1.1,<2"],
     "twin": ["miniworld==2.1.0", "pyglet>=1.5.31,<2"],
     "dev": ["ruff>=0.17.6,<0.18", "mypy>=2.4,<3"],
-    "test": ["pytest>=9.2,<10", "hypothesis>=6.168,<7", "catkin-pkg>=1.1,<2", "setuptools>=77"],
+    "test": ["pytest>=9.2,<10", "hypothesis>=6.168,<7", "catkin-pkg>=1.1,<2", "moviepy>=2.1,<3", "setuptools>=77"],
 }
 
 
