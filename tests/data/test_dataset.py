@@ -1,0 +1,55 @@
+from pathlib import Path
+
+import pytest
+import torch
+from toy_clips import toy_clip, write_clips
+
+from mirage_sim.data.clips import save_clip
+from mirage_sim.data.dataset import WalkDataset
+
+
+def test_draws_are_the_stored_moments(tmp_path: Path):
+    data = WalkDataset(write_clips(tmp_path, frames=7))
+    assert len(data) == 3 and data.length == 7 and data.size == (48, 64)
+    walks, times = torch.tensor([2, 0]), torch.tensor([[6, 1, 1], [0, 3, 5]])
+    moments = data.draw(walks, times)
+    assert moments.frames.shape == (2, 3, 3, 48, 64) and moments.depth.shape == (2, 3, 48, 64)
+    assert moments.frames.dtype == moments.depth.dtype == torch.float32
+    assert moments.camera.batch_shape == (2, 3) and moments.camera.validate().size == (48, 64)
+    for b, walk in enumerate(walks.tolist()):
+        clip = toy_clip(walk, frames=7)
+        for s, time in enumerate(times[b].tolist()):
+            pixels = ((moments.frames[b, s] + 1) * 127.5).round().byte()
+            assert torch.equal(pixels.permute(1, 2, 0), clip.frames[time])
+            assert torch.equal(moments.depth[b, s], clip.depth[time].float())
+            assert torch.equal(moments.camera.c2w[b, s], clip.c2w[time])
+            assert torch.equal(moments.camera.K[b, s], clip.K)
+    assert moments.frames.min() >= -1 and moments.frames.max() <= 1
+
+
+def test_it_stays_as_small_as_it_was_stored(tmp_path: Path):
+    data = WalkDataset(write_clips(tmp_path, count=1, frames=3))
+    assert data.frames.dtype == torch.uint8 and data.depth.dtype == torch.float16
+
+
+@pytest.mark.parametrize("folder", ["empty", "nowhere"])
+def test_no_clips(tmp_path: Path, folder: str):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "notes.txt").write_text("nothing here")
+    with pytest.raises(ValueError, match=f"{folder}: expected recorded clips"):
+        WalkDataset(tmp_path / folder)
+
+
+@pytest.mark.parametrize("other", [{"frames": 8}, {"size": (32, 64)}])
+def test_unequal_clips(tmp_path: Path, other: dict):
+    write_clips(tmp_path, count=2, frames=7)
+    save_clip(toy_clip(5, **({"frames": 7} | other)), tmp_path / "other.safetensors")
+    with pytest.raises(ValueError, match="expected clips of one length and size, got .*, .*"):
+        WalkDataset(tmp_path)
+
+
+def test_a_broken_clip_is_named(tmp_path: Path):
+    write_clips(tmp_path, count=2, frames=3)
+    (tmp_path / "broken.safetensors").write_bytes(b"\0" * 20)
+    with pytest.raises(ValueError, match=r"broken\.safetensors: expected a readable clip"):
+        WalkDataset(tmp_path)

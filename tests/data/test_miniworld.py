@@ -1,0 +1,140 @@
+"""The real twin: skipped, with the reason, where MiniWorld or EGL is missing."""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from mirage_sim.data.clips import Clip, load_clip
+from mirage_sim.data.miniworld import (
+    CAMERA_HEIGHT,
+    EVALUATION_SEEDS,
+    FOV_DEG,
+    SHIPPED_SEEDS,
+    TRAINING_SEEDS,
+    Twin,
+    WalkSpec,
+    record,
+    record_walk,
+)
+from mirage_sim.geometry import Camera, Drive, lift, splat
+
+SPEC = WalkSpec("RoomObjects", 9, 12, "wander")
+
+
+@pytest.fixture(scope="module")
+def clip(twin: Twin) -> Clip:
+    return record_walk(twin, SPEC)
+
+
+def test_a_clip_holds_everything(clip: Clip):
+    assert clip.frames.shape == (12, 96, 128, 3) and clip.frames.dtype == torch.uint8
+    assert clip.depth.shape == (12, 96, 128) and clip.depth.dtype == torch.float32
+    assert clip.commands.shape == (11, 2) and clip.blocked.shape == (11,) and clip.blocked.dtype == torch.bool
+    assert clip.source == {"environment": "RoomObjects", "seed": "9", "kind": "wander"}
+    assert clip.frames.float().std() > 5 and clip.depth.min() > 0
+    cameras = clip.cameras.validate()
+    assert torch.equal(clip.K, Camera.from_fov(torch.eye(4), FOV_DEG, (96, 128)).K)
+    assert (cameras.c2w[:, 1, 3] - CAMERA_HEIGHT).abs().max() < 1e-6
+    assert torch.equal(cameras.c2w[:, :3, 1], torch.tensor([0.0, -1.0, 0.0]).expand(12, 3))  # level
+
+
+def test_the_same_spec_gives_the_same_clip(twin: Twin, clip: Clip):
+    other = record_walk(twin, replace(SPEC, seed=10))
+    assert not torch.equal(other.frames, clip.frames)
+    again = record_walk(twin, SPEC)  # the walk between must leave no trace
+    for name in ("frames", "depth", "c2w", "K", "commands", "blocked"):
+        assert torch.equal(getattr(again, name), getattr(clip, name)), name
+
+
+def test_poses_follow_the_drive(twin: Twin):
+    checked = 0
+    for kind in ("wander", "return", "pivot"):
+        clip = record_walk(twin, WalkSpec("RoomObjects", 5, 20, kind))
+        predicted = clip.c2w[:-1] @ Drive().motion(clip.commands)
+        error = (predicted - clip.c2w[1:]).abs().flatten(1).amax(1)
+        assert error[~clip.blocked].max() < 1e-4
+        checked += int((~clip.blocked).sum())
+    assert checked > 30
+
+
+def test_a_blocked_step_turns_on_the_spot(twin: Twin):
+    twin.reset(3)
+    for _ in range(200):  # straight ahead until a wall
+        before = twin.camera()
+        if twin.step(np.array([1.0, 0.5])):
+            break
+    else:
+        pytest.fail("no wall was met")
+    after = twin.camera()
+    assert torch.equal(after.c2w[:3, 3], before.c2w[:3, 3])
+    turned = before.c2w @ Drive().motion(torch.tensor([0.0, 0.5]))
+    torch.testing.assert_close(after.c2w, turned, atol=1e-5, rtol=0)
+
+
+def test_another_drive_is_obeyed(twin: Twin):
+    slow = Drive(dt=0.05, max_speed=0.8, max_turn_rate=2.0)
+    twin.reset(3)
+    start, standard = twin.camera(), twin.drive
+    twin.drive = slow
+    try:
+        assert not twin.step(np.array([0.5, -1.0]))
+    finally:
+        twin.drive = standard
+    expected = start.c2w @ slow.motion(torch.tensor([0.5, -1.0]))
+    torch.testing.assert_close(twin.camera().c2w, expected, atol=1e-4, rtol=0)
+
+
+def test_true_depth_carries_one_frame_into_another(clip: Clip):
+    cameras = clip.cameras
+    points = lift(clip.depth[0], cameras[0]).flatten(0, 1)
+    footprint = (clip.depth[0] / clip.K[0, 0]).flatten()
+    seen = splat(points, torch.arange(len(points)), footprint, cameras[5], tolerance=0.02)
+    hit = seen.index >= 0
+    assert 0.4 < hit.float().mean() < 0.9
+    assert (cameras.c2w[0] - cameras.c2w[5])[:3, 3].norm() > 0.3
+
+    def psnr(found: torch.Tensor) -> float:
+        return float(-10 * torch.log10((found - clip.frames[5][hit].float()).square().mean() / 255**2))
+
+    warped = clip.frames[0].flatten(0, 1)[seen.index.clamp(min=0)][hit].float()
+    assert psnr(warped) > 25
+    assert psnr(warped) > psnr(clip.frames[0][hit].float()) + 3  # the camera did move
+    near = hit & (clip.depth[5] < 50)  # the sky is as far in every direction
+    error = (seen.depth[near] / clip.depth[5][near] - 1).abs()
+    assert error.median() < 0.01 and (error > 0.1).float().mean() < 0.05  # edges fall into the next pixel
+
+
+def test_record_skips_what_is_there(twin: Twin, tmp_path: Path):
+    assert record(tmp_path, walks=2, frames=3, first_seed=40) == 2
+    names = ["FourRooms-000041.safetensors", "OneRoom-000040.safetensors"]
+    assert sorted(file.name for file in tmp_path.iterdir()) == names
+    clip = load_clip(tmp_path / names[0])
+    assert len(clip) == 3 and clip.depth.dtype == torch.float16
+    assert clip.source["environment"] == "FourRooms" and clip.source["seed"] == "41"
+    (tmp_path / names[0]).unlink()
+    (tmp_path / names[1]).write_bytes(b"mine")  # would be replaced if it were recorded again
+    assert record(tmp_path, walks=2, frames=3, first_seed=40) == 1
+    again = load_clip(tmp_path / names[0])
+    assert torch.equal(again.frames, clip.frames) and torch.equal(again.depth, clip.depth)
+    assert (tmp_path / names[1]).read_bytes() == b"mine"
+    assert record(tmp_path, walks=2, frames=3, first_seed=40) == 0
+
+
+@pytest.mark.parametrize(
+    ("first_seed", "walks"),
+    [(EVALUATION_SEEDS.start, 1), (SHIPPED_SEEDS.start, 1), (TRAINING_SEEDS.stop - 1, 2), (-1, 3)],
+)
+def test_record_refuses_the_seeds_of_the_evaluation(tmp_path: Path, first_seed: int, walks: int):
+    with pytest.raises(ValueError, match=r"seeds: expected within range\(0, 790000\)"):
+        record(tmp_path / "out", walks, frames=3, first_seed=first_seed)
+    assert not (tmp_path / "out").exists()
+
+
+def test_missing_miniworld_is_named(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "miniworld", None)  # makes the import fail
+    with pytest.raises(ImportError, match=r"needs MiniWorld and EGL: pip install mirage_sim\[twin\]"):
+        Twin("OneRoom")

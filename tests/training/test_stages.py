@@ -1,0 +1,210 @@
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+from toy import toy_model
+
+from mirage_sim.data.dataset import WalkDataset
+from mirage_sim.geometry import Camera
+from mirage_sim.memory import EmptyMemory, RgbMemory
+from mirage_sim.memory.rgb_memory import encode_rendering
+from mirage_sim.models import MiniCodec, MiniDenoiser, MiniDepth
+from mirage_sim.protocols import MemoryView
+from mirage_sim.training.codec_stage import CodecStage, picture_loss, surrounded
+from mirage_sim.training.denoiser_stage import DenoiserStage, encode_walks
+from mirage_sim.training.depth_stage import DepthStage
+from mirage_sim.training.simulated_memory import BatchMap
+
+Stage = Callable[[torch.Generator, float], dict[str, Tensor]]
+
+
+def networks() -> tuple[MiniCodec, MiniDenoiser, MiniDepth]:
+    """Toy networks with noise on all weights, to be trained."""
+    model = toy_model()
+    for network in (model.codec, model.denoiser, model.depth):
+        network.train().requires_grad_(True)
+    return model.codec, model.denoiser, model.depth
+
+
+def codec_stage(data: WalkDataset) -> tuple[Stage, dict[str, nn.Module]]:
+    codec, denoiser, _ = networks()
+    return CodecStage(data, codec, denoiser.aligner, batch=3), {"codec": codec, "aligner": denoiser.aligner}
+
+
+def depth_stage(data: WalkDataset) -> tuple[Stage, dict[str, nn.Module]]:
+    depth = networks()[2]
+    return DepthStage(data, depth, batch=4), {"depth": depth}
+
+
+def denoiser_stage(data: WalkDataset) -> tuple[Stage, dict[str, nn.Module]]:
+    codec, denoiser, _ = networks()
+    codec.eval().requires_grad_(False)
+    return DenoiserStage(data, codec, denoiser, batch=6), {"denoiser": denoiser}
+
+
+STAGES = {"codec": codec_stage, "depth": depth_stage, "denoiser": denoiser_stage}
+
+
+def run(stage: Stage, seed: int, progress: float) -> dict[str, Tensor]:
+    return stage(torch.Generator().manual_seed(seed), progress)
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_one_step_gives_gradients_to_everything(name: str, data: WalkDataset):
+    stage, modules = STAGES[name](data)
+    terms = run(stage, 0, 0.9)
+    for term, value in terms.items():
+        assert value.shape == () and value.isfinite(), term
+    assert terms["loss"] > 0
+    terms["loss"].backward()
+    for module_name, module in modules.items():
+        for key, parameter in module.named_parameters():
+            assert parameter.grad is not None and parameter.grad.isfinite().all(), f"{module_name}.{key}"
+            if key.endswith("weight"):  # attention has biases that provably change nothing
+                assert bool(parameter.grad.any()), f"{module_name}.{key}"
+
+
+@pytest.mark.parametrize("name", STAGES)
+@pytest.mark.parametrize("progress", [0.0, 0.9])
+def test_the_generator_decides_the_batch(name: str, progress: float, data: WalkDataset):
+    stage, _ = STAGES[name](data)
+    torch.manual_seed(1)
+    first = run(stage, 5, progress)["loss"]
+    torch.manual_seed(2)  # the global state has no say
+    assert torch.equal(run(stage, 5, progress)["loss"], first)
+    assert not torch.equal(run(stage, 6, progress)["loss"], first)
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_a_few_steps_on_one_batch_help(name: str, data: WalkDataset):
+    stage, modules = STAGES[name](data)
+    parameters = [parameter for module in modules.values() for parameter in module.parameters()]
+    optimizer = torch.optim.Adam(parameters, lr=3e-3)
+    losses = []
+    for _ in range(12):
+        optimizer.zero_grad()
+        loss = run(stage, 3, 0.0)["loss"]
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.9 * losses[0]
+
+
+def test_the_codec_stays_as_it_was(data: WalkDataset):
+    stage, _ = denoiser_stage(data)
+    run(stage, 0, 0.9)["loss"].backward()
+    assert all(parameter.grad is None for parameter in stage.codec.parameters())
+
+
+def test_own_pictures_come_into_half_of_the_later_batches(data: WalkDataset):
+    stage, modules = denoiser_stage(data)
+    readings: list[int] = []
+    modules["denoiser"].aligner.register_forward_hook(lambda *_: readings.append(1))
+
+    def reads(seed: int, progress: float) -> int:
+        readings.clear()
+        run(stage, seed, progress)
+        return len(readings)
+
+    assert {reads(seed, 0.35) for seed in range(4)} == {1}
+    later = [reads(seed, 0.36) for seed in range(12)]  # one's own picture needs a reading of its own
+    assert set(later) == {1, 2} and 2 <= later.count(2) <= 10
+
+
+def test_times_are_episodes_within_the_walk(data: WalkDataset):
+    codec, denoiser, _ = networks()
+    stage = DenoiserStage(data, codec.requires_grad_(False), denoiser, batch=400, gap=28)
+    times = stage._times(torch.Generator().manual_seed(0))
+    assert times.shape == (400, 5) and times.min() >= 0 and times.max() == data.length - 1
+    steps = times.diff(dim=1)
+    forward = times[:, 4] > times[:, 0]
+    assert (steps[forward] >= 0).all() and (steps[~forward] <= 0).all()
+    assert 100 < forward.sum() < 300
+    assert (steps[:, 3].abs() == 1).all()  # the preceding frame is the neighbour
+    assert (times[:, 4] - times[:, 0]).abs().max() == 28
+
+
+def test_shares_of_the_batch(data: WalkDataset):
+    codec, denoiser, _ = networks()
+    codec.requires_grad_(False)
+    stage = DenoiserStage(data, codec, denoiser, batch=6, rgb_share=0.34, empty_share=0.34)
+    frames, depth, camera = data.draw(torch.tensor([0, 1, 2, 0, 1, 2]), torch.tensor([[5]] * 6))
+    grid = camera.resize((12, 16))
+    latents = stage.latents[[0, 1, 2, 0], 5].float()
+    latent_memory = BatchMap.empty(4, 8).write(latents, depth[:4, 0, 2::4, 2::4], grid[:4, 0])
+    rgb_memory = BatchMap.empty(2, 3).write(frames[4:, 0], depth[4:, 0], camera[4:, 0])
+    view = stage._views(latent_memory, rgb_memory, camera[:, 0])
+    shown = view.visible.flatten(1).float().mean(1)
+    assert shown[:2].tolist() == [0, 0] and (shown[2:] > 0.99).all()
+    empty = EmptyMemory(8, (1, 4, 4)).read(None, camera[0])
+    for name in MemoryView.__dataclass_fields__:  # blind samples look like the empty memory
+        assert torch.equal(getattr(view, name)[0], getattr(empty, name)), name
+    torch.testing.assert_close(view.latents[2:4, :, 0] * view.visible[2:4], latents[2:] * view.visible[2:4])
+    # samples of the RGB memory were encoded from the very frame
+    close = (view.latents[4:, :, 0] - codec.encode_frames(frames[4:, 0])).abs().mean()
+    assert close < 0.05 * view.latents[4:].abs().mean()
+
+
+def test_rendered_colours_are_what_the_rgb_memory_shows(data: WalkDataset):
+    codec = networks()[0].eval().requires_grad_(False)
+    frames, depth, camera = data.draw(torch.tensor([1]), torch.tensor([[0, 8, 20]]))
+    batch = BatchMap.empty(1, 3)
+    memory = RgbMemory(codec, codec.stride)
+    kept = memory.empty()
+    for moment in (0, 1):
+        batch = batch.write(frames[:, moment], depth[:, moment], camera[:, moment])
+        kept = memory.write(
+            kept, latents=torch.zeros(8, 1, 12, 16), frames=frames[0, moment, :, None], depth=depth[0, moment, None],
+            static=torch.ones(1, 48, 64, dtype=torch.bool), camera=camera[0, moment : moment + 1],
+        )  # fmt: skip
+    simulated = encode_rendering(codec, batch.read(camera[:, 2]), (12, 16))
+    real = memory.read(kept, camera[0, 2:])
+    assert 0.3 < real.visible.float().mean() <= 1
+    for name in ("visible", "depth", "offset", "zoom"):
+        assert torch.equal(getattr(simulated, name)[0], getattr(real, name)), name
+    torch.testing.assert_close(simulated.latents[0], real.latents, atol=1e-5, rtol=0)
+
+
+def test_encoded_walks_are_the_codecs_latents(data: WalkDataset):
+    codec = networks()[0]
+    latents = encode_walks(data, codec)
+    assert latents.shape == (3, 40, 8, 12, 16) and latents.dtype == torch.float16
+    frames = data.draw(torch.tensor([2]), torch.tensor([[7]])).frames[:, 0]
+    with torch.no_grad():
+        torch.testing.assert_close(latents[2, 7].float(), codec.encode_frames(frames)[0], atol=2e-3, rtol=0)
+
+
+def test_picture_loss_by_hand():
+    true = torch.zeros(1, 3, 4, 4)
+    generated = true.clone()
+    generated[0, :, 1, 1] = 0.5  # one wrong pixel: itself, and four differences to its neighbours
+    torch.testing.assert_close(picture_loss(generated, true), torch.tensor(5 * 0.5 / 16))
+    torch.testing.assert_close(picture_loss(true + 0.3, true), torch.tensor(0.3))
+    weight = torch.zeros(1, 1, 4, 4)
+    weight[..., 2:, :] = 1.0  # of the wrong pixel only the step down into the weighted half counts
+    torch.testing.assert_close(picture_loss(generated, true, weight), torch.tensor(0.5 / 8))
+    assert picture_loss(generated, true, 0 * weight) == 0
+
+
+def test_surrounded_closes_gaps_and_not_the_unknown():
+    visible = torch.zeros(1, 1, 6, 8, dtype=torch.bool)
+    visible[..., :4] = True
+    visible[0, 0, 2, 1] = False
+    weight = surrounded(visible)
+    assert weight.shape == (1, 1, 24, 32)
+    assert (weight[0, 0, 8:12, 4:8] == 1).all()  # the gap
+    assert (weight[..., 20:] == 0).all()  # beyond the edge
+    assert (weight[0, 0, 8:12, 8:16] == 1).all()
+
+
+def test_half_of_the_depth_batch_knows_something(data: WalkDataset):
+    class Spy(MiniDepth):
+        def log_depth(self, frames: Tensor, camera: Camera, known: Tensor) -> Tensor:
+            self.known = known
+            return super().log_depth(frames, camera, known)
+
+    model = Spy((16, 32))
+    run(DepthStage(data, model, batch=4, noise=0.0), 0, 0.0)
+    shares = (model.known > 0).flatten(1).float().mean(1)
+    assert (shares[:2] > 0.1).all() and (shares[2:] == 0).all()

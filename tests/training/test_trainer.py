@@ -1,0 +1,174 @@
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from torch import Tensor, nn
+
+from mirage_sim.training.loop import Loss, Trainer
+
+
+def make_modules(seed: int = 0) -> dict[str, nn.Module]:
+    torch.manual_seed(seed)
+    return {"body": nn.Sequential(nn.Linear(2, 16), nn.Tanh()), "head": nn.Linear(16, 1), "late": nn.Linear(2, 1)}
+
+
+def regression(modules: dict[str, nn.Module], stop_at: int | None = None, late_from: float = 0.5) -> Loss:
+    """Fit a plane from random batches; ``late`` has a gradient only in the later part."""
+    calls = 0
+
+    def loss(generator: torch.Generator, progress: float) -> dict[str, Tensor]:
+        nonlocal calls
+        if calls == stop_at:
+            raise KeyboardInterrupt
+        calls += 1
+        x = torch.randn(32, 2, generator=generator)
+        true = (x @ torch.tensor([0.7, -0.4]))[:, None] + 0.1
+        error = (modules["head"](modules["body"](x)) - true).square().mean()
+        if progress >= late_from:
+            error = error + (modules["late"](x) - true).square().mean()
+        return {"loss": error, "twice": 2 * error}
+
+    return loss
+
+
+def weights(modules: dict[str, nn.Module]) -> dict[str, Tensor]:
+    return {f"{n}.{k}": v.detach().clone() for n, m in modules.items() for k, v in m.state_dict().items()}
+
+
+def test_loss_goes_down(tmp_path: Path):
+    modules = make_modules()
+    loss = regression(modules, late_from=0.0)
+    fixed = torch.Generator().manual_seed(9).get_state()
+
+    def error() -> float:
+        generator = torch.Generator()
+        generator.set_state(fixed)
+        return loss(generator, 1.0)["loss"].item()
+
+    before = error()
+    trainer = Trainer(modules, tmp_path, steps=250, learning_rate=0.02)
+    trainer.run(loss)
+    assert error() < 0.05 * before
+    trainer.swap_in_average()
+    assert error() < 0.05 * before
+
+
+@pytest.mark.parametrize("stop_at", [1, 5, 9])  # before and after "late" is first trained
+def test_interrupted_and_continued_is_uninterrupted(tmp_path: Path, stop_at: int):
+    straight = make_modules()
+    whole = Trainer(straight, tmp_path / "straight", steps=12, learning_rate=0.05)
+    whole.run(regression(straight))
+
+    first = make_modules()
+    trainer = Trainer(first, tmp_path / "resumed", steps=12, learning_rate=0.05)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.run(regression(first, stop_at=stop_at), save_every=0.0)
+    second = make_modules(seed=1)  # other weights: all must come from the file
+    resumed = Trainer(second, tmp_path / "resumed", steps=12, learning_rate=0.05)
+    assert resumed.step == stop_at
+    resumed.run(regression(second))
+    assert resumed.step == 12
+    for key, value in weights(straight).items():
+        assert torch.equal(weights(second)[key], value), key
+        assert torch.equal(resumed.averaged[key], whole.averaged[key]), key
+
+
+def test_a_finished_run_is_not_trained_again(tmp_path: Path):
+    modules = make_modules()
+    Trainer(modules, tmp_path, steps=3, learning_rate=0.05).run(regression(modules))
+    again = make_modules(seed=1)
+    trainer = Trainer(again, tmp_path, steps=3, learning_rate=0.05)
+    trainer.run(regression(again, stop_at=0))
+    assert all(torch.equal(weights(again)[key], value) for key, value in weights(modules).items())
+
+
+def test_other_seeds_draw_other_batches(tmp_path: Path):
+    ends = []
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        modules = make_modules()
+        Trainer(modules, tmp_path / name, steps=3, learning_rate=0.05, seed=seed).run(regression(modules))
+        ends.append(weights(modules)["head.weight"])
+    assert torch.equal(ends[0], ends[1]) and not torch.equal(ends[0], ends[2])
+
+
+def test_the_state_file_is_whole_safetensors(tmp_path: Path):
+    modules = make_modules()
+    modules["frozen"] = nn.Linear(2, 2).requires_grad_(False)
+    trainer = Trainer(modules, tmp_path, steps=4, learning_rate=0.05)
+    trainer.run(regression(modules), save_every=0.0, log_every=2)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["log.jsonl", "state.safetensors"]
+    with safe_open(tmp_path / "state.safetensors", framework="pt") as file:
+        assert file.metadata() == {"step": "4"}
+        keys = set(file.keys())
+        for key, value in weights({name: modules[name] for name in ("body", "head", "late")}).items():
+            assert torch.equal(file.get_tensor(f"weight.{key}"), value)
+            assert torch.equal(file.get_tensor(f"average.{key}"), trainer.averaged[key])
+            assert {f"optimizer.{name}.{key}" for name in ("step", "exp_avg", "exp_avg_sq")} <= keys
+        assert not any("frozen" in key for key in keys)
+
+
+def test_the_log_holds_means(tmp_path: Path):
+    modules = make_modules()
+    seen: list[float] = []
+    inner = regression(modules)
+
+    def loss(generator: torch.Generator, progress: float) -> dict[str, Tensor]:
+        terms = inner(generator, progress)
+        seen.append(terms["loss"].item())
+        return terms
+
+    Trainer(modules, tmp_path, steps=7, learning_rate=0.05).run(loss, log_every=3)
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [3, 6]
+    for line, losses in zip(lines, (seen[:3], seen[3:6]), strict=True):
+        assert line["loss"] == pytest.approx(sum(losses) / 3, abs=1e-5)
+        assert line["twice"] == pytest.approx(2 * line["loss"], abs=2e-5)
+
+
+def test_learning_rate_and_progress(tmp_path: Path):
+    modules = {"line": nn.Linear(1, 1)}
+    trainer = Trainer(modules, tmp_path, steps=1000, learning_rate=0.01)
+    rates, progresses = [], []
+
+    def loss(generator: torch.Generator, progress: float) -> dict[str, Tensor]:
+        rates.append(trainer.optimizer.param_groups[0]["lr"])
+        progresses.append(progress)
+        return {"loss": modules["line"](torch.ones(1, 1)).square().sum()}
+
+    trainer.run(loss)
+    assert progresses == pytest.approx([step / 1000 for step in range(1000)])
+    assert rates[0] == pytest.approx(0.01 / 200) and rates[99] == pytest.approx(0.005)
+    assert rates[199:700] == pytest.approx([0.01] * 501)
+    assert rates[850] == pytest.approx(0.005) and rates[999] == pytest.approx(0.01 / 300)
+
+
+def test_averaged_weights(tmp_path: Path):
+    modules = {"line": nn.Linear(2, 1)}
+    trainer = Trainer(modules, tmp_path, steps=60, learning_rate=0.5, average=0.8)
+    path = []
+
+    def loss(generator: torch.Generator, progress: float) -> dict[str, Tensor]:
+        path.append(modules["line"].weight.detach().clone())
+        return {"loss": modules["line"](torch.randn(8, 2, generator=generator)).square().mean()}
+
+    trainer.run(loss)
+    path.append(modules["line"].weight.detach().clone())
+    expected = path[0].double()
+    for step, value in enumerate(path[1:]):  # short memory at first, then that of the decay
+        decay = min(0.8, (1 + step) / (10 + step))
+        expected = decay * expected + (1 - decay) * value.double()
+    assert (path[-1] - path[0]).abs().max() > 0.1
+    torch.testing.assert_close(trainer.averaged["line.weight"].double(), expected, atol=1e-6, rtol=0)
+    assert (trainer.averaged["line.weight"] - path[-1]).abs().max() > 1e-4
+    trainer.swap_in_average()
+    assert torch.equal(modules["line"].weight, trainer.averaged["line.weight"])
+
+
+def test_huge_gradients_are_clipped(tmp_path: Path):
+    modules = {"line": nn.Linear(2, 1)}
+    trainer = Trainer(modules, tmp_path, steps=1, learning_rate=0.1)
+    trainer.run(lambda generator, progress: {"loss": 1e6 * modules["line"](torch.ones(1, 2)).sum()})
+    norms = torch.stack([parameter.grad.norm() for parameter in modules["line"].parameters()])
+    assert norms.norm().item() == pytest.approx(1.0, rel=1e-3)
