@@ -14,14 +14,14 @@ from mirage_sim.geometry import Camera
 
 @dataclass(frozen=True)
 class MemoryView:
-    """What the memory shows to cameras on the latent grid. Leading batch dimensions ``...`` may stand before all shapes.
+    """What the memory shows to cameras on the latent grid. Leading batch dimensions ``...`` may precede all shapes.
 
     Attributes:
         latents: ``[..., C, T, h, w]``; zero in holes.
         visible: bool ``[..., T, h, w]``: the cell was hit by a remembered point; False marks a hole.
         depth: ``[..., T, h, w]`` z-depth of what is seen, metres; 0 in holes.
         source: int64 ``[..., T, h, w]``: id of the point seen; -1 in holes.
-        offset: ``[..., 2, T, h, w]``: where in its cell the point fell, (u, v) from the centre in [-1/2, 1/2); 0 in holes.
+        offset: ``[..., 2, T, h, w]``: where in its cell the point fell, (u, v) from the centre, [-0.5, 0.5); 0 in holes.
         zoom: ``[..., T, h, w]``: log2 of the cell's footprint now over its footprint when written; 0 in holes.
     """
 
