@@ -21,7 +21,7 @@ class MemoryView:
         visible: bool ``[..., T, h, w]``: the cell was hit by a remembered point; False marks a hole.
         depth: ``[..., T, h, w]`` z-depth of what is seen, metres; 0 in holes.
         source: int64 ``[..., T, h, w]``: id of the point seen; -1 in holes.
-        offset: ``[..., 2, T, h, w]``: where in its cell the point fell, (u, v) from the centre, [-0.5, 0.5); 0 in holes.
+        offset: ``[..., 2, T, h, w]``: where in its cell the point is: (u, v) from centre in [-0.5, 0.5); 0 in holes.
         zoom: ``[..., T, h, w]``: log2 of the cell's footprint now over its footprint when written; 0 in holes.
     """
 
