@@ -55,13 +55,19 @@ def load_model(path: str | Path) -> nn.Module:
             name = metadata.get("class", "")
             if name not in CLASSES:
                 raise ValueError(f"{path}: expected weights of one of {sorted(CLASSES)}, got class {name!r}")
-            state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (not a dict)
+            state = {key: file.get_tensor(key) for key in file.keys()}
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{path}: expected a whole safetensors file: {error}") from error
     try:
         model = CLASSES[name](**json.loads(metadata["config"]))
         model.load_state_dict({key: tensor.float() for key, tensor in state.items()})
-    except (TypeError, ValueError, LookupError, ArithmeticError, RuntimeError) as error:  # whatever a foreign config does
+    except (
+        TypeError,
+        ValueError,
+        LookupError,
+        ArithmeticError,
+        RuntimeError,
+    ) as error:  # whatever a foreign config does
         reason = " ".join(str(error).split())
         raise ValueError(f"{path}: the weights do not fit the {name} that the file describes: {reason}") from error
     return model.eval().requires_grad_(False)

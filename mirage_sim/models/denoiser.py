@@ -88,7 +88,14 @@ class MiniDenoiser(nn.Module):
         channels_last(self)
 
     def condition(self, conditioning: Conditioning) -> PreparedCondition:
-        """See :meth:`mirage_sim.protocols.Denoiser.condition`."""
+        """See :meth:`mirage_sim.protocols.Denoiser.condition`.
+
+        Raises:
+            ValueError: for chunks of more than one latent frame.
+        """
+        if conditioning.view.visible.shape[1] != 1:
+            got = list(conditioning.view.visible.shape)
+            raise ValueError(f"view: expected chunks of one latent frame, visible [B, 1, h, w], got {got}")
         aligned, features = self.aligner(conditioning.view)
         visible = conditioning.view.visible.flatten(0, 1)[:, None].float()
         preceding = conditioning.preceding[:, :, -1]
@@ -103,7 +110,7 @@ class MiniDenoiser(nn.Module):
         return condition.aligned + self.trunk(features, embedding)
 
     def velocity(self, x: Tensor, sigma: Tensor, condition: PreparedCondition) -> Tensor:
-        """See :meth:`mirage_sim.protocols.Denoiser.velocity`; T must be 1."""
+        """See :meth:`mirage_sim.protocols.Denoiser.velocity`."""
         flat = x.transpose(1, 2).flatten(0, 1)
         level = sigma.flatten()
         clean = self.predict_clean(flat, level, condition)

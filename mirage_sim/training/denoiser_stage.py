@@ -67,7 +67,7 @@ class DenoiserStage:
     ):
         self.data, self.codec, self.model = data, codec, model
         self.batch, self.gap, self.wear, self.own_from = batch, gap, wear, own_from
-        self.sampler = FlowSampler(steps=2)
+        self.sampler = FlowSampler(steps=2, shift=0.05)  # as in configs/world/mini.yaml
         self.rgb = round(batch * rgb_share)
         self.empty = round(batch * empty_share)
         self.latents = encode_walks(data, codec)
@@ -138,6 +138,13 @@ class DenoiserStage:
         conditioning = self._conditioning(view, preceding, camera[:, 3], camera[:, 4])
         return self._flow_loss(clean[:, 4], frames[:, 4], self.model.condition(conditioning), view, generator)
 
+    def _noise_levels(self, generator: torch.Generator) -> Tensor:
+        """Noise levels ``[B]``: mostly where the sampler works, which draws from pure noise and polishes near none."""
+        kind = torch.rand(self.batch, generator=generator)
+        level = torch.rand(self.batch, generator=generator)
+        polish = 0.02 + 0.13 * level
+        return torch.where(kind < 0.4, 1.0, torch.where(kind < 0.65, polish, level.clamp(min=0.02)))
+
     def _flow_loss(
         self,
         clean: Tensor,
@@ -147,8 +154,7 @@ class DenoiserStage:
         generator: torch.Generator,
     ) -> dict[str, Tensor]:
         """Weighted error of the predicted clean latents, and of the decoded picture where it is determined."""
-        sigma = torch.rand(self.batch, generator=generator)
-        sigma = torch.where(torch.rand(self.batch, generator=generator) < 0.4, 1.0, sigma.clamp(min=0.02))
+        sigma = self._noise_levels(generator)
         s = sigma[:, None, None, None]
         noisy = (1 - s) * clean + s * torch.randn(clean.shape, generator=generator)
         predicted = self.model.predict_clean(noisy, sigma, condition)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -129,17 +129,23 @@ class Trainer:
 
     @torch.no_grad()
     def _resume(self) -> None:
-        with safe_open(self._state_path, framework="pt") as file:
-            self.step = int(file.metadata()["step"])
-            keys = set(file.keys())
-            for key, parameter in self.parameters.items():
-                parameter.copy_(file.get_tensor(f"weight.{key}"))
-                self.averaged[key].copy_(file.get_tensor(f"average.{key}"))
-                self.optimizer.state[parameter] = {
-                    name: file.get_tensor(f"optimizer.{name}.{key}")
-                    for name in ("step", "exp_avg", "exp_avg_sq")
-                    if f"optimizer.{name}.{key}" in keys
-                }
+        try:
+            with safe_open(self._state_path, framework="pt") as file:
+                step = int(file.metadata()["step"])
+                stored = {key: file.get_tensor(key) for key in file.keys()}
+        except SafetensorError as error:
+            raise ValueError(
+                f"{self._state_path}: expected a whole checkpoint in safetensors format: {error}"
+            ) from error
+        self.step = step
+        for key, parameter in self.parameters.items():
+            parameter.copy_(stored[f"weight.{key}"])
+            self.averaged[key].copy_(stored[f"average.{key}"])
+            self.optimizer.state[parameter] = {
+                name: stored[f"optimizer.{name}.{key}"]
+                for name in ("step", "exp_avg", "exp_avg_sq")
+                if f"optimizer.{name}.{key}" in stored
+            }
         logger.info("continuing %s from step %d", self.folder, self.step)
 
     @torch.no_grad()

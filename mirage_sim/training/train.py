@@ -55,13 +55,15 @@ def train(cfg: dict[str, Any]) -> None:
     """Train one stage of the mini world, or go on with it.
 
     Args:
-        cfg: ``clips`` (folder of recorded walks), ``output`` (folder), ``seed``, and ``stage``: its ``name`` (one of
-            ``STAGES``), ``steps``, ``learning_rate``, and the keyword arguments of its loss.
+        cfg: ``world`` (``"mini"``), ``clips`` (folder of recorded walks), ``output`` (folder), ``seed``, and ``stage``:
+            its ``name`` (one of ``STAGES``), ``steps``, ``learning_rate``, and the keyword arguments of its loss.
 
     Raises:
-        ValueError: for an unknown stage, or where there are no clips.
+        ValueError: for an unknown world or stage, or where there are no clips.
         FileNotFoundError: if the weights of the stage before are missing.
     """
+    if cfg["world"] != "mini":
+        raise ValueError(f"world: expected 'mini', the only world that is trained here, got {cfg['world']!r}")
     options = dict(cfg["stage"])
     name, steps, learning_rate = (options.pop(key) for key in ("name", "steps", "learning_rate"))
     if name not in STAGES:

@@ -58,7 +58,7 @@ def load(path: str | Path, model: WorldModel) -> tuple[WorldState, Observation]:
             metadata = file.metadata() or {}
             if metadata.get("format") != FORMAT:
                 raise ValueError(f"{path}: expected a world of format {FORMAT}, got {metadata.get('format')!r}")
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a dict)
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
         facts = json.loads(metadata["facts"])
         seed, step, info = int(facts["seed"]), int(facts["step"]), dict(facts["info"])
         own = {name: tensors[name] for name in _OWN}
