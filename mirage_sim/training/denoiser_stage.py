@@ -67,7 +67,7 @@ class DenoiserStage:
     ):
         self.data, self.codec, self.model = data, codec, model
         self.batch, self.gap, self.wear, self.own_from = batch, gap, wear, own_from
-        self.sampler = FlowSampler(steps=2, shift=0.02)  # as in configs/world/mini.yaml
+        self.sampler = FlowSampler(steps=2, shift=0.02)  # one to draw, one to polish
         self.rgb = round(batch * rgb_share)
         self.empty = round(batch * empty_share)
         self.latents = encode_walks(data, codec)
