@@ -67,7 +67,7 @@ def _bench(variant: str, config: Config) -> Config:
     if variant == "readout":
         from mirage_sim.evaluation.benchmarks.readout import bench_readout
 
-        return bench_readout()
+        return {"marks": bench_readout()}
     from mirage_sim.evaluation.benchmarks.step import bench_step
 
     return bench_step(config)
