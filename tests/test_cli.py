@@ -97,23 +97,14 @@ def test_commit_is_gits_or_the_version(tmp_path: Path, monkeypatch: pytest.Monke
     assert len(cli.commit()) == 12
 
 
-IMPORT = """
-import sys, time
-began = time.process_time()
-import mirage_sim
-print(time.process_time() - began, 'torch' in sys.modules)
-"""
+IMPORT = "import sys, mirage_sim; print(*sys.modules)"
 
 
-def test_import_is_quick_and_needs_no_torch() -> None:
-    times = []
-    for _ in range(3):
-        seconds, torch = subprocess.run(
-            [sys.executable, "-c", IMPORT], capture_output=True, text=True, check=True
-        ).stdout.split()
-        assert torch == "False"
-        times.append(float(seconds))
-    assert min(times) <= 0.3  # processor time: other programs may be running
+def test_import_loads_nothing_heavy() -> None:
+    """How long it takes is measured by ``mirage bench step``."""
+    loaded = subprocess.run([sys.executable, "-c", IMPORT], capture_output=True, text=True, check=True).stdout.split()
+    assert "mirage_sim" in loaded
+    assert not {"torch", "diffusers", "hydra", "cv2", "PIL", "miniworld"} & set(loaded)
 
 
 @pytest.mark.parametrize(
