@@ -3,7 +3,8 @@
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import cache
 from types import ModuleType
@@ -13,10 +14,12 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 from gymnasium.error import DependencyNotInstalled, ResetNeeded
+from gymnasium.utils import seeding
 
 from mirage_sim.build import build_world_model
 from mirage_sim.envs.actions import ActionMode, Actions, moved
-from mirage_sim.envs.tasks import Task, make_task
+from mirage_sim.envs.ends import End, ended, make_ends
+from mirage_sim.envs.tasks import GoalTask, Outcome, Start, TaskLike, check_outcome, make_task
 from mirage_sim.geometry import Drive
 from mirage_sim.world import NotReset, Observation, Snapshot, World, WorldModel
 
@@ -42,10 +45,10 @@ class Seconds(float):
 
 @dataclass(frozen=True)
 class EnvSnapshot:
-    """A moment of an episode: the world, the task's state and the random generator of later resets."""
+    """A moment of an episode: the world, what the task said of it and the random generator of later resets."""
 
     world: Snapshot
-    task: Any
+    outcome: Outcome
     rng: dict[str, Any]
 
 
@@ -72,6 +75,12 @@ class MirageWorldEnv(gymnasium.Env[Any, Any]):
     | ``depth`` | ``Box(0, 1e6, (H, W), float32)`` | estimated z-depth in metres, 0 where unknown |
     | ``pose`` | ``Box(-1e6, 1e6, (4, 4), float32)`` | camera-to-world motion; the world frame is the first camera's |
     | ``remembered`` | ``MultiBinary((H, W))`` | 1 where the frame was remembered, 0 where it was invented |
+    | ``goal`` | ``Box((4,), float32)``, or as ``rgb`` | only with such a task: where to go, or what is seen there |
+
+    ``goal`` as numbers: metres forward, left and up from the camera to the goal (each within 1e6), and radians by which
+    it looks to the left of the camera. With ``observation="rgb"``, and in what ``render`` returns, the frame itself
+    shows the goal: as a ball where it is, or at the edge on whose side it is; or as a small picture in the upper left
+    corner. See :class:`~mirage_sim.envs.tasks.Goal`.
 
     Camera axes are OpenCV's: +x right, +y down, +z forward; metres and radians.
 
@@ -87,10 +96,20 @@ class MirageWorldEnv(gymnasium.Env[Any, Any]):
     Values beyond the bounds, NaN and other types raise ``gymnasium.error.InvalidAction`` before anything changes.
 
     ## Rewards
-    By ``task``: ``"explore"`` (default) gives the newly seen surface in square metres: over all pixels that the memory
-    did not show and whose depth is below 50 m, the sum of depth / fx * depth / fy. ``"none"`` gives 0. A function
-    ``(before, after) -> float`` of two :class:`~mirage_sim.world.Observation` or a :class:`~mirage_sim.envs.tasks.Task`
-    gives its own.
+    By ``task``:
+
+    | task | reward of a step |
+    |---|---|
+    | ``"explore"`` (default) | newly seen surface in square metres: over all pixels that the memory did not show and |
+    |   | whose depth is below 50 m, the sum of depth / fx * depth / fy |
+    | ``"goal"`` | metres by which the goal came nearer, and 1 when it is no farther than 0.5 m |
+    | ``"none"`` | 0 |
+    | ``Goal(kind=, reward=, radius=, angle=, distance=)`` | the goal as a pose or a picture, dense or sparse |
+    | a function ``(before, after)`` | what it returns for two :class:`~mirage_sim.world.Observation` |
+    | a :class:`~mirage_sim.envs.tasks.Task` or its class | its own |
+
+    Rewards are finite floats; a task that gives anything else is refused with a ``ValueError``, and the step has not
+    happened then.
 
     ## Starting state
     ``reset(seed)`` draws one of the built-in start frames (60 degrees vertical field of view) and the seed of all that
@@ -99,18 +118,32 @@ class MirageWorldEnv(gymnasium.Env[Any, Any]):
     * ``image``: path, or uint8 RGB ``[H, W, 3]`` with sides of 16 to 8192 pixels: an own start picture, whose middle is
       cut to the frame's aspect ratio and resized;
     * ``fov_deg``: vertical field of view of that picture in degrees, 60 if not given;
-    * ``start``: the index of a built-in start frame instead.
+    * ``start``: the index of a built-in start frame instead;
+    * ``goal`` (task ``goal``): ``[x, z]``, metres right and forward of the start, or a camera-to-world pose ``[4, 4]``;
+      if not given, a place to which the start view shows a free way, drawn by the seed;
+    * ``goal_image`` (``Goal(kind="image")``, with ``goal``): the picture to show, uint8 of the frame's size, instead of
+      an imagined one.
 
     The same seed, options and actions give the same frames.
 
     ## Episode end
-    ``"explore"`` and ``"none"`` never terminate, and nothing truncates: give ``max_episode_steps`` to
-    ``gymnasium.make``.
+    By ``ends``, any of which ends the episode:
+
+    | end | the episode |
+    |---|---|
+    | ``"success"`` (default, alone) | is terminated when ``info["is_success"]``, which ``goal`` gives |
+    | ``"collision"`` | is terminated when ``info["collision"]`` |
+    | ``Time(seconds)`` | is truncated after this simulated time; unlike ``max_episode_steps`` of ``gymnasium.make``, |
+    |   | snapshots and forks keep it |
+    | a function ``(info) -> bool`` | is terminated when it returns True |
+
+    A task may also terminate the episode by itself; ``explore``, ``goal`` and ``none`` do not.
 
     ## Information
-    ``reset`` and ``step`` return ``c2w`` (float32 ``[4, 4]``), ``remembered`` (fraction of the frame),
-    ``remembered_mask`` (bool ``[H, W]``), ``memory_bytes``, ``memory_points``, ``step_seconds`` (wall-clock time of the
-    step) and what the task adds (``explored_m2``: the episode's sum).
+    ``reset`` and ``step`` return ``c2w`` (float32 ``[4, 4]``), ``time`` (simulated seconds), ``remembered`` (fraction
+    of the frame), ``remembered_mask`` (bool ``[H, W]``), ``memory_bytes``, ``memory_points``, ``step_seconds``
+    (wall-clock time of the step) and what the task adds: ``explored_m2``, the episode's sum; or ``goal`` (float32
+    ``[4, 4]``, camera-to-world), ``distance_to_goal`` (metres, straight) and ``is_success``.
 
     ## Snapshots
     On ``env.unwrapped``: ``snapshot()`` costs nothing, ``restore(snapshot)`` goes back to it, bit for bit, and
@@ -120,7 +153,7 @@ class MirageWorldEnv(gymnasium.Env[Any, Any]):
     ## Arguments
     * ``world``: ``"mini"``, another configuration's name, or a :class:`~mirage_sim.world.WorldModel`. Networks are
       loaded once per process.
-    * ``action_mode``, ``observation``, ``task``: see above.
+    * ``action_mode``, ``observation``, ``task``, ``ends``: see above.
     * ``render_mode``: ``None``, ``"rgb_array"`` or ``"human"`` (a window, which appears with the first frame).
     * ``starts``: own start frames, uint8 ``[N, H, W, 3]``, instead of the built-in ones.
 
@@ -135,7 +168,8 @@ class MirageWorldEnv(gymnasium.Env[Any, Any]):
         world: str | WorldModel = "mini",
         action_mode: ActionMode = "twist",
         observation: Literal["rgb", "dict"] = "rgb",
-        task: str | Task | Callable[[Observation, Observation], float] = "explore",
+        task: TaskLike = "explore",
+        ends: Sequence[str | End] = ("success",),
         render_mode: Literal["rgb_array", "human"] | None = None,
         starts: np.ndarray | None = None,
     ):
@@ -147,50 +181,58 @@ class MirageWorldEnv(gymnasium.Env[Any, Any]):
             raise ValueError(f"world: expected a name or a WorldModel, got {type(world).__name__}")
         self._actions = Actions(action_mode, Drive())
         self._task = make_task(task)
+        self._ends = make_ends(ends)
         model = shared_model(world) if isinstance(world, str) else world
         self._world = World(model, starts)
-        self._task_state: Any = None
+        self._outcome = Outcome()
         self._arguments: dict[str, Any] = {
             "action_mode": action_mode,
             "observation": observation,
             "task": task,
+            "ends": ends,
             "starts": starts,
         }
         self._observation = observation
         self._window = False
         self.render_mode = render_mode
         self.action_space = self._actions.space
-        self.observation_space = _space(model.size) if observation == "dict" else _space(model.size)["rgb"]
+        space = _space(model.size)
+        if isinstance(self._task, GoalTask):
+            space = spaces.Dict({**space.spaces, "goal": self._task.goal_space(model.size)})
+        self.observation_space = space if observation == "dict" else space["rgb"]
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Start an episode; see the class for ``options``.
 
         Raises:
             FileNotFoundError: if ``options["image"]`` does not exist.
-            ValueError: if an option is unknown or unusable; the episode then goes on as it was.
+            ValueError: if an option is unknown or unusable, or the start view shows no way to draw a goal on; the
+                episode then goes on as it was.
         """
         began = time.perf_counter()
         options = dict(options or {})
-        if unknown := set(options) - _OPTIONS:
-            raise ValueError(f"options: expected keys of {sorted(_OPTIONS)}, got {sorted(map(str, unknown))}")
-        before = None if self._np_random is None else self._np_random.bit_generator.state
-        super().reset(seed=seed)
+        task_options = getattr(self._task, "options", ())
+        if unknown := set(options) - _OPTIONS - set(task_options):
+            raise ValueError(
+                f"options: expected keys of {sorted({*_OPTIONS, *task_options})}, got {sorted(map(str, unknown))}"
+            )
+        rng = deepcopy(self.np_random) if seed is None else seeding.np_random(seed)[0]
         # both are drawn whether used or not, so that options do not change what later resets draw
-        chosen = int(self.np_random.integers(2**31))
-        episode_seed = int(self.np_random.integers(2**63 - 1))
+        chosen = int(rng.integers(2**31))
+        episode_seed = int(rng.integers(2**63 - 1))
         image, start = options.get("image"), options.get("start")
         if image is None and start is None:
             start = chosen % len(self._world.starts)
-        try:
-            shown = self._world.reset(image, start, seed=episode_seed, fov_deg=options.get("fov_deg", 60.0))
-        except (ValueError, FileNotFoundError):
-            if before is not None:
-                self.np_random.bit_generator.state = before
-            raise
-        self._task_state = self._task.begin(shown, self.np_random)
-        if self.render_mode == "human":
-            self.render()
-        return self._observe(shown), self._info(shown, began, {})
+        ahead = World(self._world.model, self._arguments["starts"])
+        ahead.reset(image, start, seed=episode_seed, fov_deg=options.get("fov_deg", 60.0))
+        own = {key: options[key] for key in task_options if key in options}
+        outcome = self._task.begin(Start(ahead.fork(1)[0], np.random.default_rng(episode_seed), own))
+        info, observation = self._info(ahead, outcome, began), self._observe(ahead, outcome)
+        # nothing has changed so far, so that whatever was refused leaves the episode as it was
+        super().reset(seed=seed)
+        self.np_random.bit_generator.state = rng.bit_generator.state
+        self._become(ahead, outcome)
+        return observation, info
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """Move the camera and look.
@@ -198,20 +240,22 @@ class MirageWorldEnv(gymnasium.Env[Any, Any]):
         Raises:
             gymnasium.error.ResetNeeded: before the first ``reset``.
             gymnasium.error.InvalidAction: if the action is not in the action space; nothing has changed then.
+            ValueError: if the task's or an end's answer is unusable; nothing has changed then, either.
         """
         began = time.perf_counter()
         self._need_reset("step")
         motion = self._actions.motion(action)
-        shown = self._world.step(moved(self._world.camera, motion))
-        outcome = self._task.step(self._task_state, shown)
-        self._task_state = outcome.state
-        if self.render_mode == "human":
-            self.render()
-        info = self._info(shown, began, outcome.info)
-        return self._observe(shown), float(outcome.reward), bool(outcome.terminated), False, info
+        ahead = self._world.fork(1)[0]
+        shown = ahead.step(moved(ahead.camera, motion))
+        outcome = self._task.step(self._outcome.state, shown)
+        info, observation = self._info(ahead, outcome, began), self._observe(ahead, outcome)
+        terminated, truncated = ended(self._ends, info)
+        # nothing has changed so far, so that whatever was refused leaves the episode as it was
+        self._become(ahead, outcome)
+        return observation, float(outcome.reward), bool(outcome.terminated) or terminated, truncated, info
 
     def render(self) -> np.ndarray | None:  # type: ignore[override]
-        """The last frame with ``"rgb_array"``; with ``"human"`` it goes to the window.
+        """The last frame with ``"rgb_array"``, a goal drawn into it; with ``"human"`` it goes to the window.
 
         Raises:
             gymnasium.error.ResetNeeded: before the first ``reset``.
@@ -223,9 +267,9 @@ class MirageWorldEnv(gymnasium.Env[Any, Any]):
             )
             return None
         self._need_reset("render")
-        frame = self._world.snapshot().observation.frame
+        frame = self._picture(self._world.snapshot().observation, self._outcome)
         if self.render_mode == "rgb_array":
-            return frame.copy()
+            return frame
         self._show(frame)
         return None
 
@@ -242,7 +286,7 @@ class MirageWorldEnv(gymnasium.Env[Any, Any]):
             gymnasium.error.ResetNeeded: before the first ``reset``.
         """
         self._need_reset("snapshot")
-        return EnvSnapshot(self._world.snapshot(), self._task_state, dict(self.np_random.bit_generator.state))
+        return EnvSnapshot(self._world.snapshot(), self._outcome, dict(self.np_random.bit_generator.state))
 
     def restore(self, snapshot: EnvSnapshot) -> tuple[Any, dict[str, Any]]:
         """Go back to a moment of this or of another environment with the same arguments.
@@ -256,10 +300,10 @@ class MirageWorldEnv(gymnasium.Env[Any, Any]):
         if not isinstance(snapshot, EnvSnapshot):
             raise ValueError(f"snapshot: expected an EnvSnapshot, got {type(snapshot).__name__}")
         began = time.perf_counter()
-        shown = self._world.restore(snapshot.world)
-        self._task_state = snapshot.task
+        self._world.restore(snapshot.world)
+        self._outcome = snapshot.outcome
         self.np_random.bit_generator.state = snapshot.rng
-        return self._observe(shown), self._info(shown, began, {})
+        return self._observe(self._world, self._outcome), self._info(self._world, self._outcome, began)
 
     def fork(self, n: int) -> "list[MirageWorldEnv]":
         """``n`` environments at the present moment that share the networks with this one and nothing else.
@@ -290,26 +334,43 @@ class MirageWorldEnv(gymnasium.Env[Any, Any]):
         except NotReset as error:
             raise ResetNeeded(f"{call}: expected reset() first") from error
 
-    def _observe(self, shown: Observation) -> Any:
+    def _become(self, ahead: World, outcome: Outcome) -> None:
+        self._world.restore(ahead.snapshot())
+        self._outcome = outcome
+        if self.render_mode == "human":
+            self.render()
+
+    def _observe(self, world: World, outcome: Outcome) -> Any:
+        shown = world.snapshot().observation
         if self._observation == "rgb":
-            return shown.frame.copy()
-        return {
+            return self._picture(shown, outcome)
+        observation = {
             "rgb": shown.frame.copy(),
             "depth": shown.depth.copy(),
             "pose": shown.camera.c2w.numpy().copy(),
             "remembered": shown.remembered.astype(np.int8),
         }
+        if isinstance(self._task, GoalTask):
+            observation["goal"] = self._task.goal(outcome.state, shown)
+        return observation
 
-    def _info(self, shown: Observation, began: float, task_info: dict[str, Any]) -> dict[str, Any]:
-        return {
+    def _picture(self, shown: Observation, outcome: Outcome) -> np.ndarray:
+        if isinstance(self._task, GoalTask):
+            return self._task.picture(outcome.state, shown)
+        return shown.frame.copy()
+
+    def _info(self, world: World, outcome: Any, began: float) -> dict[str, Any]:
+        shown = world.snapshot().observation
+        info = {
             "c2w": shown.camera.c2w.numpy().copy(),
+            "time": world.state.step * self._actions.drive.dt,
             "remembered": shown.info["remembered"],
             "remembered_mask": shown.remembered.copy(),
             "memory_bytes": shown.info["nbytes"],
             "memory_points": shown.info["points"],
             "step_seconds": Seconds(time.perf_counter() - began),
-            **task_info,
         }
+        return info | deepcopy(check_outcome(outcome, set(info)).info)
 
     def _show(self, frame: np.ndarray) -> None:
         cv2 = _opencv()
