@@ -4,6 +4,7 @@ import json
 import math
 import os
 import time
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,9 @@ import gymnasium
 import numpy as np
 from tqdm import tqdm
 
+from mirage_sim.agents.learned import LearnedPolicy
 from mirage_sim.agents.policies import Policy, RandomPolicy, ReplayPolicy, ScriptedPolicy
-from mirage_sim.build import instantiate
+from mirage_sim.agents.recording import check_no_dataset, minari_collector, save_npz, specification, stacked
 from mirage_sim.data.clips import Clip, load_clip
 from mirage_sim.evaluation.metrics import psnr
 from mirage_sim.evaluation.pictures import (
@@ -28,42 +30,76 @@ from mirage_sim.world import World
 from mirage_sim.world.images import fit
 
 POLICIES = ("scripted", "random", "replay")
+FORMATS = ("mp4", "npz", "minari")
 WALKS = Path(__file__).parent.parent / "assets" / "mini" / "walks"
 SHEET_COLUMNS = 9
 
 
 @dataclass
 class Episode:
-    """What was seen and measured, one entry per frame; the first frame is the given one.
+    """What was seen, done and measured, one entry per frame or step; the first frame is the given one.
 
     Attributes:
+        seed: of the episode.
+        observations: the environment's.
         frames: uint8 ``[H, W, 3]``.
+        shown: the same as people are to see them, with a goal drawn into them.
         remembered: bool ``[H, W]``.
-        c2w: camera-to-world ``[4, 4]``.
         infos: the environment's.
-        rewards: one fewer than frames.
+        actions: one fewer than frames, as all that follow.
+        rewards: of the steps.
+        terminations: of the steps.
+        truncations: of the steps.
         truth: true frames, uint8 ``[H, W, 3]``; empty where there is no truth.
         seconds: wall-clock time of all steps.
     """
 
+    seed: int
+    observations: list[Any] = field(default_factory=list)
     frames: list[np.ndarray] = field(default_factory=list)
+    shown: list[np.ndarray] = field(default_factory=list)
     remembered: list[np.ndarray] = field(default_factory=list)
-    c2w: list[np.ndarray] = field(default_factory=list)
     infos: list[dict[str, Any]] = field(default_factory=list)
+    actions: list[Any] = field(default_factory=list)
     rewards: list[float] = field(default_factory=list)
+    terminations: list[bool] = field(default_factory=list)
+    truncations: list[bool] = field(default_factory=list)
     truth: list[np.ndarray] = field(default_factory=list)
     seconds: float = 0.0
 
-    def add(self, observation: dict[str, np.ndarray], info: dict[str, Any]) -> None:
+    def add(self, env: gymnasium.Env, observation: Any, info: dict[str, Any]) -> None:
         """Keep a frame and what is known about it."""
-        self.frames.append(observation["rgb"])
-        self.remembered.append(observation["remembered"].astype(bool))
-        self.c2w.append(observation["pose"])
+        self.observations.append(observation)
+        self.frames.append(world_of(env).snapshot().observation.frame)
+        self.shown.append(np.asarray(env.render()))
+        self.remembered.append(info["remembered_mask"])
         self.infos.append(info)
+
+    @property
+    def c2w(self) -> np.ndarray:
+        """Camera-to-world motions ``[frames, 4, 4]``."""
+        return np.stack([info["c2w"] for info in self.infos])
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """What a learner needs, by name; see ``configs/rollout.yaml``."""
+        return {
+            **stacked("observations", self.observations),
+            **stacked("actions", self.actions),
+            "rewards": np.array(self.rewards),
+            "terminations": np.array(self.terminations),
+            "truncations": np.array(self.truncations),
+            "c2w": self.c2w,
+            "seed": np.array(self.seed),
+        }
+
+
+def world_of(env: gymnasium.Env) -> World:
+    """The session inside an environment."""
+    return env.unwrapped.world  # type: ignore[attr-defined]
 
 
 def rollout(cfg: dict[str, Any]) -> dict[str, Any]:
-    """Walk, and leave ``rollout.mp4``, ``sheet.png``, ``map.png`` and ``metrics.json`` in a folder.
+    """Walk, and leave what ``format`` says in a folder: pictures for people, or a data set; and ``metrics.json``.
 
     Args:
         cfg: as ``configs/rollout.yaml`` composes it.
@@ -73,36 +109,65 @@ def rollout(cfg: dict[str, Any]) -> dict[str, Any]:
 
     Raises:
         ValueError: for unusable settings.
-        FileNotFoundError: for pictures, walks or weights that do not exist.
+        FileNotFoundError: for pictures, walks, policies or weights that do not exist.
+        ImportError: if what a data set or a learned policy needs is not installed.
     """
-    policy_name, steps = cfg["policy"], cfg["steps"]
-    if policy_name not in POLICIES:
-        raise ValueError(f"policy: expected one of {POLICIES}, got {policy_name!r}")
-    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
-        raise ValueError(f"steps: expected a positive integer, got {steps!r}")
-    arguments = dict(cfg["env"])
-    if policy_name == "scripted" and arguments["action_mode"] != "twist":
-        raise ValueError(f"env.action_mode: expected 'twist' with policy=scripted, got {arguments['action_mode']!r}")
-    clip = _walk(cfg["walk"]) if policy_name == "replay" else None
+    _check(cfg)
+    arguments, steps, output = dict(cfg["env"]), cfg["steps"], Path(cfg["output"])
+    clip = _walk(cfg["walk"]) if cfg["policy"] == "replay" else None
     if clip is not None:
         arguments["action_mode"] = "se3"
         steps = 2 * (len(clip) - 1)
-    output = Path(cfg["output"])
+    learned = LearnedPolicy(cfg["policy"], cfg["trust_policy"]) if cfg["policy"].endswith(".zip") else None
+    arguments["observation"] = "dict" if learned is None else learned.observation
+
+    env = gymnasium.make(specification(cfg["world"], steps, render_mode="rgb_array", **arguments))
+    fps = env.metadata["render_fps"]
+    if learned is not None:
+        learned.check(env)
     output.mkdir(parents=True, exist_ok=True)
-
-    env = gymnasium.make("MirageWorld-v0", world=instantiate(cfg["world"]), observation="dict", **arguments)
-    world: World = env.unwrapped.world  # type: ignore[attr-defined]
-    policy = _policy(policy_name, env, steps, cfg["seed"], clip)
+    recorded = minari_collector(env, output, cfg["policy"]) if cfg["format"] == "minari" else closing(env)
     options = _start(cfg) if clip is None else _start_of(clip)
-    episode = _drive(env, policy, steps, cfg["seed"], options)
-    if clip is not None:
-        true = [fit(frame.numpy(), clip.cameras[0], world.model.size)[0] for frame in clip.frames]
-        episode.truth = true + true[-2::-1]
-
-    metrics = _metrics(episode) | {"policy": policy_name, "seed": cfg["seed"]}
-    _save(episode, world, metrics, output, fps=env.metadata["render_fps"])
-    env.close()
+    measured = []
+    with recorded as env:
+        for seed in range(cfg["seed"], cfg["seed"] + cfg["episodes"]):
+            policy = learned or _policy(cfg["policy"], env, steps, seed, clip)
+            episode = _drive(env, policy, steps, seed, options)
+            if clip is not None:
+                episode.truth = _there_and_back(clip, world_of(env).model.size)
+            measured.append(_metrics(episode))
+            if cfg["format"] == "npz":
+                save_npz(output / f"episode_{seed - cfg['seed']:04d}.npz", episode.arrays())
+        if cfg["format"] == "mp4":
+            _save_pictures(episode, world_of(env), output, fps)
+    metrics = _summary(measured) | {"policy": cfg["policy"], "seed": cfg["seed"]}
+    _save_json(metrics, output / "metrics.json")
     return {key: value for key, value in metrics.items() if key != "per_step"} | {"output": str(output)}
+
+
+def _check(cfg: dict[str, Any]) -> None:
+    """Refuse settings that cannot work, before anything is loaded or written."""
+    policy, form, output = cfg["policy"], cfg["format"], cfg["output"]
+    if not isinstance(policy, str) or not (policy in POLICIES or policy.endswith(".zip")):
+        raise ValueError(f"policy: expected one of {POLICIES} or a stable-baselines3 .zip, got {policy!r}")
+    for name in ("steps", "episodes"):
+        if isinstance(cfg[name], bool) or not isinstance(cfg[name], int) or cfg[name] < 1:
+            raise ValueError(f"{name}: expected a positive integer, got {cfg[name]!r}")
+    if isinstance(cfg["seed"], bool) or not isinstance(cfg["seed"], int) or cfg["seed"] < 0:
+        raise ValueError(f"seed: expected an integer from 0, got {cfg['seed']!r}")
+    if not isinstance(cfg["trust_policy"], bool):
+        raise ValueError(f"trust_policy: expected true or false, got {cfg['trust_policy']!r}")
+    if form not in FORMATS:
+        raise ValueError(f"format: expected one of {FORMATS}, got {form!r}")
+    if not isinstance(output, str) or output in FORMATS:
+        raise ValueError(f"output: expected a folder, got {output!r}; what is written there is chosen by format=")
+    if form == "mp4" and cfg["episodes"] > 1:
+        raise ValueError(f"episodes: expected 1 with format=mp4, got {cfg['episodes']}")
+    if form == "minari":
+        check_no_dataset(Path(output))
+    if policy == "scripted" and cfg["env"]["action_mode"] != "twist":
+        got = cfg["env"]["action_mode"]
+        raise ValueError(f"env.action_mode: expected 'twist' with policy=scripted, got {got!r}")
 
 
 def _walk(walk: int | str) -> Clip:
@@ -137,15 +202,25 @@ def _policy(name: str, env: gymnasium.Env, steps: int, seed: int, clip: Clip | N
     return ScriptedPolicy(steps) if name == "scripted" else RandomPolicy(env.action_space, seed)
 
 
+def _there_and_back(clip: Clip, size: tuple[int, int]) -> list[np.ndarray]:
+    """The true frames of a replay."""
+    true = [fit(frame.numpy(), clip.cameras[0], size)[0] for frame in clip.frames]
+    return true + true[-2::-1]
+
+
 def _drive(env: gymnasium.Env, policy: Policy, steps: int, seed: int, options: dict[str, Any]) -> Episode:
-    episode = Episode()
+    episode = Episode(seed)
     observation, info = env.reset(seed=seed, options=options)
-    episode.add(observation, info)
+    episode.add(env, observation, info)
     began = time.perf_counter()
     for _ in tqdm(range(steps), desc="rollout", unit="step"):
-        observation, reward, terminated, truncated, info = env.step(policy(observation))
-        episode.add(observation, info)
+        action = policy(observation)
+        observation, reward, terminated, truncated, info = env.step(action)
+        episode.add(env, observation, info)
+        episode.actions.append(action)
         episode.rewards.append(float(reward))
+        episode.terminations.append(terminated)
+        episode.truncations.append(truncated)
         if terminated or truncated:
             break
     episode.seconds = time.perf_counter() - began
@@ -153,7 +228,7 @@ def _drive(env: gymnasium.Env, policy: Policy, steps: int, seed: int, options: d
 
 
 def _metrics(episode: Episode) -> dict[str, Any]:
-    """The figures; ``per_step`` holds lists with one entry per frame."""
+    """The figures of an episode; ``per_step`` holds lists with one entry per frame."""
     last = episode.infos[-1]
     steps = len(episode.rewards)
     remembered = [float(mask.mean()) for mask in episode.remembered]
@@ -165,6 +240,8 @@ def _metrics(episode: Episode) -> dict[str, Any]:
         "memory_points": last["memory_points"],
         "memory_bytes": last["memory_bytes"],
     }
+    if "is_success" in last:
+        metrics["success"] = float(last["is_success"])
     per_step = {"remembered": remembered, "memory_points": [info["memory_points"] for info in episode.infos]}
     if episode.truth:
         frames, true = np.stack(episode.frames), np.stack(episode.truth)
@@ -180,10 +257,19 @@ def _metrics(episode: Episode) -> dict[str, Any]:
     return metrics | {"per_step": per_step}
 
 
-def _save(episode: Episode, world: World, metrics: dict[str, Any], output: Path, fps: int) -> None:
+def _summary(measured: list[dict[str, Any]]) -> dict[str, Any]:
+    """The figures of several episodes: the sum of their steps, means of all else."""
+    if len(measured) == 1:
+        return measured[0]
+    names = [name for name in measured[0] if name != "per_step"]
+    means = {name: float(np.mean([figures[name] for figures in measured])) for name in names}
+    return means | {"steps": sum(figures["steps"] for figures in measured), "episodes": len(measured)}
+
+
+def _save_pictures(episode: Episode, world: World, output: Path, fps: int) -> None:
     truth = {"truth": episode.truth} if episode.truth else {}
     tinted = [tint_invented(*pair) for pair in zip(episode.frames, episode.remembered, strict=True)]
-    rows = truth | {"generated": episode.frames, "remembered": tinted}
+    rows = truth | {"generated": episode.shown, "remembered": tinted}
     titles = {"remembered": "remembered (orange: invented)"}
     moments = (
         dict(zip((titles.get(row, row) for row in rows), column, strict=True))
@@ -191,17 +277,19 @@ def _save(episode: Episode, world: World, metrics: dict[str, Any], output: Path,
     )
     save_video(map(side_by_side, moments), output / "rollout.mp4", fps)
 
-    shown = sorted({round(step) for step in np.linspace(0, len(episode.frames) - 1, SHEET_COLUMNS)})
-    sheet = contact_sheet({row: [frames[step] for step in shown] for row, frames in rows.items()}, shown)
+    times = sorted({round(step) for step in np.linspace(0, len(episode.frames) - 1, SHEET_COLUMNS)})
+    sheet = contact_sheet({row: [frames[step] for step in times] for row, frames in rows.items()}, times)
     save_picture(sheet, output / "sheet.png")
 
     points, colours = coloured_points(world, episode.frames)
-    c2w = np.stack(episode.c2w)
+    c2w = episode.c2w
     save_picture(top_down(points, colours, c2w[:, :3, 3], c2w[:, :3, 2]), output / "map.png")
 
-    partial = output / f".metrics.partial{os.getpid()}.json"
+
+def _save_json(metrics: dict[str, Any], path: Path) -> None:
+    partial = path.with_name(f".metrics.partial{os.getpid()}.json")
     partial.write_text(json.dumps(metrics, indent=1) + "\n", encoding="utf-8")
-    partial.replace(output / "metrics.json")
+    partial.replace(path)
 
 
 def coloured_points(world: World, frames: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:

@@ -7,44 +7,13 @@ import imageio_ffmpeg
 import numpy as np
 import pytest
 import torch
-from PIL import Image
-from toy import SIZE, toy_model, toy_starts
+from toy import SIZE
 
 from mirage_sim.agents.policies import RandomPolicy, ReplayPolicy, ScriptedPolicy
 from mirage_sim.agents.rollout import coloured_points, rollout
-from mirage_sim.build import compose
-from mirage_sim.data.clips import Clip, save_clip
+from mirage_sim.data.clips import Clip
 from mirage_sim.geometry import Camera, Drive
-from mirage_sim.models import save_model
 from mirage_sim.world import World, WorldModel
-
-
-@pytest.fixture(scope="module")
-def clip() -> Clip:
-    """A short walk with a turn; its frames are one picture, its depth is made up."""
-    commands = torch.tensor([[1.0, 0.0], [1.0, 1.0], [0.3, -0.5], [0.0, 1.0]])
-    poses = [torch.eye(4)]
-    poses[0][:3, 3] = torch.tensor([5.0, -1.0, 2.0])
-    for motion in Drive().motion(commands):
-        poses.append(poses[-1] @ motion)
-    cameras = Camera.from_fov(torch.stack(poses), 60.0, SIZE)
-    frames = torch.from_numpy(toy_starts(1)).expand(len(poses), -1, -1, -1).contiguous()
-    return Clip(
-        frames, torch.ones(frames.shape[:3]), cameras.c2w, cameras.K[0], commands, torch.zeros(4, dtype=torch.bool)
-    )
-
-
-@pytest.fixture(scope="module")
-def toy_config(tmp_path_factory: pytest.TempPathFactory, clip: Clip) -> dict[str, Any]:
-    """The rollout's configuration with a toy world, starting from a picture file."""
-    folder, model = tmp_path_factory.mktemp("toy"), toy_model()
-    overrides = [f"world.size={list(SIZE)}", "latent.channels=8", f"image={folder / 'start.png'}"]
-    for name in ("codec", "denoiser", "depth"):
-        save_model(getattr(model, name), folder / f"{name}.safetensors")
-        overrides.append(f"world.{name}.path={folder / name}.safetensors")
-    Image.fromarray(toy_starts(1)[0]).save(folder / "start.png")
-    save_clip(clip, folder / "walk.safetensors")
-    return compose("rollout", overrides) | {"walk": str(folder / "walk.safetensors")}
 
 
 def test_a_replay_leaves_everything(toy_config: dict[str, Any], clip: Clip, tmp_path: Path) -> None:
@@ -89,6 +58,11 @@ def test_policies_repeat_with_their_seed(toy_config: dict[str, Any], tmp_path: P
         ({"policy": "clever"}, ValueError, "policy: expected one of .*'scripted'.*, got 'clever'"),
         ({"steps": 0}, ValueError, "steps: expected a positive integer, got 0"),
         ({"steps": "many"}, ValueError, "steps: .*'many'"),
+        ({"episodes": 0}, ValueError, "episodes: expected a positive integer, got 0"),
+        ({"episodes": 2}, ValueError, "episodes: expected 1 with format=mp4, got 2"),
+        ({"format": "gif"}, ValueError, "format: expected one of .*'npz'.*, got 'gif'"),
+        ({"output": "minari"}, ValueError, "output: expected a folder, got 'minari'.* format="),
+        ({"seed": -1}, ValueError, "seed: expected an integer from 0, got -1"),
         ({"policy": "replay", "walk": "nowhere.safetensors"}, FileNotFoundError, "walk: .*nowhere"),
         ({"policy": "replay", "walk": 10_000}, ValueError, "walk: expected an index in"),
         ({"env": {"action_mode": "se3", "task": "none"}}, ValueError, "env.action_mode: expected 'twist'"),
