@@ -1,0 +1,105 @@
+"""For stable-baselines3: its own kind of vector environment around Gymnasium's. Needs the extra ``learn``."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
+
+try:
+    from stable_baselines3.common.vec_env import VecEnv
+except ImportError as error:
+    raise ImportError("stable-baselines3 is not installed: pip install 'mirage_sim[learn]'") from error
+
+
+class SB3VecEnv(VecEnv):
+    """A Gymnasium vector environment as stable-baselines3 wants it.
+
+        envs = gymnasium.make_vec("MirageWorld-v0", num_envs=8, autoreset_mode="SameStep", max_episode_steps=50)
+        PPO("CnnPolicy", SB3VecEnv(envs)).learn(10_000)
+
+    Args:
+        envs: resets what is done in the same step (``autoreset_mode="SameStep"``).
+
+    Raises:
+        ValueError: if it does not.
+    """
+
+    def __init__(self, envs: SyncVectorEnv):
+        mode = envs.metadata.get("autoreset_mode")
+        if mode is not AutoresetMode.SAME_STEP:
+            raise ValueError(f"envs: expected autoreset_mode 'SameStep', got {getattr(mode, 'value', mode)!r}")
+        self.envs = envs
+        self._actions: Any = None
+        super().__init__(envs.num_envs, envs.single_observation_space, envs.single_action_space)
+
+    def reset(self) -> Any:
+        """Start an episode in every environment, with the seeds given to ``seed()``."""
+        if any(self._options):
+            raise ValueError(f"options: expected none, got {self._options}; autoreset would not repeat them")
+        observations, infos = self.envs.reset(seed=list(self._seeds))
+        self.reset_infos = infos_of_each(infos, self.num_envs)
+        self._reset_seeds()
+        return observations
+
+    def step_async(self, actions: np.ndarray) -> None:
+        """Take the actions of the step that :meth:`step_wait` does."""
+        self._actions = actions
+
+    def step_wait(self) -> tuple[Any, np.ndarray, np.ndarray, list[dict[str, Any]]]:
+        """Step all; what is done starts anew, and its last observation is in its info."""
+        observations, rewards, terminations, truncations, batched = self.envs.step(self._actions)
+        infos = infos_of_each(batched, self.num_envs)
+        for i, info in enumerate(infos):
+            info["TimeLimit.truncated"] = bool(truncations[i] and not terminations[i])
+            if "final_obs" in info:
+                self.reset_infos[i] = {key: value for key, value in info.items() if not key.startswith("final_")}
+                info.update(info.pop("final_info"), terminal_observation=info.pop("final_obs"))
+        return observations, rewards.astype(np.float32), terminations | truncations, infos
+
+    def close(self) -> None:
+        """Close the environments."""
+        self.envs.close()
+
+    def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
+        """An attribute of each environment."""
+        values = self.envs.call(attr_name)
+        return [values[i] for i in self._get_indices(indices)]
+
+    def set_attr(self, attr_name: str, value: Any, indices: Any = None) -> None:
+        """Set an attribute of each environment."""
+        for i in self._get_indices(indices):
+            self.envs.envs[i].set_wrapper_attr(attr_name, value)
+
+    def env_method(self, method_name: str, *method_args: Any, indices: Any = None, **method_kwargs: Any) -> list[Any]:
+        """Call a method of each environment."""
+        methods = [self.envs.envs[i].get_wrapper_attr(method_name) for i in self._get_indices(indices)]
+        return [method(*method_args, **method_kwargs) for method in methods]
+
+    def env_is_wrapped(self, wrapper_class: type[gymnasium.Wrapper], indices: Any = None) -> list[bool]:
+        """Whether each environment is inside such a wrapper."""
+        from stable_baselines3.common.env_util import is_wrapped
+
+        return [is_wrapped(self.envs.envs[i], wrapper_class) for i in self._get_indices(indices)]
+
+    def get_images(self) -> Sequence[np.ndarray | None]:
+        """The frame of each environment, for ``render``."""
+        return list(self.envs.render() or [])
+
+
+def infos_of_each(infos: dict[str, Any], count: int) -> list[dict[str, Any]]:
+    """The infos of a vector environment, one dict per environment.
+
+    Args:
+        infos: an array per key, and with a leading underscore the mask that says for whom it holds; inner dicts alike.
+        count: of environments.
+    """
+    each: list[dict[str, Any]] = [{} for _ in range(count)]
+    for key, values in infos.items():
+        if key.startswith("_"):
+            continue
+        items = infos_of_each(values, count) if isinstance(values, dict) else values
+        for i in np.flatnonzero(infos[f"_{key}"]):
+            each[i][key] = items[i]
+    return each
