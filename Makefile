@@ -36,7 +36,7 @@ $(VENV)/.core: $(DECLARED)
 	touch $@
 
 $(VENV)/.test: $(VENV)/.core
-	$(PIP) install -e ".[test,twin,dev]"
+	$(PIP) install -e ".[test,twin,data,learn,dev]"
 	touch $@
 
 clean:

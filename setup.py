@@ -44,6 +44,9 @@ EXTRAS = {
         "ros-std-srvs==5.5.1",
     ],
     "train": [],  # the loop of the mini world needs the core only
+    # data sets; Minari collects with jax's trees, and wants Python 3.11
+    "data": ['minari[create,hdf5]>=0.5.4,<0.6; python_version >= "3.11"'],
+    "learn": ["stable-baselines3>=2.9.2,<3"],
     "viewer": ["viser>=1.1,<2"],
     "twin": ["miniworld==2.1.0", "pyglet>=1.5.31,<2"],
     "dev": ["ruff>=0.17.6,<0.18", "mypy>=2.4,<3"],
