@@ -224,9 +224,9 @@ class MirageWorldEnv(gymnasium.Env[Any, Any]):
         if image is None and start is None:
             start = chosen % len(self._world.starts)
         ahead = World(self._world.model, self._arguments["starts"])
-        ahead.reset(image, start, seed=episode_seed, fov_deg=options.get("fov_deg", 60.0))
+        shown = ahead.reset(image, start, seed=episode_seed, fov_deg=options.get("fov_deg", 60.0))
         own = {key: options[key] for key in task_options if key in options}
-        outcome = self._task.begin(Start(ahead.fork(1)[0], np.random.default_rng(episode_seed), own))
+        outcome = self._task.begin(Start(ahead.fork(1)[0], shown, np.random.default_rng(episode_seed), own))
         info, observation = self._info(ahead, outcome, began), self._observe(ahead, outcome)
         # nothing has changed so far, so that whatever was refused leaves the episode as it was
         super().reset(seed=seed)

@@ -82,10 +82,11 @@ def look_from(world: World, pose: np.ndarray) -> np.ndarray:
     """What the world shows after a straight walk to a pose: a frame, uint8 ``[H, W, 3]``.
 
     Args:
-        world: walks there, in steps as long as those of the agent; a fork, if it is to stay where it is.
+        world: a fork of it walks there, in steps as long as those of the agent.
         pose: camera-to-world ``[4, 4]``.
     """
     drive = Drive()
+    (world,) = world.fork(1)
     camera = world.camera
     target = torch.from_numpy(pose).double()
     begin = camera.c2w.double()

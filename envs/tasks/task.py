@@ -16,18 +16,15 @@ class Start:
 
     Attributes:
         world: a fork of the episode's world at its first frame: the task may walk about in it and leaves no trace.
+        observation: the first.
         rng: whatever the task draws, it draws from here; depends on nothing but the episode's seed.
         options: those of ``reset(options=...)`` that the task takes.
     """
 
     world: World
+    observation: Observation
     rng: np.random.Generator
     options: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def observation(self) -> Observation:
-        """The first observation."""
-        return self.world.snapshot().observation
 
 
 @dataclass(frozen=True)

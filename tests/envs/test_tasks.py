@@ -1,12 +1,13 @@
 import numpy as np
 import pytest
 import torch
+from gymnasium.utils.env_checker import data_equivalence
 
-from mirage_sim.envs.tasks import Explore, NoTask, RewardFunction, make_task
+from mirage_sim.envs.tasks import Explore, Goal, NoTask, Outcome, RewardFunction, Start, Task, make_task
 from mirage_sim.geometry import Camera
 from mirage_sim.world import Observation
 
-RNG = np.random.default_rng(0)
+FORWARD = np.array([1.0, 0.0], np.float32)
 
 
 def shown(depth: float, remembered: np.ndarray) -> Observation:
@@ -14,6 +15,20 @@ def shown(depth: float, remembered: np.ndarray) -> Observation:
     camera = Camera.from_fov(torch.eye(4), 90.0, size)
     picture = np.zeros((*size, 3), np.uint8)
     return Observation(picture, np.full(size, depth, np.float32), remembered, camera, {})
+
+
+class Says:
+    """A task that says nothing wrong for two steps, and then what it is told to."""
+
+    def __init__(self, at_last, at_first=None):
+        self.at_first = at_first or Outcome(0)
+        self.at_last = at_last
+
+    def begin(self, start: Start) -> Outcome:
+        return self.at_first
+
+    def step(self, state: int, observation: Observation) -> Outcome:
+        return Outcome(state + 1, 1.0) if state < 2 else self.at_last
 
 
 def test_a_new_wall_that_fills_the_view_counts_with_its_area():
@@ -38,21 +53,116 @@ def test_sky_and_unknown_depth_have_no_area(depth):
     assert Explore().step(0.0, shown(depth, np.zeros((48, 64), bool))).reward == 0.0
 
 
-def test_a_function_of_two_observations_is_a_task():
-    task = make_task(lambda before, after: after.depth.mean() - before.depth.mean())
-    assert isinstance(task, RewardFunction)
-    everywhere = np.ones((4, 4), bool)
-    state = task.begin(shown(2.0, everywhere), RNG)
-    outcome = task.step(state, shown(5.0, everywhere))
-    assert outcome.reward == pytest.approx(3.0)
-    assert task.step(outcome.state, shown(4.0, everywhere)).reward == pytest.approx(-1.0)
+def test_a_function_of_two_observations_is_a_task(make):
+    env = make(task=lambda before, after: after.depth.mean() - before.depth.mean(), observation="dict")
+    before, _ = env.reset(seed=0)
+    for _ in range(2):
+        after, reward, terminated, *_ = env.step(FORWARD)
+        assert reward == pytest.approx(after["depth"].mean() - before["depth"].mean(), abs=1e-6)
+        assert not terminated
+        before = after
 
 
-def test_names_and_tasks_are_accepted_and_other_things_refused():
+def test_names_tasks_and_classes_are_accepted():
     assert isinstance(make_task("none"), NoTask)
-    mine = Explore()
+    assert make_task("goal") == Goal()
+    assert isinstance(make_task(Explore), Explore)
+    mine = Says(Outcome(0))
     assert make_task(mine) is mine
-    with pytest.raises(ValueError, match=r"task: expected one of \['explore', 'none'\].*got 'fly'"):
-        make_task("fly")
-    with pytest.raises(ValueError, match="task: expected"):
-        make_task(3)
+    assert isinstance(make_task(max), RewardFunction)
+    assert all(isinstance(make_task(name), Task) for name in ("explore", "goal", "none"))
+
+
+@pytest.mark.parametrize("task", ["fly", 3, None, dict, [Explore()]])
+def test_other_things_are_no_tasks(task):
+    with pytest.raises(ValueError, match=r"task: expected one of \['explore', 'goal', 'none'\], a Task, .*got"):
+        make_task(task)
+
+
+def test_a_task_of_ones_own_rewards_ends_and_informs(make):
+    env = make(task=Says(Outcome(3, np.float32(0.5), np.True_, {"mine": 7})))
+    env.reset(seed=0)
+    for _ in range(2):
+        assert env.step(FORWARD)[1:3] == (1.0, False)
+    *_, reward, terminated, truncated, info = env.step(FORWARD)
+    assert (reward, terminated, truncated, info["mine"]) == (0.5, True, False, 7)
+    assert type(reward) is float
+    assert type(terminated) is bool
+
+
+WRONG = [
+    (Outcome(0, float("nan")), "expected a finite float as reward, got nan"),
+    (Outcome(0, np.float32("inf")), "expected a finite float as reward, got .*inf"),
+    (Outcome(0, "1"), r"expected a finite float as reward, got '1' \(str\)"),
+    (Outcome(0, None), r"expected a finite float as reward, got None \(NoneType\)"),
+    (Outcome(0, True), r"expected a finite float as reward, got True \(bool\)"),
+    (Outcome(0, np.ones(1)), r"expected a finite float as reward, got array.*ndarray"),
+    (Outcome(0, torch.tensor(1.0)), r"expected a finite float as reward, got tensor.*Tensor"),
+    (Outcome(0, 1.0, 1), "expected a bool as terminated, got 1"),
+    (Outcome(0, 1.0, False, [1]), r"expected a dict as info, got \[1\]"),
+    (Outcome(0, 1.0, False, {"c2w": 0, "x": 1}), r"expected info without the environment's own keys, got \['c2w'\]"),
+    ((0, 1.0), "expected an Outcome, got "),
+    (None, "expected an Outcome, got None"),
+]
+
+
+@pytest.mark.parametrize(("answer", "message"), WRONG)
+def test_unusable_answers_are_refused_before_anything_changes(make, answer, message):
+    env, untouched = make(task=Says(answer)), make(task=Says(Outcome(3, 7.0)))
+    for each in (env, untouched):
+        each.reset(seed=1)
+        each.step(FORWARD)
+        each.step(FORWARD)
+    before = env.unwrapped.snapshot()
+    with pytest.raises(ValueError, match=f"task: {message}"):
+        env.step(FORWARD)
+    assert env.unwrapped.snapshot().world is before.world
+    env.unwrapped._task.at_last = Outcome(3, 7.0)
+    assert data_equivalence(env.step(FORWARD), untouched.step(FORWARD), exact=True)
+
+
+def test_unusable_answers_at_the_start_leave_the_episode_as_it_was(make):
+    task, good = Says(Outcome(3)), Outcome(0)
+    env, untouched = make(task=task), make(task=Says(Outcome(3)))
+    with pytest.raises(ValueError, match="task: expected a finite float as reward, got nan"):
+        make(task=Says(None, Outcome(0, float("nan")))).reset(seed=0)
+    for each in (env, untouched):
+        each.reset(seed=1)
+        each.step(FORWARD)
+    task.at_first = Outcome(0, float("nan"))
+    with pytest.raises(ValueError, match="got nan"):
+        env.reset(seed=5)
+    assert data_equivalence(env.step(FORWARD), untouched.step(FORWARD), exact=True)
+    task.at_first = good
+    assert data_equivalence(env.reset(), untouched.reset(), exact=True)
+
+
+def test_what_the_task_itself_raises_changes_nothing(make):
+    def fails(before, after):
+        if after.camera.c2w[2, 3] > 0.2:
+            raise ZeroDivisionError
+        return 0.0
+
+    env = make(task=fails)
+    env.reset(seed=1)
+    env.step(FORWARD)
+    before = env.unwrapped.snapshot()
+    with pytest.raises(ZeroDivisionError):
+        env.step(FORWARD)
+    assert env.unwrapped.snapshot().world is before.world
+
+
+def test_a_task_may_walk_about_in_the_world_and_leaves_no_trace(make):
+    class Walks(Says):
+        def begin(self, start: Start) -> Outcome:
+            camera = start.observation.camera
+            c2w = camera.c2w.clone()
+            c2w[2, 3] += 0.3
+            start.world.step(Camera(c2w, camera.K, camera.size))
+            start.rng.random()
+            return Outcome(0)
+
+    one, other = make(task=Walks(Outcome(3))), make(task=Says(Outcome(3)))
+    for seed in ({"seed": 4}, {}):
+        assert data_equivalence(one.reset(**seed), other.reset(**seed), exact=True)
+        assert data_equivalence(one.step(FORWARD), other.step(FORWARD), exact=True)

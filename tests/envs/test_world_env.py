@@ -24,22 +24,9 @@ def frames(transitions):
     return np.stack([observation for observation, *_ in transitions])
 
 
-def quick_display(monkeypatch):
-    """Let windows open without a screen: Qt's own off-screen platform, or nothing at all where there is none."""
-    shown = []
-    import cv2
-
-    monkeypatch.setenv("DISPLAY", ":99")
-    for name in ("namedWindow", "imshow", "destroyWindow"):
-        monkeypatch.setattr(cv2, name, lambda *arguments, name=name: shown.append((name, arguments)))
-    monkeypatch.setattr(cv2, "waitKey", lambda delay: -1)
-    return shown
-
-
 @pytest.mark.parametrize("observation", ["rgb", "dict"])
 @pytest.mark.parametrize("mode", MODES)
-def test_check_env_has_nothing_to_say(make, mode, observation, monkeypatch):
-    quick_display(monkeypatch)
+def test_check_env_has_nothing_to_say(make, mode, observation, display):
     env = make(action_mode=mode, observation=observation)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -243,16 +230,15 @@ def test_unknown_render_mode_is_refused(model, starts):
         MirageWorldEnv(model, starts=starts, render_mode="ansi")
 
 
-def test_human_rendering_shows_every_frame_in_one_window(make, monkeypatch):
-    shown = quick_display(monkeypatch)
+def test_human_rendering_shows_every_frame_in_one_window(make, display):
     env = make(render_mode="human")
-    assert not shown  # no window before there is something to see
+    assert not display  # no window before there is something to see
     observation, _ = env.reset(seed=0)
-    assert np.array_equal(shown[1][1][1], observation[..., ::-1])
+    assert np.array_equal(display[1][1][1], observation[..., ::-1])
     play(env, steps=2)
     env.close()
     env.close()
-    assert [name for name, _ in shown] == ["namedWindow", "imshow", "imshow", "imshow", "destroyWindow"]
+    assert [name for name, _ in display] == ["namedWindow", "imshow", "imshow", "imshow", "destroyWindow"]
 
 
 def test_human_rendering_without_a_display_says_so(make, monkeypatch):

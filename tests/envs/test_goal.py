@@ -1,0 +1,377 @@
+import math
+import warnings
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+from gymnasium.utils.env_checker import check_env, data_equivalence
+
+from mirage_sim.envs.tasks import Goal
+from mirage_sim.envs.tasks.drawing import COLOUR
+from mirage_sim.envs.tasks.places import BODY, draw_place, free_ways, look_from
+from mirage_sim.geometry import Camera, is_rigid
+from mirage_sim.world import Observation, World
+
+FORWARD, LEFT = np.array([1.0, 0.0], np.float32), np.array([0.0, 1.0], np.float32)
+MODES = ("twist", "discrete", "se3")
+SIZE = (48, 64)
+HEIGHT = 1.5  # metres of the camera above the floor
+
+
+def room(wall: float = 5.0, box: float | None = None, lintel: float | None = None) -> Observation:
+    """A level floor, a wall ahead, perhaps a low box in the middle and something that hangs high."""
+    camera = Camera.from_fov(torch.eye(4), 60.0, SIZE)
+    K = camera.K.numpy()
+    right = ((np.arange(SIZE[1]) + 0.5 - K[0, 2]) / K[0, 0])[None]
+    down = ((np.arange(SIZE[0]) + 0.5 - K[1, 2]) / K[1, 1])[:, None]
+    floor = np.where(down > 0, HEIGHT / np.maximum(down, 1e-9), np.inf)
+    depth = np.minimum(floor, wall) + 0 * right
+    if box is not None:  # 0.8 m high, 0.8 m wide
+        depth[(np.abs(right * box) < 0.4) & (down * box > HEIGHT - 0.8) & (depth > box)] = box
+    if lintel is not None:  # from 0.6 m above the camera upwards
+        depth[(down * lintel < -0.6) & (depth > lintel)] = lintel
+    return Observation(np.zeros((*SIZE, 3), np.uint8), depth.astype(np.float32), np.ones(SIZE, bool), camera, {})
+
+
+# where goals come from
+
+
+def test_the_way_is_free_up_to_the_wall():
+    directions, free = free_ways(room(wall=5.0))
+    assert np.all(np.diff(directions) > 0)
+    assert directions[-1] == -directions[0] > math.radians(25)
+    middle = len(directions) // 2
+    assert free[middle] == pytest.approx(5.0 - BODY, abs=1e-4)
+    # a body BODY wide to each side touches a slanted wall a little earlier than its middle does
+    expected = 5.0 / np.cos(directions) - BODY * np.tan(np.abs(directions)) - BODY
+    np.testing.assert_allclose(free, expected, atol=0.1)
+
+
+def test_a_low_box_is_in_the_way_and_a_lintel_and_the_floor_are_not():
+    directions, free = free_ways(room(wall=6.0, box=2.0, lintel=1.5))
+    middle = len(directions) // 2
+    assert free[middle] == pytest.approx(2.0 - BODY, abs=1e-4)
+    beside = np.abs(2.0 * np.tan(directions)) > 0.4 + 1.5 * BODY
+    assert beside.any()
+    assert np.all(free[beside] > 5.0)
+
+
+def test_where_depth_is_unknown_nothing_is_free():
+    view = room()
+    view.depth[:, :32] = 0.0
+    directions, free = free_ways(view)
+    assert np.all(free[directions < -0.1] < 0)
+    assert np.all(free[directions > 0.1] > 4)
+
+
+def test_places_lie_on_free_ways_and_look_along_them():
+    view = room(wall=4.0, box=1.8)
+    directions, free = free_ways(view)
+    drawn = [draw_place(view, (1.0, 3.0), np.random.default_rng(seed)) for seed in range(200)]
+    for pose in drawn:
+        x, _, z = pose[:3, 3]
+        direction, distance = math.atan2(x, z), math.hypot(x, z)
+        (way,) = np.flatnonzero(np.isclose(directions, direction))
+        assert 1.0 <= distance <= min(3.0, free[way])
+        np.testing.assert_allclose(pose[:3, 2], pose[:3, 3] / distance, atol=1e-12)
+        assert is_rigid(torch.from_numpy(pose), 1e-9)
+    distances = [np.linalg.norm(pose[:3, 3]) for pose in drawn]
+    assert min(distances) < 1.1
+    assert max(distances) > 2.8
+
+
+def test_places_are_relative_to_the_camera():
+    view = room()
+    c2w = torch.tensor([[0.0, 0, 1, 4], [0, 1, 0, 0], [-1, 0, 0, 2], [0, 0, 0, 1]])
+    moved = Observation(view.frame, view.depth, view.remembered, Camera(c2w, view.camera.K, SIZE), {})
+    here, there = (draw_place(v, (1.0, 4.0), np.random.default_rng(0)) for v in (view, moved))
+    np.testing.assert_allclose(there, c2w.double().numpy() @ here, atol=1e-12)
+
+
+def test_a_view_that_leads_nowhere_is_refused(make, starts):
+    with pytest.raises(ValueError, match=r"goal: expected a start view with 1 m of free way, got at most 0\.\d\d m"):
+        draw_place(room(wall=0.9), (1.0, 4.0), np.random.default_rng(0))
+    env = make(task=Goal(distance=(30.0, 40.0)))
+    with pytest.raises(ValueError, match="goal: expected a start view with 30 m of free way"):
+        env.reset(seed=0)
+    env.reset(seed=0, options={"goal": [0.0, 1.0]})
+
+
+def test_goals_depend_on_the_seed_alone(make):
+    def goals(env, count=3):
+        return [env.reset(**({"seed": 7} if i == 0 else {}))[1]["goal"] for i in range(count)]
+
+    one, other = make(task="goal"), make(task=Goal(reward="sparse"), action_mode="se3")
+    first = goals(one)
+    other.unwrapped.np_random.random(5)
+    assert np.array_equal(first, goals(other))
+    assert not np.array_equal(first[0], first[1])
+    # an own goal does not change what later resets draw
+    one.reset(seed=7, options={"goal": [0.5, 2.0]})
+    assert np.array_equal(one.reset()[1]["goal"], first[1])
+
+
+# reward, success, what is observed
+
+
+def test_dense_reward_is_metres_come_nearer_and_one_at_the_goal(make):
+    env = make(task="goal")
+    _, info = env.reset(seed=0, options={"goal": [0.0, 0.75]})
+    assert info["distance_to_goal"] == pytest.approx(0.75)
+    assert not info["is_success"]
+    np.testing.assert_allclose(info["goal"][:3, 3], [0, 0, 0.75], atol=1e-6)
+    _, reward, terminated, _, info = env.step(FORWARD)
+    assert reward == pytest.approx(0.15, abs=1e-6)
+    assert not terminated
+    _, reward, *_ = env.step(-FORWARD)
+    assert reward == pytest.approx(-0.15, abs=1e-6)
+    env.step(FORWARD)
+    _, reward, terminated, _, info = env.step(FORWARD)
+    assert reward == pytest.approx(1.15, abs=1e-6)
+    assert terminated
+    assert info["is_success"] is True
+    assert info["distance_to_goal"] == pytest.approx(0.45, abs=1e-6)
+
+
+def test_sparse_reward_is_one_at_the_goal(make):
+    env = make(task=Goal(reward="sparse", radius=0.3))
+    env.reset(seed=0, options={"goal": [0.0, 0.5]})
+    assert [env.step(FORWARD)[1:3] for _ in range(2)] == [(0.0, False), (1.0, True)]
+
+
+def test_with_an_angle_the_agent_must_look_where_the_goal_looks(make):
+    goal = np.eye(4)
+    goal[:3, :3] = [[math.cos(-0.4), 0, math.sin(-0.4)], [0, 1, 0], [-math.sin(-0.4), 0, math.cos(-0.4)]]  # to the left
+    env = make(task=Goal(angle=0.2), observation="dict")
+    observation, info = env.reset(seed=0, options={"goal": goal})
+    np.testing.assert_allclose(observation["goal"], [0, 0, 0, 0.4], atol=1e-6)
+    assert info["distance_to_goal"] == 0.0
+    assert not info["is_success"]
+    _, _, terminated, *_ = env.step(LEFT)  # 6 degrees
+    assert not terminated
+    observation, _, terminated, *_ = env.step(LEFT)
+    assert terminated
+    assert observation["goal"][3] == pytest.approx(0.4 - math.radians(12), abs=1e-6)
+
+
+def test_the_goal_is_observed_from_the_camera(make):
+    env = make(task="goal", observation="dict", action_mode="se3")
+    observation, _ = env.reset(seed=0, options={"goal": [-1.0, 3.0]})
+    np.testing.assert_allclose(observation["goal"], [3, 1, 0, math.atan2(1, 3)], atol=1e-6)
+    observation, *_, info = env.step(np.array([0.5, 1, 1, 0, -0.7, 0]))
+    relative = np.linalg.inv(info["c2w"]) @ info["goal"]
+    right, down, forward = relative[:3, 3]
+    np.testing.assert_allclose(observation["goal"][:3], [forward, -right, -down], atol=1e-5)
+    assert observation in env.observation_space
+
+
+def magenta(frame):
+    rows, columns = np.nonzero((frame == COLOUR).all(-1))
+    return rows + 0.5, columns + 0.5
+
+
+def test_frames_show_where_the_goal_is(make):
+    env = make(task="goal", render_mode="rgb_array")
+    observation, _ = env.reset(seed=0, options={"goal": [0.8, 3.0]})
+    K = env.unwrapped.world.camera.K
+    rows, columns = magenta(observation)
+    assert columns.mean() == pytest.approx(K[0, 2].item() + K[0, 0].item() * 0.8 / 3.0, abs=0.6)
+    assert rows.mean() == pytest.approx(24, abs=0.6)
+    assert np.sqrt(len(rows) / np.pi) == pytest.approx(K[0, 0].item() * 0.25 / 3.0, rel=0.15)
+    assert np.array_equal(env.render(), observation)
+    observation, *_ = env.step(FORWARD)
+    assert len(magenta(observation)[0]) > len(rows)  # nearer is larger
+
+
+@pytest.mark.parametrize(
+    ("goal", "left"), [([-3.0, 0.5], True), ([3.0, 0.5], False), ([-1, -2], True), ([1, -2], False)]
+)
+def test_goals_out_of_view_are_shown_at_the_edge_on_their_side(make, goal, left):
+    env = make(task="goal")
+    observation, _ = env.reset(seed=0, options={"goal": goal})
+    _, columns = magenta(observation)
+    assert len(columns) > 0
+    assert columns.max() < 16 if left else columns.min() > 48
+
+
+def test_dict_observations_keep_the_frame_clean(make):
+    one, other = make(task="goal", observation="dict"), make(task="none", observation="dict")
+    (goal, _), (none, _) = one.reset(seed=0), other.reset(seed=0)
+    assert set(goal) == set(none) | {"goal"}
+    assert np.array_equal(goal["rgb"], none["rgb"])
+
+
+# image goals
+
+
+SHORT = Goal(kind="image", distance=(0.6, 0.7))  # the walk there is quick
+
+
+def test_an_image_goal_is_what_the_world_would_show_there(make):
+    env = make(task=SHORT, observation="dict", action_mode="se3")
+    observation, info = env.reset(seed=3, options={"goal": [0.0, 0.6]})  # four steps of 0.15 m ahead
+    image = observation["goal"]
+    assert observation in env.observation_space
+    assert info["distance_to_goal"] == pytest.approx(0.6)
+    for _ in range(4):
+        observation, *_ = env.step(np.array([0, 0, 1.0, 0, 0, 0]))
+        assert np.array_equal(observation["goal"], image)
+    assert np.abs(observation["rgb"].astype(int) - image).max() <= 1
+
+
+def test_the_walk_to_a_goal_arrives_and_leaves_the_world_alone(world: World):
+    world.reset(start=0, seed=5)
+    before = world.snapshot()
+    pose = np.eye(4)
+    pose[:3, :3] = [[0, 0, 1], [0, 1, 0], [-1, 0, 0]]
+    pose[:3, 3] = [0.3, 0.0, 0.4]
+    frame = look_from(world, pose)
+    assert world.snapshot() is before
+    (fork,) = world.fork(1)
+    steps = 15  # of 6 degrees
+    for i in range(1, steps + 1):
+        angle = i / steps * math.pi / 2
+        c2w = torch.eye(4)
+        c2w[0, 0] = c2w[2, 2] = math.cos(angle)
+        c2w[0, 2], c2w[2, 0] = math.sin(angle), -math.sin(angle)
+        c2w[:3, 3] = torch.tensor([0.3, 0.0, 0.4]) * i / steps
+        shown = fork.step(Camera(c2w, world.camera.K, world.camera.size))
+    assert np.abs(shown.frame.astype(int) - frame).mean() < 1
+
+
+def test_imagining_leaves_no_trace(make):
+    one, other = make(task=SHORT, observation="dict"), make(task="none", observation="dict")
+    (with_goal, _), (without, _) = one.reset(seed=3), other.reset(seed=3)
+    for _ in range(3):
+        assert all(np.array_equal(with_goal[key], without[key]) for key in without)
+        (with_goal, *_), (without, *_) = one.step(FORWARD), other.step(FORWARD)
+
+
+def test_a_picture_of_ones_own_is_shown(make, starts):
+    given = {"goal": [0.0, 0.8], "goal_image": starts[2]}
+    env = make(task=SHORT, observation="dict", render_mode="rgb_array")
+    observation, _ = env.reset(seed=0, options=given | {"start": 0})
+    assert np.array_equal(observation["goal"], starts[2])
+    observation["goal"][:] = 0
+    frame = env.render()
+    assert np.array_equal(frame[17:], starts[0][17:])
+    inset = starts[2][:48, :63].reshape(16, 3, 21, 3, 3).mean((1, 3)).round()
+    assert np.array_equal(frame[:16, :21], inset)
+    assert (frame[16, :22] == 255).all()
+    rgb = make(task=SHORT)
+    assert np.array_equal(rgb.reset(seed=0, options=given | {"start": 0})[0], frame)
+
+
+# values, checks, bad input
+
+TASKS = {"pose": Goal(), "pose, angle": Goal(angle=0.3, reward="sparse"), "image": SHORT}
+
+
+CHECKED = [("pose", mode, observation) for mode in MODES for observation in ("rgb", "dict")]
+CHECKED += [("image", mode, "dict") for mode in MODES] + [("image", "twist", "rgb")]
+
+
+@pytest.mark.parametrize(("task", "mode", "observation"), CHECKED)
+def test_check_env_has_nothing_to_say(make, task, mode, observation, display):
+    env = make(task=TASKS[task], action_mode=mode, observation=observation)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        check_env(env.unwrapped)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_snapshots_and_forks_replay_bit_for_bit(make, task):
+    env = make(task=TASKS[task], observation="dict")
+    env.reset(seed=1)
+    moment = env.step(FORWARD)
+    now = env.unwrapped.snapshot()
+    (fork,) = env.unwrapped.fork(1)
+    actions = [FORWARD, LEFT, -FORWARD]
+    first = [env.step(action) for action in actions]
+    env.reset(seed=9)
+    assert data_equivalence(env.unwrapped.restore(now), (moment[0], moment[-1]), exact=True)
+    for again in (env, fork):
+        for a, b in zip(first, map(again.step, actions), strict=True):
+            assert data_equivalence(a, b, exact=True)
+
+
+def test_what_is_returned_is_the_callers_own(make):
+    env, untouched = make(task="goal"), make(task="goal")
+    info = [each.reset(seed=0)[1] for each in (env, untouched)][0]
+    info["goal"][:] = 0
+    assert data_equivalence(env.unwrapped.restore(env.unwrapped.snapshot()), untouched.reset(seed=0), exact=True)
+    assert data_equivalence(env.step(FORWARD), untouched.step(FORWARD), exact=True)
+
+
+def test_vector_environment(model, starts):
+    env = gymnasium.make_vec(
+        "MirageWorld-v0", num_envs=2, vectorization_mode="sync", world=model, starts=starts, task="goal"
+    )
+    _, info = env.reset(seed=0)
+    assert info["distance_to_goal"].shape == (2,)
+    *_, info = env.step(env.action_space.sample())
+    assert info["is_success"].dtype == bool
+    assert info["goal"].shape == (2, 4, 4)
+    env.close()
+
+
+SHEAR = np.eye(4)
+SHEAR[0, 1] = 0.5
+MIRROR = np.diag([-1.0, 1, 1, 1])
+BAD_OPTIONS = [
+    ("pose", {"goal": [0.0, float("nan")]}, r"goal: expected \[x, z\].*not finite"),
+    ("pose", {"goal": [0.0, 101.0]}, r"goal: expected a place in the world, at most 100 m from the start, got 101 m"),
+    ("pose", {"goal": [1e30, 0]}, "goal: expected a place in the world"),
+    ("pose", {"goal": SHEAR}, "goal: expected .* rigid .*orthonormal"),
+    ("pose", {"goal": MIRROR}, "goal: expected .*right-handed"),
+    ("pose", {"goal": np.full((4, 4), np.inf)}, "goal: expected .*not finite"),
+    ("pose", {"goal": [1.0, 2.0, 3.0]}, r"goal: expected .*got float64 of shape \(3,\)"),
+    ("pose", {"goal": [1.0, [2.0]]}, "goal: expected"),
+    ("pose", {"goal": "there"}, "goal: expected .*got <U5"),
+    ("pose", {"goal": [True, False]}, "goal: expected .*got bool"),
+    ("pose", {"goal_image": np.zeros((48, 64, 3), np.uint8)}, r"options: expected keys of .*got \['goal_image'\]"),
+    ("pose", {"gaol": [0.0, 1.0]}, r"options: expected keys of .*'goal'.*got \['gaol'\]"),
+    ("image", {"goal_image": np.zeros((48, 64, 3), np.uint8)}, "goal_image: expected together with goal"),
+    ("image", {"goal": [0, 1], "goal_image": np.zeros((24, 32, 3), np.uint8)}, r"goal_image: .*\(48, 64, 3\).*\(24, "),
+    ("image", {"goal": [0, 1], "goal_image": np.zeros((48, 64, 3))}, "goal_image: expected a uint8 array.*float64"),
+    ("image", {"goal": [0, 1], "goal_image": "kitchen.png"}, "goal_image: expected a uint8 array .*got str"),
+]
+
+
+@pytest.mark.parametrize(("kind", "options", "message"), BAD_OPTIONS)
+def test_bad_options_change_nothing(make, kind, options, message):
+    env, untouched = (make(task=TASKS[kind]) for _ in range(2))
+    for each in (env, untouched):
+        each.reset(seed=2)
+    with pytest.raises(ValueError, match=message):
+        env.reset(seed=77, options=options)
+    assert data_equivalence(env.step(FORWARD), untouched.step(FORWARD), exact=True)
+    assert data_equivalence(env.reset(), untouched.reset(), exact=True)
+
+
+def test_goals_need_a_goal_task(make):
+    with pytest.raises(ValueError, match=r"options: expected keys of \['fov_deg', 'image', 'start'\], got \['goal'\]"):
+        make(task="explore").reset(seed=0, options={"goal": [0.0, 1.0]})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"kind": "smell"}, "kind: expected 'pose' or 'image', got 'smell'"),
+        ({"reward": "rich"}, "reward: expected 'dense' or 'sparse'"),
+        ({"radius": 0}, "radius: expected metres in"),
+        ({"radius": float("nan")}, "radius: expected"),
+        ({"radius": "near"}, "radius: expected"),
+        ({"angle": 0.0}, "angle: expected None or radians in"),
+        ({"angle": 4.0}, "angle: expected"),
+        ({"distance": (3.0, 2.0)}, "distance: expected nearest and farthest"),
+        ({"distance": (0.4, 2.0)}, r"distance: .*radius 0.5 < nearest"),
+        ({"distance": (1.0, 1e9)}, "distance: expected"),
+        ({"distance": 2.0}, "distance: expected"),
+        ({"distance": (1.0, float("nan"))}, "distance: expected"),
+    ],
+)
+def test_bad_arguments_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        Goal(**arguments)
