@@ -1,4 +1,7 @@
-"""For stable-baselines3: its own kind of vector environment around Gymnasium's. Needs the extra ``learn``."""
+"""For stable-baselines3: its own kind of vector environment around Gymnasium's. Needs the extra ``learn``.
+
+The only module that imports stable-baselines3, so that there is one place that says what to install.
+"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,9 +11,12 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 try:
+    from stable_baselines3 import PPO
     from stable_baselines3.common.vec_env import VecEnv
 except ImportError as error:
     raise ImportError("stable-baselines3 is not installed: pip install 'mirage_sim[learn]'") from error
+
+__all__ = ["PPO", "SB3VecEnv", "infos_of_each"]
 
 
 class SB3VecEnv(VecEnv):

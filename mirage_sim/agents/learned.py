@@ -34,12 +34,10 @@ class LearnedPolicy:
                 f"policy: {path} is a stable-baselines3 zip, which holds pickled Python objects: loading it runs "
                 "whatever code its maker put there. If you trust where it comes from, add trust_policy=true"
             )
-        try:
-            from stable_baselines3 import PPO
-        except ImportError as error:
-            raise ImportError("stable-baselines3 is not installed: pip install 'mirage_sim[learn]'") from error
         if not _OF_PPO <= _entries(path):
             raise ValueError(f"policy: expected a zip that PPO of stable-baselines3 saved, got {path}")
+        from mirage_sim.envs.sb3 import PPO
+
         self._model: Any = PPO.load(path, device="cpu")
 
     @property

@@ -1,0 +1,151 @@
+"""Whether an agent learns in a generated world: PPO on frames alone, against chance."""
+
+import logging
+import os
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+
+from mirage_sim.build import instantiate
+from mirage_sim.envs.actions import DISCRETE_COMMANDS
+from mirage_sim.evaluation.metrics import Interval
+from mirage_sim.world import WorldModel
+
+# discrete actions, because chance then moves in whole steps and finds goals often enough to learn from
+ENVIRONMENT = {"task": "goal", "action_mode": "discrete", "observation": "rgb"}
+FORWARD = list(DISCRETE_COMMANDS).index("forward")
+FIRST_MEASURED = 1_000_000  # seeds from here on are measured, those below are learned from
+RESAMPLES = 10_000
+# few steps, little time: small batches of the many epochs that so little data can bear
+PPO_SETTINGS: dict[str, Any] = {
+    "n_steps": 64,  # of each world between two updates
+    "batch_size": 128,
+    "n_epochs": 6,
+    "learning_rate": 5e-4,
+    "gamma": 0.95,
+    "ent_coef": 0.01,
+    "policy_kwargs": {"features_extractor_kwargs": {"features_dim": 128}},
+}
+
+log = logging.getLogger(__name__)
+Choose = Callable[[np.ndarray], np.ndarray]
+
+
+def bench_learn(cfg: dict[str, Any]) -> dict[str, Any]:
+    """Train some policies, and measure how often they reach goals that they have not met.
+
+    All policies are measured on the same episodes.
+
+    Args:
+        cfg: ``world`` (config of a world model) and what ``configs/bench/learn.yaml`` explains.
+
+    Returns:
+        ``{"marks": ...}``: ``steps`` of each training; ``success`` of the trained policies, ``success_random`` of
+        chance and ``success_forward`` of always going forward, which needs no eyes, as fractions of episodes; with
+        95 % intervals (``_lo``, ``_hi``) over trainings and episodes; ``steps_per_s`` while training.
+
+    Raises:
+        ImportError: if stable-baselines3 is not installed.
+        ValueError: for unusable settings.
+    """
+    for name in ("steps", "seeds", "episodes", "max_episode_steps", "worlds"):
+        if isinstance(cfg[name], bool) or not isinstance(cfg[name], int) or cfg[name] < 1:
+            raise ValueError(f"{name}: expected a positive integer, got {cfg[name]!r}")
+    first = cfg["seed"]
+    if isinstance(first, bool) or not isinstance(first, int) or not 0 <= first < FIRST_MEASURED - cfg["seeds"]:
+        raise ValueError(f"seed: expected an integer in [0, {FIRST_MEASURED - cfg['seeds']}), got {first!r}")
+    model: WorldModel = instantiate(cfg["world"])
+    learned, chance, seconds, steps = [], [], 0.0, 0
+    for seed in range(first, first + cfg["seeds"]):
+        began = time.perf_counter()
+        policy = train(model, cfg, seed)
+        seconds += time.perf_counter() - began
+        steps = policy.num_timesteps
+        if cfg["output"] is not None:
+            save(policy, Path(cfg["output"]) / f"policy_{seed}.zip")
+        learned.append(successes(model, cfg, partial(act, policy)))
+        chance.append(successes(model, cfg, partial(act_by_chance, np.random.default_rng(seed))))
+        log.info("seed %d: success %.2f, by chance %.2f", seed, learned[-1].mean(), chance[-1].mean())
+    forward = successes(model, cfg, lambda frames: np.full(len(frames), FORWARD))
+    marks: dict[str, float] = {"steps": steps}
+    for name, values in (("success", learned), ("success_random", chance), ("success_forward", [forward])):
+        marks |= interval(np.stack(values)).marks(name)
+    return {"marks": marks | {"steps_per_s": cfg["seeds"] * steps / seconds}}
+
+
+def make_worlds(model: WorldModel, cfg: dict[str, Any]) -> Any:
+    """The worlds to learn and to be measured in."""
+    return gymnasium.make_vec(
+        "MirageWorld-v0",
+        num_envs=cfg["worlds"],
+        world=model,
+        max_episode_steps=cfg["max_episode_steps"],
+        autoreset_mode="SameStep",
+        **ENVIRONMENT,
+    )
+
+
+def train(model: WorldModel, cfg: dict[str, Any], seed: int) -> Any:
+    """A PPO that has learned for ``cfg["steps"]`` steps of the world, or what more its batches need.
+
+    Raises:
+        ImportError: if stable-baselines3 is not installed.
+    """
+    from mirage_sim.envs.sb3 import PPO, SB3VecEnv
+
+    policy = PPO("CnnPolicy", SB3VecEnv(make_worlds(model, cfg)), seed=seed, device="cpu", **PPO_SETTINGS)
+    return policy.learn(cfg["steps"])
+
+
+def act(policy: Any, frames: np.ndarray) -> np.ndarray:
+    """What a trained policy does, ``[worlds]``, seeing ``[worlds, H, W, 3]``; nothing is left to chance."""
+    return policy.predict(frames, deterministic=True)[0]
+
+
+def act_by_chance(rng: np.random.Generator, frames: np.ndarray) -> np.ndarray:
+    """Any of the discrete actions, ``[worlds]``."""
+    return rng.integers(0, len(DISCRETE_COMMANDS), len(frames))
+
+
+def save(policy: Any, path: Path) -> None:
+    """Write a policy to a zip, which appears whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.stem}.partial{os.getpid()}.zip")
+    policy.save(unfinished)
+    unfinished.replace(path)
+
+
+def successes(model: WorldModel, cfg: dict[str, Any], choose: Choose) -> np.ndarray:
+    """Whether each measured episode reached its goal, bool ``[episodes]``; the same episodes in each call.
+
+    Args:
+        model: of the worlds.
+        cfg: as of :func:`bench_learn`.
+        choose: frames ``[worlds, H, W, 3]`` to actions ``[worlds]``.
+    """
+    count, total = cfg["worlds"], cfg["episodes"]
+    # a fixed number of each world's first episodes: taking whichever end first would prefer the short ones
+    wanted = [total // count + (i < total % count) for i in range(count)]
+    reached: list[list[bool]] = [[] for _ in range(count)]
+    worlds = make_worlds(model, cfg)
+    frames, _ = worlds.reset(seed=FIRST_MEASURED)
+    while any(len(episodes) < number for episodes, number in zip(reached, wanted, strict=True)):
+        frames, _, terminated, truncated, infos = worlds.step(choose(frames))
+        for i in np.flatnonzero(terminated | truncated):
+            reached[i].append(bool(infos["final_info"]["is_success"][i]))
+    worlds.close()
+    return np.concatenate([episodes[:number] for episodes, number in zip(reached, wanted, strict=True)])
+
+
+def interval(values: np.ndarray) -> Interval:
+    """Mean of ``[policies, episodes]`` with its 95 % bootstrap interval; policies and episodes are both resampled."""
+    rng = np.random.default_rng(0)
+    policies, episodes = (rng.multinomial(count, np.full(count, 1 / count), size=RESAMPLES) for count in values.shape)
+    means = ((policies @ values.astype(np.int64)) * episodes).sum(axis=1) / values.size
+    low, high = np.percentile(means, [2.5, 97.5])
+    return Interval(float(values.mean()), float(low), float(high), values.size)

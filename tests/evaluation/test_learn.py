@@ -1,0 +1,99 @@
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mirage_sim.build import compose
+from mirage_sim.evaluation.benchmarks import learn
+from mirage_sim.world import WorldModel
+
+sb3 = pytest.importorskip("stable_baselines3", reason="stable-baselines3 is not installed")
+
+SMALL = {"steps": 16, "seeds": 2, "episodes": 2, "max_episode_steps": 4, "worlds": 2, "seed": 0, "output": None}
+
+
+@pytest.fixture
+def small(model: WorldModel, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """A configuration of seconds, on the toy world."""
+    monkeypatch.setattr(learn, "instantiate", lambda world: world)
+    monkeypatch.setattr(learn, "PPO_SETTINGS", {**learn.PPO_SETTINGS, "n_steps": 8, "batch_size": 16, "n_epochs": 1})
+    return {**SMALL, "world": model}
+
+
+def test_it_trains_measures_and_saves(small: dict[str, Any], tmp_path: Path) -> None:
+    marks = learn.bench_learn({**small, "output": str(tmp_path / "policies")})["marks"]
+    assert marks["steps"] == 16
+    assert marks["steps_per_s"] > 0
+    for name in ("success", "success_random", "success_forward"):
+        assert 0.0 <= marks[f"{name}_lo"] <= marks[name] <= marks[f"{name}_hi"] <= 1.0
+        assert (marks[name] * 3 * (1 if name == "success_forward" else 2)) == pytest.approx(
+            round(marks[name] * 6) / (2 if name == "success_forward" else 1)
+        )
+    assert sorted(path.name for path in (tmp_path / "policies").iterdir()) == ["policy_0.zip", "policy_1.zip"]
+    loaded = sb3.PPO.load(tmp_path / "policies" / "policy_1.zip", device="cpu")
+    action, _ = loaded.predict(np.zeros((48, 64, 3), np.uint8), deterministic=True)
+    assert 0 <= action < 4
+
+
+def test_training_changes_the_policy_and_repeats(small: dict[str, Any]) -> None:
+    first, again, other = (learn.train(small["world"], small, seed) for seed in (3, 3, 4))
+    weights = [policy.policy.state_dict()["action_net.weight"].numpy() for policy in (first, again, other)]
+    np.testing.assert_array_equal(weights[0], weights[1])
+    assert (weights[0] != weights[2]).any()
+    fresh = learn.train(small["world"], {**small, "steps": 0}, 3).policy.state_dict()["action_net.weight"].numpy()
+    assert (weights[0] != fresh).any()
+
+
+def test_all_policies_meet_the_same_episodes(small: dict[str, Any]) -> None:
+    firsts = []
+    for action in (0, 1):
+        seen: list[np.ndarray] = []
+
+        def choose(frames: np.ndarray, action: int = action, seen: list[np.ndarray] = seen) -> np.ndarray:
+            seen.append(frames)
+            return np.full(len(frames), action)
+
+        reached = learn.successes(small["world"], {**small, "episodes": 5}, choose)
+        assert reached.shape == (5,) and reached.dtype == bool
+        firsts.append(seen)
+    np.testing.assert_array_equal(firsts[0][0], firsts[1][0])
+    assert len(firsts[1]) == 12  # turning left reaches nothing: three episodes of four steps in one of the worlds
+
+
+def test_who_goes_to_the_goal_is_successful(small: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    from mirage_sim.envs.tasks import Goal
+
+    near = Goal(radius=0.9, distance=(1.0, 1.2))
+    monkeypatch.setattr(learn, "ENVIRONMENT", {**learn.ENVIRONMENT, "task": near})
+    reached = learn.successes(small["world"], small, lambda frames: np.zeros(len(frames), int))
+    assert reached.all()
+    away = learn.successes(small["world"], small, lambda frames: np.full(len(frames), 3))
+    assert not away.any()
+
+
+def test_the_interval_is_over_policies_and_episodes() -> None:
+    rng = np.random.default_rng(0)
+    even = learn.interval(rng.random((4, 200)) < 0.5)
+    assert even.low < even.mean < even.high and even.high - even.low < 0.2
+    of_two_kinds = learn.interval(np.repeat([[True], [False]], 200, axis=1))
+    assert (of_two_kinds.low, of_two_kinds.mean, of_two_kinds.high) == (0.0, 0.5, 1.0)
+    assert learn.interval(np.ones((2, 3), bool)).low == 1.0
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"steps": 0}, "steps: expected a positive integer, got 0"),
+        ({"episodes": "all"}, "episodes: expected a positive integer, got 'all'"),
+        ({"seed": -1}, r"seed: expected an integer in \[0, 999998\), got -1"),
+        ({"seed": 1_000_000}, "seed: expected an integer in"),
+    ],
+)
+def test_bad_settings_are_named(change: dict[str, Any], named: str) -> None:
+    with pytest.raises(ValueError, match=named):
+        learn.bench_learn({**SMALL, "world": None, **change})
+
+
+def test_the_configuration_is_complete() -> None:
+    assert set(SMALL) <= set(compose("bench", ["bench=learn"]))
