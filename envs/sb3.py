@@ -58,10 +58,10 @@ class SB3VecEnv(VecEnv):
         observations, rewards, terminations, truncations, batched = self.envs.step(self._actions)
         infos = infos_of_each(batched, self.num_envs)
         for i, info in enumerate(infos):
-            info["TimeLimit.truncated"] = bool(truncations[i] and not terminations[i])
-            if "final_obs" in info:
-                self.reset_infos[i] = {key: value for key, value in info.items() if not key.startswith("final_")}
-                info.update(info.pop("final_info"), terminal_observation=info.pop("final_obs"))
+            if "final_info" in info:
+                last = info.pop("final_info") | {"terminal_observation": info.pop("final_obs")}
+                self.reset_infos[i], infos[i] = info, last
+            infos[i]["TimeLimit.truncated"] = bool(truncations[i] and not terminations[i])
         return observations, rewards.astype(np.float32), terminations | truncations, infos
 
     def close(self) -> None:
