@@ -4,30 +4,31 @@ import argparse
 import contextlib
 import json
 import logging
-import os
-import platform
-import subprocess
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
-import mirage_sim
 from mirage_sim.build import CONFIGS, compose
+from mirage_sim.evaluation.provenance import commit, cpu
 
 Config = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Command:
-    """A subcommand: what it is for, how it is called, what it does, and the variants that it offers."""
+    """A subcommand: what it is for, how it is called, what it does, and the variants that it offers.
+
+    A variant in ``files`` takes these files or folders instead of settings.
+    """
 
     help: str
     example: str
     run: Callable[[str, Config], Config]
     variants: tuple[str, ...] = ()
     group: str = ""  # of configs, shown by --help
+    files: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -57,9 +58,19 @@ def _record(_: str, config: Config) -> Config:
     return {"recorded": count, "output": config["output"]}
 
 
-def _eval(_: str, config: Config) -> Config:
-    from mirage_sim.evaluation.fidelity import evaluate
+def _eval(variant: str, config: Config) -> Config:
+    if variant == "compare":
+        from mirage_sim.evaluation.compare import compare
 
+        return compare(Path(config["a.json"]), Path(config["b.json"]))
+    if variant == "report":
+        from mirage_sim.evaluation.report import report
+
+        return report(Path(config["folder"]))
+    if variant == "revisit":
+        from mirage_sim.evaluation.revisit import evaluate
+    else:
+        from mirage_sim.evaluation.fidelity import evaluate
     return evaluate(config)
 
 
@@ -68,6 +79,10 @@ def _bench(variant: str, config: Config) -> Config:
         from mirage_sim.evaluation.benchmarks.readout import bench_readout
 
         return {"marks": bench_readout()}
+    if variant == "learn":
+        from mirage_sim.evaluation.benchmarks.learn import bench_learn
+
+        return bench_learn(config)
     from mirage_sim.evaluation.benchmarks.step import bench_step
 
     return bench_step(config)
@@ -87,38 +102,18 @@ COMMANDS = {
         "measure the generated world against the true one",
         "mirage eval fidelity walks=quick --json",
         _eval,
-        ("fidelity",),
+        ("fidelity", "revisit", "compare", "report"),
         group="eval",
+        files={"compare": ("a.json", "b.json"), "report": ("folder",)},
     ),
     "bench": Command(
-        "measure speed and exactness", "mirage bench step --json", _bench, ("step", "readout"), group="bench"
+        "measure speed, exactness and learning",
+        "mirage bench step --json",
+        _bench,
+        ("step", "readout", "learn"),
+        group="bench",
     ),
 }
-
-
-def cpu() -> str:
-    """Model and number of usable cores, such as ``"AMD EPYC 7B13, 2 cores"``."""
-    model = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        names = [
-            line.partition(":")[2].strip() for line in info.read_text().splitlines() if line.startswith("model name")
-        ]
-        model = names[0] if names else model
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{model}, {cores} cores"
-
-
-def commit() -> str:
-    """Commit of the checkout that this package runs from (``-dirty`` when changed), else the package's version."""
-    root = Path(__file__).resolve().parent.parent
-    if not (root / ".git").exists():
-        return f"v{mirage_sim.__version__}"
-    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):  # git is not installed, or does not trust the folder
-        return f"v{mirage_sim.__version__}"
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -144,6 +139,11 @@ def _parser() -> argparse.ArgumentParser:
             + "\n".join(f"--- {path.relative_to(CONFIGS)}\n{path.read_text(encoding='utf-8')}" for path in files),
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
+        if command.files:
+            calls = "\n".join(
+                f"  mirage {name} {variant} {' '.join(files)}" for variant, files in command.files.items()
+            )
+            sub.description = f"{sub.description}\n{calls}"
         if command.variants:
             sub.add_argument("variant", choices=command.variants, metavar="|".join(command.variants))
             sub.add_argument("--json", action="store_true", help="print one JSON object on stdout, nothing else")
@@ -155,15 +155,36 @@ def _run(arguments: argparse.Namespace) -> str:
     """Do what was asked; returns what goes to stdout."""
     command = COMMANDS[arguments.command]
     variant = arguments.variant if command.variants else ""
-    choice = [f"{arguments.command}={variant}"] if variant else []
-    config = compose(arguments.command, [*choice, *arguments.overrides])
+    if variant in command.files:
+        config = _files(f"{arguments.command} {variant}", command.files[variant], arguments.overrides)
+    else:
+        choice = [f"{arguments.command}={variant}"] if variant else []
+        config = compose(arguments.command, [*choice, *arguments.overrides])
     with contextlib.redirect_stdout(sys.stderr):  # libraries may print; stdout is for the result
         result = command.run(variant, config)
-    if not command.variants:
-        return "\n".join(f"{key}: {value}" for key, value in result.items())
-    if arguments.json:
+    if command.variants and arguments.json:
         return json.dumps({"cpu": cpu(), "commit": commit(), **result})
-    return "\n".join(f"{key:<32} {value}" for key, value in result["marks"].items())
+    if "marks" not in result:
+        return "\n".join(f"{key}: {value}" for key, value in result.items())
+    return "\n".join(_lines(result["marks"]))
+
+
+def _files(call: str, names: Sequence[str], given: Sequence[str]) -> Config:
+    if len(given) != len(names):
+        raise ValueError(f"{call}: expected {' '.join(names)}, got {' '.join(given) or 'nothing'}")
+    return dict(zip(names, given, strict=True))
+
+
+def _lines(marks: Mapping[str, Any]) -> list[str]:
+    """One line per mark; an interval stands beside its mean."""
+    lines = []
+    for key, value in marks.items():
+        mean = key.removesuffix("_lo").removesuffix("_hi")
+        if mean != key and mean in marks:
+            continue
+        interval = f"({marks[f'{key}_lo']} to {marks[f'{key}_hi']})" if f"{key}_lo" in marks else ""
+        lines.append(f"{key:<32} {value} {interval}".rstrip())
+    return lines
 
 
 def main(argv: Sequence[str] | None = None) -> int:

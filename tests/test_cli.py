@@ -86,7 +86,7 @@ def test_json_is_alone_on_stdout(monkeypatch: pytest.MonkeyPatch, capsys: pytest
 
 
 def test_commit_is_gits_or_the_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cli, "__file__", str(tmp_path / "mirage_sim" / "cli.py"))
+    monkeypatch.setattr(mirage_sim, "__file__", str(tmp_path / "mirage_sim" / "__init__.py"))
     assert cli.commit() == f"v{mirage_sim.__version__}"
     run = {"cwd": tmp_path, "check": True, "capture_output": True}
     subprocess.run(["git", "init", "-q"], **run)

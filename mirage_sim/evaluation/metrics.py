@@ -140,7 +140,7 @@ class Interval:
         return {name: self.mean, f"{name}_lo": self.low, f"{name}_hi": self.high}
 
 
-@functools.cache
+@functools.lru_cache(maxsize=8)  # 15 MB each for 192 walks
 def _resampling_weights(count: int, seed: int) -> Array:
     """How often each of ``count`` walks is drawn, in each of 10,000 draws with replacement: ``[10000, count]``."""
     return np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=RESAMPLES).astype(np.float64)
@@ -160,6 +160,33 @@ def bootstrap_mean(values: Array, seed: int = 0) -> Interval:
     return Interval(float(values.mean()), float(low), float(high), len(values))
 
 
+def bootstrap_difference(first: Array, second: Array, seed: int = 0) -> Interval:
+    """Mean of one group of walks ``[N]`` minus the mean of another ``[M]``: unpaired, each group resampled by itself.
+
+    Walks without a figure (NaN) are left out; a group without any has no difference.
+    """
+    first, second = (np.asarray(values, dtype=np.float64) for values in (first, second))
+    first, second = first[~np.isnan(first)], second[~np.isnan(second)]
+    if not len(first) or not len(second):
+        return Interval(float("nan"), float("nan"), float("nan"), 0)
+    # another seed for the second group: draws of equal groups must not go together
+    means = _resampling_weights(len(first), seed) @ first / len(first)
+    means = means - _resampling_weights(len(second), seed + 1) @ second / len(second)
+    low, high = np.percentile(means, [2.5, 97.5])
+    return Interval(float(first.mean() - second.mean()), float(low), float(high), len(first) + len(second))
+
+
+def _ratio_draws(numerator: Array, denominator: Array, seed: int) -> Array:
+    """The ratio of sums in each of 10,000 draws; NaN where a draw holds flat pictures only, which says nothing."""
+    if numerator.shape != denominator.shape or numerator.ndim != 1 or not len(numerator):
+        raise ValueError(f"numerator: expected [N >= 1] like denominator {denominator.shape}, got {numerator.shape}")
+    if not denominator.sum() > 0:
+        raise ValueError(f"denominator: expected a positive sum, got {denominator.sum()}")
+    weights = _resampling_weights(len(numerator), seed)
+    below = weights @ denominator
+    return np.where(below > 0, weights @ numerator / np.where(below > 0, below, 1.0), np.nan)
+
+
 def bootstrap_ratio(numerator: Array, denominator: Array, seed: int = 0) -> Interval:
     """Ratio of the sums of two positive figures per walk ``[N]``, both resampled together.
 
@@ -167,13 +194,18 @@ def bootstrap_ratio(numerator: Array, denominator: Array, seed: int = 0) -> Inte
         ValueError: if the shapes differ, or the denominators do not sum to something positive.
     """
     numerator, denominator = (np.asarray(values, dtype=np.float64) for values in (numerator, denominator))
-    if numerator.shape != denominator.shape or numerator.ndim != 1 or not len(numerator):
-        raise ValueError(f"numerator: expected [N >= 1] like denominator {denominator.shape}, got {numerator.shape}")
-    if not denominator.sum() > 0:
-        raise ValueError(f"denominator: expected a positive sum, got {denominator.sum()}")
-    weights = _resampling_weights(len(numerator), seed)
-    below = weights @ denominator
-    # a draw of flat pictures only says nothing about sharpness
-    ratios = (weights @ numerator)[below > 0] / below[below > 0]
-    low, high = np.percentile(ratios, [2.5, 97.5])
+    low, high = np.nanpercentile(_ratio_draws(numerator, denominator, seed), [2.5, 97.5])
     return Interval(float(numerator.sum() / denominator.sum()), float(low), float(high), len(numerator))
+
+
+def bootstrap_ratio_difference(first: tuple[Array, Array], second: tuple[Array, Array], seed: int = 0) -> Interval:
+    """Difference of two ratios of sums over the same walks, each ``(numerator [N], denominator [N])``: paired.
+
+    Raises:
+        ValueError: as :func:`bootstrap_ratio`, or if the two are over different numbers of walks.
+    """
+    if len(first[0]) != len(second[0]):
+        raise ValueError(f"second: expected {len(first[0])} walks like first, got {len(second[0])}")
+    low, high = np.nanpercentile(_ratio_draws(*first, seed) - _ratio_draws(*second, seed), [2.5, 97.5])
+    mean = first[0].sum() / first[1].sum() - second[0].sum() / second[1].sum()
+    return Interval(float(mean), float(low), float(high), len(first[0]))

@@ -60,12 +60,12 @@ def side_by_side(panels: Mapping[str, np.ndarray], scale: int = SCALE) -> np.nda
     return whole[: whole.shape[0] // 2 * 2, : whole.shape[1] // 2 * 2]
 
 
-def contact_sheet(rows: Mapping[str, Sequence[np.ndarray]], steps: Sequence[int], scale: int = 2) -> Image.Image:
+def contact_sheet(rows: Mapping[str, Sequence[np.ndarray]], steps: Sequence[int | str], scale: int = 2) -> Image.Image:
     """Rows of frames over time, each row named on the left, each column headed by its step.
 
     Args:
         rows: by name, as many uint8 ``[H, W, 3]`` as there are steps.
-        steps: what the columns show.
+        steps: what the columns show: steps, or headings.
         scale: whole number of times.
     """
     margin, gap = max(90, *(12 + round(_font().getlength(name)) for name in rows)), 4
@@ -73,7 +73,7 @@ def contact_sheet(rows: Mapping[str, Sequence[np.ndarray]], steps: Sequence[int]
     sheet = Image.new("RGB", (margin + (width + gap) * len(steps), _BAR + (height + gap) * len(rows)), _BACKGROUND)
     draw = ImageDraw.Draw(sheet)
     for column, step in enumerate(steps):
-        _write(draw, (margin + column * (width + gap), 2), f"step {step}")
+        _write(draw, (margin + column * (width + gap), 2), step if isinstance(step, str) else f"step {step}")
     for row, (name, frames) in enumerate(rows.items()):
         top = _BAR + row * (height + gap)
         _write(draw, (6, top + height / 2 - 8), name)
@@ -138,13 +138,14 @@ def save_picture(picture: Image.Image, path: Path) -> None:
     partial.replace(path)
 
 
-def save_video(frames: Iterable[np.ndarray], path: Path, fps: int) -> None:
+def save_video(frames: Iterable[np.ndarray], path: Path, fps: int, quality: float = 8) -> None:
     """Write an MP4 (H.264, yuv420p, which every player knows); the file appears whole or not at all.
 
     Args:
         frames: uint8 ``[H, W, 3]``, both sides even.
         path: of the file.
         fps: frames per second.
+        quality: 0 (smallest) to 10.
     """
     import imageio_ffmpeg
 
@@ -153,7 +154,7 @@ def save_video(frames: Iterable[np.ndarray], path: Path, fps: int) -> None:
     first = next(frames)
     size = (first.shape[1], first.shape[0])
     writer = imageio_ffmpeg.write_frames(
-        str(partial), size, fps=fps, codec="libx264", pix_fmt_out="yuv420p", macro_block_size=2, quality=8
+        str(partial), size, fps=fps, codec="libx264", pix_fmt_out="yuv420p", macro_block_size=2, quality=quality
     )
     writer.send(None)
     writer.send(first.tobytes())

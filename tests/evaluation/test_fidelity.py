@@ -4,85 +4,148 @@ import json
 import math
 from dataclasses import replace
 from pathlib import Path
+from shutil import copytree
 
 import imageio_ffmpeg
 import numpy as np
 import pytest
-import torch
+from safetensors import safe_open
 from toy import SIZE
 
-from mirage_sim.data.clips import Clip
-from mirage_sim.evaluation.fidelity import evaluate, run_variants, seen_masks, summarise, walk_figures
-from mirage_sim.evaluation.metrics import psnr
-from mirage_sim.evaluation.report import write_report
-from mirage_sim.evaluation.revisit import revisit_figures, revisit_intervals
+from mirage_sim.evaluation import revisit, runs
+from mirage_sim.evaluation.fidelity import evaluate
+from mirage_sim.evaluation.figures import STEPS, seen_masks, walk_row
+from mirage_sim.evaluation.metrics import bootstrap_difference, psnr
+from mirage_sim.evaluation.parts import fingerprint
 from mirage_sim.evaluation.rollout import Rollout, drive, repeat_first_frame, variants_of
-from mirage_sim.geometry import Camera, Drive, lift
+from mirage_sim.evaluation.runs import score_walks
+from mirage_sim.evaluation.summary import figures_of, load_result
+from mirage_sim.models import FlowSampler
+
+MARKS = """psnr_1 psnr_16 psnr_16_first_frame psnr_16_no_memory psnr_16_rgb_memory seen_psnr_16 gain_1_first_frame
+gain_16_first_frame gain_16_no_memory sharpness_4 sharpness_16 absrel_16 unseen_env_drop""".split()
+REVISIT_MARKS = """revisit_a revisit_ab revisit_a_no_memory revisit_ab_no_memory gain_revisit_a_no_memory
+gain_revisit_ab_no_memory gain_revisit_a_rgb_memory sharpness_b""".split()
+VARIANTS = {"latent_memory", "no_memory", "rgb_memory"}
 
 
-def synthetic_clip(environment: str, seed: int, commands: list[tuple[float, float]]) -> Clip:
-    """The plane z = 4 m, seen truly in depth; in the picture its texture shifts with the turn."""
-    rng = np.random.default_rng(seed)
-    texture = np.kron(rng.integers(0, 256, (12, 64, 3), dtype=np.uint8), np.ones((4, 4, 1), np.uint8))
-    c2w = [torch.eye(4)]
-    for command in commands:
-        c2w.append(c2w[-1] @ Drive().motion(torch.tensor(command)))
-    poses = torch.stack(c2w)
-    shift = (torch.atan2(poses[:, 0, 2], poses[:, 2, 2]) * 50).round().int()
-    frames = np.stack([np.roll(texture, -int(s), axis=1)[:, : SIZE[1]] for s in shift])
-    cameras = Camera.from_fov(poses, 60.0, SIZE)
-    rays = lift(torch.ones(len(poses), *SIZE), cameras)[..., 2] - poses[:, 2, 3, None, None]
-    return Clip(
-        frames=torch.from_numpy(frames),
-        depth=(4.0 - poses[:, 2, 3, None, None]) / rays,
-        c2w=poses,
-        K=cameras.K[0],
-        commands=torch.tensor(commands),
-        blocked=torch.zeros(len(commands), dtype=torch.bool),
-        source={"environment": environment, "seed": str(seed)},
-    )
-
-
-@pytest.fixture(scope="module")
-def walks() -> list[Clip]:
-    return [
-        synthetic_clip("OneRoom", 1, [(0.5, 0.5)] * 4),
-        synthetic_clip("YMaze", 2, [(0.2, -1.0)] * 4),
-    ]
-
-
-@pytest.fixture(scope="module")
-def circuits() -> list[Clip]:
-    there, back = [(0.0, 1.0)] * 2, [(0.0, -1.0)] * 2
-    return [synthetic_clip(name, 3, there + back + there) for name in ("OneRoom", "YMaze")]
-
-
-def test_end_to_end_gives_finite_marks_and_files(model, walks, circuits, tmp_path: Path):
-    runs = run_variants(variants_of(model), walks, circuits, steps=4, batch=2)
-    result = summarise(runs)
-    marks = result["marks"]
-    assert marks["walks"] == 2 and marks["circuits"] == 2
-    wanted = ["psnr_1", "psnr_1_first_frame", "psnr_1_no_memory", "psnr_1_rgb_memory", "seen_psnr_1", "sharpness_4"]
-    wanted += ["revisit_a", "revisit_a_no_memory", "revisit_ab", "revisit_ab_no_memory", "sharpness_b"]
-    wanted += ["gain_1_first_frame", "gain_revisit_a_no_memory"]
-    for name in wanted:
+def test_every_mark_has_its_interval(evaluated):
+    marks = evaluated[1]["marks"]
+    assert marks["walks"] == 4 and marks["circuits"] == 2
+    for name in [*MARKS, *REVISIT_MARKS]:
         assert marks[f"{name}_lo"] <= marks[name] <= marks[f"{name}_hi"], name
     assert all(value is not None and math.isfinite(value) for value in marks.values())
     assert marks["gain_1_first_frame"] == pytest.approx(marks["psnr_1"] - marks["psnr_1_first_frame"], abs=2e-4)
-    assert set(result["tables"]) == {"latent_memory", "no_memory", "rgb_memory", "first_frame"}
-    assert list(result["tables"]["latent_memory"]) == ["1", "2", "4"]
-    assert result["tables"]["latent_memory"]["4"]["whole"]["walks"] == 2
-    assert len(result["per_walk"]) == 2 and result["per_circuit"][1]["environment"] == "YMaze"
-    assert set(result["environments"]) == {"OneRoom", "YMaze"}
+
+
+def test_the_folder_holds_every_walks_figures(evaluated):
+    output, result = evaluated
+    saved = load_result(output / "fidelity.json")
+    assert saved["marks"] == result["marks"] and "per_walk" not in result
+    assert {"cpu", "commit", "torch", "model", "manifest", "date", "seconds"} <= set(saved)
+    assert [(row["environment"], row["seed"]) for row in saved["per_walk"]][-1] == ("YMaze", 3)
+    for row in saved["per_walk"]:
+        assert set(row) == {"environment", "seed", "first_frame", *VARIANTS}
+        for step in STEPS:
+            for name in ("psnr_whole", "psnr_seen", "psnr_new", "ssim_whole", "ssim_seen", "ssim_new"):
+                assert f"{name}_{step}" in row["no_memory"]
+            own = row["latent_memory"]
+            assert own[f"sharpness_{step}"] == pytest.approx(
+                own[f"energy_{step}"] / own[f"true_energy_{step}"], abs=1e-4
+            )
+            assert own[f"abs_rel_{step}"] > 0
+    figures = figures_of(saved["per_walk"])["latent_memory"]
+    assert result["tables"]["latent_memory"]["8"]["whole"]["psnr"] == pytest.approx(
+        figures["psnr_whole_8"].mean(), abs=1e-3
+    )
+    assert list(result["tables"]["latent_memory"]) == [str(step) for step in STEPS]
+
+
+def test_the_drop_is_between_environments_of_training_and_others(evaluated):
+    output, result = evaluated
+    figures = figures_of(load_result(output / "fidelity.json")["per_walk"])
+    gain = figures["latent_memory"]["psnr_whole_16"] - figures["first_frame"]["psnr_whole_16"]
+    assert result["marks"]["unseen_env_drop"] == pytest.approx(gain[:3].mean() - gain[3], abs=1e-3)
+    interval = bootstrap_difference(gain[:3], gain[3:])
+    assert result["marks"]["unseen_env_drop_lo"] == pytest.approx(interval.low, abs=1e-3)
+    assert set(result["environments"]) == {"OneRoom", "Maze", "YMaze"}
     assert result["held_out"]["environments"] == ["YMaze"]
     assert result["held_out"]["marks"]["walks"] == result["held_out"]["marks"]["circuits"] == 1
 
-    write_report(tmp_path, result, runs.walks, runs.circuits, runs.on_walks, runs.on_circuits)
-    assert {path.name for path in tmp_path.iterdir()} == {"fidelity.json", "sheet.png", "revisit.png", "walks.mp4"}
-    assert json.loads((tmp_path / "fidelity.json").read_text())["marks"] == marks
-    video = imageio_ffmpeg.read_frames(str(tmp_path / "walks.mp4"))
-    assert next(video)["size"] == (4 * 2 * SIZE[1], 2 * SIZE[0] + 20)  # truth and three variants, doubled, titled
-    assert len(list(video)) == 2 * 5  # one walk of four steps per environment
+
+def test_pictures_and_videos_show_one_clip_per_environment(evaluated):
+    folder = evaluated[0] / "fidelity"
+    assert {path.name for path in folder.iterdir()} == {
+        "walk-OneRoom-0.png",
+        "walk-Maze-2.png",
+        "walk-YMaze-3.png",
+        "circuit-OneRoom-3.png",
+        "circuit-YMaze-3.png",
+        "walks.mp4",
+        "circuits.mp4",
+    }
+    for name, frames in (("walks.mp4", 3 * 25), ("circuits.mp4", 2 * 7)):
+        video = imageio_ffmpeg.read_frames(str(folder / name))
+        assert next(video)["size"] == (4 * 2 * SIZE[1], 2 * SIZE[0] + 20)  # truth and three variants, doubled, titled
+        assert len(list(video)) == frames
+
+
+def test_a_second_run_goes_on_where_the_first_was(evaluated, model, toy_truth, tmp_path: Path):
+    first = evaluated[1]
+    output = Path(copytree(evaluated[0], tmp_path / "output"))
+    parts = sorted((output / "parts").rglob("*.safetensors"))
+    assert len(parts) == 3 * (4 + 2) and first["driven"] == 18
+    with safe_open(parts[0], framework="np") as file:
+        assert file.keys()
+    parts[0].unlink()
+    again = evaluate({"output": str(output)}, model)
+    assert again["driven"] == 1
+    assert again["marks"] == pytest.approx(first["marks"], abs=0.2)  # one clip went through the networks alone
+    circuits = revisit.evaluate({"output": str(output)}, model)
+    assert circuits["driven"] == 0 and (output / "revisit" / "circuits.mp4").exists()
+    assert circuits["marks"]["circuits"] == 2 and "walks" not in circuits["marks"] and circuits["tables"] == {}
+    for name in REVISIT_MARKS:
+        assert circuits["marks"][name] == again["marks"][name]
+    other = evaluate({"output": str(output), "variants": ["latent_memory"]}, replace(model, sampler=FlowSampler(1)))
+    assert other["driven"] == 6  # another model's parts are of no use
+
+
+def test_a_damaged_part_is_named(evaluated, model, toy_truth, tmp_path: Path):
+    output = Path(copytree(evaluated[0], tmp_path / "output"))
+    part = min((output / "parts").rglob("*.safetensors"))
+    part.write_bytes(part.read_bytes()[:100])
+    with pytest.raises(ValueError, match=f"{part.name}: expected a whole part"):
+        evaluate({"output": str(output)}, model)
+
+
+def test_the_fingerprint_tells_models_apart(model):
+    models = variants_of(model)
+    prints = {fingerprint(each) for each in (*models.values(), replace(model, sampler=FlowSampler(1)))}
+    assert len(prints) == 4
+    assert fingerprint(replace(model)) == fingerprint(model)
+
+
+def test_an_interrupted_drive_keeps_what_it_has(model, walks, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    calls = []
+
+    def drive_once(*arguments):
+        if calls:
+            raise KeyboardInterrupt
+        calls.append(arguments)
+        return drive(*arguments)
+
+    monkeypatch.setattr(runs, "drive", drive_once)
+    latent = {"latent_memory": model}
+    with pytest.raises(KeyboardInterrupt):
+        score_walks(latent, walks, steps=2, output=tmp_path, batch=1)
+    monkeypatch.undo()
+    run = score_walks(latent, walks, steps=2, output=tmp_path, batch=1)
+    assert run.driven == 1
+    whole = score_walks(latent, walks, steps=2)
+    np.testing.assert_allclose(
+        run.figures["latent_memory"]["psnr_whole_2"], whole.figures["latent_memory"]["psnr_whole_2"], atol=0.1
+    )
+    assert np.array_equal(run.shown[0]["latent_memory"][0], walks[0].frames[0].numpy())
 
 
 def test_batches_do_not_change_what_is_shown(model, walks):
@@ -105,37 +168,18 @@ def test_variants_share_the_networks_and_differ_in_memory(model, walks):
         variants_of(model, ["latent"])
 
 
-def test_a_perfect_world_gets_perfect_figures(walks, circuits):
-    perfect = [Rollout(clip.frames.numpy(), clip.depth.numpy(), np.ones(len(clip)), 0) for clip in walks]
-    figures = walk_figures(walks, perfect)
-    assert (figures["psnr_whole_4"] == 50.0).all() and (figures["psnr_seen_4"] == 50.0).all()
-    np.testing.assert_allclose(figures["ssim_whole_4"], 1.0)
-    assert (figures["abs_rel_4"] == 0.0).all()
-    assert np.array_equal(figures["energy_4"], figures["true_energy_4"])
-
-    there = [Rollout(clip.frames.numpy(), clip.depth.numpy(), np.ones(len(clip)), 0) for clip in circuits]
-    intervals = revisit_intervals({"latent_memory": revisit_figures(circuits, there)})
-    assert intervals["revisit_a"].mean == intervals["revisit_ab"].mean == 50.0
-    assert intervals["sharpness_b"].mean == pytest.approx(1.0)
-
-
-def test_revisit_looks_at_the_right_pictures(circuits):
-    clip = circuits[0]
-    frames = np.zeros((7, *SIZE, 3), np.uint8)
-    frames[2], frames[4], frames[6] = 100, clip.frames[0].numpy(), 110  # B, A again, B again
-    figures = revisit_figures(circuits[:1], [Rollout(frames, np.zeros((7, *SIZE)), np.ones(7), 0)])
-    assert figures["revisit_a"][0] == 50.0
-    assert figures["revisit_ab"][0] == pytest.approx(10 * math.log10(255**2 / 100))
-    assert figures["energy_b"][0] == pytest.approx(0.0, abs=1e-9)
-    assert figures["true_energy_b"][0] > 1.0
-    with pytest.raises(ValueError, match="^clips: expected three equal legs"):
-        revisit_figures([replace(clip, c2w=clip.c2w[:-1], frames=clip.frames[:-1])], [repeat_first_frame(clip, 6)])
+def test_a_perfect_world_gets_perfect_figures(walks):
+    for clip in walks:
+        row = walk_row(clip, Rollout(clip.frames.numpy(), clip.depth.numpy(), np.ones(len(clip)), 0))
+        assert row["psnr_whole_4"] == row["psnr_seen_4"] == 50.0
+        assert row["ssim_whole_4"] == pytest.approx(1.0)
+        assert row["abs_rel_4"] == 0.0
+        assert row["sharpness_4"] == 1.0
 
 
 def test_the_first_frame_repeated_is_what_it_says(walks):
-    rollout = repeat_first_frame(walks[0], 4)
-    figures = walk_figures(walks[:1], [rollout])
-    assert figures["psnr_whole_4"][0] == psnr(walks[0].frames[0].numpy(), walks[0].frames[4].numpy())
+    row = walk_row(walks[0], repeat_first_frame(walks[0], 4))
+    assert row["psnr_whole_4"] == psnr(walks[0].frames[0].numpy(), walks[0].frames[4].numpy())
 
 
 def test_seen_and_new_make_up_the_whole(walks):
@@ -144,6 +188,7 @@ def test_seen_and_new_make_up_the_whole(walks):
     assert 0.5 < seen[1].mean() < seen[0].mean() < 1.0  # turning away sees less and less
 
 
+@pytest.mark.parametrize("command", [evaluate, revisit.evaluate])
 @pytest.mark.parametrize(
     ("cfg", "message"),
     [
@@ -151,11 +196,14 @@ def test_seen_and_new_make_up_the_whole(walks):
         ({"walks": "some"}, "walks: expected one of"),
         ({"batch": 0}, "batch: expected a positive integer"),
         ({"variants": ["fog"]}, "variants: expected some of"),
+        ({"variants": []}, "variants: expected some of"),
+        ({"variants": "no_memory"}, "variants: expected some of"),
+        ({"output": __file__}, "output: expected a folder, got the file"),
     ],
 )
-def test_wrong_settings_are_named_before_anything_is_rendered(cfg, message: str, model):
+def test_wrong_settings_are_named_before_anything_is_rendered(command, cfg, message: str, model):
     with pytest.raises(ValueError, match=f"^{message}"):
-        evaluate(cfg, model)
+        command(cfg, model)
 
 
 def test_too_long_a_drive_and_another_size_are_named(model, walks):
@@ -163,3 +211,14 @@ def test_too_long_a_drive_and_another_size_are_named(model, walks):
         drive(model, walks, [5, 4])
     with pytest.raises(ValueError, match="^clips: expected frames of the model's size"):
         drive(replace(model, size=(96, 128)), walks, [1, 1])
+
+
+def test_json_of_anything_else_is_refused(tmp_path: Path):
+    path = tmp_path / "a.json"
+    for content in ("{", "[]", json.dumps({"marks": {}})):
+        path.write_text(content)
+        with pytest.raises(ValueError, match="a.json: expected the JSON that mirage eval"):
+            load_result(path)
+    path.write_text(json.dumps({"protocol": 1, "marks": {}, "per_walk": [{"seed": 1}], "per_circuit": []}))
+    with pytest.raises(ValueError, match="a.json: expected every walk with environment"):
+        load_result(path)

@@ -8,8 +8,10 @@ from hypothesis import strategies as st
 from mirage_sim.evaluation.metrics import (
     MIN_PIXELS,
     abs_rel,
+    bootstrap_difference,
     bootstrap_mean,
     bootstrap_ratio,
+    bootstrap_ratio_difference,
     gradient_energy,
     luminance,
     psnr,
@@ -214,3 +216,26 @@ def test_ratio_is_of_sums():
 def test_wrong_input_is_named(call, named: str):
     with pytest.raises(ValueError, match=f"^{named}: expected"):
         call()
+
+
+def test_an_unpaired_difference_resamples_both_groups():
+    rng = np.random.default_rng(0)
+    first, second = rng.normal(3.0, 1.0, 40), rng.normal(1.0, 2.0, 10)
+    interval = bootstrap_difference(first, np.append(second, np.nan))
+    draws = rng.choice(first, (20_000, 40)).mean(1) - rng.choice(second, (20_000, 10)).mean(1)
+    assert interval.mean == pytest.approx(first.mean() - second.mean())
+    assert (interval.low, interval.high) == pytest.approx(tuple(np.percentile(draws, [2.5, 97.5])), abs=0.06)
+    assert interval.count == 50
+    equal = bootstrap_difference(first, first)
+    assert equal.mean == 0.0 and equal.low < -0.2 < 0.2 < equal.high, "the groups are drawn apart"
+    assert math.isnan(bootstrap_difference(first, np.array([np.nan])).mean)
+
+
+def test_a_difference_of_ratios_draws_both_from_the_same_walks():
+    rng = np.random.default_rng(1)
+    below = rng.uniform(1.0, 100.0, 12)
+    above = below * rng.uniform(0.2, 1.0, 12)
+    shifted = bootstrap_ratio_difference((above + 0.1 * below, below), (above, below))
+    assert (shifted.mean, shifted.low, shifted.high) == pytest.approx((0.1, 0.1, 0.1))
+    with pytest.raises(ValueError, match="^second: expected 12 walks"):
+        bootstrap_ratio_difference((above, below), (above[:-1], below[:-1]))

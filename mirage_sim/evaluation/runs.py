@@ -1,0 +1,161 @@
+"""One run of the protocol: settings checked, truth loaded, every variant driven and scored, results written."""
+
+import datetime
+import hashlib
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from mirage_sim.build import build_world_model, instantiate
+from mirage_sim.data.clips import Clip
+from mirage_sim.evaluation.figures import STEPS, Figures, Row, Run, circuit_row, stack, walk_row
+from mirage_sim.evaluation.manifest import Manifest, load_manifest, manifest_path
+from mirage_sim.evaluation.parts import Parts, fingerprint
+from mirage_sim.evaluation.provenance import commit, cpu
+from mirage_sim.evaluation.rollout import FIRST_FRAME, VARIANTS, Rollout, drive, repeat_first_frame, variants_of
+from mirage_sim.evaluation.sheets import first_of_each, write_pictures
+from mirage_sim.evaluation.summary import summarise, write_json
+from mirage_sim.evaluation.truth import load_truth
+from mirage_sim.world import WorldModel
+
+_log = logging.getLogger(__name__)
+
+KNOWN = {"world", "walks", "variants", "output", "cache", "batch", "memory", "latent"}
+
+
+def _score(
+    kind: str,
+    score: Callable[[Clip, Rollout], Row],
+    models: Mapping[str, WorldModel],
+    clips: Sequence[Clip],
+    lengths: Sequence[int],
+    output: Path | None,
+    batch: int,
+) -> Run:
+    """Drive every variant along all clips; each batch is scored and kept before the next one is driven."""
+    shown: dict[int, dict[str, np.ndarray]] = {i: {} for i in first_of_each(clips)}
+    figures: dict[str, Figures] = {}
+    driven = 0
+    for variant, model in models.items():
+        started, rows = time.perf_counter(), {}
+        parts = Parts(output, model) if output else None
+        for i, clip in enumerate(clips):
+            if parts and (found := parts.load(kind, clip, lengths[i], i in shown)):
+                rows[i], frames = found
+                if frames is not None:
+                    shown[i][variant] = frames
+        # alike lengths share a batch, so that it stays full until its end
+        left = sorted((i for i in range(len(clips)) if i not in rows), key=lambda i: lengths[i])
+        for first in range(0, len(left), batch):
+            group = left[first : first + batch]
+            rollouts = drive(model, [clips[i] for i in group], [lengths[i] for i in group], batch)
+            for i, rollout in zip(group, rollouts, strict=True):
+                rows[i] = score(clips[i], rollout)
+                if i in shown:
+                    shown[i][variant] = rollout.frames
+                if parts:
+                    parts.save(kind, clips[i], rows[i], rollout.frames, i in shown)
+        driven += len(left)
+        seconds = time.perf_counter() - started
+        _log.info("%s: %d of %d %ss driven in %.0f s", variant, len(left), len(clips), kind, seconds)
+        figures[variant] = stack([rows[i] for i in range(len(clips))])
+    return Run(clips, figures, shown, driven)
+
+
+def score_walks(
+    models: Mapping[str, WorldModel],
+    clips: Sequence[Clip],
+    steps: int = STEPS[-1],
+    output: Path | None = None,
+    batch: int = 8,
+) -> Run:
+    """Drive every variant along the first ``steps`` steps of all walks; the first frame repeated is one more variant.
+
+    Args:
+        models: by variant.
+        clips: true walks.
+        steps: to drive.
+        output: folder that keeps what is measured, batch by batch; None keeps nothing.
+        batch: clips that go through the networks together.
+    """
+    run = _score("walk", walk_row, models, clips, [steps] * len(clips), output, batch)
+    repeated = stack([walk_row(clip, repeat_first_frame(clip, steps)) for clip in clips])
+    return Run(clips, {**run.figures, FIRST_FRAME: repeated}, run.shown, run.driven)
+
+
+def score_circuits(
+    models: Mapping[str, WorldModel], clips: Sequence[Clip], output: Path | None = None, batch: int = 8
+) -> Run:
+    """Drive every variant along all circuits, to their ends; arguments as of :func:`score_walks`."""
+    return _score("circuit", circuit_row, models, clips, [len(clip) - 1 for clip in clips], output, batch)
+
+
+def _checked(cfg: Mapping[str, Any]) -> tuple[Manifest, list[str], int, Path | None]:
+    """Subset, variants, batch and output folder, all usable, before anything takes time."""
+    if unknown := sorted(set(cfg) - KNOWN):
+        raise ValueError(f"cfg: expected keys among {sorted(KNOWN)}, got {unknown}")
+    batch = cfg.get("batch", 8)
+    if isinstance(batch, bool) or not isinstance(batch, int) or batch < 1:
+        raise ValueError(f"batch: expected a positive integer, got {batch!r}")
+    given = cfg.get("variants")
+    names = list(VARIANTS) if given is None else given
+    if isinstance(names, str) or not names or not set(names) <= set(VARIANTS):
+        raise ValueError(f"variants: expected some of {VARIANTS}, got {given!r}")
+    manifest = load_manifest().subset(cfg.get("walks", "quick"))
+    output = Path(cfg["output"]) if cfg.get("output") else None
+    if output and output.exists() and not output.is_dir():
+        raise ValueError(f"output: expected a folder, got the file {output}")
+    return manifest, list(names), batch, output
+
+
+def run_protocol(command: str, cfg: Mapping[str, Any], model: WorldModel | None, with_walks: bool) -> dict[str, Any]:
+    """What ``mirage eval fidelity`` and ``mirage eval revisit`` both are.
+
+    Args:
+        command: its name; also of the JSON file and the folder of pictures in ``output``.
+        cfg: see :func:`mirage_sim.evaluation.fidelity.evaluate`.
+        model: evaluate this one instead of ``cfg["world"]``.
+        with_walks: drive the walks as well as the circuits.
+
+    Returns:
+        The result without the figures of each clip.
+
+    Raises:
+        ValueError: for unknown keys and values, or when rendered truth differs from the manifest.
+        ImportError: where truth must be rendered and MiniWorld or EGL is missing.
+    """
+    manifest, names, batch, output = _checked(cfg)
+    if model is None:
+        world = cfg.get("world", "mini")
+        model = build_world_model(world) if isinstance(world, str) else instantiate(world)
+    models = variants_of(model, names)
+    started = time.perf_counter()
+    cache = Path(cfg["cache"]) if cfg.get("cache") else None
+    truth = {
+        kind: load_truth(chosen, manifest.rendered_by, cache)
+        for kind, chosen in (("walks", manifest.walks if with_walks else ()), ("circuits", manifest.circuits))
+    }
+    walks = score_walks(models, truth["walks"], STEPS[-1], output, batch) if with_walks else None
+    circuits = score_circuits(models, truth["circuits"], output, batch)
+    result: dict[str, Any] = {
+        "command": command,
+        "subset": cfg.get("walks", "quick"),
+        "manifest": hashlib.sha256(manifest_path().read_bytes()).hexdigest(),
+        "model": fingerprint(model),
+        "cpu": cpu(),
+        "commit": commit(),
+        "torch": torch.__version__,
+        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        **summarise(walks, circuits),
+        "driven": (walks.driven if walks else 0) + circuits.driven,
+        "seconds": round(time.perf_counter() - started, 1),
+    }
+    if output:
+        write_pictures(output / command, walks, circuits)
+        write_json(result, output / f"{command}.json")
+    return {key: value for key, value in result.items() if not key.startswith("per_")}

@@ -1,0 +1,120 @@
+"""The page about an evaluation."""
+
+import base64
+import io
+import json
+import re
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+from shutil import copytree
+
+import pytest
+from PIL import Image
+
+from mirage_sim import cli
+from mirage_sim.evaluation import revisit
+from mirage_sim.evaluation.report import report
+
+VOID = {"meta", "img"}
+
+
+class Page(HTMLParser):
+    """Which elements and addresses there are, and whether every element is closed."""
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.open: list[str] = []
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+@pytest.fixture
+def folder(evaluated, tmp_path: Path) -> Path:
+    return Path(copytree(evaluated[0], tmp_path / "output"))
+
+
+def test_the_page_tells_all_and_needs_nothing(folder: Path):
+    result = report(folder)
+    text = Path(result["page"]).read_text()
+    assert result["bytes"] == len(text.encode()) < 10_000_000
+    saved = json.loads((folder / "fidelity.json").read_text())
+    for name, value in saved["marks"].items():
+        stem = re.sub("_(lo|hi)$", "", name)
+        assert f"<code>{stem}</code>" in text and f">{value}<" in text, name
+    for fact in ("cpu", "commit", "model", "torch"):
+        assert saved[fact] in text
+    page = Page(text)
+    assert not page.open
+    assert "http" not in re.sub(r"base64,[A-Za-z0-9+/=]+", "", text)
+    assert not {"script", "link", "iframe"} & {tag for tag, _ in page.found}
+    sources = [attributes["src"] for _, attributes in page.found if "src" in attributes]
+    assert len(sources) == 4 + 5 + 2  # plots, contact sheets, videos
+    for source in sources:
+        kind, content = re.fullmatch("data:([a-z0-9/]+);base64,(.*)", source).groups()
+        if kind.startswith("image"):
+            picture = Image.open(io.BytesIO(base64.b64decode(content)))
+            picture.verify()
+            assert picture.size[0] >= 300
+        else:
+            assert kind == "video/mp4" and base64.b64decode(content)[4:8] == b"ftyp"
+    assert all(attributes["alt"] for tag, attributes in page.found if tag == "img")
+
+
+def test_blur_is_called_by_its_name(folder: Path):
+    saved = json.loads((folder / "fidelity.json").read_text())
+    for value, expected in ((0.1, True), (1.0, False)):
+        saved["marks"]["sharpness_b"] = value
+        (folder / "fidelity.json").write_text(json.dumps(saved))
+        text = Path(report(folder)["page"]).read_text()
+        assert ("revisit_ab does not count" in text) is expected
+
+
+def test_a_page_of_both_commands_and_of_circuits_alone(folder: Path, model, toy_truth):
+    revisit.evaluate({"output": str(folder)}, model)
+    both = Path(report(folder)["page"]).read_text()
+    assert "<h2>mirage eval fidelity</h2>" in both and "<h2>mirage eval revisit</h2>" in both
+    (folder / "fidelity.json").unlink()
+    alone = Path(report(folder)["page"]).read_text()
+    assert "<h2>mirage eval fidelity</h2>" not in alone and "<code>revisit_a</code>" in alone
+    assert not Page(alone).open
+
+
+def test_what_comes_from_a_file_is_escaped(folder: Path):
+    saved = json.loads((folder / "fidelity.json").read_text())
+    saved["commit"] = "<script>alert(1)</script>"
+    (folder / "fidelity.json").write_text(json.dumps(saved))
+    assert "<script" not in Path(report(folder)["page"]).read_text()
+
+
+def test_folders_without_results_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(ValueError, match="expected a folder with fidelity.json or revisit.json"):
+        report(tmp_path)
+    (tmp_path / "fidelity.json").write_text("{")
+    with pytest.raises(ValueError, match="fidelity.json: expected the JSON that mirage eval"):
+        report(tmp_path)
+    assert cli.main(["eval", "report"]) == 2
+    assert "eval report: expected folder, got nothing" in capsys.readouterr().err
+
+
+def test_the_command_says_where_the_page_is(folder: Path, capsys: pytest.CaptureFixture[str]):
+    assert cli.main(["eval", "report", str(folder)]) == 0
+    assert f"page: {folder / 'report.html'}" in capsys.readouterr().out
+
+
+def test_missing_matplotlib_names_what_to_install(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delitem(sys.modules, "mirage_sim.evaluation.plots", raising=False)
+    monkeypatch.delattr("mirage_sim.evaluation.plots", raising=False)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.setitem(sys.modules, "matplotlib.axes", None)
+    with pytest.raises(ImportError, match=r"mirage_sim\[report\]"):
+        report(folder)
+    assert not (folder / "report.html").exists()
