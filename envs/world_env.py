@@ -100,16 +100,16 @@ class MirageWorldEnv(gymnasium.Env[Any, Any]):
 
     | task | reward of a step |
     |---|---|
-    | ``"explore"`` (default) | newly seen surface in square metres: over all pixels that the memory did not show and |
-    |   | whose depth is below 50 m, the sum of depth / fx * depth / fy |
+    | ``"explore"`` (default) | newly seen square metres: depth / fx * depth / fy, summed over what the frame invented |
     | ``"goal"`` | metres by which the goal came nearer, and 1 when it is no farther than 0.5 m |
     | ``"none"`` | 0 |
     | ``Goal(kind=, reward=, radius=, angle=, distance=)`` | the goal as a pose or a picture, dense or sparse |
     | a function ``(before, after)`` | what it returns for two :class:`~mirage_sim.world.Observation` |
     | a :class:`~mirage_sim.envs.tasks.Task` or its class | its own |
 
-    Rewards are finite floats; a task that gives anything else is refused with a ``ValueError``, and the step has not
-    happened then.
+    Where the depth is 50 m or more is sky, which has no area. Goals are drawn from the start view: a free direction,
+    and 1 to 4 m along it. Rewards are finite floats; a task that gives anything else is refused with a ``ValueError``,
+    and the step has not happened then.
 
     ## Starting state
     ``reset(seed)`` draws one of the built-in start frames (60 degrees vertical field of view) and the seed of all that
@@ -133,11 +133,12 @@ class MirageWorldEnv(gymnasium.Env[Any, Any]):
     |---|---|
     | ``"success"`` (default, alone) | is terminated when ``info["is_success"]``, which ``goal`` gives |
     | ``"collision"`` | is terminated when ``info["collision"]`` |
-    | ``Time(seconds)`` | is truncated after this simulated time; unlike ``max_episode_steps`` of ``gymnasium.make``, |
-    |   | snapshots and forks keep it |
+    | ``Time(seconds)`` | is truncated after this simulated time |
     | a function ``(info) -> bool`` | is terminated when it returns True |
 
-    A task may also terminate the episode by itself; ``explore``, ``goal`` and ``none`` do not.
+    ``Time`` is of :mod:`mirage_sim.envs.ends`; snapshots and forks keep it, as they do not keep the count of
+    ``max_episode_steps`` of ``gymnasium.make``, which serves as well. A task may also terminate the episode by itself;
+    ``explore``, ``goal`` and ``none`` do not.
 
     ## Information
     ``reset`` and ``step`` return ``c2w`` (float32 ``[4, 4]``), ``time`` (simulated seconds), ``remembered`` (fraction

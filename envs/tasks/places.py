@@ -11,7 +11,7 @@ import torch
 from mirage_sim.geometry import Camera, Drive, lift, se3_exp, se3_log
 from mirage_sim.world import Observation, World
 
-BODY = 0.3  # metres; half the width of the way that must be free, and what is left between a place and the next surface
+BODY = 0.4  # metres; half the width of the way that must be free, and what is left between a place and the next surface
 DIRECTIONS = 33
 FIELD = 0.8  # of the frame's width; nearer to its edges, half of the way would be unseen
 #: Heights that stand in the way, as fractions of the camera's height above the floor, down from the camera.

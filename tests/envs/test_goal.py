@@ -7,6 +7,7 @@ import pytest
 import torch
 from gymnasium.utils.env_checker import check_env, data_equivalence
 
+from mirage_sim.envs.ends import Time
 from mirage_sim.envs.tasks import Goal
 from mirage_sim.envs.tasks.drawing import COLOUR
 from mirage_sim.envs.tasks.places import BODY, draw_place, free_ways, look_from
@@ -193,6 +194,33 @@ def test_goals_out_of_view_are_shown_at_the_edge_on_their_side(make, goal, left)
     _, columns = magenta(observation)
     assert len(columns) > 0
     assert columns.max() < 16 if left else columns.min() > 48
+
+
+def steer(bearing: float) -> np.ndarray:
+    """Turn to what is ``bearing`` radians to the left, and go once that is ahead."""
+    return np.array([float(abs(bearing) < 0.3), np.clip(bearing / math.radians(6), -1, 1)], np.float32)
+
+
+def by_numbers(observation):
+    forward, left, _, _ = observation["goal"]
+    return steer(math.atan2(left, forward))
+
+
+def by_sight(observation):
+    _, columns = magenta(observation)
+    return steer((SIZE[1] / 2 - columns.mean()) / 41.6)  # the focal length
+
+
+@pytest.mark.parametrize(("observation", "policy"), [("dict", by_numbers), ("rgb", by_sight)])
+def test_what_is_observed_leads_to_the_goal(make, observation, policy):
+    env = make(task="goal", observation=observation, ends=("success", Time(6.0)))
+    for seed, options in enumerate([None, None, {"goal": [-1.0, -1.0]}, {"goal": [0.8, 0.1]}]):
+        seen, _ = env.reset(seed=seed, options=options)
+        over = False
+        while not over:
+            seen, _, terminated, truncated, info = env.step(policy(seen))
+            over = terminated or truncated
+        assert info["is_success"] and terminated and not truncated
 
 
 def test_dict_observations_keep_the_frame_clean(make):
