@@ -47,10 +47,18 @@ EXTRAS = {
     # data sets; Minari collects with jax's trees, and wants Python 3.11
     "data": ['minari[create,hdf5]>=0.5.4,<0.6; python_version >= "3.11"'],
     "learn": ["stable-baselines3>=2.9.2,<3"],
+    "report": ["matplotlib>=3.10.9,<4"],  # mirage eval report
     "viewer": ["viser>=1.1,<2"],
     "twin": ["miniworld==2.1.0", "pyglet>=1.5.31,<2"],
     "dev": ["ruff>=0.17.6,<0.18", "mypy>=2.4,<3"],
-    "test": ["pytest>=9.2,<10", "hypothesis>=6.168,<7", "catkin-pkg>=1.1,<2", "moviepy>=2.1,<3", "setuptools>=77"],
+    "test": [
+        "pytest>=9.2,<10",
+        "hypothesis>=6.168,<7",
+        "catkin-pkg>=1.1,<2",
+        "matplotlib>=3.10.9,<4",
+        "moviepy>=2.1,<3",
+        "setuptools>=77",
+    ],
 }
 
 
