@@ -1,29 +1,26 @@
 """``MirageWorld-v0``: a learned world behind Gymnasium's interface."""
 
-import os
-import sys
 import time
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import cache
-from types import ModuleType
 from typing import Any, Literal
 
 import gymnasium
 import numpy as np
 from gymnasium import spaces
-from gymnasium.error import DependencyNotInstalled, ResetNeeded
+from gymnasium.error import ResetNeeded
 from gymnasium.utils import seeding
 
 from mirage_sim.build import build_world_model
 from mirage_sim.envs.actions import ActionMode, Actions, moved
 from mirage_sim.envs.ends import End, ended, make_ends
 from mirage_sim.envs.tasks import GoalTask, Outcome, Start, TaskLike, check_outcome, make_task
+from mirage_sim.envs.window import Window
 from mirage_sim.geometry import Drive
 from mirage_sim.world import NotReset, Observation, Snapshot, World, WorldModel
 
-WINDOW = "MirageWorld"
 FAR = 1e6  # metres; a bound that no world reaches, because Gymnasium warns about infinite ones
 _OPTIONS = {"image", "fov_deg", "start"}
 
@@ -194,7 +191,7 @@ class MirageWorldEnv(gymnasium.Env[Any, Any]):
             "starts": starts,
         }
         self._observation = observation
-        self._window = False
+        self._window = Window("MirageWorld")
         self.render_mode = render_mode
         self.action_space = self._actions.space
         space = _space(model.size)
@@ -271,14 +268,12 @@ class MirageWorldEnv(gymnasium.Env[Any, Any]):
         frame = self._picture(self._world.snapshot().observation, self._outcome)
         if self.render_mode == "rgb_array":
             return frame
-        self._show(frame)
+        self._window.show(frame)
         return None
 
     def close(self) -> None:
         """Close the window, if there is one."""
-        if self._window:
-            _opencv().destroyWindow(WINDOW)
-            self._window = False
+        self._window.close()
 
     def snapshot(self) -> EnvSnapshot:
         """The present moment of the episode.
@@ -372,38 +367,6 @@ class MirageWorldEnv(gymnasium.Env[Any, Any]):
             "step_seconds": Seconds(time.perf_counter() - began),
         }
         return info | deepcopy(check_outcome(outcome, set(info)).info)
-
-    def _show(self, frame: np.ndarray) -> None:
-        cv2 = _opencv()
-        if not self._window:
-            # asked for beforehand, because Qt ends the process where it finds no display
-            if sys.platform.startswith("linux") and not (
-                os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
-            ):
-                raise DependencyNotInstalled(
-                    'render_mode "human" needs a display, and neither DISPLAY nor WAYLAND_DISPLAY is set; '
-                    'use render_mode="rgb_array"'
-                )
-            cv2.namedWindow(WINDOW, cv2.WINDOW_NORMAL)
-            self._window = True
-        cv2.imshow(WINDOW, cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
-        cv2.waitKey(1)
-
-
-def _opencv() -> ModuleType:
-    """OpenCV, for windows only: its wheel needs system libraries that machines without a screen may lack.
-
-    Raises:
-        gymnasium.error.DependencyNotInstalled: if it cannot be imported.
-    """
-    try:
-        import cv2
-    except ImportError as error:
-        raise DependencyNotInstalled(
-            f'render_mode "human" needs OpenCV, which cannot be imported ({error}); on Debian and Ubuntu, '
-            '`apt-get install libgl1 libglib2.0-0` installs what it needs; or use render_mode="rgb_array"'
-        ) from error
-    return cv2
 
 
 def _space(size: tuple[int, int]) -> spaces.Dict:
