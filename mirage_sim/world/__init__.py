@@ -1,5 +1,6 @@
 """The world as a value: a stateless model that advances it, and the session that everything a user touches drives."""
 
+from mirage_sim.world.body import Body, Surroundings, Travel
 from mirage_sim.world.chunks import frames_of, latents_of
 from mirage_sim.world.conditioning import build_conditioning
 from mirage_sim.world.noise import noise
@@ -8,10 +9,13 @@ from mirage_sim.world.session import NotReset, Snapshot, World
 from mirage_sim.world.world_model import Chunk, WorldModel, WorldState
 
 __all__ = [
+    "Body",
     "Chunk",
     "NotReset",
     "Observation",
     "Snapshot",
+    "Surroundings",
+    "Travel",
     "World",
     "WorldModel",
     "WorldState",

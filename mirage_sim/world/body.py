@@ -1,0 +1,374 @@
+"""A body that moves through what the memory holds: collisions, clearance and range scans."""
+
+import math
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from mirage_sim.geometry import Camera
+from mirage_sim.memory import LatentMap
+
+Array = NDArray[np.float32]
+Response = Literal["report", "block", "slide"]
+
+RANGE = 20.0  # metres; what is farther, sky above all, is not looked at
+_CELL = 0.1  # metres; how close together points must lie to be one thing
+_OCTAVES = 5  # cells of the plan are at most so many times doubled, for points written from far away
+_GROUND = 0.2  # metres between places whose ground is asked for
+_STRIPS = 4  # across the way of the body, each of which must have been seen
+_GAP = 1e-3  # metres kept between a sliding body and what it slides along
+_SECTORS = 1440  # directions in which a scan looks for the nearest points
+_SLIDES = 4  # contacts that one motion may slide along
+
+
+class _Points(NamedTuple):
+    """Points in plan: ``x`` and ``z`` from the camera, height above the floor, footprint; metres, ``[n]`` each."""
+
+    x: Array
+    z: Array
+    height: Array
+    footprint: Array
+
+    def where(self, mask: NDArray[np.bool_]) -> "_Points":
+        """Those that the mask chooses."""
+        return self if mask.all() else _Points(*(column[mask] for column in self))
+
+    def along(self, direction: Array, start: Array) -> tuple[Array, Array]:
+        """Distance from ``start`` along a unit vector of the plan, and across it, positive to the left."""
+        x, z = np.float32(direction[0]), np.float32(direction[1])
+        right, forward = self.x - np.float32(start[0]), self.z - np.float32(start[1])
+        return right * x + forward * z, forward * x - right * z
+
+
+class Travel(NamedTuple):
+    """What became of one motion.
+
+    Attributes:
+        camera: where the body's camera stands afterwards.
+        collision: whether something, or unseen space where that counts, was in the way.
+        clearance: metres between the body and the nearest obstacle before the motion; 0 when they touch, infinite when
+            nothing is remembered around.
+        contact: metres of the straight way before the body touched; infinite when nothing was in the way.
+        seen: whether the way leads through remembered space; see :meth:`Surroundings.is_seen`.
+    """
+
+    camera: Camera
+    collision: bool
+    clearance: float
+    contact: float
+    seen: bool
+
+
+@dataclass(frozen=True)
+class Body:
+    """An upright cylinder that carries the camera on its axis, in a world whose y axis points down.
+
+    The defaults are those of MiniWorld's agent.
+
+    Attributes:
+        radius: metres.
+        height: metres from the floor to the top. Ceilings and lintels above it are no obstacle.
+        camera_height: metres from the floor to the camera; may exceed ``height``.
+        step: metres; what reaches less high above the floor is floor and is driven over. Depth is never exact, so that
+            a remembered floor is a few centimetres thick.
+        support: so many remembered points must lie together to be an obstacle; fewer are noise.
+        unseen: whether space of which nothing is remembered is ``"free"`` or ``"blocked"``.
+
+    Raises:
+        ValueError: if an argument is out of range.
+    """
+
+    radius: float = 0.4
+    height: float = 1.6
+    camera_height: float = 1.5
+    step: float = 0.15
+    support: int = 3
+    unseen: Literal["free", "blocked"] = "free"
+
+    def __post_init__(self) -> None:
+        for name in ("radius", "height", "camera_height", "step"):
+            value = getattr(self, name)
+            number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            if not number or not 0.0 < value < RANGE:
+                raise ValueError(f"{name}: expected metres in (0, {RANGE:g}), got {value!r}")
+        if not self.step < self.height:
+            raise ValueError(f"step: expected less than the height {self.height}, got {self.step}")
+        if isinstance(self.support, bool) or not isinstance(self.support, int) or self.support < 1:
+            raise ValueError(f"support: expected a positive integer, got {self.support!r}")
+        if self.unseen not in ("free", "blocked"):
+            raise ValueError(f"unseen: expected 'free' or 'blocked', got {self.unseen!r}")
+
+    def around(self, map: LatentMap, camera: Camera) -> "Surroundings":
+        """What a map holds around the body that carries this camera.
+
+        Args:
+            map: what is remembered; see :class:`~mirage_sim.memory.LatentMap`.
+            camera: batch shape ``()``. Its position is the body's; the floor lies ``camera_height`` below it.
+        """
+        return Surroundings(self, map, camera)
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What is remembered around a body at one place: a view of the map in plan, made when first asked for.
+
+    Plan coordinates are metres along the world's x and z axes from the camera.
+
+    Attributes:
+        body: whose surroundings.
+        map: what is remembered.
+        camera: where the body's camera is, batch shape ``()``.
+    """
+
+    body: Body
+    map: LatentMap
+    camera: Camera
+
+    @cached_property
+    def _remembered(self) -> _Points:
+        """All points within range, in boxes that reach into it."""
+        origin = self.camera.c2w[:3, 3].cpu()
+        boxes = self.map.boxes.cpu()
+        near = (boxes[:, [0, 2]] <= origin[[0, 2]] + RANGE) & (boxes[:, [3, 5]] >= origin[[0, 2]] - RANGE)
+        xyz, _, footprint = (tensor.cpu() for tensor in self.map.select(near.all(1).nonzero().squeeze(1).tolist()))
+        x, y, z = (xyz[:, i].sub(origin[i]).numpy() for i in range(3))
+        points = _Points(x, z, np.float32(self.body.camera_height) - y, footprint.float().numpy())
+        return points.where(x * x + z * z <= RANGE * RANGE)
+
+    @cached_property
+    def _obstacles(self) -> _Points:
+        """What can be bumped into."""
+        points = self._remembered
+        points = points.where((points.height > self.body.step) & (points.height < self.body.height))
+        return points.where(_neighbours(points) >= self.body.support)
+
+    @cached_property
+    def _squared(self) -> Array:
+        """Squared distance of each obstacle point from the body's axis, in plan."""
+        x, z, *_ = self._obstacles
+        return x * x + z * z
+
+    @cached_property
+    def clearance(self) -> float:
+        """Metres between the body and the nearest obstacle; 0 when they touch, infinite when there is none."""
+        if not len(self._squared):
+            return math.inf
+        return max(math.sqrt(float(self._squared.min())) - self.body.radius, 0.0)
+
+    def contact(self, way: Array, start: Array | None = None) -> tuple[float, Array]:
+        """How far the body gets on a straight way.
+
+        What overlaps the body already stops it only from going deeper.
+
+        Args:
+            way: plan vector ``[2]``, metres.
+            start: where the way begins, ``[2]``; at the camera if None.
+
+        Returns:
+            Metres until the body touches (0 if it overlaps; infinite if the way is free) and the unit vector ``[2]``
+            from its axis to what it touches (0 if the way is free).
+        """
+        start = np.zeros(2, np.float32) if start is None else start
+        nothing = np.zeros(2, np.float32)
+        length, radius = float(np.hypot(*way)), self.body.radius
+        if length == 0.0:
+            return math.inf, nothing
+        reach = float(np.hypot(*start)) + length + radius
+        along, across = self._obstacles.where(self._squared < reach * reach).along(way / length, start)
+        ahead = (along > 0) & (np.abs(across) < radius)
+        along, across = along[ahead], across[ahead]
+        touches = along - np.sqrt(radius * radius - across * across)
+        if not len(touches) or touches.min() >= length:
+            return math.inf, nothing
+        first = int(touches.argmin())
+        distance = max(float(touches[first]), 0.0)
+        (x, z), forward, left = way / length, along[first] - distance, across[first]
+        towards = np.array([x * forward - z * left, z * forward + x * left], np.float32)
+        return distance, towards / max(float(np.hypot(*towards)), 1e-9)
+
+    def is_seen(self, way: Array, start: Array | None = None) -> bool:
+        """Whether a straight way of the body leads through remembered space.
+
+        The way is cut lengthwise into strips, a quarter of the body's width each. A strip has been seen when something
+        is remembered in it, floor and ceiling included and sky not, either where the body's front ends up or anywhere
+        behind that: to be seen there, it must have been seen past what lies before it. It has been seen as well when an
+        obstacle closes it earlier. All strips must have been seen. No motion at all leads nowhere unseen.
+
+        Args:
+            way: plan vector ``[2]``, metres.
+            start: where the way begins, ``[2]``; at the camera if None.
+        """
+        length, radius = float(np.hypot(*way)), self.body.radius
+        if length == 0.0:
+            return True
+        start = np.zeros(2, np.float32) if start is None else start
+        contact, _ = self.contact(way, start)
+        reached = min(length, contact)
+        along, across = self._remembered.along(way / length, start)
+        # a point stands for a surface as wide as its cell
+        margin = radius / _STRIPS + self._remembered.footprint / 2
+        far = (along >= reached) & (np.abs(across) <= radius + margin)
+        along, across, margin = along[far], across[far], margin[far]
+        closing, aside = self._obstacles.along(way / length, start)
+        aside = aside[(closing > 0) & (closing <= reached + radius) & (np.abs(aside) <= radius)]
+        return all(
+            bool((along[np.abs(across - at) <= margin] >= reached + math.sqrt(radius * radius - at * at)).any())
+            or bool((np.abs(aside - at) <= radius / _STRIPS).any())
+            for at in self._strips()
+        )
+
+    def is_ground_seen(self, way: Array, start: Array | None = None) -> bool:
+        """Whether the ground of a straight way is remembered: the strict answer to what :meth:`is_seen` asks.
+
+        A camera that looks straight ahead does not see low things at its feet, but sees past them. Where the ground
+        itself is remembered, nothing can have stood in the line of sight. Everything that the body's front sweeps over
+        is looked at, every 0.2 m in each strip: ground must be remembered within 0.2 m, or within two of its
+        footprints. What lies behind the place where the body would be stopped, or in a strip behind an obstacle, need
+        not be seen.
+
+        Args:
+            way: plan vector ``[2]``, metres.
+            start: where the way begins, ``[2]``; at the camera if None.
+        """
+        length, radius = float(np.hypot(*way)), self.body.radius
+        if length == 0.0:
+            return True
+        start = np.zeros(2, np.float32) if start is None else start
+        contact, _ = self.contact(way, start)
+        points = self._remembered
+        ground = points.where((points.height <= self.body.step) & (points.height >= -self.body.step))
+        along, across = ground.along(way / length, start)
+        reach = np.maximum(_GROUND, 2 * ground.footprint) ** 2
+        blocking, aside = self._obstacles.along(way / length, start)
+        for centre in self._strips():
+            front = math.sqrt(radius * radius - centre * centre)
+            walls = blocking[(blocking > 0) & (np.abs(aside - centre) <= radius / _STRIPS)]
+            end = min(length + front, contact + front, float(walls.min(initial=np.inf)))
+            for place in np.linspace(front, end, max(math.ceil((end - front) / _GROUND), 0) + 1)[1:]:
+                if not ((along - place) ** 2 + (across - centre) ** 2 <= reach).any():
+                    return False
+        return True
+
+    def _strips(self) -> list[float]:
+        """How far from its axis the middles of the strips lie that the body's way is cut into."""
+        return [((i + 0.5) / _STRIPS * 2 - 1) * self.body.radius for i in range(_STRIPS)]
+
+    def travel(self, camera: Camera, response: Response = "report") -> Travel:
+        """Move the body so that its camera gets to another place, by a straight way in plan.
+
+        Args:
+            camera: the goal, batch shape ``()``. Turning and moving up or down are never in the way.
+            response: to an obstacle. ``"report"`` goes through it; ``"block"`` stays where the body is, and turns;
+                ``"slide"`` goes up to it and on along it, and turns.
+
+        Raises:
+            ValueError: if the response is unknown.
+        """
+        if response not in ("report", "block", "slide"):
+            raise ValueError(f"response: expected 'report', 'block' or 'slide', got {response!r}")
+        way = (camera.c2w[[0, 2], 3] - self.camera.c2w[[0, 2], 3]).cpu().numpy().astype(np.float32)
+        contact, _ = self.contact(way)
+        seen = self.is_seen(way)
+        unseen = self.body.unseen == "blocked" and not seen
+        collision = unseen or contact < math.inf
+        if collision and response != "report":
+            stay = unseen or response == "block"
+            camera = self._at(camera, np.zeros(2, np.float32) if stay else self._slide(way))
+        return Travel(camera, collision, self.clearance, contact, seen)
+
+    def _slide(self, way: Array) -> Array:
+        """Where the body ends up, in plan: the way up to each contact, then what is left of it along the obstacle."""
+        at, left = np.zeros(2, np.float32), way
+        for _ in range(_SLIDES):
+            distance, normal = self.contact(left, at)
+            length = float(np.hypot(*left))
+            if distance == math.inf:
+                if self.body.unseen == "blocked" and not self.is_seen(left, at):
+                    return at
+                return at + left
+            gone = left / length * max(distance - _GAP, 0.0)
+            left = left - gone
+            at, left = at + gone, left - (left @ normal) * normal
+            if float(np.hypot(*left)) < _GAP:
+                return at
+        return at
+
+    def _at(self, camera: Camera, plan: Array) -> Camera:
+        """The goal's orientation and height, at a place in plan."""
+        c2w = camera.c2w.clone()
+        c2w[[0, 2], 3] = self.camera.c2w[[0, 2], 3] + torch.from_numpy(plan).to(c2w)
+        return replace(camera, c2w=c2w)
+
+    def scan(self, rays: int, first: float = -math.pi, last: float | None = None) -> NDArray[np.float32]:
+        """Ranges as a planar lidar on the body's axis measures them, to obstacles anywhere between floor and top.
+
+        Args:
+            rays: how many, evenly spaced.
+            first: angle of the first ray in radians: 0 is ahead, positive is left, as in REP-103.
+            last: angle of the last ray; if None, the rays go once around and end one spacing before the first.
+
+        Returns:
+            float32 ``[rays]``: metres from the axis, infinite where nothing is remembered within 20 m. A point covers
+            as many rays as its footprint is wide from here.
+
+        Raises:
+            ValueError: if there are no rays, or the angles do not ascend within one turn.
+        """
+        if isinstance(rays, bool) or not isinstance(rays, (int, np.integer)) or rays < 1:
+            raise ValueError(f"rays: expected a positive integer, got {rays!r}")
+        turn = 2 * math.pi if last is None else last - first
+        if not (math.isfinite(first) and 0.0 < turn <= 2 * math.pi + 1e-9):
+            raise ValueError(f"last: expected at most one turn after first = {first}, got {last}")
+        spacing = turn / rays if last is None or rays == 1 else turn / (rays - 1)
+        right = self.camera.c2w[[0, 2], 0].cpu().numpy()  # stays level when the camera looks up or down
+        right = right / max(float(np.hypot(*right)), 1e-9)
+        along, across = self._obstacles.along(np.array([-right[1], right[0]]), np.zeros(2))
+        angle = np.arctan2(across, along)
+        nearest = _nearest(angle, self._squared)
+        distance, angle = np.sqrt(self._squared[nearest]), angle[nearest]
+        half = np.arctan2(self._obstacles.footprint[nearest] / 2, distance)
+        begin = (angle - half - first) % (2 * math.pi)  # counted from the first ray
+        again = np.flatnonzero(begin + 2 * half >= 2 * math.pi)  # reaches over it
+        begin = np.concatenate([begin, begin[again] - 2 * math.pi])
+        distance, half = (np.concatenate([values, values[again]]) for values in (distance, half))
+        lowest = np.ceil(begin / spacing).astype(np.int64)
+        count = np.floor((begin + 2 * half) / spacing).astype(np.int64) - lowest + 1
+        owner = np.repeat(np.arange(len(distance)), count)
+        ray = np.arange(len(owner)) - np.repeat(count.cumsum() - count, count) + lowest[owner]
+        inside = (ray >= 0) & (ray < rays)
+        ranges = np.full(rays, np.inf, np.float32)
+        np.minimum.at(ranges, ray[inside], distance[owner[inside]])
+        return ranges
+
+
+def _nearest(angle: Array, squared: Array) -> NDArray[np.int64]:
+    """Rows of the nearest points in each of 1440 directions: what the others could add, these hide."""
+    sector = ((angle + math.pi) * (_SECTORS / (2 * math.pi))).astype(np.int64)
+    least = np.full(_SECTORS + 1, np.inf, np.float32)
+    np.minimum.at(least, sector, squared)
+    return np.flatnonzero(squared == least[sector])
+
+
+def _neighbours(points: _Points) -> NDArray[np.int64]:
+    """For each point, how many points of about its footprint lie in its cell of the plan and the eight around it.
+
+    Cells are 0.1 m wide, and doubled until they are as wide as the footprint.
+    """
+    octave = np.frexp(np.maximum(points.footprint / np.float32(_CELL), np.float32(0.5)))[1].clip(0, _OCTAVES)
+    sides = 2 * np.ceil(RANGE / (_CELL * 2.0 ** np.arange(_OCTAVES + 1))).astype(np.int64) + 4
+    base = np.cumsum(sides**2) - sides**2
+    scale = np.ldexp(np.float32(1 / _CELL), -octave)
+    side = sides[octave]  # with a border, so that no cell has its neighbour in another row
+    middle = (sides // 2).astype(np.float32)[octave]  # makes all positive, so that truncation is floor
+    row, column = ((values * scale + middle).astype(np.int64) for values in (points.x, points.z))
+    at = base[octave] + row * side + column
+    count = np.bincount(at, minlength=int((sides**2).sum()))
+    cells = np.flatnonzero(count > 0)
+    side = sides[np.searchsorted(np.cumsum(sides**2), cells, side="right")]
+    around = np.zeros_like(count)
+    around[cells] = sum(count[cells + row * side + column] for row in (-1, 0, 1) for column in (-1, 0, 1))
+    return np.asarray(around[at])
