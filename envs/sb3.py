@@ -91,7 +91,7 @@ class SB3VecEnv(VecEnv):
 
     def get_images(self) -> Sequence[np.ndarray | None]:
         """The frame of each environment, for ``render``."""
-        return list(self.envs.render() or [])
+        return [np.asarray(frame) for frame in self.envs.render() or ()]
 
 
 def infos_of_each(infos: dict[str, Any], count: int) -> list[dict[str, Any]]:

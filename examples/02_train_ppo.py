@@ -35,7 +35,7 @@ policy.learn(args.steps)
 policy.save(args.output)
 print(f"saved {args.output} after {policy.num_timesteps} steps")
 
-# Let it act: ten episodes' worth of steps at most.
+# Let it act for a while.
 frames, _ = worlds.reset(seed=1000)
 reached = ended = 0
 for _ in range(min(args.steps, 50)):

@@ -84,6 +84,6 @@ def _entries_of(space: gymnasium.Space) -> dict[str, gymnasium.Space]:
     return {f".{key}": inner for key, inner in space.items()} if isinstance(space, spaces.Dict) else {"": space}
 
 
-def _last(shape: tuple[int, ...]) -> tuple[int, ...]:
+def _last(shape: tuple[int, ...] | None) -> tuple[int, ...] | None:
     """The shape of a picture whose channels come first, with its channels last: policies turn pictures themselves."""
-    return (*shape[1:], shape[0]) if len(shape) == 3 else shape
+    return (*shape[1:], shape[0]) if shape is not None and len(shape) == 3 else shape

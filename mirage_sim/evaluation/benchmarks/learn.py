@@ -17,7 +17,7 @@ from mirage_sim.evaluation.metrics import Interval
 from mirage_sim.world import WorldModel
 
 # discrete actions, because chance then moves in whole steps and finds goals often enough to learn from
-ENVIRONMENT = {"task": "goal", "action_mode": "discrete", "observation": "rgb"}
+ENVIRONMENT: dict[str, Any] = {"task": "goal", "action_mode": "discrete", "observation": "rgb"}
 FORWARD = list(DISCRETE_COMMANDS).index("forward")
 FIRST_MEASURED = 1_000_000  # seeds from here on are measured, those below are learned from
 RESAMPLES = 10_000
