@@ -15,37 +15,25 @@ from gymnasium.utils import seeding
 
 from mirage_sim.build import build_world_model
 from mirage_sim.envs.actions import ActionMode, Actions, moved
+from mirage_sim.envs.collisions import CollisionMode, Collisions, Touch
 from mirage_sim.envs.ends import End, ended, make_ends
+from mirage_sim.envs.seconds import Seconds
 from mirage_sim.envs.tasks import GoalTask, Outcome, Start, TaskLike, check_outcome, make_task
 from mirage_sim.envs.window import Window
 from mirage_sim.geometry import Drive
-from mirage_sim.world import NotReset, Observation, Snapshot, World, WorldModel
+from mirage_sim.world import Body, NotReset, Observation, Snapshot, World, WorldModel
 
 FAR = 1e6  # metres; a bound that no world reaches, because Gymnasium warns about infinite ones
 _OPTIONS = {"image", "fov_deg", "start"}
 
 
-class Seconds(float):
-    """A measured duration. Two measurements never differ in kind, only in luck, so all of them count as equal.
-
-    Otherwise the ``info`` of two equal steps would differ, and with it what the environment promises about its seed.
-    """
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Seconds) or float(self) == other
-
-    def __ne__(self, other: object) -> bool:
-        return not self == other
-
-    __hash__ = float.__hash__
-
-
 @dataclass(frozen=True)
 class EnvSnapshot:
-    """A moment of an episode: the world, what the task said of it and the random generator of later resets."""
+    """A moment of an episode: the world, what task and body said of it, the random generator of later resets."""
 
     world: Snapshot
     outcome: Outcome
+    touch: Touch
     rng: dict[str, Any]
 
 
@@ -140,8 +128,26 @@ class MirageWorldEnv(gymnasium.Env[Any, Any]):
     ## Information
     ``reset`` and ``step`` return ``c2w`` (float32 ``[4, 4]``), ``time`` (simulated seconds), ``remembered`` (fraction
     of the frame), ``remembered_mask`` (bool ``[H, W]``), ``memory_bytes``, ``memory_points``, ``step_seconds``
-    (wall-clock time of the step) and what the task adds: ``explored_m2``, the episode's sum; or ``goal`` (float32
-    ``[4, 4]``, camera-to-world), ``distance_to_goal`` (metres, straight) and ``is_success``.
+    (wall-clock time of the step), what the body feels (``collision``, ``clearance``, ``scan``; see below) and what the
+    task adds: ``explored_m2``, the episode's sum; or ``goal`` (float32 ``[4, 4]``, camera-to-world),
+    ``distance_to_goal`` (metres, straight) and ``is_success``.
+
+    ## Collisions
+    A :class:`~mirage_sim.world.Body` (by default as large as MiniWorld's agent: radius 0.4 m, height 1.6 m, camera at
+    1.5 m) moves through what the memory holds before each step. Floor, ceiling, sky and lone points are no obstacle;
+    what was never seen is free unless the body says otherwise. By ``collisions``:
+
+    | mode | a motion into an obstacle |
+    |---|---|
+    | ``"report"`` (default) | goes through, and ``info["collision"]`` is True |
+    | ``"block"`` | does not happen, but its turn does; so it is in MiniWorld |
+    | ``"slide"`` | goes up to the obstacle and on along it |
+    | ``"ignore"`` | goes through; ``info`` has neither ``collision`` nor ``clearance`` |
+
+    ``info["clearance"]`` is the distance in metres from the body, where it is now, to the nearest obstacle, infinite
+    where none is remembered within 20 m. With ``scan=n``, ``info["scan"]`` (float32 ``[n]``) holds ranges in metres as
+    a planar lidar on the body's axis measures them, infinite where nothing is remembered; the angles are
+    -pi + 2 pi i / n, positive to the left: straight back first, then by the right to ahead and the left.
 
     ## Snapshots
     On ``env.unwrapped``: ``snapshot()`` costs nothing, ``restore(snapshot)`` goes back to it, bit for bit, and
@@ -152,6 +158,7 @@ class MirageWorldEnv(gymnasium.Env[Any, Any]):
     * ``world``: ``"mini"``, another configuration's name, or a :class:`~mirage_sim.world.WorldModel`. Networks are
       loaded once per process.
     * ``action_mode``, ``observation``, ``task``, ``ends``: see above.
+    * ``collisions``, ``body``, ``scan``: see above; ``body=None`` is the default body, ``scan=None`` no scan.
     * ``render_mode``: ``None``, ``"rgb_array"`` or ``"human"`` (a window, which appears with the first frame).
     * ``starts``: own start frames, uint8 ``[N, H, W, 3]``, instead of the built-in ones.
 
@@ -168,6 +175,9 @@ class MirageWorldEnv(gymnasium.Env[Any, Any]):
         observation: Literal["rgb", "dict"] = "rgb",
         task: TaskLike = "explore",
         ends: Sequence[str | End] = ("success",),
+        collisions: CollisionMode = "report",
+        body: Body | None = None,
+        scan: int | None = None,
         render_mode: Literal["rgb_array", "human"] | None = None,
         starts: np.ndarray | None = None,
     ):
@@ -180,14 +190,20 @@ class MirageWorldEnv(gymnasium.Env[Any, Any]):
         self._actions = Actions(action_mode, Drive())
         self._task = make_task(task)
         self._ends = make_ends(ends)
+        self._collisions = Collisions(collisions, body, scan)
+        self._collisions.check_ends(ends)
         model = shared_model(world) if isinstance(world, str) else world
         self._world = World(model, starts)
         self._outcome = Outcome()
+        self._touch = Touch()
         self._arguments: dict[str, Any] = {
             "action_mode": action_mode,
             "observation": observation,
             "task": task,
             "ends": ends,
+            "collisions": collisions,
+            "body": body,
+            "scan": scan,
             "starts": starts,
         }
         self._observation = observation
@@ -225,11 +241,12 @@ class MirageWorldEnv(gymnasium.Env[Any, Any]):
         shown = ahead.reset(image, start, seed=episode_seed, fov_deg=options.get("fov_deg", 60.0))
         own = {key: options[key] for key in task_options if key in options}
         outcome = self._task.begin(Start(ahead.fork(1)[0], shown, np.random.default_rng(episode_seed), own))
-        info, observation = self._info(ahead, outcome, began), self._observe(ahead, outcome)
+        touch = self._collisions.feel(ahead)
+        info, observation = self._info(ahead, outcome, touch, began), self._observe(ahead, outcome)
         # nothing has changed so far, so that whatever was refused leaves the episode as it was
         super().reset(seed=seed)
         self.np_random.bit_generator.state = rng.bit_generator.state
-        self._become(ahead, outcome)
+        self._become(ahead, outcome, touch)
         return observation, info
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
@@ -244,12 +261,14 @@ class MirageWorldEnv(gymnasium.Env[Any, Any]):
         self._need_reset("step")
         motion = self._actions.motion(action)
         ahead = self._world.fork(1)[0]
-        shown = ahead.step(moved(ahead.camera, motion))
+        camera, collided = self._collisions.move(ahead, moved(ahead.camera, motion))
+        shown = ahead.step(camera)
         outcome = self._task.step(self._outcome.state, shown)
-        info, observation = self._info(ahead, outcome, began), self._observe(ahead, outcome)
+        touch = self._collisions.feel(ahead, collided)
+        info, observation = self._info(ahead, outcome, touch, began), self._observe(ahead, outcome)
         terminated, truncated = ended(self._ends, info)
         # nothing has changed so far, so that whatever was refused leaves the episode as it was
-        self._become(ahead, outcome)
+        self._become(ahead, outcome, touch)
         return observation, float(outcome.reward), bool(outcome.terminated) or terminated, truncated, info
 
     def render(self) -> np.ndarray | None:  # type: ignore[override]
@@ -282,7 +301,7 @@ class MirageWorldEnv(gymnasium.Env[Any, Any]):
             gymnasium.error.ResetNeeded: before the first ``reset``.
         """
         self._need_reset("snapshot")
-        return EnvSnapshot(self._world.snapshot(), self._outcome, dict(self.np_random.bit_generator.state))
+        return EnvSnapshot(self._world.snapshot(), self._outcome, self._touch, dict(self.np_random.bit_generator.state))
 
     def restore(self, snapshot: EnvSnapshot) -> tuple[Any, dict[str, Any]]:
         """Go back to a moment of this or of another environment with the same arguments.
@@ -297,9 +316,10 @@ class MirageWorldEnv(gymnasium.Env[Any, Any]):
             raise ValueError(f"snapshot: expected an EnvSnapshot, got {type(snapshot).__name__}")
         began = time.perf_counter()
         self._world.restore(snapshot.world)
-        self._outcome = snapshot.outcome
+        self._outcome, self._touch = snapshot.outcome, snapshot.touch
         self.np_random.bit_generator.state = snapshot.rng
-        return self._observe(self._world, self._outcome), self._info(self._world, self._outcome, began)
+        info = self._info(self._world, self._outcome, self._touch, began)
+        return self._observe(self._world, self._outcome), info
 
     def fork(self, n: int) -> "list[MirageWorldEnv]":
         """``n`` environments at the present moment that share the networks with this one and nothing else.
@@ -330,9 +350,9 @@ class MirageWorldEnv(gymnasium.Env[Any, Any]):
         except NotReset as error:
             raise ResetNeeded(f"{call}: expected reset() first") from error
 
-    def _become(self, ahead: World, outcome: Outcome) -> None:
+    def _become(self, ahead: World, outcome: Outcome, touch: Touch) -> None:
         self._world.restore(ahead.snapshot())
-        self._outcome = outcome
+        self._outcome, self._touch = outcome, touch
         if self.render_mode == "human":
             self.render()
 
@@ -355,7 +375,7 @@ class MirageWorldEnv(gymnasium.Env[Any, Any]):
             return self._task.picture(outcome.state, shown)
         return shown.frame.copy()
 
-    def _info(self, world: World, outcome: Any, began: float) -> dict[str, Any]:
+    def _info(self, world: World, outcome: Any, touch: Touch, began: float) -> dict[str, Any]:
         shown = world.snapshot().observation
         info = {
             "c2w": shown.camera.c2w.numpy().copy(),
@@ -365,7 +385,7 @@ class MirageWorldEnv(gymnasium.Env[Any, Any]):
             "memory_bytes": shown.info["nbytes"],
             "memory_points": shown.info["points"],
             "step_seconds": Seconds(time.perf_counter() - began),
-        }
+        } | self._collisions.info(touch)
         return info | deepcopy(check_outcome(outcome, set(info)).info)
 
 

@@ -326,7 +326,7 @@ class Surroundings:
         spacing = turn / rays if last is None or rays == 1 else turn / (rays - 1)
         right = self.camera.c2w[[0, 2], 0].cpu().numpy()  # stays level when the camera looks up or down
         right = right / max(float(np.hypot(*right)), 1e-9)
-        along, across = self._obstacles.along(np.array([-right[1], right[0]]), np.zeros(2))
+        along, across = self._obstacles.along(np.array([-right[1], right[0]], np.float32), np.zeros(2, np.float32))
         angle = np.arctan2(across, along)
         nearest = _nearest(angle, self._squared)
         distance, angle = np.sqrt(self._squared[nearest]), angle[nearest]

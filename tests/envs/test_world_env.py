@@ -74,7 +74,7 @@ def test_info_says_what_is_promised(make):
     env = make()
     _, info = env.reset(seed=0)
     common = {"c2w", "time", "remembered", "remembered_mask", "memory_bytes", "memory_points", "step_seconds"}
-    assert set(info) == common | {"explored_m2"}
+    assert set(info) == common | {"explored_m2", "collision", "clearance"}
     assert info["time"] == info["explored_m2"] == 0.0
     _, reward, terminated, truncated, after = env.step(np.array([1.0, 1.0]))
     assert set(after) == set(info)
