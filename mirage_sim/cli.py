@@ -67,7 +67,9 @@ def _eval(variant: str, config: Config) -> Config:
         from mirage_sim.evaluation.report import report
 
         return report(Path(config["folder"]))
-    if variant == "revisit":
+    if variant == "collision":
+        from mirage_sim.evaluation.collision import evaluate
+    elif variant == "revisit":
         from mirage_sim.evaluation.revisit import evaluate
     else:
         from mirage_sim.evaluation.fidelity import evaluate
@@ -102,7 +104,7 @@ COMMANDS = {
         "measure the generated world against the true one",
         "mirage eval fidelity walks=quick --json",
         _eval,
-        ("fidelity", "revisit", "compare", "report"),
+        ("fidelity", "revisit", "collision", "compare", "report"),
         group="eval",
         files={"compare": ("a.json", "b.json"), "report": ("folder",)},
     ),

@@ -109,6 +109,34 @@ class Twin:
         self._env.turn_agent(math.degrees(turn / 2))
         return not moved
 
+    @property
+    def radius(self) -> float:
+        """Radius of the agent in metres: 0.4, but 1.5 in RoomObjects."""
+        return float(self._env.agent.radius)
+
+    def free_steps(self, place: np.ndarray, direction: np.ndarray, steps: int) -> int | None:
+        """How many full-speed steps straight on succeed from some place; the agent is put back afterwards.
+
+        Args:
+            place: ``[x, z]`` in MiniWorld's world frame, metres.
+            direction: ``[x, z]``, to drive to.
+            steps: at most so many are tried.
+
+        Returns:
+            At most ``steps``; None where the agent cannot stand.
+        """
+        agent = self._env.agent
+        pos, heading = agent.pos.copy(), agent.dir
+        agent.pos = np.array([place[0], pos[1], place[1]])
+        agent.dir = math.atan2(-direction[1], direction[0])
+        free: int | None = None
+        if self._env.move_agent(0.0, 0.0):
+            free = 0
+            while free < steps and self._env.move_agent(self.drive.max_speed * self.drive.dt, 0.0):
+                free += 1
+        agent.pos, agent.dir = pos, heading
+        return free
+
     def close(self) -> None:
         """Free the GL context."""
         self._env.close()

@@ -147,6 +147,18 @@ class Surroundings:
         return points.where(_neighbours(points) >= self.body.support)
 
     @cached_property
+    def _ground(self) -> _Points:
+        """What can be driven over."""
+        points = self._remembered
+        return points.where((points.height <= self.body.step) & (points.height >= -self.body.step))
+
+    def ground(self, reach: float) -> Array:
+        """Plan coordinates ``[n, 2]`` of the remembered ground within some metres of the body's axis."""
+        x, z, *_ = self._ground
+        near = x * x + z * z <= reach * reach
+        return np.stack([x[near], z[near]], 1)
+
+    @cached_property
     def _squared(self) -> Array:
         """Squared distance of each obstacle point from the body's axis, in plan."""
         x, z, *_ = self._obstacles
@@ -239,8 +251,7 @@ class Surroundings:
             return True
         start = np.zeros(2, np.float32) if start is None else start
         contact, _ = self.contact(way, start)
-        points = self._remembered
-        ground = points.where((points.height <= self.body.step) & (points.height >= -self.body.step))
+        ground = self._ground
         along, across = ground.along(way / length, start)
         reach = np.maximum(_GROUND, 2 * ground.footprint) ** 2
         blocking, aside = self._obstacles.along(way / length, start)
