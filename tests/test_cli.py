@@ -44,6 +44,8 @@ def test_examples_compose_and_settings_are_listed(name: str, capsys: pytest.Capt
         (["rollout", "world.sampler._target_=os.system"], "_target_"),
         (["record", "walks=2", "first_seed=900000"], "seeds: expected within"),
         (["train", "clips=/nowhere"], "/nowhere"),
+        (["eval", "fidelity", "walks=half"], "walks: expected one of"),
+        (["eval", "revisit", "variants=[fog]"], "variants: expected some of"),
     ],
 )
 def test_bad_input_is_one_line_and_code_2(

@@ -86,7 +86,7 @@ def plot_sharpness(figures: Mapping[str, Figures]) -> bytes:
     axes[0].set_ylabel("sharpness (generated / true)")
     axes[0].legend(fontsize=8)
     _against_steps(axes[1], series, "abs_rel")
-    axes[1].set_ylim(bottom=0)
+    axes[1].set_ylim(0, min(1.0, axes[1].get_ylim()[1]))  # beyond 1 an estimate is worse than none
     axes[1].set_ylabel("relative depth error (lower is better)")
     return _png(figure)
 

@@ -44,7 +44,7 @@ QUALITY = 92  # of JPEG; these pictures are looked at for their sharpness
 MARK = '<td class="num">{}</td>'
 STYLE = """
 :root { color-scheme: light; }
-body { font: 16px/1.5 system-ui, sans-serif; color: #1c1c22; background: #fff; max-width: 1100px; margin: 2rem auto;
+body { font: 16px/1.5 system-ui, sans-serif; color: #1c1c22; background: #fff; max-width: 1280px; margin: 2rem auto;
   padding: 0 1rem; }
 h1 { margin-bottom: .2rem; } h2 { margin-top: 2.5rem; border-bottom: 1px solid #ddd; } h3 { margin-bottom: .3rem; }
 table { border-collapse: collapse; margin: 1rem 0; } caption { text-align: left; font-weight: 600; padding: .3rem 0; }
@@ -54,7 +54,9 @@ small { color: #555; display: block; } .warn { color: #a33000; } .facts td { pad
 img, video { max-width: 100%; height: auto; display: block; } figure { margin: 1rem 0; }
 figcaption { color: #444; font-size: .9rem; }
 .note { background: #fff6e5; padding: .6rem 1rem; border-left: 4px solid #e69f00; }
-.wide { overflow-x: auto; } summary { cursor: pointer; } code { background: #f3f3f6; padding: 0 .2rem; }
+p { max-width: 60rem; } .wide { overflow-x: auto; }
+.grid { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 600px), 1fr)); gap: 0 1rem; }
+ summary { cursor: pointer; } code { background: #f3f3f6; padding: 0 .2rem; }
 """
 
 
@@ -114,8 +116,9 @@ def _all_marks(marks: Mapping[str, Any]) -> str:
         for name in names
     )
     return (
-        "<details><summary>Every mark by its name</summary><table><thead><tr><th>mark</th><th>mean</th>"
-        f"<th>_lo</th><th>_hi</th></tr></thead><tbody>{body}</tbody></table></details>"
+        '<details><summary>Every mark by its name</summary><div class="wide"><table>'
+        "<thead><tr><th>mark</th><th>mean</th>"
+        f"<th>_lo</th><th>_hi</th></tr></thead><tbody>{body}</tbody></table></div></details>"
     )
 
 
@@ -180,9 +183,10 @@ def _shown(folder: Path, kind: str, title: str, caption: str) -> Iterable[str]:
     video = folder / f"{kind}s.mp4"
     if video.exists():
         yield f'<video controls muted loop playsinline src="{_uri("video/mp4", video.read_bytes())}"></video>'
-    for sheet in sheets:
-        _, environment, seed = sheet.stem.split("-")
-        yield _figure(_sheet(sheet), f"{environment}, scene {seed}", "image/jpeg")
+    figures = (
+        _figure(_sheet(sheet), sheet.stem.split("-", 1)[1].replace("-", ", scene "), "image/jpeg") for sheet in sheets
+    )
+    yield f'<div class="grid">{"".join(figures)}</div>' if kind == "circuit" else "\n".join(figures)
 
 
 def _section(folder: Path, name: str, result: Mapping[str, Any]) -> str:

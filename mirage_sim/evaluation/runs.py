@@ -95,8 +95,16 @@ def score_circuits(
     return _score("circuit", circuit_row, models, clips, [len(clip) - 1 for clip in clips], output, batch)
 
 
-def _checked(cfg: Mapping[str, Any]) -> tuple[Manifest, list[str], int, Path | None]:
-    """Subset, variants, batch and output folder, all usable, before anything takes time."""
+def _folder(cfg: Mapping[str, Any], name: str) -> Path | None:
+    """A folder among the settings, which exists or can be made; None where none is wanted."""
+    path = Path(cfg[name]) if cfg.get(name) else None
+    if path and path.exists() and not path.is_dir():
+        raise ValueError(f"{name}: expected a folder, got the file {path}")
+    return path
+
+
+def _checked(cfg: Mapping[str, Any]) -> tuple[Manifest, list[str], int]:
+    """Subset, variants and batch, all usable, before anything takes time."""
     if unknown := sorted(set(cfg) - KNOWN):
         raise ValueError(f"cfg: expected keys among {sorted(KNOWN)}, got {unknown}")
     batch = cfg.get("batch", 8)
@@ -107,10 +115,7 @@ def _checked(cfg: Mapping[str, Any]) -> tuple[Manifest, list[str], int, Path | N
     if isinstance(names, str) or not names or not set(names) <= set(VARIANTS):
         raise ValueError(f"variants: expected some of {VARIANTS}, got {given!r}")
     manifest = load_manifest().subset(cfg.get("walks", "quick"))
-    output = Path(cfg["output"]) if cfg.get("output") else None
-    if output and output.exists() and not output.is_dir():
-        raise ValueError(f"output: expected a folder, got the file {output}")
-    return manifest, list(names), batch, output
+    return manifest, list(names), batch
 
 
 def run_protocol(command: str, cfg: Mapping[str, Any], model: WorldModel | None, with_walks: bool) -> dict[str, Any]:
@@ -129,13 +134,13 @@ def run_protocol(command: str, cfg: Mapping[str, Any], model: WorldModel | None,
         ValueError: for unknown keys and values, or when rendered truth differs from the manifest.
         ImportError: where truth must be rendered and MiniWorld or EGL is missing.
     """
-    manifest, names, batch, output = _checked(cfg)
+    manifest, names, batch = _checked(cfg)
+    output, cache = _folder(cfg, "output"), _folder(cfg, "cache")
     if model is None:
         world = cfg.get("world", "mini")
         model = build_world_model(world) if isinstance(world, str) else instantiate(world)
     models = variants_of(model, names)
     started = time.perf_counter()
-    cache = Path(cfg["cache"]) if cfg.get("cache") else None
     truth = {
         kind: load_truth(chosen, manifest.rendered_by, cache)
         for kind, chosen in (("walks", manifest.walks if with_walks else ()), ("circuits", manifest.circuits))

@@ -199,6 +199,7 @@ def test_seen_and_new_make_up_the_whole(walks):
         ({"variants": []}, "variants: expected some of"),
         ({"variants": "no_memory"}, "variants: expected some of"),
         ({"output": __file__}, "output: expected a folder, got the file"),
+        ({"cache": __file__}, "cache: expected a folder, got the file"),
     ],
 )
 def test_wrong_settings_are_named_before_anything_is_rendered(command, cfg, message: str, model):

@@ -1,3 +1,5 @@
+import importlib.util
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -100,3 +102,43 @@ def test_missing_miniworld_names_what_to_install(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setitem(sys.modules, "miniworld", None)  # makes the import fail
     with pytest.raises(ImportError, match=r"mirage_sim\[twin\].*libegl1"):
         load_truth(chosen, manifest.rendered_by, tmp_path)
+
+
+WITHOUT_EGL = """
+import ctypes, sys
+from pathlib import Path
+
+load = ctypes.CDLL.__init__
+
+def refuse(self, name, *arguments, **settings):
+    if "EGL" in str(name):
+        raise OSError(f"{name}: cannot open shared object file")
+    load(self, name, *arguments, **settings)
+
+ctypes.CDLL.__init__ = refuse
+from mirage_sim.evaluation.manifest import load_manifest
+from mirage_sim.evaluation.truth import load_truth
+
+manifest = load_manifest()
+try:
+    load_truth(manifest.circuits[:1], manifest.rendered_by, Path(sys.argv[1]))
+except ImportError as error:
+    print(error)
+"""
+
+
+def test_missing_egl_names_what_to_install(tmp_path: Path):
+    if importlib.util.find_spec("miniworld") is None:
+        pytest.skip("MiniWorld is not installed")
+    command = [sys.executable, "-c", WITHOUT_EGL, str(tmp_path / "cache")]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert "apt-get install libegl1" in said and "EGL" in said
+    assert not (tmp_path / "cache").exists()
+
+
+def test_a_damaged_file_of_the_cache_is_named(manifest, chosen, tmp_path: Path):
+    walk = chosen[0]
+    path = tmp_path / f"{walk.name}-{walk.sha256[:12]}.safetensors"
+    path.write_bytes(b"half a clip")
+    with pytest.raises(ValueError, match=f"{path.name}: expected a readable clip"):
+        load_truth([walk], manifest.rendered_by, tmp_path)
