@@ -1,0 +1,156 @@
+"""Counting collisions: against a room that is known, and against MiniWorld itself where it runs."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from mirage_sim.data.clips import Clip
+from mirage_sim.data.miniworld import Twin
+from mirage_sim.evaluation.collision import (
+    KINDS,
+    Query,
+    ask,
+    count,
+    evaluate,
+    from_first,
+    learned_maps,
+    marks_of,
+    true_maps,
+)
+from mirage_sim.evaluation.truth import follow, make_twin
+from mirage_sim.geometry import Camera, Drive
+from mirage_sim.world import Body
+
+EYE, WALL = 1.5, 5.0  # metres
+
+
+def hall_clip(steps: int = 8) -> Clip:
+    """Walking towards a wall over an endless floor, seen truly in depth; the world frame is some other one."""
+    poses = [torch.eye(4)]
+    for _ in range(steps):
+        poses.append(poses[-1] @ Drive().motion(torch.tensor([1.0, 0.0])))
+    c2w = torch.stack(poses)
+    cameras = Camera.from_fov(c2w, 60.0, (48, 64))
+    down = (torch.arange(48) + 0.5 - 24) / cameras.K[0, 1, 1]
+    floor = torch.where(down > 0, EYE / down, torch.inf)[None, :, None]
+    depth = torch.minimum(floor, (WALL - c2w[:, 2, 3])[:, None, None]).expand(-1, 48, 64)
+    aside = torch.tensor([[0.0, 0.0, 1.0, 7.0], [0.0, -1.0, 0.0, 1.0], [1.0, 0.0, 0.0, -2.0], [0.0, 0.0, 0.0, 1.0]])
+    return Clip(
+        frames=torch.zeros(steps + 1, 48, 64, 3, dtype=torch.uint8),
+        depth=depth.contiguous(),
+        c2w=aside @ c2w,
+        K=cameras.K[0],
+        commands=torch.tensor([[1.0, 0.0]] * steps),
+        blocked=torch.zeros(steps, dtype=torch.bool),
+        source={"environment": "OneRoom", "seed": "1"},
+    )
+
+
+def test_true_depth_remembers_the_hall_in_the_frame_of_the_first_camera():
+    clip = from_first(hall_clip())
+    assert torch.allclose(clip.c2w[0], torch.eye(4), atol=1e-6)
+    maps = true_maps(clip, (1, 4, 4))
+    assert len(maps) == len(clip) and maps[0].points < maps[-1].points
+    around = Body().around(maps[-1], clip.cameras[-1])
+    assert around.clearance == pytest.approx(WALL - 8 * 0.15 - 0.4, abs=0.05)
+
+
+def test_hits_misses_alarms_and_what_is_not_remembered_are_told_apart():
+    clip = from_first(hall_clip())
+    maps, here = true_maps(clip, (1, 4, 4)), np.float32([0.0, 3.5])
+    wall, aside, back = np.float32([0.0, 1.5]), np.float32([0.4, 0.0]), np.float32([0.0, -3.6])
+    queries = [
+        Query(8, "drives", here, wall, True),
+        Query(8, "drives", here, wall, False),
+        Query(8, "drives", here, aside, True),
+        Query(8, "steps", here, aside, False),
+        Query(8, "steps", here, aside, False),
+        Query(8, "commands", here, back, True),
+    ]
+    counts = count(queries, maps, clip.cameras, Body())
+    assert counts.tolist() == [[0, 0, 0, 0, 1], [0, 0, 0, 2, 0], [1, 1, 1, 0, 0]]
+    assert KINDS == ("commands", "steps", "drives")
+
+
+def test_marks_are_ratios_of_sums_over_walks():
+    one = np.array([[0, 0, 0, 0, 9], [1, 0, 1, 5, 0], [7, 1, 0, 5, 0]])
+    two = np.array([[0, 0, 0, 3, 0], [0, 0, 0, 5, 0], [2, 1, 0, 5, 0]])
+    marks = marks_of({"latent_memory": np.stack([one, two]), "true_depth": np.stack([two, two])})
+    assert marks["walks"] == 2
+    assert (marks["probes"], marks["blocked"], marks["unknown"]) == (36, 11, 9)
+    assert marks["precision"] == pytest.approx(10 / 12, abs=1e-4)
+    assert marks["recall"] == pytest.approx(10 / 11, abs=1e-4)
+    assert marks["recall_lo"] <= marks["recall"] <= marks["recall_hi"] == 1.0
+    assert marks["recall_steps"] == 0.5 and marks["precision_drives_true_depth"] == pytest.approx(2 / 3, abs=1e-4)
+    assert marks["recall_commands"] is None and marks["precision_commands_true_depth_lo"] is None
+
+
+def test_a_learned_world_remembers_along_the_true_cameras(model):
+    clips = [from_first(hall_clip(3)), from_first(hall_clip(3))]
+    maps = learned_maps(model, clips)
+    assert [len(own) for own in maps] == [4, 4]
+    assert maps[0][0].points == 12 * 16 and maps[0][0].next_id < maps[0][-1].next_id
+    near = (maps[0][0].xyz().norm(dim=1) < 100.0).all()
+    assert near  # around the first camera, whatever MiniWorld's frame is
+
+
+@pytest.mark.parametrize(
+    ("cfg", "message"),
+    [
+        ({"walk": "quick"}, "cfg: expected keys among"),
+        ({"walks": "some"}, "walks: expected one of"),
+        ({"batch": 0}, "batch: expected a positive integer"),
+        ({"variants": ["fog"]}, "variants: expected some of"),
+        ({"variants": []}, "variants: expected some of"),
+    ],
+)
+def test_wrong_settings_are_named(cfg, message, model):
+    with pytest.raises(ValueError, match=f"^{message}"):
+        evaluate(cfg, model)
+
+
+@pytest.fixture(scope="module")
+def twin():
+    try:
+        made = make_twin("OneRoom")
+    except ImportError as error:
+        pytest.skip(str(error))
+    yield made
+    made.close()
+
+
+def test_miniworld_is_asked_and_left_as_it_was(twin: Twin):
+    twin.reset(800_000)
+    assert twin.radius == pytest.approx(0.4)
+    before = twin.camera().c2w
+    here, ahead = before[[0, 2], 3].double().numpy(), before[[0, 2], 2].double().numpy()
+    free = twin.free_steps(here, ahead, 1000)
+    assert 0 <= free < 1000
+    assert torch.equal(twin.camera().c2w, before)
+    blocked = 0
+    while not twin.step(np.array([1.0, 0.0])):
+        blocked += 1
+    assert blocked == free  # the same answer as really going there
+    assert twin.free_steps(here + 1000.0 * ahead, ahead, 3) == 3  # nothing stands outside of the room
+    there = twin.camera().c2w[[0, 2], 3].double().numpy()
+    assert twin.free_steps(there, ahead, 5) == 0
+    assert twin.free_steps(there + 0.3 * ahead, ahead, 5) is None
+
+
+def test_true_depth_stops_the_body_where_miniworld_does(twin: Twin):
+    """One walk with true depth in the memory: the geometry alone, without any network."""
+    commands = [(1.0, 0.0)] * 8 + [(0.3, 1.0)] * 8
+    clip = from_first(follow(twin, "OneRoom", 800_000, commands))
+    maps = true_maps(clip, (1, 4, 4))
+    queries = ask(twin, clip, maps)
+    assert queries == sorted(queries, key=lambda query: query.kind != "commands")
+    assert sum(query.kind == "steps" for query in queries) == sum(query.kind == "drives" for query in queries) > 24
+    for query in queries:
+        assert math.hypot(*query.way) <= 1.5 + 1e-5
+    hits, alarms, misses, passes, unknown = count(queries, maps, clip.cameras, Body(radius=twin.radius)).sum(0)
+    assert hits >= 3 and passes >= 3
+    assert alarms + misses <= 0.15 * (hits + alarms + misses + passes)
+    again = ask(twin, clip, maps)
+    assert [query.blocked for query in again] == [query.blocked for query in queries]
