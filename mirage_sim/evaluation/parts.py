@@ -5,6 +5,7 @@ Parts are found again only by the same networks, settings, code and truth.
 """
 
 import dataclasses
+import functools
 import hashlib
 import os
 from collections.abc import Mapping
@@ -54,15 +55,22 @@ def _add(sha: Any, value: Any) -> None:
         sha.update(repr(value).encode())
 
 
-def fingerprint(model: WorldModel) -> str:
-    """Hex digest, 16 digits, over the model's settings and weights and over the code that drives and scores it."""
+@functools.cache
+def _code() -> str:
+    """Digest of the code that decides figures, once per process: it is the code that was loaded that counts."""
     sha = hashlib.sha256()
-    _add(sha, model)
     package = Path(mirage_sim.__file__).parent
     for name in _CODE:
         path = package / name
         for source in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
             sha.update(source.read_bytes())
+    return sha.hexdigest()
+
+
+def fingerprint(model: WorldModel) -> str:
+    """Hex digest, 16 digits, over the model's settings and weights and over the code that drives and scores it."""
+    sha = hashlib.sha256(_code().encode())
+    _add(sha, model)
     return sha.hexdigest()[:16]
 
 
