@@ -53,14 +53,12 @@ class Travel(NamedTuple):
         clearance: metres between the body and the nearest obstacle before the motion; 0 when they touch, infinite when
             nothing is remembered around.
         contact: metres of the straight way before the body touched; infinite when nothing was in the way.
-        seen: whether the way leads through remembered space; see :meth:`Surroundings.is_seen`.
     """
 
     camera: Camera
     collision: bool
     clearance: float
     contact: float
-    seen: bool
 
 
 @dataclass(frozen=True)
@@ -76,7 +74,7 @@ class Body:
         step: metres; what reaches less high above the floor is floor and is driven over. Depth is never exact, so that
             a remembered floor is a few centimetres thick.
         support: so many remembered points must lie together to be an obstacle; fewer are noise.
-        unseen: whether space of which nothing is remembered is ``"free"`` or ``"blocked"``.
+        unseen: whether space that :meth:`Surroundings.is_seen` does not know is ``"free"`` or ``"blocked"``.
 
     Raises:
         ValueError: if an argument is out of range.
@@ -283,13 +281,12 @@ class Surroundings:
             raise ValueError(f"response: expected 'report', 'block' or 'slide', got {response!r}")
         way = (camera.c2w[[0, 2], 3] - self.camera.c2w[[0, 2], 3]).cpu().numpy().astype(np.float32)
         contact, _ = self.contact(way)
-        seen = self.is_seen(way)
-        unseen = self.body.unseen == "blocked" and not seen
+        unseen = self.body.unseen == "blocked" and not self.is_seen(way)
         collision = unseen or contact < math.inf
         if collision and response != "report":
             stay = unseen or response == "block"
             camera = self._at(camera, np.zeros(2, np.float32) if stay else self._slide(way))
-        return Travel(camera, collision, self.clearance, contact, seen)
+        return Travel(camera, collision, self.clearance, contact)
 
     def _slide(self, way: Array) -> Array:
         """Where the body ends up, in plan: the way up to each contact, then what is left of it along the obstacle."""
