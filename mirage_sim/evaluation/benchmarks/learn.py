@@ -21,15 +21,14 @@ ENVIRONMENT: dict[str, Any] = {"task": "goal", "action_mode": "discrete", "obser
 FORWARD = list(DISCRETE_COMMANDS).index("forward")
 FIRST_MEASURED = 1_000_000  # seeds from here on are measured, those below are learned from
 RESAMPLES = 10_000
-# few steps, little time: small batches of the many epochs that so little data can bear
+# for few steps: updates come often, and go over their data many times
 PPO_SETTINGS: dict[str, Any] = {
-    "n_steps": 64,  # of each world between two updates
-    "batch_size": 128,
-    "n_epochs": 6,
+    "n_steps": 32,  # of each world between two updates
+    "batch_size": 64,
+    "n_epochs": 8,
     "learning_rate": 5e-4,
     "gamma": 0.95,
     "ent_coef": 0.01,
-    "policy_kwargs": {"features_extractor_kwargs": {"features_dim": 128}},
 }
 
 log = logging.getLogger(__name__)
@@ -96,9 +95,11 @@ def train(model: WorldModel, cfg: dict[str, Any], seed: int) -> Any:
     Raises:
         ImportError: if stable-baselines3 is not installed.
     """
-    from mirage_sim.envs.sb3 import PPO, SB3VecEnv
+    from mirage_sim.envs.sb3 import PPO, HalfSizeCNN, SB3VecEnv
 
-    policy = PPO("CnnPolicy", SB3VecEnv(make_worlds(model, cfg)), seed=seed, device="cpu", **PPO_SETTINGS)
+    network = {"features_extractor_class": HalfSizeCNN, "features_extractor_kwargs": {"features_dim": 128}}
+    worlds = SB3VecEnv(make_worlds(model, cfg))
+    policy = PPO("CnnPolicy", worlds, seed=seed, device="cpu", policy_kwargs=network, **PPO_SETTINGS)
     return policy.learn(cfg["steps"])
 
 
