@@ -8,18 +8,19 @@ from typing import Any
 
 import gymnasium
 import numpy as np
+import torch
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from torch import Tensor, nn
 
 try:
     from stable_baselines3 import PPO
-    from stable_baselines3.common.torch_layers import NatureCNN
+    from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
     from stable_baselines3.common.vec_env import VecEnv
 except ImportError as error:
     raise ImportError("stable-baselines3 is not installed: pip install 'mirage_sim[learn]'") from error
 
-__all__ = ["PPO", "HalfSizeCNN", "SB3VecEnv", "infos_of_each"]
+__all__ = ["PPO", "SB3VecEnv", "SmallCNN", "infos_of_each"]
 
 
 class SB3VecEnv(VecEnv):
@@ -97,21 +98,33 @@ class SB3VecEnv(VecEnv):
         return [np.asarray(frame) for frame in self.envs.render() or ()]
 
 
-class HalfSizeCNN(NatureCNN):
-    """The usual network of ``CnnPolicy`` on frames of half the size, in a fifth of the time.
+class SmallCNN(BaseFeaturesExtractor):
+    """For ``CnnPolicy``, instead of its usual network: less work, and for frames from 32 x 32 pixels on.
 
     Args:
         observation_space: of frames, channels first.
         features_dim: how many numbers a frame becomes.
     """
 
-    def __init__(self, observation_space: spaces.Box, features_dim: int = 512):
-        channels, height, width = observation_space.shape
-        super().__init__(spaces.Box(0, 255, (channels, height // 2, width // 2), np.uint8), features_dim)
+    def __init__(self, observation_space: spaces.Box, features_dim: int = 128):
+        super().__init__(observation_space, features_dim)
+        self.layers = nn.Sequential(
+            nn.AvgPool2d(2),
+            nn.Conv2d(observation_space.shape[0], 32, 5, stride=2),
+            nn.ReLU(),
+            nn.Conv2d(32, 64, 3, stride=2),
+            nn.ReLU(),
+            nn.Conv2d(64, 64, 3, stride=2),
+            nn.ReLU(),
+            nn.Flatten(),
+            nn.LazyLinear(features_dim),
+            nn.ReLU(),
+        )
+        self.layers(torch.zeros(1, *observation_space.shape))  # tells the last layer how much there is
 
     def forward(self, observations: Tensor) -> Tensor:
         """Frames ``[B, 3, H, W]`` to features ``[B, features_dim]``."""
-        return super().forward(nn.functional.avg_pool2d(observations, 2))
+        return self.layers(observations)
 
 
 def infos_of_each(infos: dict[str, Any], count: int) -> list[dict[str, Any]]:

@@ -95,11 +95,17 @@ def train(model: WorldModel, cfg: dict[str, Any], seed: int) -> Any:
     Raises:
         ImportError: if stable-baselines3 is not installed.
     """
-    from mirage_sim.envs.sb3 import PPO, HalfSizeCNN, SB3VecEnv
+    from mirage_sim.envs.sb3 import PPO, SB3VecEnv, SmallCNN
 
-    network = {"features_extractor_class": HalfSizeCNN, "features_extractor_kwargs": {"features_dim": 128}}
     worlds = SB3VecEnv(make_worlds(model, cfg))
-    policy = PPO("CnnPolicy", worlds, seed=seed, device="cpu", policy_kwargs=network, **PPO_SETTINGS)
+    policy = PPO(
+        "CnnPolicy",
+        worlds,
+        seed=seed,
+        device="cpu",
+        policy_kwargs={"features_extractor_class": SmallCNN},
+        **PPO_SETTINGS,
+    )
     return policy.learn(cfg["steps"])
 
 
