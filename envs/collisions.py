@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple, get_args
 import numpy as np
 
 from mirage_sim.geometry import Camera
-from mirage_sim.world import Body, World
+from mirage_sim.world import Body, Surroundings, World
 
 CollisionMode = Literal["ignore", "report", "block", "slide"]
 
@@ -19,11 +19,13 @@ class Touch(NamedTuple):
         collision: whether something was in the way of the motion that led here.
         clearance: metres to the nearest remembered obstacle from here; infinite where there is none.
         scan: float32 ``[rays]``, metres, infinite where nothing is remembered; None where no scan was asked for.
+        around: what is remembered around here, which the next motion is judged by, too; None where nobody asked.
     """
 
     collision: bool = False
     clearance: float = float("inf")
     scan: np.ndarray | None = None
+    around: Surroundings | None = None
 
 
 @dataclass(frozen=True)
@@ -62,11 +64,11 @@ class Collisions:
         if self.mode == "ignore" and "collision" in ends:
             raise ValueError("ends: expected no 'collision' with collisions='ignore', which reports none")
 
-    def move(self, world: World, goal: Camera) -> tuple[Camera, bool]:
-        """Where the camera gets to on its way to a goal, and whether something was in that way."""
-        if self.mode == "ignore":
+    def move(self, touch: Touch, goal: Camera) -> tuple[Camera, bool]:
+        """Where the camera gets to on its way from where the body feels this to a goal; was something in that way?"""
+        if self.mode == "ignore" or touch.around is None:
             return goal, False
-        travel = self._body.around(world.state.map, world.camera).travel(goal, self.mode)
+        travel = touch.around.travel(goal, self.mode)
         return travel.camera, travel.collision
 
     def feel(self, world: World, collision: bool = False) -> Touch:
@@ -74,7 +76,8 @@ class Collisions:
         if self.mode == "ignore" and self.rays is None:
             return Touch()
         around = self._body.around(world.state.map, world.camera)
-        return Touch(collision, around.clearance, None if self.rays is None else around.scan(self.rays))
+        scan = None if self.rays is None else around.scan(self.rays)
+        return Touch(collision, around.clearance, scan, around)
 
     def info(self, touch: Touch) -> dict[str, Any]:
         """The entries of ``info``."""

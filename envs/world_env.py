@@ -261,7 +261,7 @@ class MirageWorldEnv(gymnasium.Env[Any, Any]):
         self._need_reset("step")
         motion = self._actions.motion(action)
         ahead = self._world.fork(1)[0]
-        camera, collided = self._collisions.move(ahead, moved(ahead.camera, motion))
+        camera, collided = self._collisions.move(self._touch, moved(ahead.camera, motion))
         shown = ahead.step(camera)
         outcome = self._task.step(self._outcome.state, shown)
         touch = self._collisions.feel(ahead, collided)

@@ -3,18 +3,22 @@
 Shapes: ``F, H, W`` pixel frames; ``T, h, w`` latent frames; ``C`` latent channels; ``B`` worlds in a batch.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from mirage_sim.geometry import Camera
+from mirage_sim.geometry import Camera, cells_of
 
 
 @dataclass(frozen=True)
 class MemoryView:
-    """What the memory shows to cameras on the latent grid. Leading batch dimensions ``...`` may precede all shapes.
+    """What the memory shows to cameras. Leading batch dimensions ``...`` may precede all shapes.
+
+    The grid is the latent grid or, from a memory that keeps points apart which fell into one latent cell, finer by a
+    whole factor; :meth:`resize` goes from one to the other.
 
     Attributes:
         latents: ``[..., C, T, h, w]``; zero in holes.
@@ -36,6 +40,69 @@ class MemoryView:
     def stack(cls, views: "list[MemoryView]") -> "MemoryView":
         """A batch from views of single worlds."""
         return cls(*(torch.stack([getattr(view, name) for view in views]) for name in cls.__dataclass_fields__))
+
+    def resize(self, size: tuple[int, int]) -> "MemoryView":
+        """The same view on another grid ``(height, width)``.
+
+        On a finer one each sample lies in the part of its cell where the point fell, the other parts are holes; on a
+        coarser one each cell shows the nearest of its samples. Offset and zoom are those of the new cells.
+
+        Raises:
+            ValueError: if neither grid divides the other.
+        """
+        height, width = self.visible.shape[-2:]
+        if size == (height, width):
+            return self
+        y, x = size[0] // height, size[1] // width
+        if (y * height, x * width) == tuple(size):
+            return self._finer(y, x)
+        y, x = height // size[0], width // size[1]
+        if (y * size[0], x * size[1]) == (height, width):
+            return self._coarser(size, y, x)
+        raise ValueError(f"size: expected a multiple or a divisor of {height} x {width}, got {size[0]} x {size[1]}")
+
+    def _finer(self, y: int, x: int) -> "MemoryView":
+        across, along = self.offset.unbind(-4)
+        across, along = (across + 0.5) * x, (along + 0.5) * y
+        column, row = across.floor().clamp(max=x - 1), along.floor().clamp(max=y - 1)  # the sum may round up to 1
+        columns = torch.arange(x, device=column.device)
+        rows = torch.arange(y, device=row.device)[:, None, None]
+        # [..., T, h, y, w, x]
+        here = (row[..., :, None, :, None] == rows) & (column[..., :, None, :, None] == columns)
+        here &= self.visible[..., :, None, :, None]
+
+        def place(values: Tensor, filler: int = 0) -> Tensor:
+            placed = torch.where(here, values[..., :, None, :, None], filler)
+            return placed.flatten(-2).flatten(-3, -2)
+
+        offset = torch.stack([place(across - column - 0.5), place(along - row - 0.5)], dim=-4)
+        latents = torch.stack([place(channel) for channel in self.latents.unbind(-4)], dim=-4)
+        visible = here.flatten(-2).flatten(-3, -2)
+        return MemoryView(
+            latents, visible, place(self.depth), place(self.source, -1), offset, place(self.zoom - math.log2(x))
+        )
+
+    def _coarser(self, size: tuple[int, int], y: int, x: int) -> "MemoryView":
+        visible = cells_of(self.visible, size)
+        depth, chosen = cells_of(self.depth, size).masked_fill(~visible, torch.inf).min(-1, keepdim=True)
+        visible = visible.any(-1)
+
+        def choose(values: Tensor) -> Tensor:
+            return cells_of(values, size).gather(-1, chosen).squeeze(-1)
+
+        across, along = self.offset.unbind(-4)
+        across = (chosen % x).squeeze(-1).add(0.5).add_(choose(across)).div_(x).sub_(0.5)
+        along = (chosen // x).squeeze(-1).add(0.5).add_(choose(along)).div_(y).sub_(0.5)
+        channels = self.latents.shape[-4]
+        of_each = chosen.unsqueeze(-5).expand(*chosen.shape[:-4], channels, *chosen.shape[-4:])
+        return MemoryView(
+            latents=cells_of(self.latents, size).gather(-1, of_each).squeeze(-1),
+            visible=visible,
+            depth=torch.where(visible, depth.squeeze(-1), 0.0),
+            source=choose(self.source),
+            offset=torch.stack([across, along], dim=-4) * visible.unsqueeze(-4),
+            zoom=torch.where(visible, choose(self.zoom) + math.log2(x), 0.0),
+        )
 
 
 @dataclass(frozen=True)
@@ -78,7 +145,7 @@ class SpatialMemory(Protocol):
         """
 
     def read(self, map: Any, camera: Camera) -> MemoryView:
-        """What the map shows to cameras of batch shape ``[T]`` and pixel size, on the latent grid."""
+        """What the map shows to cameras of batch shape ``[T]`` and pixel size, on the latent grid or a finer one."""
 
 
 class Codec(Protocol):

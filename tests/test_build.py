@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -162,3 +164,14 @@ def test_lists_become_tuples_and_equal_nodes_one_object() -> None:
     assert built["a"] is built["b"][0]
     assert built["a"] is not built["c"]
     assert isinstance(built["b"], tuple)
+
+
+def test_the_mini_world_imports_nothing_it_does_not_use() -> None:
+    """What diffusers drags in beyond its basic blocks takes seconds, and first resets are waited for."""
+    program = (
+        "import sys; from mirage_sim.build import build_world_model; build_world_model(); "
+        "print([name for name in ('transformers', 'scipy', 'diffusers.models.unets', 'cv2', 'matplotlib') "
+        "if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    assert done.stdout.strip() == "[]", done.stdout + done.stderr

@@ -34,7 +34,7 @@ def _assemble(codec: MiniCodec, denoiser: MiniDenoiser, depth: MiniDepth, size: 
         network.eval().requires_grad_(False)
         for parameter in network.parameters():  # output layers start at zero, which would hide half of the network
             parameter += 0.03 * torch.randn_like(parameter)
-    memory = PointMemory(codec.channels, codec.stride)
+    memory = PointMemory(codec.channels, codec.stride, detail=2)
     return WorldModel(codec, denoiser, depth, AllStatic(), memory, FlowSampler(2), size)
 
 

@@ -1,15 +1,19 @@
 """Rigid motions, pinhole cameras and the projection of points: the only room that does camera arithmetic."""
 
 from mirage_sim.geometry.camera import Camera
+from mirage_sim.geometry.grid import cells_of
 from mirage_sim.geometry.motion import Drive
-from mirage_sim.geometry.projection import NEAR, Splat, is_coarse, lift, project, splat
+from mirage_sim.geometry.projection import NEAR, Cover, Splat, cover, is_coarse, lift, project, splat
 from mirage_sim.geometry.se3 import invert, is_rigid, se3_exp, se3_log
 
 __all__ = [
     "NEAR",
     "Camera",
+    "Cover",
     "Drive",
     "Splat",
+    "cells_of",
+    "cover",
     "invert",
     "is_coarse",
     "is_rigid",

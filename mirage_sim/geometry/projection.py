@@ -22,7 +22,7 @@ _TILE = 1 << 16  # points projected at a time on the CPU: their temporaries stay
 
 @dataclass(frozen=True)
 class Splat:
-    """Which point each cell shows. All ``[..., h, w]`` over the camera's grid; holes hold the stated filler.
+    """Which point each cell shows. All ``[..., h, w]`` over the grid that was filled; holes hold the stated filler.
 
     Attributes:
         index: position of the winning point along the point axis, int64; -1 in holes.
@@ -31,14 +31,27 @@ class Splat:
             holes.
         zoom: log2 of (footprint of the cell at the winner's depth / footprint it was written with): negative when now
             seen nearer or finer than when written; 0 in holes.
-        surface: smallest z-depth of any point in the cell in metres; 0 in holes.
     """
 
     index: Tensor
     depth: Tensor
     offset: Tensor
     zoom: Tensor
+
+
+@dataclass(frozen=True)
+class Cover:
+    """What the points cover: all that a write must know. Grids ``[..., h, w]`` over the camera's.
+
+    Attributes:
+        surface: smallest z-depth of any point in the cell in metres; 0 in holes.
+        fine: bool, whether some point on that surface is not coarse (:func:`is_coarse`).
+        shown: int64 ``[n]``, positions along all batch and point axes of the points on the surfaces.
+    """
+
     surface: Tensor
+    fine: Tensor
+    shown: Tensor
 
 
 def _apply(transform: Tensor, points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -127,12 +140,12 @@ def _to_pixels(camera: Camera, points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 def _surfaces(
     points: Tensor, camera: Camera, tolerance: float, valid: Tensor | None
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """First half of :func:`splat`: the smallest depth per cell, and the points within the tolerance of it.
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """The smallest depth per cell, and the points within the tolerance of it.
 
     Returns:
         Smallest depth of every cell of every camera ``[B * h * w]``, infinite in holes; and of the points near it the
-        position in ``B * N``, the cell in ``B * h * w``, and the depth.
+        position in ``B * N``, the cell in ``B * h * w``, the depth, and where they fell, (u, v) in cells.
     """
     height, width = camera.size
     worlds, count = points.shape[:2]
@@ -147,16 +160,48 @@ def _surfaces(
         if valid is not None:
             hit &= valid[:, start : start + tile]
         at = hit.nonzero(as_tuple=True)
-        z = z[at]
-        cell = (at[0] * height + v[at].long()) * width + u[at].long()  # truncation is floor: none is negative
+        u, v, z = u[at], v[at], z[at]
+        cell = (at[0] * height + v.long()) * width + u.long()  # truncation is floor: none is negative
         nearest.scatter_reduce_(0, cell, z, "amin")
         # the smallest depth so far can only fall, so what is too deep now is too deep
         near = (z <= nearest[cell] * (1.0 + tolerance)).nonzero().squeeze(1)
         position = (at[0] * count + at[1] + start)[near]
-        found.append((position, cell[near], z[near]))
-    position, cell, z = (torch.cat(parts) for parts in zip(*found, strict=True))
+        found.append((position, cell[near], z[near], u[near], v[near]))
+    position, cell, z, u, v = (torch.cat(parts) for parts in zip(*found, strict=True))
     near = (z <= nearest[cell] * (1.0 + tolerance)).nonzero().squeeze(1)
-    return nearest, position[near], cell[near], z[near]
+    return nearest, position[near], cell[near], z[near], u[near], v[near]
+
+
+def _flat(
+    points: Tensor, camera: Camera, valid: Tensor | None, *values: Tensor
+) -> tuple[Tensor, Camera, Tensor | None, list[Tensor]]:
+    """Points ``[B, N, 3]``, cameras ``[B]``, mask ``[B, N]`` and values ``[B * N]``, from shapes that broadcast."""
+    batch = torch.broadcast_shapes(points.shape[:-2], camera.batch_shape)
+    worlds, count = math.prod(batch), points.shape[-2]
+    c2w, K = (t.expand(*batch, -1, -1).reshape(worlds, *t.shape[-2:]) for t in (camera.c2w, camera.K))
+    if valid is not None:
+        valid = valid.expand(*batch, count).reshape(worlds, count)
+    flat = [value.expand(*batch, count).reshape(worlds * count) for value in values]
+    return points.expand(*batch, count, 3).reshape(worlds, count, 3), Camera(c2w, K, camera.size), valid, flat
+
+
+def cover(
+    points: Tensor,
+    footprint: Tensor,
+    camera: Camera,
+    *,
+    tolerance: float = 0.1,
+    refine: float = 2.0,
+    valid: Tensor | None = None,
+) -> Cover:
+    """What points cover in the view of a camera; arguments as :func:`splat`'s."""
+    grid = (*torch.broadcast_shapes(points.shape[:-2], camera.batch_shape), *camera.size)
+    points, camera, valid, (footprint,) = _flat(points, camera, valid, footprint)
+    nearest, position, cell, z, _, _ = _surfaces(points, camera, tolerance, valid)
+    focal = camera.K[cell // (camera.size[0] * camera.size[1]), 0, 0]
+    fine = torch.zeros_like(nearest, dtype=torch.bool)
+    fine[cell[~is_coarse(footprint[position], z, focal, refine)]] = True
+    return Cover(nearest.masked_fill(nearest == torch.inf, 0.0).view(grid), fine.view(grid), position)
 
 
 def splat(
@@ -167,59 +212,55 @@ def splat(
     *,
     tolerance: float = 0.1,
     refine: float = 2.0,
+    detail: int = 1,
     valid: Tensor | None = None,
 ) -> Splat:
-    """Pick the point each cell of the camera's grid shows.
+    """Pick the point each cell of the camera's grid, or each part of a cell, shows.
 
     Nearest surface, then level of detail, then provenance: per cell ``z_min`` is the smallest depth; among the points
     within ``z_min * (1 + tolerance)``, those written at most ``refine`` times coarser than the cell come first, and
     among equals the smallest id, that is the oldest, wins. ``tolerance=0`` is the paper's plain nearest point (ids
-    still break exact ties).
+    still break exact ties). With ``detail > 1`` each of the ``detail x detail`` parts of a cell has a winner of its
+    own among the cell's candidates: what is hidden stays hidden, but points side by side in one cell are all kept.
 
     Args:
         points: ``[..., N, 3]`` metres, world frame.
         ids: ``[..., N]`` int64 in [0, 2^62), unique among the points of one map.
         footprint: ``[..., N]`` width in metres of the cell each point was written from.
-        camera: batch shape ``[...]``, already resized to the grid to fill.
+        camera: batch shape ``[...]``, already resized to the grid of cells.
         tolerance: relative thickness of a surface.
         refine: a point counts as coarse when its footprint exceeds this many cells.
+        detail: parts of a cell per axis; a power of two, so that parts nest in cells bit for bit.
         valid: optional bool ``[..., N]``; False hides a point.
 
     Returns:
-        A :class:`Splat` of grids ``[..., h, w]``.
+        A :class:`Splat` of grids ``[..., detail * h, detail * w]``, in whose cells offset and zoom are measured.
     """
-    batch = torch.broadcast_shapes(points.shape[:-2], camera.batch_shape)
-    worlds, count = math.prod(batch), points.shape[-2]
-    height, width = camera.size
-    points = points.expand(*batch, count, 3).reshape(worlds, count, 3)
-    ids, footprint = (t.expand(*batch, count).reshape(worlds * count) for t in (ids, footprint))
-    c2w, K = (t.expand(*batch, -1, -1).reshape(worlds, *t.shape[-2:]) for t in (camera.c2w, camera.K))
-    camera = Camera(c2w, K, camera.size)
-    if valid is not None:
-        valid = valid.expand(*batch, count).reshape(worlds, count)
-    nearest, position, cell, z = _surfaces(points, camera, tolerance, valid)
+    cells = camera.size[0] * camera.size[1]
+    height, width = detail * camera.size[0], detail * camera.size[1]
+    grid = (*torch.broadcast_shapes(points.shape[:-2], camera.batch_shape), height, width)
+    points, camera, valid, (ids, footprint) = _flat(points, camera, valid, ids, footprint)
+    worlds, count = points.shape[:2]
+    _, position, cell, z, u, v = _surfaces(points, camera, tolerance, valid)
 
-    world = cell // (height * width)
-    written = footprint[position]
-    rank = ids[position] + is_coarse(written, z, K[world, 0, 0], refine) * _COARSE
-    best = torch.full_like(nearest, NO_POINT, dtype=torch.int64).scatter_reduce_(0, cell, rank, "amin")
-    # ids are unique, so exactly one point per cell passes and the writes below cannot race
-    winner = (rank == best[cell]).nonzero().squeeze(1)
-    position, cell, world, z, written = (t[winner] for t in (position, cell, world, z, written))
+    world = cell // cells
+    focal, written = camera.K[world, 0, 0], footprint[position]
+    rank = ids[position] + is_coarse(written, z, focal, refine) * _COARSE
+    u, v = u * detail, v * detail
+    part = (world * height + v.long()) * width + u.long()
+    best = torch.full((worlds * height * width,), NO_POINT, device=points.device).scatter_reduce_(0, part, rank, "amin")
+    # ids are unique, so exactly one point per part passes and the writes below cannot race
+    winner = (rank == best[part]).nonzero().squeeze(1)
+    position, part, world, z, focal, written, u, v = (
+        t[winner] for t in (position, part, world, z, focal, written, u, v)
+    )
 
     index = torch.full_like(best, -1)
-    index[cell] = position - world * count
-    depth, zoom, right, down = torch.zeros(4, len(nearest), device=points.device)
-    depth[cell] = z
+    index[part] = position - world * count
+    depth, zoom, right, down = torch.zeros(4, len(best), device=points.device)
+    depth[part] = z
     # in doubles, rounded once: the same bits wherever the vector registers happen to be cut
-    zoom[cell] = torch.log2(z.double() / K[world, 0, 0].double() / written.double()).float()
-    u, v, _ = _to_pixels(Camera(c2w[world], K[world], camera.size), points.reshape(-1, 1, 3)[position])
-    right[cell], down[cell] = (u - u.floor() - 0.5).squeeze(1), (v - v.floor() - 0.5).squeeze(1)
-    grid = (*batch, height, width)
-    return Splat(
-        index.view(grid),
-        depth.view(grid),
-        torch.stack([right, down], dim=-1).view(*grid, 2),
-        zoom.view(grid),
-        nearest.masked_fill(nearest == torch.inf, 0.0).view(grid),
-    )
+    zoom[part] = torch.log2(z.double() / (detail * focal.double()) / written.double()).float()
+    right[part], down[part] = u - u.floor() - 0.5, v - v.floor() - 0.5
+    offset = torch.stack([right, down], dim=-1).view(*grid, 2)
+    return Splat(index.view(grid), depth.view(grid), offset, zoom.view(grid))

@@ -181,30 +181,31 @@ class LatentMap:
         inside = (sides.amax(-1) >= -slack).all(0)
         return inside.nonzero().squeeze(1).tolist()
 
-    def gather(self, rows: Sequence[int], index: Tensor) -> tuple[Points, Tensor]:
-        """Pick points by their position in ``select(rows)``, touching only the blocks that hold them.
+    def features_of(self, rows: Sequence[int], index: Tensor) -> Tensor:
+        """Features ``[n, C]`` of points by their position in ``select(rows)``, touching only the blocks that hold them.
 
         Args:
             rows: the blocks that were selected.
             index: int64 ``[n]``.
-
-        Returns:
-            The points ``[n]``, and the rows of the blocks that hold them (unique, ascending).
         """
-        device = index.device
         if not len(index):
-            xyz, ids, footprint = (tensor.to(device) for tensor in self.select([]))
-            return Points(xyz, self._no_features(device), ids, footprint), index
-        sizes = torch.tensor([len(self.blocks[row].ids) for row in rows], device=device)
-        ends = sizes.cumsum(0)
-        owner = torch.searchsorted(ends, index, right=True)
-        owners, compact = torch.unique(owner, return_inverse=True)
-        local = index - (ends - sizes)[owner]
-        kept = sizes[owners]
-        at = (kept.cumsum(0) - kept)[compact] + local
-        chosen = [self.blocks[rows[i]] for i in owners.tolist()]
-        joined = [torch.cat([block[field] for block in chosen])[at] for field in range(1, 5)]
-        return Points(*joined), torch.tensor(rows, device=device)[owners]
+            return self._no_features(index.device)
+        ends = self._ends(rows).to(index.device)
+        owners, compact = torch.unique(torch.searchsorted(ends, index, right=True), return_inverse=True)
+        starts = torch.cat([ends.new_zeros(1), ends[:-1]])
+        sizes = (ends - starts)[owners]
+        at = index - starts[owners][compact] + (sizes.cumsum(0) - sizes)[compact]
+        return torch.cat([self.blocks[rows[i]].features for i in owners.tolist()])[at]
+
+    def rows_of(self, rows: Sequence[int], index: Tensor) -> Tensor:
+        """Rows of the blocks that hold points, given by their position in ``select(rows)``; unique, ascending."""
+        ends = self._ends(rows).to(index.device)
+        owners = torch.unique(torch.searchsorted(ends, index, right=True))
+        return torch.tensor(rows, dtype=torch.int64, device=index.device)[owners]
+
+    def _ends(self, rows: Sequence[int]) -> Tensor:
+        """Where in ``select(rows)`` each block ends, int64 ``[blocks]``."""
+        return torch.tensor([len(self.blocks[row].ids) for row in rows], dtype=torch.int64).cumsum(0)
 
     def add(self, new: Points, seen_rows: Tensor, cells: int) -> "LatentMap":
         """A map that also holds these points; only the blocks they fall into are made anew.

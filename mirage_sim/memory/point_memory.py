@@ -3,8 +3,7 @@
 import torch
 from torch import Tensor
 
-from mirage_sim.geometry import Camera, is_coarse, lift, splat
-from mirage_sim.geometry.projection import Splat
+from mirage_sim.geometry import Camera, cells_of, cover, lift, splat
 from mirage_sim.memory.latent_map import LatentMap, Points
 from mirage_sim.protocols import MemoryView
 
@@ -21,19 +20,6 @@ def latent_grid(camera: Camera, stride: tuple[int, int, int]) -> Camera:
     if height % y or width % x:
         raise ValueError(f"camera: expected a size that {y} x {x} divides, got {height} x {width}")
     return camera.resize((height // y, width // x))
-
-
-def cells_of(picture: Tensor, size: tuple[int, int]) -> Tensor:
-    """The samples of each cell of a coarser grid ``(h, w)``: ``[..., H, W]`` to ``[..., h, w, H/h * W/w]``.
-
-    Raises:
-        ValueError: if the grid does not divide the picture.
-    """
-    (height, width), (h, w) = picture.shape[-2:], size
-    if min(h, w) < 1 or height % h or width % w:
-        raise ValueError(f"size: expected a grid that divides {height} x {width}, got {h} x {w}")
-    split = picture.unflatten(-1, (w, width // w)).unflatten(-3, (h, height // h))
-    return split.transpose(-3, -2).flatten(-2)
 
 
 def resample_depth(depth: Tensor, size: tuple[int, int]) -> Tensor:
@@ -85,6 +71,8 @@ class PointMemory:
         stride: the codec's (t, y, x).
         tolerance: relative thickness of a surface; among the points within it the oldest is shown. 0 shows the nearest.
         refine: what was written more than this many times coarser than it is seen now, is written anew.
+        detail: a read has this many samples per latent cell and axis (1, 2, 4, ...), so that of points that fall side
+            by side into one cell none is lost.
         max_points: most points to keep; whole blocks are forgotten beyond, those seen longest ago first.
         block_size: smallest edge of a block of the map in metres.
 
@@ -98,6 +86,7 @@ class PointMemory:
         stride: tuple[int, int, int],
         tolerance: float = 0.1,
         refine: float = 2.0,
+        detail: int = 1,
         max_points: int | None = None,
         block_size: float = 2.0,
     ) -> None:
@@ -107,12 +96,15 @@ class PointMemory:
             raise ValueError(f"tolerance: expected a finite number of at least 0, got {tolerance}")
         if not 1.0 <= refine:
             raise ValueError(f"refine: expected at least 1, got {refine}")
+        if detail < 1 or detail & (detail - 1):
+            raise ValueError(f"detail: expected a power of two, got {detail}")
         if max_points is not None and max_points < 1:
             raise ValueError(f"max_points: expected None or at least 1, got {max_points}")
         self.channels = channels
         self.stride = stride
         self.tolerance = tolerance
         self.refine = refine
+        self.detail = detail
         self.max_points = max_points
         self._empty = LatentMap.empty(channels, block_size)
 
@@ -156,7 +148,7 @@ class PointMemory:
         return map if self.max_points is None else map.evict(self.max_points)
 
     def read(self, map: LatentMap, camera: Camera) -> MemoryView:
-        """What the map shows to cameras of batch shape ``[T]`` and pixel size, on the latent grid."""
+        """What the map shows to cameras of batch shape ``[T]`` and pixel size, ``detail x detail`` samples per cell."""
         grid = latent_grid(camera, self.stride)
         views = [self._read_frame(map, one) for one in grid]
         latents, visible, depth, source, offset, zoom = zip(*views, strict=True)
@@ -169,33 +161,29 @@ class PointMemory:
             torch.stack(zoom),
         )
 
-    def _show(self, map: LatentMap, camera: Camera) -> tuple[list[int], Splat]:
-        """Rows of the blocks in view, and which of their points each cell of one camera shows."""
+    def _read_frame(self, map: LatentMap, camera: Camera) -> tuple[Tensor, ...]:
         rows = map.cull(camera)
         xyz, ids, footprint = (t.to(camera.c2w.device) for t in map.select(rows))
-        return rows, splat(xyz, ids, footprint, camera, tolerance=self.tolerance, refine=self.refine)
-
-    def _read_frame(self, map: LatentMap, camera: Camera) -> tuple[Tensor, ...]:
-        rows, seen = self._show(map, camera)
+        seen = splat(xyz, ids, footprint, camera, tolerance=self.tolerance, refine=self.refine, detail=self.detail)
         visible = seen.index >= 0
-        points, _ = map.gather(rows, seen.index[visible])
-        latents = points.features.new_zeros(*camera.size, self.channels)
-        latents[visible] = points.features
+        winners = seen.index[visible]
+        features = map.features_of(rows, winners)
+        latents = features.new_zeros(*visible.shape, self.channels)
+        latents[visible] = features
         source = torch.full_like(seen.index, -1)
-        source[visible] = points.ids
+        source[visible] = ids[winners]
         return latents.movedim(-1, 0), visible, seen.depth, source, seen.offset.movedim(-1, 0), seen.zoom
 
     def _write_frame(
         self, map: LatentMap, latents: Tensor, depth: Tensor, allowed: Tensor, camera: Camera
     ) -> LatentMap:
-        rows, seen = self._show(map, camera)
-        visible = seen.index >= 0
-        shown, owners = map.gather(rows, seen.index[visible])
-        # the criterion by which splat ranks, so that what is written now is shown, and shown as fine, from here
-        coarse = torch.zeros_like(visible)
-        coarse[visible] = is_coarse(shown.footprint, seen.depth[visible], camera.K[0, 0], self.refine)
-        same_surface = depth <= seen.surface * (1.0 + self.tolerance)
-        lacking = allowed & (~visible | (coarse & same_surface))
+        rows = map.cull(camera)
+        xyz, _, footprint = (t.to(camera.c2w.device) for t in map.select(rows))
+        # by the criterion of splat, so that what is written now is shown, and shown as fine, from here
+        covered = cover(xyz, footprint, camera, tolerance=self.tolerance, refine=self.refine)
+        same_surface = depth <= covered.surface * (1.0 + self.tolerance)
+        hole = covered.surface == 0
+        lacking = allowed & (hole | (~covered.fine & same_surface))
         cell = lacking.flatten().nonzero().squeeze(1)
         points = Points(
             lift(depth, camera).flatten(0, 1)[cell],
@@ -203,4 +191,4 @@ class PointMemory:
             map.next_id + cell,
             (depth / camera.K[0, 0]).flatten()[cell],
         )
-        return map.add(points, owners, camera.size[0] * camera.size[1])
+        return map.add(points, map.rows_of(rows, covered.shown), camera.size[0] * camera.size[1])

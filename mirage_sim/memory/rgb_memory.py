@@ -5,9 +5,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from mirage_sim.geometry import Camera
+from mirage_sim.geometry import Camera, cells_of
 from mirage_sim.memory.latent_map import LatentMap
-from mirage_sim.memory.point_memory import PointMemory, cells_of, latent_grid
+from mirage_sim.memory.point_memory import PointMemory, latent_grid
 from mirage_sim.protocols import Codec, MemoryView
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import textwrap
 from pathlib import Path
 
 import torch
@@ -68,6 +69,6 @@ def load_model(path: str | Path) -> nn.Module:
         ArithmeticError,
         RuntimeError,
     ) as error:  # whatever a foreign config does
-        reason = " ".join(str(error).split())
+        reason = textwrap.shorten(str(error), 300)
         raise ValueError(f"{path}: the weights do not fit the {name} that the file describes: {reason}") from error
     return model.eval().requires_grad_(False)

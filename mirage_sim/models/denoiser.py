@@ -6,6 +6,7 @@ import torch
 from diffusers.models.embeddings import TimestepEmbedding, Timesteps
 from torch import Tensor, nn
 
+from mirage_sim.geometry import cells_of
 from mirage_sim.models.layers import channels_last, residual_stack, zero_conv
 from mirage_sim.models.unet import UNet
 from mirage_sim.protocols import Conditioning, MemoryView
@@ -16,31 +17,51 @@ MIN_SIGMA = 1e-3
 class ReadoutAligner(nn.Module):
     """Moves remembered latents from where their points fell to the centres of the cells.
 
-    A read shows each cell the latent of *one* point, which fell anywhere within the cell and was written from another
-    distance. Warping by whole cells is what turns fine texture into coloured noise; the read knows the sub-cell offset
-    and the change of scale for free, so a small local network can undo most of it. It also closes the one-cell gaps
-    that open between points when the camera comes nearer.
+    A read shows latents where their points fell: anywhere within a cell, from another distance. Warping by whole cells
+    is what turns fine texture into coloured noise; the read knows the sub-cell offset and the change of scale for
+    free, so a small local network can undo most of it. It also closes the one-cell gaps that open between points when
+    the camera comes nearer.
 
     Args:
         channels: latent channels.
         width: feature channels.
+        detail: samples per cell and axis that are looked at. Two or more points in one cell are common once the camera
+            has moved, and what a second one knows is not in the first.
     """
 
-    def __init__(self, channels: int, width: int):
+    def __init__(self, channels: int, width: int, detail: int):
         super().__init__()
-        self.encode = nn.Sequential(nn.Conv2d(channels + 5, width, 3, padding=1), residual_stack(width, 2))
+        self.detail = detail
+        samples = detail * detail
+        self.encode = nn.Sequential(nn.Conv2d(samples * (channels + 5), width, 3, padding=1), residual_stack(width, 2))
         self.correct = zero_conv(width, channels)
 
-    def forward(self, view: MemoryView) -> tuple[Tensor, Tensor]:
-        """Aligned latents ``[N, C, h, w]`` and features ``[N, width, h, w]`` of a view with ``N = B * T`` grids."""
+    def forward(self, view: MemoryView, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """Align a view with ``N = B * T`` grids to the latent grid ``size``.
+
+        Returns:
+            Latents ``[N, C, h, w]``, those of the sample nearest to the centre of each cell plus a correction, zero
+            plus a correction in holes; and features ``[N, width, h, w]``.
+        """
+        view = view.resize((self.detail * size[0], self.detail * size[1]))
         latents = view.latents.transpose(-4, -3).flatten(0, 1)
-        visible = view.visible.flatten(0, 1)[:, None].float()
+        visible = view.visible.flatten(0, 1)[:, None]
         depth = torch.log(view.depth.flatten(0, 1)[:, None].clamp(min=0.1)) * visible
         zoom = view.zoom.flatten(0, 1)[:, None].clamp(-4, 4)
         offset = view.offset.transpose(-4, -3).flatten(0, 1)
-        stacked = torch.cat([latents, visible, depth, zoom, offset], dim=1)
-        features = self.encode(stacked.contiguous(memory_format=torch.channels_last))
-        return latents + self.correct(features), features
+        stacked = torch.cat([latents, visible.to(latents.dtype), depth, zoom, offset], dim=1)
+        folded = nn.functional.pixel_unshuffle(stacked, self.detail)
+        features = self.encode(folded.contiguous(memory_format=torch.channels_last))
+        return self._most_central(latents, visible, offset, size) + self.correct(features), features
+
+    def _most_central(self, latents: Tensor, visible: Tensor, offset: Tensor, size: tuple[int, int]) -> Tensor:
+        """Of the samples ``[N, C, detail * h, detail * w]`` of each cell the one nearest to its centre."""
+        place = torch.arange(self.detail, device=offset.device) - (self.detail - 1) / 2
+        across = (offset[:, 0] + place.repeat(size[1])).square()
+        along = (offset[:, 1] + place.repeat(size[0])[:, None]).square()
+        distance = (across + along).masked_fill(~visible[:, 0], torch.inf)
+        chosen = cells_of(distance, size).argmin(-1)[:, None, ..., None].expand(-1, latents.shape[1], -1, -1, -1)
+        return cells_of(latents, size).gather(-1, chosen).squeeze(-1)
 
 
 class PreparedCondition(NamedTuple):
@@ -61,6 +82,7 @@ class MiniDenoiser(nn.Module):
         channels: latent channels.
         widths: of the U-Net, from the finest level.
         aligner_width: of the read-out aligner.
+        detail: samples per latent cell and axis that the aligner looks at; a memory should read as many.
         embedding: channels of the embedding of noise level and camera motion.
     """
 
@@ -69,6 +91,7 @@ class MiniDenoiser(nn.Module):
         channels: int = 16,
         widths: tuple[int, ...] = (64, 128, 160),
         aligner_width: int = 64,
+        detail: int = 2,
         embedding: int = 128,
     ):
         super().__init__()
@@ -76,9 +99,10 @@ class MiniDenoiser(nn.Module):
             "channels": channels,
             "widths": list(widths),
             "aligner_width": aligner_width,
+            "detail": detail,
             "embedding": embedding,
         }
-        self.aligner = ReadoutAligner(channels, aligner_width)
+        self.aligner = ReadoutAligner(channels, aligner_width, detail)
         self.condition_in = nn.Conv2d(aligner_width + 2 * channels + 1, widths[0], 3, padding=1)
         self.noisy_in = nn.Conv2d(channels, widths[0], 3, padding=1)
         self.sigma_features = Timesteps(embedding, flip_sin_to_cos=True, downscale_freq_shift=0)
@@ -96,9 +120,10 @@ class MiniDenoiser(nn.Module):
         if conditioning.view.visible.shape[1] != 1:
             got = list(conditioning.view.visible.shape)
             raise ValueError(f"view: expected chunks of one latent frame, visible [B, 1, h, w], got {got}")
-        aligned, features = self.aligner(conditioning.view)
-        visible = conditioning.view.visible.flatten(0, 1)[:, None].float()
         preceding = conditioning.preceding[:, :, -1]
+        height, width = preceding.shape[-2:]
+        aligned, features = self.aligner(conditioning.view, (height, width))
+        visible = nn.functional.adaptive_max_pool2d(conditioning.view.visible.float(), (height, width))
         stacked = torch.cat([features, aligned, preceding, visible], dim=1)
         motion = conditioning.motion.flatten(0, 1) * 10.0  # steps are about a tenth of a metre and of a radian
         return PreparedCondition(aligned, self.condition_in(stacked), self.motion_embedding(motion))

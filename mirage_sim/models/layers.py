@@ -1,7 +1,6 @@
 """Layers that several mini networks are made of."""
 
 import torch
-from diffusers.models.unets.unet_2d_blocks import AutoencoderTinyBlock
 from torch import Tensor, nn
 
 
@@ -20,12 +19,29 @@ class PointwiseConv(nn.Conv2d):
         return product.unflatten(2, features.shape[2:]).contiguous(memory_format=torch.channels_last)
 
 
-def residual_stack(width: int, depth: int) -> nn.Sequential:
-    """``depth`` blocks of diffusers' AutoencoderTiny: purely local, no normalisation over the picture.
+class LocalBlock(nn.Module):
+    """``relu(x + convolutions(x))``, purely local, without normalisation over the picture.
 
     What a cell's latent means must not depend on the rest of the frame: it will be read beside cells of other frames.
+    The same block as diffusers' ``AutoencoderTinyBlock``, importing which takes seconds.
+
+    Args:
+        width: channels.
     """
-    return nn.Sequential(*(AutoencoderTinyBlock(width, width, "relu") for _ in range(depth)))
+
+    def __init__(self, width: int):
+        super().__init__()
+        first, second, third = (nn.Conv2d(width, width, 3, padding=1) for _ in range(3))
+        self.conv = nn.Sequential(first, nn.ReLU(), second, nn.ReLU(), third)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Features ``[B, width, h, w]`` to the same shape."""
+        return nn.functional.relu(features + self.conv(features))
+
+
+def residual_stack(width: int, depth: int) -> nn.Sequential:
+    """``depth`` :class:`LocalBlock`, one after the other."""
+    return nn.Sequential(*(LocalBlock(width) for _ in range(depth)))
 
 
 def zero_conv(before: int, after: int) -> nn.Conv2d:

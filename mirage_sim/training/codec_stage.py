@@ -4,8 +4,9 @@ import torch
 from torch import Tensor, nn
 
 from mirage_sim.data.dataset import WalkDataset
+from mirage_sim.geometry import cells_of
 from mirage_sim.memory.point_memory import resample_depth
-from mirage_sim.models.codec import PATCH, MiniCodec
+from mirage_sim.models.codec import MiniCodec
 from mirage_sim.models.denoiser import ReadoutAligner
 from mirage_sim.training.simulated_memory import BatchMap
 
@@ -16,10 +17,11 @@ def picture_loss(generated: Tensor, true: Tensor, weight: Tensor | None = None) 
     Args:
         generated: ``[N, 3, H, W]``.
         true: of the same shape.
-        weight: ``[N, 1, H, W]``; None weighs all pixels alike.
+        weight: ``[N, 1, H, W]`` or on a coarser grid; None weighs all pixels alike.
     """
     error = generated - true
     weight = torch.ones_like(error[:, :1]) if weight is None else weight
+    weight = nn.functional.interpolate(weight, error.shape[-2:])
     total = weight.sum().clamp(min=1.0)
     down = (error[..., 1:, :] - error[..., :-1, :]).abs().mean(1, keepdim=True) * weight[..., 1:, :]
     right = (error[..., 1:] - error[..., :-1]).abs().mean(1, keepdim=True) * weight[..., 1:]
@@ -28,12 +30,12 @@ def picture_loss(generated: Tensor, true: Tensor, weight: Tensor | None = None) 
 
 
 def surrounded(visible: Tensor) -> Tensor:
-    """Pixel weights ``[N, 1, H, W]``: 1 where most cells of the 3x3 neighbourhood in ``visible [N, 1, h, w]`` were hit.
+    """Weights ``[N, 1, h, w]``: 1 where most cells of the 3x3 neighbourhood in ``visible`` of that shape were hit.
 
     Counts the one-cell gaps that open between points when the camera comes nearer, not the unknown beyond an edge.
     """
     share = nn.functional.avg_pool2d(visible.float(), 3, stride=1, padding=1)
-    return nn.functional.interpolate((share > 0.45).float(), scale_factor=PATCH)
+    return (share > 0.45).float()
 
 
 class CodecStage:
@@ -79,20 +81,20 @@ class CodecStage:
         memory = BatchMap.empty(self.batch, latents.shape[2])
         for moment in (0, 1):
             memory = memory.write(latents[:, moment], depth[:, moment], grid[:, moment])
-        view = memory.read(grid[:, 2])
-        aligned, _ = self.aligner(view)
+        view = memory.read(grid[:, 2], self.aligner.detail)
+        aligned, _ = self.aligner(view, grid.size)
 
         together = torch.cat([latents[:, 2], aligned])
         together = together + self.noise * torch.randn(together.shape, generator=generator)
         reconstructed, warped = self.codec.decode_frames(together).chunk(2)
         true = moments.frames[:, 2]
-        weight = surrounded(view.visible)
+        weight = surrounded(view.resize(grid.size).visible)
         reconstruction = picture_loss(reconstructed, true)
         warp = picture_loss(warped, true, weight)
         with torch.no_grad():
             psnr = -10 * torch.log10((reconstructed - true).square().mean() / 4)
-            squared = ((warped - true).square().mean(1, keepdim=True) * weight).sum() / weight.sum().clamp(min=1)
-            warp_psnr = -10 * torch.log10(squared / 4)
+            squared = cells_of((warped - true).square().mean(1), grid.size).mean(-1)[:, None] * weight
+            warp_psnr = -10 * torch.log10(squared.sum() / weight.sum().clamp(min=1) / 4)
         return {
             "loss": reconstruction + 0.7 * warp,
             "psnr": psnr,

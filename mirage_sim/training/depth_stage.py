@@ -6,7 +6,7 @@ from torch import Tensor
 from mirage_sim.data.dataset import WalkDataset
 from mirage_sim.geometry import Camera
 from mirage_sim.memory.point_memory import resample_depth
-from mirage_sim.models.codec import PATCH
+from mirage_sim.models.codec import PATCH, MiniCodec
 from mirage_sim.models.depth import FARTHEST, NEAREST, MiniDepth
 from mirage_sim.training.simulated_memory import BatchMap
 
@@ -16,26 +16,28 @@ class DepthStage:
 
     Args:
         data: recorded walks.
+        codec: frozen; frames come as it decodes them, because at run time they are generated.
         model: what is trained.
         batch: samples per step; in half of them the depth of another frame is known where it is in view.
         drift: standard deviation of the log scale by which a known depth, and with it the answer, is off: the memory's
             own depth is an estimate, and agreeing with it matters more than being right.
-        noise: largest standard deviation of noise on the frames, which at run time are generated.
+        wear: largest standard deviation of noise on the latents that the frames are decoded from.
         gap: the largest number of frames between the known and the target.
     """
 
     def __init__(
         self,
         data: WalkDataset,
+        codec: MiniCodec,
         model: MiniDepth,
         *,
         batch: int = 16,
         drift: float = 0.05,
-        noise: float = 0.05,
+        wear: float = 0.25,
         gap: int = 24,
     ):
-        self.data, self.model = data, model
-        self.batch, self.drift, self.noise, self.gap = batch, drift, noise, gap
+        self.data, self.codec, self.model = data, codec, model
+        self.batch, self.drift, self.wear, self.gap = batch, drift, wear, gap
 
     def __call__(self, generator: torch.Generator, progress: float) -> dict[str, Tensor]:
         """One batch."""
@@ -45,17 +47,19 @@ class DepthStage:
         moments = self.data.draw(walks, torch.stack([first, first + reach], dim=1))
         grid = moments.camera.resize((self.data.size[0] // PATCH, self.data.size[1] // PATCH))
         cells = resample_depth(moments.depth[:, 0], grid.size)
-        latents = torch.zeros(self.batch, 1, *grid.size)
-        known = BatchMap.empty(self.batch, 1).write(latents, cells, grid[:, 0]).read(grid[:, 1]).depth[:, 0]
+        nothing = torch.zeros(self.batch, 1, *grid.size)
+        known = BatchMap.empty(self.batch, 1).write(nothing, cells, grid[:, 0]).read(grid[:, 1]).depth[:, 0]
         remembers = (torch.arange(self.batch) < self.batch // 2).float()[:, None, None]
         scale = torch.exp(self.drift * torch.randn(self.batch, 1, 1, generator=generator) * remembers)
 
         frames = moments.frames[:, 1]
-        level = self.noise * torch.rand(self.batch, 1, 1, 1, generator=generator)
-        noisy = frames + level * torch.randn(frames.shape, generator=generator)
+        level = self.wear * torch.rand(self.batch, 1, 1, 1, generator=generator)
+        with torch.no_grad():
+            latents = self.codec.encode_frames(frames)
+            worn = self.codec.decode_frames(latents + level * torch.randn(latents.shape, generator=generator))
         true = torch.log((moments.depth[:, 1] * scale).clamp(NEAREST, FARTHEST))
         camera = Camera(moments.camera.c2w[:, 1], moments.camera.K[:, 1], moments.camera.size)
-        log_depth = self.model.log_depth(noisy, camera, known * scale * remembers)
+        log_depth = self.model.log_depth(worn.clamp(-1, 1), camera, known * scale * remembers)
 
         error = log_depth - true
         edges = (error[..., 1:, :] - error[..., :-1, :]).abs().mean() + (error[..., 1:] - error[..., :-1]).abs().mean()

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mirage_sim.geometry import Camera, Splat, lift, splat
-from mirage_sim.geometry.projection import is_coarse
+from mirage_sim.geometry import Camera, cover, lift, splat
 from mirage_sim.protocols import MemoryView
 
 TOLERANCE, REFINE = 0.1, 2.0  # the defaults of PointMemory
@@ -35,21 +34,29 @@ class BatchMap:
             torch.zeros(batch, 1, dtype=torch.bool),
         )
 
-    def _show(self, camera: Camera) -> Splat:
+    def read(self, camera: Camera, detail: int = 1) -> MemoryView:
+        """View at cameras of batch shape ``[B]`` on the latent grid.
+
+        Returns:
+            Shapes ``[B, ..., 1, detail * h, detail * w]``.
+        """
         ids = torch.arange(self.points.shape[1]).expand(len(self.points), -1)
-        return splat(self.points, ids, self.footprint, camera, tolerance=TOLERANCE, refine=REFINE, valid=self.kept)
-
-    def _gather(self, values: Tensor, seen: Splat) -> Tensor:
-        """``values [B, K, N]`` of the winning points, ``[B, K, h, w]``; zero in holes."""
-        index = seen.index.clamp(min=0).flatten(1)[:, None].expand(-1, values.shape[1], -1)
-        return torch.gather(values, 2, index).unflatten(2, seen.index.shape[1:]) * (seen.index >= 0)[:, None]
-
-    def read(self, camera: Camera) -> MemoryView:
-        """View at cameras of batch shape ``[B]`` on the latent grid; shapes ``[B, ..., 1, h, w]``."""
-        seen = self._show(camera)
+        seen = splat(
+            self.points,
+            ids,
+            self.footprint,
+            camera,
+            tolerance=TOLERANCE,
+            refine=REFINE,
+            detail=detail,
+            valid=self.kept,
+        )
+        visible = seen.index >= 0
+        index = seen.index.clamp(min=0).flatten(1)[:, None].expand(-1, self.features.shape[1], -1)
+        latents = torch.gather(self.features, 2, index).unflatten(2, visible.shape[1:]) * visible[:, None]
         return MemoryView(
-            latents=self._gather(self.features, seen)[:, :, None],
-            visible=(seen.index >= 0)[:, None],
+            latents=latents[:, :, None],
+            visible=visible[:, None],
             depth=seen.depth[:, None],
             source=seen.index[:, None],
             offset=seen.offset.movedim(-1, 1)[:, :, None],
@@ -64,11 +71,10 @@ class BatchMap:
             depth: on the latent grid; 0 is unknown.
             camera: batch shape ``[B]``, latent grid.
         """
-        seen = self._show(camera)
+        covered = cover(self.points, self.footprint, camera, tolerance=TOLERANCE, refine=REFINE, valid=self.kept)
+        same_surface = depth <= covered.surface * (1.0 + TOLERANCE)
+        lacking = ((covered.surface == 0) | (~covered.fine & same_surface)) & (depth > 0)
         focal = camera.K[:, None, None, 0, 0]
-        coarse = is_coarse(self._gather(self.footprint[:, None], seen)[:, 0], seen.depth, focal, REFINE)
-        same_surface = depth <= seen.surface * (1.0 + TOLERANCE)
-        lacking = ((seen.index < 0) | (coarse & same_surface)) & (depth > 0)
         return BatchMap(
             torch.cat([self.points, lift(depth, camera).flatten(1, 2)], dim=1),
             torch.cat([self.features, latents.flatten(2)], dim=2),

@@ -7,7 +7,7 @@ one finds them; interrupted, it goes on from its last checkpoint.
 import logging
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -21,6 +21,7 @@ from mirage_sim.training.loop import Loss, Trainer
 
 logger = logging.getLogger(__name__)
 
+Model = TypeVar("Model", bound=nn.Module)
 # what a stage trains (by name), the models it exports (by file name), and its loss
 Stage = tuple[dict[str, nn.Module], dict[str, nn.Module], Loss]
 
@@ -31,15 +32,23 @@ def _codec_stage(data: WalkDataset, output: Path, **options: Any) -> Stage:
     return modules, {"codec": codec, "denoiser": denoiser}, CodecStage(data, codec, denoiser.aligner, **options)
 
 
+def _trained(output: Path, name: str, kind: type[Model]) -> Model:
+    """What an earlier stage left."""
+    model = load_model(output / f"{name}.safetensors")
+    if not isinstance(model, kind):
+        raise ValueError(
+            f"{output}: expected the {kind.__name__} that stage=codec leaves, got a {type(model).__name__}"
+        )
+    return model
+
+
 def _depth_stage(data: WalkDataset, output: Path, **options: Any) -> Stage:
-    model = MiniDepth()
-    return {"depth": model}, {"depth": model}, DepthStage(data, model, **options)
+    codec, model = _trained(output, "codec", MiniCodec), MiniDepth()
+    return {"depth": model}, {"depth": model}, DepthStage(data, codec, model, **options)
 
 
 def _denoiser_stage(data: WalkDataset, output: Path, **options: Any) -> Stage:
-    codec, denoiser = load_model(output / "codec.safetensors"), load_model(output / "denoiser.safetensors")
-    if not isinstance(codec, MiniCodec) or not isinstance(denoiser, MiniDenoiser):
-        raise ValueError(f"{output}: expected the weights that stage=codec leaves, got other models in their files")
+    codec, denoiser = _trained(output, "codec", MiniCodec), _trained(output, "denoiser", MiniDenoiser)
     denoiser.requires_grad_(True).train()
     return {"denoiser": denoiser}, {"denoiser": denoiser}, DenoiserStage(data, codec, denoiser, **options)
 

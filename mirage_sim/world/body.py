@@ -366,8 +366,9 @@ def _neighbours(points: _Points) -> NDArray[np.int64]:
 
     Cells are 0.1 m wide, and doubled until they are as wide as the footprint.
     """
+    reach = float(np.abs(np.concatenate([points.x, points.z])).max(initial=0.0))
     octave = np.frexp(np.maximum(points.footprint / np.float32(_CELL), np.float32(0.5)))[1].clip(0, _OCTAVES)
-    sides = 2 * np.ceil(RANGE / (_CELL * 2.0 ** np.arange(_OCTAVES + 1))).astype(np.int64) + 4
+    sides = 2 * np.ceil(reach / (_CELL * 2.0 ** np.arange(_OCTAVES + 1))).astype(np.int64) + 4
     base = np.cumsum(sides**2) - sides**2
     scale = np.ldexp(np.float32(1 / _CELL), -octave)
     side = sides[octave]  # with a border, so that no cell has its neighbour in another row

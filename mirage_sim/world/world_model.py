@@ -42,7 +42,7 @@ class Chunk:
     Attributes:
         frames: ``[3, F, H, W]`` in [-1, 1].
         depth: estimated z-depth ``[F, H, W]`` in metres, 0 where unknown.
-        view: what the memory showed beforehand at the chunk's ``T`` cameras.
+        view: what the memory showed beforehand at the chunk's ``T`` cameras, on the latent grid.
         latents: ``[C, T, h, w]``.
         seconds: host time of each phase (read, denoise, decode, depth, write), for all worlds of the batch together.
     """
@@ -159,7 +159,8 @@ class WorldModel:
             Camera.stack([state.camera for state in states]),
             Camera.stack(at_latents),
         )
-        shape = tuple(views[0].latents.shape)
+        channels, _, height, width = states[0].preceding.shape
+        shape = (channels, len(at_latents[0]), height, width)
         start = torch.stack([noise(s.seed, s.step + 1, shape, s.preceding.device) for s in states])
         latents = self.sampler.sample(self.denoiser, self.denoiser.condition(conditioning), start)
         watch.lap("denoise")
@@ -196,7 +197,9 @@ class WorldModel:
     ) -> list[tuple[WorldState, Chunk]]:
         """Estimate depth, filter, write: the end of every step. Cameras are per pixel frame."""
         stride = self.codec.stride[0]
-        view, camera = MemoryView.stack(list(views)), Camera.stack(cameras)
+        grid = (latents.shape[-2], latents.shape[-1])
+        views = [view.resize(grid) for view in views]
+        view, camera = MemoryView.stack(views), Camera.stack(cameras)
         depth = self.depth(frames, camera, spread(view.depth, stride))
         watch.lap("depth")
         static = self.static_filter(frames, depth, view, camera)

@@ -62,7 +62,7 @@ def test_points_that_no_picture_shows(point: tuple[float, float, float]) -> None
     assert (float(u), float(v), float(z)) == (-1.0, -1.0, 0.0)
     seen = splat(torch.tensor([point]), torch.tensor([0]), torch.ones(1), camera)
     assert bool((seen.index == -1).all())
-    assert all(torch.equal(t, torch.zeros_like(t)) for t in (seen.depth, seen.offset, seen.zoom, seen.surface))
+    assert all(torch.equal(t, torch.zeros_like(t)) for t in (seen.depth, seen.offset, seen.zoom))
 
 
 def test_just_outside_the_picture_is_outside() -> None:

@@ -52,9 +52,9 @@ def walk(steps: int, radius: float = 1.0) -> list[Camera]:
     return out
 
 
-@pytest.mark.parametrize("tolerance", [0.0, 0.1])
-def test_bits_of_the_slow_twin(threads: int, tolerance: float) -> None:
-    memory, twin = PointMemory(C, STRIDE, tolerance=tolerance), TwinMemory(4, tolerance, 2.0)
+@pytest.mark.parametrize(("tolerance", "detail"), [(0.0, 1), (0.1, 1), (0.1, 2)])
+def test_bits_of_the_slow_twin(threads: int, tolerance: float, detail: int) -> None:
+    memory, twin = PointMemory(C, STRIDE, tolerance, detail=detail), TwinMemory(4, tolerance, 2.0, detail)
     map = memory.empty()
     generator = torch.Generator().manual_seed(3)
     for step in range(5):
@@ -262,7 +262,7 @@ def test_lifted_points_lie_on_the_scene() -> None:
 @pytest.mark.parametrize(
     ("argument", "value"),
     [("stride", (4, 4)), ("stride", (1, 0, 4)), ("tolerance", -0.1), ("tolerance", float("nan")), ("refine", 0.5)]
-    + [("max_points", 0), ("block_size", 0.0), ("channels", 0)],
+    + [("detail", 0), ("detail", 3), ("max_points", 0), ("block_size", 0.0), ("channels", 0)],
 )
 def test_bad_settings(argument: str, value: object) -> None:
     settings: dict = {"channels": C, "stride": STRIDE} | {argument: value}

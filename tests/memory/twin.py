@@ -12,9 +12,15 @@ f32 = np.float32
 
 
 def twin_splat(
-    points: np.ndarray, ids: np.ndarray, footprint: np.ndarray, camera: Camera, tolerance: float, refine: float
+    points: np.ndarray,
+    ids: np.ndarray,
+    footprint: np.ndarray,
+    camera: Camera,
+    tolerance: float,
+    refine: float,
+    detail: int = 1,
 ) -> dict[tuple[int, int], dict[str, Any]]:
-    """Cell (row, column) to what it shows; holes are absent."""
+    """Part of a cell (row, column) to what it shows; holes are absent. ``surface`` is that of the whole cell."""
     c2w, K = camera.c2w.numpy(), camera.K.numpy()
     height, width = camera.size
     cells: dict[tuple[int, int], list[dict[str, Any]]] = {}
@@ -26,42 +32,47 @@ def twin_splat(
         u, v = x / z * K[0, 0] + K[0, 2], y / z * K[1, 1] + K[1, 2]
         if not (0 <= u < width and 0 <= v < height):
             continue
-        column, row = math.floor(u), math.floor(v)
+        cell = math.floor(v), math.floor(u)
+        u, v = u * f32(detail), v * f32(detail)
+        row, column = math.floor(v), math.floor(u)
         offset = (u - f32(column) - f32(0.5), v - f32(row) - f32(0.5))
-        zoom = f32(np.log2(np.float64(z) / np.float64(K[0, 0]) / np.float64(footprint[i])))
+        zoom = f32(np.log2(np.float64(z) / np.float64(detail * K[0, 0]) / np.float64(footprint[i])))
         coarse = bool(footprint[i] > z / K[0, 0] * f32(refine))
         hit = {"index": i, "id": int(ids[i]), "depth": z, "offset": offset, "zoom": zoom, "coarse": coarse}
-        cells.setdefault((row, column), []).append(hit)
-    shown = {}
-    for cell, hits in cells.items():
+        cells.setdefault(cell, []).append({**hit, "part": (row, column)})
+    shown: dict[tuple[int, int], dict[str, Any]] = {}
+    for hits in cells.values():
         surface = min(hit["depth"] for hit in hits)
         near = [hit for hit in hits if hit["depth"] <= surface * f32(1.0 + tolerance)]
-        winner = min(near, key=lambda hit: (hit["coarse"], hit["id"]))
-        shown[cell] = {**winner, "surface": surface}
+        for part in {hit["part"] for hit in near}:
+            winner = min((hit for hit in near if hit["part"] == part), key=lambda hit: (hit["coarse"], hit["id"]))
+            shown[part] = {**winner, "surface": surface}
     return shown
 
 
 class TwinMemory:
     """PointMemory as a list of points."""
 
-    def __init__(self, stride: int, tolerance: float, refine: float) -> None:
-        self.stride, self.tolerance, self.refine = stride, tolerance, refine
+    def __init__(self, stride: int, tolerance: float, refine: float, detail: int = 1) -> None:
+        self.stride, self.tolerance, self.refine, self.detail = stride, tolerance, refine, detail
         self.points: list[tuple[np.ndarray, np.ndarray, int, np.float32]] = []  # xyz, feature, id, footprint
         self.next_id = 0
 
-    def look(self, camera: Camera) -> dict[tuple[int, int], dict[str, Any]]:
-        """What one camera on the latent grid is shown."""
+    def look(self, camera: Camera, detail: int) -> dict[tuple[int, int], dict[str, Any]]:
+        """What one camera on the latent grid is shown in each part of a cell."""
         if not self.points:
             return {}
         xyz, _, ids, footprint = zip(*self.points, strict=True)
-        return twin_splat(np.stack(xyz), np.array(ids), np.array(footprint), camera, self.tolerance, self.refine)
+        return twin_splat(
+            np.stack(xyz), np.array(ids), np.array(footprint), camera, self.tolerance, self.refine, detail
+        )
 
     def write(self, latents: torch.Tensor, depth: torch.Tensor, static: torch.Tensor, camera: Camera) -> None:
         """One frame: latents [C, h, w], depth and static [H, W], one camera of pixel size."""
         s = self.stride
         height, width = camera.size[0] // s, camera.size[1] // s
         grid = camera.resize((height, width))
-        shown = self.look(grid)
+        shown = self.look(grid, 1)
         c2w, K = grid.c2w.numpy(), grid.K.numpy()
         new = []
         for row in range(height):
@@ -84,7 +95,8 @@ class TwinMemory:
 
     def read(self, camera: Camera, channels: int) -> dict[str, torch.Tensor]:
         """One camera of pixel size, as the fields of a MemoryView with T = 1."""
-        h, w = camera.size[0] // self.stride, camera.size[1] // self.stride
+        grid = camera.resize((camera.size[0] // self.stride, camera.size[1] // self.stride))
+        h, w = self.detail * grid.size[0], self.detail * grid.size[1]
         out = {
             "latents": torch.zeros(channels, 1, h, w),
             "visible": torch.zeros(1, h, w, dtype=torch.bool),
@@ -93,7 +105,7 @@ class TwinMemory:
             "offset": torch.zeros(2, 1, h, w),
             "zoom": torch.zeros(1, h, w),
         }
-        for (row, column), hit in self.look(camera.resize((h, w))).items():
+        for (row, column), hit in self.look(grid, self.detail).items():
             out["latents"][:, 0, row, column] = torch.from_numpy(self.points[hit["index"]][1])
             out["visible"][0, row, column] = True
             out["depth"][0, row, column] = float(hit["depth"])

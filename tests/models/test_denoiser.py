@@ -10,6 +10,7 @@ from mirage_sim.models.denoiser import ReadoutAligner
 from mirage_sim.protocols import Conditioning, MemoryView
 
 B, C, H, W = 2, 8, 12, 16
+SIZE = (H, W)
 
 
 def make() -> MiniDenoiser:
@@ -121,30 +122,72 @@ def test_holes_have_no_depth(denoiser: MiniDenoiser, x: Tensor):
     assert torch.equal(same, clean_estimate(denoiser, conditioning, x))
 
 
+def make_aligner(detail: int = 2) -> ReadoutAligner:
+    torch.manual_seed(0)
+    return ReadoutAligner(C, 16, detail).requires_grad_(False)
+
+
 def test_the_aligner_is_local_and_starts_as_the_identity(awake):
     view = make_view()
-    aligner = ReadoutAligner(C, 16).requires_grad_(False)
-    aligned, features = aligner(view)
+    aligner = make_aligner()
+    aligned, features = aligner(view, SIZE)
     assert torch.equal(aligned, view.latents[:, :, 0]) and features.shape == (B, 16, H, W)
     awake(aligner)
     latents = view.latents.clone()
     latents[..., 0, 0] += 1
-    changed = (aligner(replace(view, latents=latents))[0] != aligner(view)[0]).any(1)
+    changed = (aligner(replace(view, latents=latents), SIZE)[0] != aligner(view, SIZE)[0]).any(1)
     reach = 1 + 2 * 3 + 1
     assert changed[:, :2, :2].all() and not changed[:, reach + 1 :].any() and not changed[..., reach + 1 :].any()
 
 
 def test_extreme_zoom_is_bounded(awake):
-    view, aligner = make_view(), awake(ReadoutAligner(C, 16))
-    near, nearer, less = (aligner(replace(view, zoom=view.zoom * 0 - z))[0] for z in (4.0, 30.0, 3.0))
+    view, aligner = make_view(), awake(make_aligner())
+    near, nearer, less = (aligner(replace(view, zoom=view.zoom * 0 - z), SIZE)[0] for z in (4.0, 30.0, 2.0))
     assert torch.equal(near, nearer) and not torch.equal(near, less)
 
 
 def test_the_aligner_takes_many_latent_frames(awake):
-    view, aligner = make_view(2, 3), awake(ReadoutAligner(C, 16))
-    aligned, _ = aligner(view)
+    view, aligner = make_view(2, 3), awake(make_aligner())
+    aligned, _ = aligner(view, SIZE)
     single = MemoryView(
         view.latents[1:, :, 2:], view.visible[1:, 2:], view.depth[1:, 2:], view.source[1:, 2:],
         view.offset[1:, :, 2:], view.zoom[1:, 2:],
     )  # fmt: skip
-    torch.testing.assert_close(aligner(single)[0][0], aligned[1 * 3 + 2], atol=1e-5, rtol=0)
+    torch.testing.assert_close(aligner(single, SIZE)[0][0], aligned[1 * 3 + 2], atol=1e-5, rtol=0)
+
+
+def test_of_several_samples_the_most_central_is_where_the_aligner_starts():
+    view = make_view().resize((2 * H, 2 * W))
+    picked = torch.Generator().manual_seed(8)
+    visible = torch.rand(view.visible.shape, generator=picked) < 0.5
+    offset = torch.rand(view.offset.shape, generator=picked) - 0.5
+    latents = torch.randn(view.latents.shape, generator=picked) * visible[:, None]
+    aligned, _ = make_aligner()(replace(view, visible=visible, offset=offset, latents=latents), SIZE)
+    for row, column in [(0, 0), (5, 7), (H - 1, W - 1)]:
+        best, expected = 9.0, torch.zeros(C)
+        for i in range(2):
+            for j in range(2):
+                y, x = 2 * row + i, 2 * column + j
+                u, v = (float(offset[0, axis, 0, y, x]) + part - 0.5 for axis, part in ((0, j), (1, i)))
+                if bool(visible[0, 0, y, x]) and u * u + v * v < best:
+                    best, expected = u * u + v * v, latents[0, :, 0, y, x]
+        assert torch.equal(aligned[0, :, row, column], expected)
+
+
+def test_samples_side_by_side_in_a_cell_all_count(awake):
+    denoiser, conditioning = awake(make()), make_conditioning()
+    fine = conditioning.view.resize((2 * H, 2 * W))
+    told = replace(conditioning, view=replace(fine, visible=torch.ones_like(fine.visible)))
+    noise = torch.zeros(B, C, H, W)
+    before = clean_estimate(denoiser, told, noise)
+    for part in [(0, 0), (0, 1), (1, 0), (1, 1)]:
+        latents = fine.latents.clone()
+        latents[..., part[0] :: 2, part[1] :: 2] += 1
+        other = replace(told, view=replace(told.view, latents=latents))
+        assert (clean_estimate(denoiser, other, noise) - before).abs().max() > 1e-4
+
+
+def test_a_view_on_the_latent_grid_and_the_same_on_a_finer_one_condition_alike(denoiser: MiniDenoiser, x: Tensor):
+    conditioning = make_conditioning()
+    finer = replace(conditioning, view=conditioning.view.resize((2 * H, 2 * W)))
+    assert torch.equal(clean_estimate(denoiser, finer, x), clean_estimate(denoiser, conditioning, x))

@@ -51,20 +51,25 @@ class Both:
             for b, one in enumerate(self.maps)
         ]  # fmt: skip
 
-    def read(self, camera: Camera) -> tuple[MemoryView, MemoryView]:
-        alone = [self.memory.read(one, camera[b : b + 1]) for b, one in enumerate(self.maps)]
-        return self.batch.read(self.grid(camera)), MemoryView.stack(alone)
+    def read(self, camera: Camera, detail: int) -> tuple[MemoryView, MemoryView]:
+        memory = PointMemory(self.memory.channels, self.memory.stride, detail=detail)
+        alone = [memory.read(one, camera[b : b + 1]) for b, one in enumerate(self.maps)]
+        return self.batch.read(self.grid(camera), detail), MemoryView.stack(alone)
 
     def check(self, camera: Camera) -> MemoryView:
-        together, alone = self.read(camera)
+        self.compare(*self.read(camera, 2))
+        together, alone = self.read(camera, 1)
+        self.compare(together, alone)
+        kept = [one.points for one in self.maps]
+        assert self.batch.kept.sum(1).tolist() == kept
+        return together
+
+    def compare(self, together: MemoryView, alone: MemoryView) -> None:
         for name in ("visible", "latents", "depth", "offset", "zoom"):
             found, expected = getattr(together, name), getattr(alone, name)
             assert found.shape == expected.shape and found.dtype == expected.dtype, name
             assert torch.equal(found, expected), name
         assert torch.equal(together.source >= 0, alone.source >= 0)
-        kept = [one.points for one in self.maps]
-        assert self.batch.kept.sum(1).tolist() == kept
-        return together
 
 
 def scatter(seed: int) -> tuple[Tensor, Tensor]:

@@ -38,7 +38,7 @@ def test_stages_leave_weights_that_load(trained: Path):
 def test_stages_train_what_they_should(trained: Path):
     codec = load_model(trained / "codec.safetensors")
     assert codec.encoder[-1].weight.any() and codec.decoder[-1].weight.any()  # they start at zero
-    assert load_model(trained / "depth.safetensors").trunk.conv_out.weight.any()
+    assert load_model(trained / "depth.safetensors").conv_out.weight.any()
     first, second = (load_model(trained / f"{name}.safetensors") for name in ("aligner-only", "denoiser"))
     assert first.aligner.correct.weight.any() and not first.trunk.conv_out.weight.any()
     assert second.trunk.conv_out.weight.any()
@@ -49,6 +49,7 @@ def test_stages_train_what_they_should(trained: Path):
 
 
 def test_the_same_seed_trains_the_same_and_a_finished_stage_is_kept(trained: Path, clips: Path, tmp_path: Path):
+    (tmp_path / "codec.safetensors").write_bytes((trained / "codec.safetensors").read_bytes())
     train(config(clips, tmp_path, "depth"))
     expected = load_model(trained / "depth.safetensors").state_dict()
     for _ in range(2):
@@ -63,7 +64,7 @@ def test_the_denoiser_needs_the_codec_stage(clips: Path, trained: Path, tmp_path
         train(config(clips, tmp_path, "denoiser"))
     for name in ("codec", "denoiser"):
         (tmp_path / f"{name}.safetensors").write_bytes((trained / "depth.safetensors").read_bytes())
-    with pytest.raises(ValueError, match="expected the weights that stage=codec leaves"):
+    with pytest.raises(ValueError, match="expected the MiniCodec that stage=codec leaves, got a MiniDepth"):
         train(config(clips, tmp_path, "denoiser"))
     assert not (tmp_path / "denoiser").exists()
 

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mirage_sim.geometry import Camera, Splat, is_coarse, lift, project, se3_exp, splat
-from mirage_sim.memory.point_memory import cells_of, resample_depth
+from mirage_sim.geometry import Camera, Splat, cells_of, is_coarse, lift, project, se3_exp, splat
+from mirage_sim.memory.point_memory import resample_depth
 
 GRID = (44, 80)
 CHANNELS = 48
