@@ -53,16 +53,25 @@ def zero_conv(before: int, after: int) -> nn.Conv2d:
 
 
 class OneDnnConv(nn.Conv2d):
-    """A convolution that oneDNN computes however small the picture.
+    """A convolution that oneDNN computes however small the picture, from weights laid out for it once.
 
-    Below 20,480 input values PyTorch takes a plain loop instead, which is slower and hands the layout on as NCHW.
+    Below 20,480 input values PyTorch takes a plain loop instead, which is slower and hands the layout on as NCHW; and it
+    lays the weights out anew in every call, which for small pictures costs as much as the sum itself. The operators
+    are those that torch.compile uses; they are not public, and torch is pinned.
     """
+
+    _laid_out: tuple[object, Tensor] | None = None
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         possible = input.device.type == "cpu" and torch.backends.mkldnn.is_available()
         if torch.is_grad_enabled() or not possible or isinstance(self.padding, str):
             return super()._conv_forward(input, weight, bias)
-        return torch.mkldnn_convolution(input, weight, bias, self.padding, self.stride, self.dilation, self.groups)
+        how = (self.padding, self.stride, self.dilation, self.groups)
+        state = (weight.data_ptr(), weight._version, input.shape)
+        if self._laid_out is None or self._laid_out[0] != state:
+            laid_out = torch.ops.mkldnn._reorder_convolution_weight(weight.contiguous(), *how, list(input.shape))
+            self._laid_out = state, laid_out
+        return torch.ops.mkldnn._convolution_pointwise(input, self._laid_out[1], bias, *how, "none", [], "")
 
 
 def channels_last(module: nn.Module) -> None:
