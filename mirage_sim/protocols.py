@@ -41,6 +41,14 @@ class MemoryView:
         """A batch from views of single worlds."""
         return cls(*(torch.stack([getattr(view, name) for view in views]) for name in cls.__dataclass_fields__))
 
+    def nearest(self, size: tuple[int, int]) -> Tensor:
+        """Depth of the nearest sample in each cell of a coarser grid, ``[..., T, *size]`` metres; 0 in holes.
+
+        What :meth:`resize` gives as depth, for those who need no more.
+        """
+        depth = cells_of(self.depth.masked_fill(~self.visible, torch.inf), size).amin(-1)
+        return depth.masked_fill(depth == torch.inf, 0.0)
+
     def resize(self, size: tuple[int, int]) -> "MemoryView":
         """The same view on another grid ``(height, width)``.
 

@@ -94,7 +94,7 @@ def _drive_group(model: WorldModel, clips: list[Clip], lengths: list[int]) -> li
             states[i] = state
             frames[i].append(to_uint8(chunk.frames[:, -1]))
             depths[i].append(chunk.depth[-1].cpu().numpy())
-            remembered[i].append(float(chunk.view.visible.float().mean()))
+            remembered[i].append(float((chunk.known > 0).float().mean()))
     return [
         Rollout(np.stack(frames[i]), np.stack(depths[i]), np.array(remembered[i]), int(states[i].map.nbytes))
         for i in range(len(clips))

@@ -55,9 +55,9 @@ def zero_conv(before: int, after: int) -> nn.Conv2d:
 class OneDnnConv(nn.Conv2d):
     """A convolution that oneDNN computes however small the picture, from weights laid out for it once.
 
-    Below 20,480 input values PyTorch takes a plain loop instead, which is slower and hands the layout on as NCHW; and it
-    lays the weights out anew in every call, which for small pictures costs as much as the sum itself. The operators
-    are those that torch.compile uses; they are not public, and torch is pinned.
+    Below 20,480 input values PyTorch takes a plain loop instead, which is slower and hands the layout on as NCHW; and
+    it lays the weights out anew in every call. The operators are those that torch.compile uses; they are not public,
+    and torch is pinned.
     """
 
     _laid_out: tuple[object, Tensor] | None = None

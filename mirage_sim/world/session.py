@@ -132,7 +132,7 @@ class World:
         camera = _single(camera, self.model.size).to("cpu")
         at = camera.to(self.model.device)
         (state,), (chunk,) = self.model.advance([before], [Camera(at.c2w[None], at.K[None], at.size)])
-        visible = chunk.view.visible[-1].cpu().numpy()
+        visible = (chunk.known[-1] > 0).cpu().numpy()
         rows, columns = (side // cells for side, cells in zip(self.model.size, visible.shape, strict=True))
         remembered = visible.repeat(rows, axis=0).repeat(columns, axis=1)
         return self._became(state, chunk, camera, to_uint8(chunk.frames[:, -1]), remembered)

@@ -42,7 +42,8 @@ class Chunk:
     Attributes:
         frames: ``[3, F, H, W]`` in [-1, 1].
         depth: estimated z-depth ``[F, H, W]`` in metres, 0 where unknown.
-        view: what the memory showed beforehand at the chunk's ``T`` cameras, on the latent grid.
+        view: what the memory showed beforehand at the chunk's ``T`` cameras.
+        known: depth of it on the latent grid ``[T, h, w]``, metres, 0 in holes.
         latents: ``[C, T, h, w]``.
         seconds: host time of each phase (read, denoise, decode, depth, write), for all worlds of the batch together.
     """
@@ -50,6 +51,7 @@ class Chunk:
     frames: Tensor
     depth: Tensor
     view: MemoryView
+    known: Tensor
     latents: Tensor
     seconds: dict[str, float]
 
@@ -197,10 +199,9 @@ class WorldModel:
     ) -> list[tuple[WorldState, Chunk]]:
         """Estimate depth, filter, write: the end of every step. Cameras are per pixel frame."""
         stride = self.codec.stride[0]
-        grid = (latents.shape[-2], latents.shape[-1])
-        views = [view.resize(grid) for view in views]
-        view, camera = MemoryView.stack(views), Camera.stack(cameras)
-        depth = self.depth(frames, camera, spread(view.depth, stride))
+        view, camera = MemoryView.stack(list(views)), Camera.stack(cameras)
+        known = view.nearest((latents.shape[-2], latents.shape[-1]))
+        depth = self.depth(frames, camera, spread(known, stride))
         watch.lap("depth")
         static = self.static_filter(frames, depth, view, camera)
         made = []
@@ -214,6 +215,6 @@ class WorldModel:
                 camera=cameras[i][::stride],
             )
             state = WorldState(written, latents[i, :, -1:], cameras[i][-1], seeds[i], steps[i])
-            made.append((state, Chunk(frames[i], depth[i], views[i], latents[i], watch.seconds)))
+            made.append((state, Chunk(frames[i], depth[i], views[i], known[i], latents[i], watch.seconds)))
         watch.lap("write")
         return [(state, replace(chunk, seconds=dict(watch.seconds))) for state, chunk in made]

@@ -31,7 +31,9 @@ def test_chunk_has_the_promised_shapes(model, starts):
     assert chunk.frames.shape == (3, 1, height, width)
     assert chunk.depth.shape == (1, height, width)
     assert chunk.latents.shape == (8, 1, height // 4, width // 4)
-    assert chunk.view.visible.shape == (1, height // 4, width // 4)
+    assert chunk.view.visible.shape == (1, height // 2, width // 2)
+    assert chunk.known.shape == (1, height // 4, width // 4)
+    assert torch.equal(chunk.known, chunk.view.resize((height // 4, width // 4)).depth)
     assert set(chunk.seconds) == {"read", "denoise", "decode", "depth", "write"}
     assert chunk.frames.abs().max() <= 1
     assert (after.step, after.seed) == (1, 0)
@@ -85,7 +87,7 @@ def test_what_was_seen_is_still_there_after_looking_away(model, starts):
         (state,), (chunk,) = model.advance([state], [ahead(state, 0.0, turn)])
     (state,), (chunk,) = model.advance([state], [home])
     # most, not all: the random depth head scatters points, and what falls into a gap is written anew
-    assert torch.isin(chunk.view.source, first_ids).float().mean() > 0.8
+    assert torch.isin(chunk.view.source[chunk.view.visible], first_ids).float().mean() > 0.8
 
 
 def test_copying_shares_the_model(model):
