@@ -34,6 +34,7 @@ from mirage_sim.data.clips import Clip
 from mirage_sim.data.miniworld import Twin
 from mirage_sim.evaluation.manifest import PROTOCOL, load_manifest
 from mirage_sim.evaluation.metrics import bootstrap_ratio
+from mirage_sim.evaluation.runs import KNOWN, check_settings
 from mirage_sim.evaluation.summary import finite, write_json
 from mirage_sim.evaluation.truth import load_truth, make_twin
 from mirage_sim.geometry import Camera, Drive, invert
@@ -184,21 +185,6 @@ def marks_of(counts: Mapping[str, NDArray[np.int64]]) -> dict[str, float | None]
     return marks
 
 
-def _settings(cfg: Mapping[str, Any]) -> tuple[list[str], int]:
-    """Variants and batch, checked."""
-    known = {"world", "walks", "variants", "output", "cache", "batch", "memory", "latent"}
-    if unknown := sorted(set(cfg) - known):
-        raise ValueError(f"cfg: expected keys among {sorted(known)}, got {unknown}")
-    batch = cfg.get("batch", 8)
-    if isinstance(batch, bool) or not isinstance(batch, int) or batch < 1:
-        raise ValueError(f"batch: expected a positive integer, got {batch!r}")
-    given = cfg.get("variants")
-    names = list(VARIANTS) if given is None else given
-    if isinstance(names, str) or not names or not set(names) <= set(VARIANTS):
-        raise ValueError(f"variants: expected some of {VARIANTS}, got {given!r}")
-    return [name for name in VARIANTS if name in names], batch
-
-
 def evaluate(cfg: Mapping[str, Any], model: WorldModel | None = None) -> dict[str, Any]:
     """Compare collisions with MiniWorld's.
 
@@ -216,7 +202,8 @@ def evaluate(cfg: Mapping[str, Any], model: WorldModel | None = None) -> dict[st
         ValueError: for unknown keys and values, or when rendered truth differs from the manifest.
         ImportError: where MiniWorld or EGL is missing.
     """
-    names, batch = _settings(cfg)
+    chosen, batch = check_settings(cfg, KNOWN, VARIANTS)
+    names = [name for name in VARIANTS if name in chosen]
     manifest = load_manifest().subset(cfg.get("walks", "quick"))
     if model is None:
         world = cfg.get("world", "mini")

@@ -4,7 +4,7 @@ import datetime
 import hashlib
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import torch
 from mirage_sim.build import build_world_model, instantiate
 from mirage_sim.data.clips import Clip
 from mirage_sim.evaluation.figures import STEPS, Figures, Row, Run, circuit_row, stack, walk_row
-from mirage_sim.evaluation.manifest import Manifest, load_manifest, manifest_path
+from mirage_sim.evaluation.manifest import load_manifest, manifest_path
 from mirage_sim.evaluation.parts import Parts, fingerprint
 from mirage_sim.evaluation.provenance import commit, cpu
 from mirage_sim.evaluation.rollout import FIRST_FRAME, VARIANTS, Rollout, drive, repeat_first_frame, variants_of
@@ -103,19 +103,27 @@ def _folder(cfg: Mapping[str, Any], name: str) -> Path | None:
     return path
 
 
-def _checked(cfg: Mapping[str, Any]) -> tuple[Manifest, list[str], int]:
-    """Subset, variants and batch, all usable, before anything takes time."""
-    if unknown := sorted(set(cfg) - KNOWN):
-        raise ValueError(f"cfg: expected keys among {sorted(KNOWN)}, got {unknown}")
+def check_settings(cfg: Mapping[str, Any], known: Collection[str], variants: Sequence[str]) -> tuple[list[str], int]:
+    """Variants and batch of an evaluation's settings, usable, before anything takes time.
+
+    Args:
+        cfg: the settings; ``variants`` (all if missing or None) and ``batch`` (8 if missing) among them.
+        known: keys that may be there.
+        variants: names to choose from.
+
+    Raises:
+        ValueError: for an unknown key or variant, or an unusable batch.
+    """
+    if unknown := sorted(set(cfg) - set(known)):
+        raise ValueError(f"cfg: expected keys among {sorted(known)}, got {unknown}")
     batch = cfg.get("batch", 8)
     if isinstance(batch, bool) or not isinstance(batch, int) or batch < 1:
         raise ValueError(f"batch: expected a positive integer, got {batch!r}")
     given = cfg.get("variants")
-    names = list(VARIANTS) if given is None else given
-    if isinstance(names, str) or not names or not set(names) <= set(VARIANTS):
-        raise ValueError(f"variants: expected some of {VARIANTS}, got {given!r}")
-    manifest = load_manifest().subset(cfg.get("walks", "quick"))
-    return manifest, list(names), batch
+    names = list(variants) if given is None else given
+    if isinstance(names, str) or not names or not set(names) <= set(variants):
+        raise ValueError(f"variants: expected some of {variants}, got {given!r}")
+    return list(names), batch
 
 
 def run_protocol(command: str, cfg: Mapping[str, Any], model: WorldModel | None, with_walks: bool) -> dict[str, Any]:
@@ -134,7 +142,8 @@ def run_protocol(command: str, cfg: Mapping[str, Any], model: WorldModel | None,
         ValueError: for unknown keys and values, or when rendered truth differs from the manifest.
         ImportError: where truth must be rendered and MiniWorld or EGL is missing.
     """
-    manifest, names, batch = _checked(cfg)
+    names, batch = check_settings(cfg, KNOWN, VARIANTS)
+    manifest = load_manifest().subset(cfg.get("walks", "quick"))
     output, cache = _folder(cfg, "output"), _folder(cfg, "cache")
     if model is None:
         world = cfg.get("world", "mini")
