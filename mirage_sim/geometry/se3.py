@@ -85,7 +85,7 @@ def se3_log(transform: Tensor) -> Tensor:
     )
     trace = rotation.diagonal(dim1=-2, dim2=-1).sum(-1)
     angle = torch.atan2(vee.norm(dim=-1), trace - 1)[..., None]
-    a, _, _ = _series_coefficients(angle)
+    a, b, _ = _series_coefficients(angle)
     generic = vee / (2 * a)
     # (R + R^T) / 2 = cos(t) I + (1 - cos(t)) a a^T, whose second term has the axis in every column
     cosine = ((trace - 1) / 2)[..., None, None]
@@ -97,9 +97,11 @@ def se3_log(transform: Tensor) -> Tensor:
     sign = torch.where((axis * vee).sum(-1, keepdim=True) < 0, -1.0, 1.0)
     rotation_vector = torch.where(angle > 3.0, sign * axis * angle, generic)
 
+    # the inverse of the left Jacobian in closed form (Barfoot, section 7.1.5)
     omega = _hat(rotation_vector)
-    _, b, c = _series_coefficients(angle[..., None])
-    identity = torch.eye(3, dtype=rotation.dtype, device=rotation.device)
-    left_jacobian = identity + b * omega + c * (omega @ omega)
-    translation = torch.linalg.solve(left_jacobian, transform[..., :3, 3:]).squeeze(-1)
+    t2 = (angle * angle)[..., None]
+    last = torch.where(t2 < 1e-2, 1 / 12 + t2 / 720, (1 - a[..., None] / (2 * b[..., None])) / t2.clamp(min=1e-2))
+    offset = transform[..., :3, 3:]
+    turned = omega @ offset
+    translation = (offset - turned / 2 + last * (omega @ turned)).squeeze(-1)
     return torch.cat([translation, rotation_vector], dim=-1)
