@@ -45,6 +45,16 @@ class LearnedPolicy:
         """What it learned from: ``"rgb"`` frames or the ``"dict"``; see the environment."""
         return "dict" if isinstance(self._model.observation_space, spaces.Dict) else "rgb"
 
+    @property
+    def observation_space(self) -> gymnasium.Space:
+        """What it learned from, in detail; pictures may have their channels first."""
+        return self._model.observation_space
+
+    @property
+    def action_space(self) -> gymnasium.Space:
+        """What it answers."""
+        return self._model.action_space
+
     def check(self, env: gymnasium.Env) -> None:
         """Check that it can act in an environment.
 
