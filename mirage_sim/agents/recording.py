@@ -1,4 +1,4 @@
-"""Data sets of roll-outs, for learning: NumPy archives and Minari."""
+"""Data sets of roll-outs: NumPy archives and Minari for learning; what writes bags is configured."""
 
 import os
 import tempfile
@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import gymnasium
 import numpy as np
@@ -17,8 +17,38 @@ from mirage_sim.build import instantiate
 from mirage_sim.envs.registration import WORLD_ID
 from mirage_sim.envs.world_env import MirageWorldEnv
 
+if TYPE_CHECKING:
+    from mirage_sim.agents.rollout import Episode
+    from mirage_sim.envs.actions import ActionMode
+
 DATASET_ID = "rollout-v0"  # of Minari
 _DATASETS_PATH = "MINARI_DATASETS_PATH"
+
+
+class EpisodeWriter(Protocol):
+    """Writes whole episodes, each to a folder of its own.
+
+    Which one writes ``format=mcap``, ``configs/rollout.yaml`` says: roll-outs know nothing of ROS.
+    """
+
+    def write(self, path: Path, episode: "Episode", action_mode: "ActionMode") -> None:
+        """Write an episode to a folder that does not exist yet; it appears whole or not at all."""
+
+
+def episode_name(index: int) -> str:
+    """Of an episode's file or folder, by the count of episodes before it."""
+    return f"episode_{index:04d}"
+
+
+def check_no_episodes(folder: Path, episodes: int) -> None:
+    """Check that a folder holds none of so many episodes yet.
+
+    Raises:
+        ValueError: naming the first that it holds.
+    """
+    for name in map(episode_name, range(episodes)):
+        if (folder / name).exists():
+            raise ValueError(f"output: expected a folder without {name}, got {folder}; delete it first")
 
 
 def make_env(world: dict[str, Any], **arguments: Any) -> MirageWorldEnv:

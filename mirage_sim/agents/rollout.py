@@ -15,7 +15,17 @@ from tqdm import tqdm
 
 from mirage_sim.agents.learned import LearnedPolicy
 from mirage_sim.agents.policies import Policy, RandomPolicy, ReplayPolicy, ScriptedPolicy
-from mirage_sim.agents.recording import check_no_dataset, minari_collector, save_npz, specification, stacked
+from mirage_sim.agents.recording import (
+    EpisodeWriter,
+    check_no_dataset,
+    check_no_episodes,
+    episode_name,
+    minari_collector,
+    save_npz,
+    specification,
+    stacked,
+)
+from mirage_sim.build import instantiate
 from mirage_sim.data.clips import Clip, load_clip
 from mirage_sim.evaluation.metrics import psnr
 from mirage_sim.evaluation.pictures import (
@@ -30,7 +40,7 @@ from mirage_sim.world import World
 from mirage_sim.world.images import fit
 
 POLICIES = ("scripted", "random", "replay")
-FORMATS = ("mp4", "npz", "minari")
+FORMATS = ("mp4", "npz", "minari", "mcap")
 WALKS = Path(__file__).parent.parent / "assets" / "mini" / "walks"
 SHEET_COLUMNS = 9
 
@@ -44,6 +54,7 @@ class Episode:
         observations: the environment's.
         frames: uint8 ``[H, W, 3]``.
         shown: the same as people are to see them, with a goal drawn into them.
+        depths: float32 ``[H, W]``, metres, 0 where unknown.
         remembered: bool ``[H, W]``.
         infos: the environment's.
         actions: one fewer than frames, as all that follow.
@@ -51,6 +62,7 @@ class Episode:
         terminations: of the steps.
         truncations: of the steps.
         truth: true frames, uint8 ``[H, W, 3]``; empty where there is no truth.
+        K: intrinsics ``[3, 3]``, float32, of all frames; see :class:`~mirage_sim.geometry.Camera`.
         seconds: wall-clock time of all steps.
     """
 
@@ -58,6 +70,7 @@ class Episode:
     observations: list[Any] = field(default_factory=list)
     frames: list[np.ndarray] = field(default_factory=list)
     shown: list[np.ndarray] = field(default_factory=list)
+    depths: list[np.ndarray] = field(default_factory=list)
     remembered: list[np.ndarray] = field(default_factory=list)
     infos: list[dict[str, Any]] = field(default_factory=list)
     actions: list[Any] = field(default_factory=list)
@@ -65,12 +78,16 @@ class Episode:
     terminations: list[bool] = field(default_factory=list)
     truncations: list[bool] = field(default_factory=list)
     truth: list[np.ndarray] = field(default_factory=list)
+    K: np.ndarray = field(default_factory=lambda: np.eye(3, dtype=np.float32))
     seconds: float = 0.0
 
     def add(self, env: gymnasium.Env, observation: Any, info: dict[str, Any]) -> None:
         """Keep a frame and what is known about it."""
+        seen = world_of(env).snapshot().observation
         self.observations.append(observation)
-        self.frames.append(world_of(env).snapshot().observation.frame)
+        self.frames.append(seen.frame)
+        self.depths.append(seen.depth)
+        self.K = seen.camera.K.numpy()
         self.shown.append(np.asarray(env.render()))
         self.remembered.append(info["remembered_mask"])
         self.infos.append(info)
@@ -121,6 +138,7 @@ def rollout(cfg: dict[str, Any]) -> dict[str, Any]:
     learned = LearnedPolicy(cfg["policy"], cfg["trust_policy"]) if cfg["policy"].endswith(".zip") else None
     arguments["observation"] = "dict" if learned is None else learned.observation
 
+    bags: EpisodeWriter | None = instantiate(cfg["bag"]) if cfg["format"] == "mcap" else None
     env = gymnasium.make(specification(cfg["world"], steps, render_mode="rgb_array", **arguments))
     fps = env.metadata["render_fps"]
     if learned is not None:
@@ -136,8 +154,11 @@ def rollout(cfg: dict[str, Any]) -> dict[str, Any]:
             if clip is not None:
                 episode.truth = _there_and_back(clip, world_of(env).model.size)
             measured.append(_metrics(episode))
+            name = episode_name(seed - cfg["seed"])
             if cfg["format"] == "npz":
-                save_npz(output / f"episode_{seed - cfg['seed']:04d}.npz", episode.arrays())
+                save_npz(output / f"{name}.npz", episode.arrays())
+            if bags is not None:
+                bags.write(output / name, episode, arguments["action_mode"])
         if cfg["format"] == "mp4":
             _save_pictures(episode, world_of(env), output, fps)
     metrics = _summary(measured) | {"policy": cfg["policy"], "seed": cfg["seed"]}
@@ -165,6 +186,8 @@ def _check(cfg: dict[str, Any]) -> None:
         raise ValueError(f"episodes: expected 1 with format=mp4, got {cfg['episodes']}")
     if form == "minari":
         check_no_dataset(Path(output))
+    if form == "mcap":
+        check_no_episodes(Path(output), cfg["episodes"])
     if policy == "scripted" and cfg["env"]["action_mode"] != "twist":
         got = cfg["env"]["action_mode"]
         raise ValueError(f"env.action_mode: expected 'twist' with policy=scripted, got {got!r}")

@@ -79,6 +79,7 @@ __all__ = [
     "point_cloud",
     "pose_of",
     "seconds_of",
+    "spatial_twist",
     "stamp",
     "static_transforms",
     "teleported",
@@ -96,37 +97,39 @@ _FLOAT32 = 7  # of sensor_msgs/PointField
 
 
 def odometry(
-    c2w: ArrayLike, origin: ArrayLike, twist: ArrayLike, seconds: float, camera_height: float = CAMERA_HEIGHT
+    c2w: ArrayLike, origin: ArrayLike, velocity: ArrayLike, seconds: float, camera_height: float = CAMERA_HEIGHT
 ) -> Fields:
     """``nav_msgs/Odometry`` of ``base_link`` in ``odom``; a perfect one, its covariances are 0.
 
     Args:
         c2w: camera-to-world pose ``[4, 4]``, where the camera is.
         origin: camera-to-world pose ``[4, 4]``, where odometry began.
-        twist: ``[6]`` in ``base_link``, as :func:`~mirage_sim.ros.frames.velocity` gives it.
+        velocity: ``[6]`` in ``base_link``, as :func:`~mirage_sim.ros.frames.velocity` gives it.
         seconds: simulation time.
         camera_height: metres.
 
     Raises:
         ValueError: if a pose is no rigid motion.
     """
-    x, y, z, *angular = (float(value) for value in np.asarray(twist))
     pose = inverse(map_from_base(origin, camera_height)) @ map_from_base(c2w, camera_height)
     position, orientation = _pose(pose)
     return {
         "header": header(seconds, ODOM),
         "child_frame_id": BASE,
         "pose": {"pose": {"position": position, "orientation": orientation}, "covariance": [0.0] * 36},
-        "twist": {
-            "twist": {"linear": _vector((x, y, z)), "angular": _vector(angular)},
-            "covariance": [0.0] * 36,
-        },
+        "twist": {"twist": spatial_twist(velocity), "covariance": [0.0] * 36},
     }
 
 
 def twist(forward: float, turn: float) -> Fields:
     """``geometry_msgs/Twist`` of a forward speed (m/s) and a turn rate (rad/s, positive to the left)."""
-    return {"linear": _vector((forward, 0.0, 0.0)), "angular": _vector((0.0, 0.0, turn))}
+    return spatial_twist([forward, 0.0, 0.0, 0.0, 0.0, turn])
+
+
+def spatial_twist(velocity: ArrayLike) -> Fields:
+    """``geometry_msgs/Twist`` of ``[6]``: linear x, y, z (m/s), then angular x, y, z (rad/s), in ``base_link``."""
+    x, y, z, *angular = (float(value) for value in np.asarray(velocity))
+    return {"linear": _vector((x, y, z)), "angular": _vector(angular)}
 
 
 def transforms(c2w: ArrayLike, origin: ArrayLike, seconds: float, camera_height: float = CAMERA_HEIGHT) -> Fields:

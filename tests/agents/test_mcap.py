@@ -1,0 +1,185 @@
+"""Bags are read back by a reader that shares no code with their writer."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from mcap.reader import make_reader
+from mcap_ros2.decoder import DecoderFactory
+from toy import SIZE
+
+from mirage_sim import cli
+from mirage_sim.agents.rollout import rollout
+from mirage_sim.geometry import Drive
+from mirage_sim.ros import conversions
+
+STEPS = 6
+PER_FRAME = (
+    "/clock",
+    "/tf",
+    "/odom",
+    "/camera/image_raw",
+    "/camera/camera_info",
+    "/camera/depth/image_raw",
+    "/camera/depth/camera_info",
+    "/camera/remembered",
+    "/scan",
+)
+
+
+def read(path: Path) -> dict[str, list[tuple[int, Any]]]:
+    """The messages of a file by topic, each with its log time in ns."""
+    topics: dict[str, list[tuple[int, Any]]] = {}
+    with path.open("rb") as file:
+        for _, channel, entry, message in make_reader(
+            file, decoder_factories=[DecoderFactory()]
+        ).iter_decoded_messages():
+            topics.setdefault(channel.topic, []).append((entry.log_time, message))
+    return topics
+
+
+@pytest.fixture(scope="module")
+def walk(toy_config: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, np.ndarray]]:
+    """The folder of a bag of random steps, and the same walk as an archive, which another format wrote."""
+    folder = tmp_path_factory.mktemp("bags")
+    settings = toy_config | {"policy": "random", "steps": STEPS, "seed": 5}
+    settings["env"] = settings["env"] | {"scan": 90}
+    rollout(settings | {"format": "mcap", "output": str(folder)})
+    rollout(settings | {"format": "npz", "output": str(folder / "npz")})
+    with np.load(folder / "npz" / "episode_0000.npz", allow_pickle=False) as archive:
+        return folder / "episode_0000", dict(archive)
+
+
+@pytest.fixture(scope="module")
+def bag(walk: tuple[Path, dict[str, np.ndarray]]) -> dict[str, list[Any]]:
+    return read(walk[0] / "episode_0000.mcap")
+
+
+def test_the_folder_is_a_bag(walk: tuple[Path, Any]) -> None:
+    folder = walk[0]
+    assert sorted(path.name for path in folder.iterdir()) == ["episode_0000.mcap", "metadata.yaml"]
+    assert sorted(path.name for path in folder.parent.iterdir()) == ["episode_0000", "metrics.json", "npz"]
+    facts = yaml.safe_load((folder / "metadata.yaml").read_text())["rosbag2_bagfile_information"]
+    assert facts["storage_identifier"] == "mcap" and facts["relative_file_paths"] == ["episode_0000.mcap"]
+    assert facts["duration"]["nanoseconds"] == STEPS * 100_000_000
+    assert facts["message_count"] == len(PER_FRAME) * (STEPS + 1) + STEPS + 1
+    with (folder / "episode_0000.mcap").open("rb") as file:
+        summary = make_reader(file).get_summary()
+        assert summary is not None and summary.statistics is not None
+        assert summary.statistics.message_count == facts["message_count"]
+
+
+def test_every_frame_is_there_at_its_time(bag: dict[str, list[Any]]) -> None:
+    assert sorted(bag) == sorted([*PER_FRAME, "/cmd_vel", "/tf_static"])
+    expected = [i * 100_000_000 for i in range(STEPS + 1)]
+    for topic in PER_FRAME:
+        assert [time for time, _ in bag[topic]] == expected, topic
+    for topic in PER_FRAME[2:]:
+        stamps = [message.header.stamp for _, message in bag[topic]]
+        assert [stamp.sec * 10**9 + stamp.nanosec for stamp in stamps] == expected, topic
+    assert [message.clock.sec * 10**9 + message.clock.nanosec for _, message in bag["/clock"]] == expected
+    assert [time for time, _ in bag["/cmd_vel"]] == expected[:-1]
+    assert [time for time, _ in bag["/tf_static"]] == [0]
+
+
+def test_pictures_are_the_same_bits(bag: dict[str, list[Any]], walk: tuple[Path, dict[str, np.ndarray]]) -> None:
+    archive = walk[1]
+    frames = np.stack([conversions.frame_of(message) for _, message in bag["/camera/image_raw"]])
+    depth = np.stack([conversions.depth_of(message) for _, message in bag["/camera/depth/image_raw"]])
+    remembered = np.stack([conversions.mask_of(message) for _, message in bag["/camera/remembered"]])
+    np.testing.assert_array_equal(frames, archive["observations/rgb"])
+    np.testing.assert_array_equal(depth, archive["observations/depth"])
+    np.testing.assert_array_equal(remembered, archive["observations/remembered"].astype(bool))
+    assert {message.header.frame_id for _, message in bag["/camera/image_raw"]} == {"camera_optical_frame"}
+    for name in ("/camera/camera_info", "/camera/depth/camera_info"):
+        info = bag[name][0][1]
+        assert (info.height, info.width) == SIZE
+        assert info.k[2] == pytest.approx(SIZE[1] / 2 - 0.5) and info.k[5] == pytest.approx(SIZE[0] / 2 - 0.5)
+
+
+def test_odometry_is_where_the_camera_was(bag: dict[str, list[Any]], walk: tuple[Path, dict[str, np.ndarray]]) -> None:
+    """From odometry and the static transforms alone, by the arithmetic of any user of TF."""
+
+    def motion(translation: Any, rotation: Any) -> np.ndarray:
+        x, y, z, w = rotation.x, rotation.y, rotation.z, rotation.w
+        hat = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
+        out = np.eye(4)
+        out[:3, :3] += 2 * (w * hat + hat @ hat)
+        out[:3, 3] = translation.x, translation.y, translation.z
+        return out
+
+    static = {part.child_frame_id: part for part in bag["/tf_static"][0][1].transforms}
+    optical, link = static["camera_optical_frame"], static["camera_link"]
+    assert (link.header.frame_id, optical.header.frame_id) == ("base_link", "camera_link")
+    base_from_camera = motion(link.transform.translation, link.transform.rotation) @ motion(
+        optical.transform.translation, optical.transform.rotation
+    )
+    start = walk[1]["c2w"][0].astype(np.float64)
+    for (_, odometry), (_, tf), c2w in zip(bag["/odom"], bag["/tf"], walk[1]["c2w"], strict=True):
+        pose = odometry.pose.pose
+        camera = np.linalg.inv(base_from_camera) @ motion(pose.position, pose.orientation) @ base_from_camera
+        np.testing.assert_allclose(start @ camera, c2w, atol=1e-5)
+        moving = tf.transforms[1]
+        assert (moving.header.frame_id, moving.child_frame_id) == ("odom", "base_link")
+        assert (odometry.header.frame_id, odometry.child_frame_id) == ("odom", "base_link")
+        np.testing.assert_allclose(
+            motion(moving.transform.translation, moving.transform.rotation), motion(pose.position, pose.orientation)
+        )
+
+
+def test_commands_are_what_was_asked(bag: dict[str, list[Any]], walk: tuple[Path, dict[str, np.ndarray]]) -> None:
+    drive = Drive()
+    for i, ((_, command), action) in enumerate(zip(bag["/cmd_vel"], walk[1]["actions"], strict=True)):
+        assert command.linear.x == pytest.approx(action[0] * drive.max_speed, abs=1e-5)
+        assert command.angular.z == pytest.approx(action[1] * drive.max_turn_rate, abs=1e-5)
+        done = bag["/odom"][i + 1][1].twist.twist  # nothing is in the way of collisions="report"
+        assert done.linear.x == pytest.approx(command.linear.x, abs=1e-4)
+        assert done.angular.z == pytest.approx(command.angular.z, abs=1e-4)
+
+
+def test_actions_of_any_mode_become_commands(toy_config: dict[str, Any], tmp_path: Path) -> None:
+    replay = toy_config | {"policy": "replay", "format": "mcap", "output": str(tmp_path)}
+    rollout(replay)
+    commands = [command for _, command in read(tmp_path / "episode_0000" / "episode_0000.mcap")["/cmd_vel"]]
+    assert len(commands) == 8
+    assert commands[0].linear.x == pytest.approx(1.5, abs=1e-3)  # the walk's first command, a replay's se3
+    assert commands[1].angular.z == pytest.approx(np.pi / 3, abs=1e-3)
+    assert commands[-1].linear.x == pytest.approx(-1.5, abs=1e-3)  # and back
+
+
+def test_several_episodes_and_no_overwriting(toy_config: dict[str, Any], tmp_path: Path) -> None:
+    settings = toy_config | {"policy": "random", "steps": 1, "episodes": 2, "format": "mcap", "output": str(tmp_path)}
+    rollout(settings)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["episode_0000", "episode_0001", "metrics.json"]
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises(ValueError, match="output: expected a folder without episode_0000, got .*; delete it first"):
+        rollout(settings)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_a_failed_bag_leaves_nothing(tmp_path: Path) -> None:
+    from mirage_sim.agents.rollout import Episode
+    from mirage_sim.ros.bag import BagWriter
+
+    frame = np.zeros((*SIZE, 3), np.uint8)
+    info = {"time": 0.0, "c2w": np.eye(4, dtype=np.float32)}
+    broken = Episode(0, frames=[frame], depths=[frame[..., 0]], remembered=[frame[..., 0] > 0], infos=[info])
+    with pytest.raises(ValueError, match="depth: expected float32"):
+        BagWriter().write(tmp_path / "episode_0000", broken, "twist")
+    assert not list(tmp_path.iterdir())
+
+
+def test_without_rosbags_one_line_names_the_extra(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delitem(sys.modules, "mirage_sim.ros.bag", raising=False)
+    for name in [name for name in sys.modules if name.split(".")[0] == "rosbags"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "rosbags", None)  # what an import finds where it is not installed
+    assert cli.main(["rollout", "format=mcap", "steps=1", f"output={tmp_path / 'new'}"]) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error == "mirage: error: rosbags is not installed: pip install 'mirage_sim[data]'"
+    assert not list(tmp_path.iterdir())
