@@ -85,6 +85,10 @@ def _bench(variant: str, config: Config) -> Config:
         from mirage_sim.evaluation.benchmarks.learn import bench_learn
 
         return bench_learn(config)
+    if variant == "ros":
+        from mirage_sim.ros.benchmark import bench_ros
+
+        return bench_ros(config)
     from mirage_sim.evaluation.benchmarks.step import bench_step
 
     return bench_step(config)
@@ -112,7 +116,7 @@ COMMANDS = {
         "measure speed, exactness and learning",
         "mirage bench step --json",
         _bench,
-        ("step", "readout", "learn"),
+        ("step", "readout", "learn", "ros"),
         group="bench",
     ),
 }

@@ -169,7 +169,7 @@ class PolicyNode(Node):
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Run the node until it is interrupted; 2 after one line about parameters that are no good."""
+    """Run the node until it is interrupted; 1 after one line about parameters that are no good."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # rclpy's own handler ends the spinning, without a traceback
     rclpy.init(args=None if args is None else list(args))
     try:
@@ -178,8 +178,8 @@ def main(args: Sequence[str] | None = None) -> int:
     except ExternalShutdownException:
         return 0
     except (ImportError, OSError, ParameterException, ValueError) as error:
-        rclpy.logging.get_logger(NAME).fatal(" ".join(str(error).split()))
-        return 2
+        rclpy.logging.get_logger(NAME).fatal(f"{type(error).__name__}: {' '.join(str(error).split())}")
+        return 1
     finally:
         rclpy.try_shutdown()
     return 0
