@@ -11,7 +11,7 @@ Message = TypeVar("Message")
 
 
 def message(cls: type[Message], fields: Mapping[str, Any]) -> Message:
-    """An rclpy message with these fields; those not given keep their defaults. Bulk data is not copied.
+    """An rclpy message with these fields; those not given keep their defaults.
 
     Args:
         cls: a message class of a sourced ROS or of its wheels.
