@@ -1,0 +1,270 @@
+"""The node in lockstep, over the real middleware: what it shows is what the environment shows."""
+
+import math
+
+import cv2
+import gymnasium
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy", reason="ROS 2 is not installed: pip install mirage_sim[ros], or source a system ROS")
+
+from geometry_msgs.msg import PoseWithCovarianceStamped, Twist  # noqa: E402
+from nav_msgs.msg import Odometry  # noqa: E402
+from rclpy.qos import DurabilityPolicy, QoSProfile  # noqa: E402
+from robot import pose, time_of, twist  # noqa: E402
+from rosgraph_msgs.msg import Clock  # noqa: E402
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, LaserScan, PointCloud2  # noqa: E402
+
+from mirage_sim.ros import conversions  # noqa: E402
+
+SEED = 3
+
+
+class Lockstep:
+    """A client that sends a command and waits for the picture."""
+
+    def __init__(self, robot, process):
+        self.robot, self.process = robot, process
+        self.images = robot.listen(Image, "camera/image_raw", 100)
+        self.odometry = robot.listen(Odometry, "odom", 100)
+        self.commands = robot.talk(Twist, "cmd_vel")
+        self.places = robot.talk(PoseWithCovarianceStamped, "initialpose")
+
+    def reset(self) -> float:
+        return self.robot.done("reset")
+
+    def drive(self, now: float, forward: float, turn: float) -> float:
+        """One step; the time after it."""
+        self.commands.publish(twist(forward, turn))
+        return time_of(self.images.after(now))
+
+    def picture(self, now: float) -> np.ndarray:
+        return conversions.frame_of(self.images.at(now))
+
+
+@pytest.fixture(scope="module")
+def lockstep(launch, meet):
+    process = launch(mode="lockstep", seed=SEED, cmd_vel_timeout=0.2)
+    return Lockstep(meet(process), process)
+
+
+@pytest.fixture
+def env():
+    env = gymnasium.make("MirageWorld-v0", observation="dict", scan=360)
+    yield env
+    env.close()
+
+
+def action(forward, turn):
+    return np.array([forward / 1.5, turn / (math.pi / 3)], np.float32)
+
+
+def test_the_same_commands_give_the_same_pictures_as_the_environment(lockstep, env):
+    scans = lockstep.robot.listen(LaserScan, "scan", 100)
+    depths = lockstep.robot.listen(Image, "camera/depth/image_raw", 100)
+    masks = lockstep.robot.listen(Image, "camera/remembered", 100)
+    now = lockstep.reset()
+    observation, info = env.reset(seed=SEED)
+    for command in [None, (1.0, 0.0), (0.7, 0.4), (0.0, -0.9), (-0.3, 0.2)]:
+        if command:
+            now = lockstep.drive(now, *command)
+            observation, _, _, _, info = env.step(action(*command))
+        np.testing.assert_array_equal(lockstep.picture(now), observation["rgb"])
+        np.testing.assert_array_equal(conversions.depth_of(depths.at(now)), observation["depth"])
+        np.testing.assert_array_equal(conversions.mask_of(masks.at(now)), info["remembered_mask"])
+        scan = scans.at(now)
+        np.testing.assert_array_equal(np.array(scan.ranges, np.float32), info["scan"])
+        assert scan.angle_min == pytest.approx(-math.pi) and scan.header.frame_id == "base_link"
+    assert np.isfinite(info["scan"]).any()
+    for inbox in (scans, depths, masks):
+        lockstep.robot.leave(inbox)
+
+
+def test_commands_in_a_burst_are_each_a_step(lockstep, env):
+    now = lockstep.reset()
+    env.reset(seed=SEED)
+    commands = [(0.1 * i, 0.0) for i in range(5)]
+    for command in commands:
+        lockstep.commands.publish(twist(*command))
+        observation, *_ = env.step(action(*command))
+    np.testing.assert_array_equal(lockstep.picture(round(now + 0.5, 6)), observation["rgb"])
+
+
+def test_forward_is_forward(lockstep):
+    now = lockstep.reset()
+    start = lockstep.picture(now)
+    for _ in range(4):
+        now = lockstep.drive(now, 1.0, 0.0)
+    odometry = lockstep.odometry.at(now)
+    at = odometry.pose.pose.position
+    assert (at.x, at.y, at.z) == pytest.approx((0.4, 0.0, 0.0), abs=1e-4)
+    assert odometry.twist.twist.linear.x == pytest.approx(1.0, abs=1e-3)
+    assert (odometry.header.frame_id, odometry.child_frame_id) == ("odom", "base_link")
+    nearer, farther = (zoomed(start, factor) for factor in (1.15, 1 / 1.15))
+    shown = lockstep.picture(now)
+    assert alikeness(shown, nearer) > alikeness(shown, farther) + 0.02
+
+
+def test_left_is_left(lockstep):
+    now = lockstep.reset()
+    start = lockstep.picture(now)
+    for _ in range(2):
+        now = lockstep.drive(now, 0.0, 0.5)
+    odometry = lockstep.odometry.at(now)
+    orientation = odometry.pose.pose.orientation
+    assert 2 * math.atan2(orientation.z, orientation.w) == pytest.approx(0.1, abs=1e-4)
+    assert odometry.twist.twist.angular.z == pytest.approx(0.5, abs=1e-3)
+    shown = lockstep.picture(now)
+    # what is seen moves to the right: by f tan(0.1), 83 pixels focal length
+    to_the_right, to_the_left = np.roll(start, 8, axis=1), np.roll(start, -8, axis=1)
+    assert alikeness(shown, to_the_right) > alikeness(shown, to_the_left) + 0.05
+
+
+def zoomed(picture, factor):
+    matrix = cv2.getRotationMatrix2D((picture.shape[1] / 2 - 0.5, picture.shape[0] / 2 - 0.5), 0, factor)
+    return cv2.warpAffine(picture, matrix, picture.shape[1::-1], borderMode=cv2.BORDER_REPLICATE)
+
+
+def alikeness(a, b):
+    """Correlation of the middle of two pictures."""
+    a, b = (cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)[12:-12, 12:-12].ravel() for picture in (a, b))
+    return np.corrcoef(a, b)[0, 1]
+
+
+def test_pictures_of_a_moment_share_stamp_and_frame(lockstep):
+    robot = lockstep.robot
+    topics = [
+        (CameraInfo, "camera/camera_info"),
+        (CompressedImage, "camera/image_raw/compressed"),
+        (Image, "camera/depth/image_raw"),
+        (CameraInfo, "camera/depth/camera_info"),
+        (Image, "camera/remembered"),
+    ]
+    inboxes = {topic: robot.listen(kind, topic) for kind, topic in topics}
+    now = lockstep.drive(lockstep.reset(), 0.5, 0.0)
+    raw = lockstep.images.at(now)
+    found = {topic: inbox.at(now) for topic, inbox in inboxes.items()}
+    for message in found.values():
+        assert message.header == raw.header
+        robot_frame = message.header.frame_id
+        assert robot_frame == "camera_optical_frame"
+    info = found["camera/camera_info"]
+    assert (info.height, info.width) == (raw.height, raw.width) == (96, 128)
+    assert info == found["camera/depth/camera_info"]
+    K, _ = conversions.intrinsics_of(info)
+    assert K[:2, 2].tolist() == [64.0, 48.0] and info.k[2] == 63.5 and list(info.p[:3]) == list(info.k[:3])
+    decoded = cv2.imdecode(np.array(found["camera/image_raw/compressed"].data, np.uint8), cv2.IMREAD_COLOR_RGB)
+    assert np.abs(decoded.astype(int) - conversions.frame_of(raw)).mean() < 8
+    for inbox in inboxes.values():
+        robot.leave(inbox)
+
+
+def test_time_never_goes_back(lockstep):
+    clocks = lockstep.robot.listen(Clock, "/clock", 100)
+    first = lockstep.reset()
+    moved = lockstep.drive(first, 0.2, 0.0)
+    lockstep.robot.done("snapshot")
+    restored = lockstep.robot.done("restore")
+    again = lockstep.reset()
+    assert first < moved < restored < again
+    times = clocks.wait(lambda seen: [c.clock.sec + 1e-9 * c.clock.nanosec for c in seen if len(seen) >= 4])
+    assert times == sorted(times)
+    lockstep.robot.leave(clocks)
+
+
+def test_step_keeps_the_command_until_it_times_out(lockstep):
+    now = lockstep.drive(lockstep.reset(), 1.0, 0.0)
+    places = []
+    for _ in range(3):
+        now = lockstep.robot.done("step")
+        places.append(lockstep.odometry.at(now).pose.pose.position.x)
+    # 0.2 s of simulated time are two steps
+    assert places == pytest.approx([0.2, 0.2, 0.2], abs=1e-4)
+
+
+def test_snapshot_and_restore(lockstep):
+    now = lockstep.drive(lockstep.reset(), 1.0, 0.3)
+    lockstep.robot.done("snapshot")
+
+    def go_on(now):
+        pictures = [lockstep.picture(now)]
+        for _ in range(2):
+            now = lockstep.drive(now, 0.8, -0.5)
+            pictures.append(lockstep.picture(now))
+        return now, pictures, lockstep.odometry.at(now).pose
+
+    _, first, place = go_on(now)
+    for _ in range(2):
+        _, again, same_place = go_on(lockstep.robot.done("restore"))
+        np.testing.assert_array_equal(again, first)
+        assert same_place == place
+
+
+def test_malformed_commands_leave_the_world_as_it_was(lockstep, env):
+    now = lockstep.drive(lockstep.reset(), 1.0, 0.0)
+    env.reset(seed=SEED)
+    env.step(action(1.0, 0.0))
+    for number in (math.nan, math.inf, -math.inf, 1e30):
+        before = len(lockstep.process.lines)
+        lockstep.commands.publish(twist(number, 0.0))
+        lockstep.process.wait_for_line("cmd_vel refused: linear.x", before)
+        before = len(lockstep.process.lines)
+        lockstep.commands.publish(twist(0.0, number))
+        lockstep.process.wait_for_line("cmd_vel refused: angular.z", before)
+    before = len(lockstep.process.lines)
+    lockstep.places.publish(pose(math.nan, 0.0, 0.0))
+    lockstep.process.wait_for_line("initialpose refused: position.x", before)
+    lockstep.places.publish(pose(1.0, 0.0, 0.0, frame="elsewhere"))
+    lockstep.process.wait_for_line("initialpose refused: header.frame_id", before)
+    last = lockstep.drive(now, 1.0, 0.5)
+    assert last == pytest.approx(now + 0.1)
+    np.testing.assert_array_equal(lockstep.picture(last), env.step(action(1.0, 0.5))[0]["rgb"])
+
+
+def test_fast_commands_are_clipped(lockstep):
+    now = lockstep.drive(lockstep.reset(), 50.0, 0.0)
+    assert lockstep.odometry.at(now).pose.pose.position.x == pytest.approx(0.15, abs=1e-4)
+
+
+def test_teleport(lockstep):
+    now = lockstep.reset()
+    start = lockstep.picture(now)
+    now = lockstep.drive(now, 1.0, 0.0)
+    lockstep.places.publish(pose(-0.5, 0.5, 3.0))
+    there = time_of(lockstep.images.after(now))
+    # odometry knows nothing of it
+    before, after = (lockstep.odometry.at(seconds).pose.pose for seconds in (now, there))
+    assert (after.position.x, after.position.y) == pytest.approx((0.1, 0.0), abs=1e-5)
+    assert after.orientation.z == pytest.approx(before.orientation.z, abs=1e-5)
+    assert alikeness(lockstep.picture(there), start) < 0.9
+    lockstep.places.publish(pose(0.0, 0.0, 0.0))
+    back = time_of(lockstep.images.after(there))
+    assert alikeness(lockstep.picture(back), start) > 0.9
+
+
+def test_late_subscribers_get_the_points(lockstep, env):
+    lockstep.reset()
+    latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+    points = lockstep.robot.listen(PointCloud2, "memory/points", latched)
+    cloud = points.wait(lambda seen: seen)[-1]
+    assert cloud.header.frame_id == "map" and cloud.width >= 768
+    values = np.frombuffer(cloud.data, "<f4").reshape(-1, 4)
+    observation, _ = env.reset(seed=SEED)
+    # the floor, below a camera 1.5 m high, and nothing behind the first picture
+    assert np.isfinite(values[:, :3]).all() and (values[:, 0] > 0).all()
+    colours = values[:, 3].copy().view(np.uint8).reshape(-1, 4)[:, 2::-1]
+    assert np.abs(colours.mean(0) - observation["rgb"].mean((0, 1))).max() < 25
+    lockstep.robot.leave(points)
+
+
+def test_a_pause_holds_commands_off(lockstep):
+    now = lockstep.reset()
+    lockstep.robot.pause(True)
+    lockstep.commands.publish(twist(1.0, 0.0))
+    # the service is asked after the command, and answered after it
+    stepped = lockstep.robot.done("step")
+    lockstep.robot.pause(False)
+    assert stepped == pytest.approx(now + 0.1)
+    assert lockstep.odometry.at(stepped).pose.pose.position.x == 0.0
+    assert lockstep.drive(stepped, 1.0, 0.0) == pytest.approx(now + 0.2)

@@ -1,0 +1,168 @@
+"""The node in real time, over the real middleware: pace, delivery, timeouts, and clients that come and go."""
+
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("rclpy", reason="ROS 2 is not installed: pip install mirage_sim[ros], or source a system ROS")
+
+from diagnostic_msgs.msg import DiagnosticArray  # noqa: E402
+from geometry_msgs.msg import TwistStamped  # noqa: E402
+from nav_msgs.msg import Odometry  # noqa: E402
+from rcl_interfaces.msg import Parameter, ParameterValue  # noqa: E402
+from rcl_interfaces.srv import DescribeParameters, SetParameters  # noqa: E402
+from rclpy.qos import qos_profile_sensor_data  # noqa: E402
+from robot import PATIENCE, environment, stamped_twist, time_of, until  # noqa: E402
+from sensor_msgs.msg import CameraInfo, Image  # noqa: E402
+
+from mirage_sim.ros import conversions  # noqa: E402
+
+LISTENER = Path(__file__).with_name("listener.py")
+
+
+@pytest.fixture(scope="module")
+def process(launch):
+    # half the pace, because the machine may be slower than the world wants to be
+    return launch(real_time_factor=0.5, cmd_vel_timeout=0.5, enable_stamped_cmd_vel=True)
+
+
+@pytest.fixture(scope="module")
+def robot(process, meet):
+    return meet(process)
+
+
+@pytest.fixture(scope="module")
+def odometry(robot):
+    return robot.listen(Odometry, "odom", 100)
+
+
+@pytest.fixture(scope="module")
+def commands(robot):
+    return robot.talk(TwistStamped, "cmd_vel")
+
+
+def set_parameters(robot, **values):
+    kinds = {int: ("integer_value", 2), float: ("double_value", 3), str: ("string_value", 4)}
+    parameters = []
+    for name, value in values.items():
+        field, number = kinds[type(value)]
+        parameters.append(Parameter(name=name, value=ParameterValue(type=number, **{field: value})))
+    request = SetParameters.Request(parameters=parameters)
+    return robot.call(SetParameters, "/mirage_world/set_parameters", request).results
+
+
+@pytest.mark.parametrize("size", [(96, 128), (480, 640)])
+def test_best_effort_and_reliable_subscribers_get_the_frames(robot, size):
+    assert all(result.successful for result in set_parameters(robot, image_height=size[0], image_width=size[1]))
+    reliable = robot.listen(Image, "camera/image_raw", 10)
+    best_effort = robot.listen(Image, "camera/image_raw", qos_profile_sensor_data)
+    infos = robot.listen(CameraInfo, "camera/camera_info")
+
+    def times(messages):
+        return {round(time_of(message) * 10) for message in messages if (message.height, message.width) == size}
+
+    first = max(min(inbox.wait(times)) for inbox in (reliable, best_effort))
+    wanted = set(range(first, first + 40))
+    reliable.wait(lambda messages: max(times(messages)) >= max(wanted))
+    for inbox in (reliable, best_effort):
+        got = wanted & times(inbox.messages)
+        assert len(got) >= 0.95 * len(wanted), sorted(wanted - got)
+    info = infos.at(time_of(reliable.messages[-1]))
+    K, its_size = conversions.intrinsics_of(info)
+    assert its_size == size
+    assert K[:2, 2] == pytest.approx([size[1] / 2, size[0] / 2])
+    assert K[1, 1] == pytest.approx(size[0] / 2 / math.tan(math.radians(30)), rel=1e-4)
+    for inbox in (reliable, best_effort, infos):
+        robot.leave(inbox)
+    set_parameters(robot, image_height=0, image_width=0)
+
+
+def test_silence_stops_the_robot(robot, commands, odometry):
+    robot.trigger("reset")
+    start = len(odometry.messages)
+    commands.publish(stamped_twist(1.0, 0.0))
+
+    def stopped(messages):
+        speeds = [message.twist.twist.linear.x for message in messages[start:]]
+        moving = [i for i, speed in enumerate(speeds) if speed > 0.5]
+        return moving and len(speeds) > moving[-1] + 3 and messages[-1]
+
+    # half a simulated second at 1 m/s
+    assert odometry.wait(stopped).pose.pose.position.x == pytest.approx(0.5, abs=1e-3)
+
+
+def test_pause_and_step(robot, odometry):
+    refused = robot.trigger("step")
+    assert not refused.success and "pause" in refused.message
+    robot.pause(True)
+    now = robot.done("step")
+    assert robot.done("step") == pytest.approx(now + 0.1)
+    odometry.at(round(now + 0.1, 6))
+    assert not [message for message in odometry.messages if time_of(message) > now + 0.11]
+    robot.pause(False)
+    odometry.after(now + 0.11)
+
+
+def test_a_killed_client_harms_nobody(process, robot, odometry):
+    def listener():
+        return subprocess.Popen(
+            [sys.executable, str(LISTENER)], env=environment(process.domain), stdout=subprocess.PIPE, text=True
+        )
+
+    first = listener()
+    assert float(first.stdout.readline()) > 0
+    first.kill()
+    first.wait(PATIENCE)
+    first.stdout.close()
+    seen = time_of(odometry.messages[-1])
+    odometry.after(seen + 0.5)
+    second = listener()
+    try:
+        assert float(second.stdout.readline()) > seen
+    finally:
+        second.kill()
+        second.wait(PATIENCE)
+        second.stdout.close()
+    assert robot.trigger("snapshot").success
+
+
+def test_diagnostics_tell_how_it_goes(robot):
+    diagnostics = robot.listen(DiagnosticArray, "/diagnostics")
+    (status,) = diagnostics.wait(lambda messages: messages)[0].status
+    values = {value.key: value.value for value in status.values}
+    assert status.name == "mirage_world" and status.hardware_id == "cpu"
+    assert float(values["frames_per_second"]) > 0 and float(values["step_ms"]) > 0
+    assert int(values["memory_points"]) >= 768 and int(values["memory_bytes"]) > 0
+    robot.leave(diagnostics)
+
+
+def test_parameters_are_described_and_checked(robot):
+    request = DescribeParameters.Request(names=["frame_rate", "image_width", "mode", "world"])
+    response = robot.call(DescribeParameters, "/mirage_world/describe_parameters", request)
+    rate, width, mode, world = response.descriptors
+    assert (rate.floating_point_range[0].from_value, rate.floating_point_range[0].to_value) == (1.0, 100.0)
+    assert width.integer_range[0].to_value == 8192
+    assert mode.additional_constraints == "one of: realtime, lockstep"
+    assert world.read_only and all(descriptor.description for descriptor in response.descriptors)
+    for bad in ({"frame_rate": -1.0}, {"frame_rate": math.nan}, {"jpeg_quality": 0}, {"world": "other"}):
+        (result,) = set_parameters(robot, **bad)
+        assert not result.successful and result.reason, bad
+    (result,) = set_parameters(robot, start_image="/nowhere/kitchen.png")
+    assert result.successful
+    answer = robot.trigger("reset")
+    assert not answer.success and "/nowhere/kitchen.png" in answer.message
+    assert set_parameters(robot, start_image="", seed=4)[0].successful
+    assert robot.trigger("reset").success
+
+
+def test_two_interrupts_end_it_cleanly(process, robot, odometry):
+    """The last test: it ends the node."""
+    process.interrupt()
+    process.interrupt()
+    assert process.end() == 0
+    assert not [line for line in process.lines if "Traceback" in line or "ERROR" in line or "FATAL" in line]
+    # nobody is left to publish
+    until(lambda: not odometry.subscription.get_publisher_count())
