@@ -1,5 +1,6 @@
 """Roll-outs as rosbag2 folders with an MCAP file, for ROS's tools and for Foxglove. Needs ``rosbags``, but no ROS."""
 
+import math
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -55,9 +56,15 @@ class BagWriter:
 
     Args:
         camera_height: metres from ``base_link``, on the floor, up to the camera.
+
+    Raises:
+        ValueError: if the height is not positive.
     """
 
     def __init__(self, camera_height: float = CAMERA_HEIGHT):
+        number = isinstance(camera_height, (int, float)) and not isinstance(camera_height, bool)
+        if not number or not 0.0 < camera_height < math.inf:
+            raise ValueError(f"camera_height: expected positive metres, got {camera_height!r}")
         self._height = camera_height
         self._store = get_typestore(Stores.ROS2_JAZZY)
 

@@ -1,5 +1,6 @@
 """Bags are read back by a reader that shares no code with their writer."""
 
+import importlib
 import sys
 from pathlib import Path
 from typing import Any
@@ -148,6 +149,44 @@ def test_actions_of_any_mode_become_commands(toy_config: dict[str, Any], tmp_pat
     assert commands[0].linear.x == pytest.approx(1.5, abs=1e-3)  # the walk's first command, a replay's se3
     assert commands[1].angular.z == pytest.approx(np.pi / 3, abs=1e-3)
     assert commands[-1].linear.x == pytest.approx(-1.5, abs=1e-3)  # and back
+
+
+def test_ros_itself_reads_the_messages(bag: dict[str, list[Any]], walk: tuple[Path, dict[str, np.ndarray]]) -> None:
+    """As ros2 bag play hands them on, and not only a reader made for bags."""
+    pytest.importorskip("rclpy", reason="rclpy is not installed: pip install 'mirage_sim[ros]', or source a ROS 2")
+    from rclpy.serialization import deserialize_message
+
+    received: dict[str, list[Any]] = {}
+    with (walk[0] / "episode_0000.mcap").open("rb") as file:
+        for schema, channel, entry in make_reader(file).iter_messages():
+            assert schema is not None
+            package, _, name = schema.name.split("/")
+            if package != "tf2_msgs":  # of which there are no wheels
+                cls = getattr(importlib.import_module(f"{package}.msg"), name)
+                received.setdefault(channel.topic, []).append(deserialize_message(entry.data, cls))
+    assert sorted(received) == sorted({*PER_FRAME, "/cmd_vel"} - {"/tf"})
+    frames = np.stack([conversions.frame_of(message) for message in received["/camera/image_raw"]])
+    np.testing.assert_array_equal(frames, walk[1]["observations/rgb"])
+    for i, (odometry, scan, info) in enumerate(
+        zip(*(received[topic] for topic in ("/odom", "/scan", "/camera/camera_info")), strict=True)
+    ):
+        other = {topic: bag[topic][i][1] for topic in received if topic != "/cmd_vel"}
+        assert conversions.seconds_of(odometry.header.stamp) == pytest.approx(0.1 * i)
+        assert odometry.pose.pose.position.x == other["/odom"].pose.pose.position.x
+        assert odometry.twist.twist.angular.z == other["/odom"].twist.twist.angular.z
+        assert list(scan.ranges) == list(other["/scan"].ranges) and len(scan.ranges) == 90
+        assert list(info.p) == list(other["/camera/camera_info"].p)
+    assert [command.linear.x for command in received["/cmd_vel"]] == [
+        message.linear.x for _, message in bag["/cmd_vel"]
+    ]
+
+
+@pytest.mark.parametrize("height", [0, -1.5, float("nan"), "tall", True])
+def test_impossible_heights_are_named(toy_config: dict[str, Any], tmp_path: Path, height: Any) -> None:
+    bag = toy_config["bag"] | {"camera_height": height}
+    with pytest.raises(ValueError, match=f"camera_height: expected positive metres, got {height!r}"):
+        rollout(toy_config | {"bag": bag, "format": "mcap", "output": str(tmp_path / "new")})
+    assert not list(tmp_path.iterdir())
 
 
 def test_several_episodes_and_no_overwriting(toy_config: dict[str, Any], tmp_path: Path) -> None:
