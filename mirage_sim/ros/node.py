@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import rclpy
@@ -43,13 +44,16 @@ class MirageWorldNode(Node):
 
     def __init__(self, **arguments: Any):
         super().__init__(NAME, **arguments)
+        self._closing = ExitStack()  # for the end, which may come before all is made
         self._settings = parameters.declare(self, self._set)
         self._simulation = Simulation(self._settings)
         if not self.context.ok():  # SIGINT while the networks were loaded
             raise ExternalShutdownException
+        self._closing.callback(self._simulation.close)
         self._outgoing = Publishers(self, self._settings, self._simulation.cloud)
         self.failed = False
         self.worker = Worker(self._simulation, self._show, self._idle, self._fail)
+        self._closing.callback(self.worker.stop)
         Services(self, self.worker)
         kind = TwistStamped if self._settings.enable_stamped_cmd_vel else Twist
         # in lockstep every command is a step, so that none may push another out
@@ -63,8 +67,7 @@ class MirageWorldNode(Node):
 
     def destroy_node(self) -> None:
         """Stop stepping, then take everything down."""
-        self.worker.stop()
-        self._simulation.close()
+        self._closing.close()
         super().destroy_node()
 
     def _set(self, settings: Settings) -> None:

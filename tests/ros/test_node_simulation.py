@@ -1,0 +1,202 @@
+"""The world behind the node, without ROS."""
+
+import math
+from dataclasses import replace
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+
+from mirage_sim.geometry import Drive, se3_exp
+from mirage_sim.ros.point_colours import PointColours
+from mirage_sim.ros.settings import Settings
+from mirage_sim.ros.simulation import Simulation
+
+
+@pytest.fixture(scope="module")
+def shared():
+    simulation = Simulation(Settings(seed=5, scan_rays=90))
+    yield simulation
+    simulation.close()
+
+
+@pytest.fixture
+def simulation(shared):
+    shared.settings = Settings(seed=5, scan_rays=90)
+    shared.reset(rewind=True)
+    return shared
+
+
+def drive(simulation, *commands):
+    frames = []
+    for command in commands:
+        simulation.command(*command)
+        frames.append(simulation.step())
+    return frames
+
+
+def test_it_is_the_environment(simulation):
+    env = gymnasium.make("MirageWorld-v0", observation="dict", scan=90)
+    observation, _ = env.reset(seed=5)
+    np.testing.assert_array_equal(simulation.frame.image, observation["rgb"])
+    for command in [(1.5, 0.0), (0.4, -1.0), (-0.2, 0.3)]:
+        (frame,) = drive(simulation, command)
+        observation, _, _, _, info = env.step(np.array([command[0] / 1.5, command[1] / (math.pi / 3)], np.float32))
+        for mine, theirs in [
+            (frame.image, observation["rgb"]),
+            (frame.depth, observation["depth"]),
+            (frame.remembered, observation["remembered"]),
+            (frame.camera.c2w, observation["pose"]),
+            (frame.scan, info["scan"]),
+        ]:
+            np.testing.assert_array_equal(mine, theirs)
+        assert frame.collision == info["collision"]
+    env.close()
+
+
+@pytest.mark.parametrize(
+    ("rate", "command", "fraction"),
+    [
+        (10.0, (1.5, 0.0), (1.0, 0.0)),
+        (10.0, (-0.75, math.pi / 3), (-0.5, 1.0)),
+        (10.0, (99.0, -99.0), (1.0, -1.0)),
+        (20.0, (1.5, 0.0), (0.5, 0.0)),  # half the time, half the way
+        (20.0, (99.0, 0.0), (0.5, 0.0)),
+        (5.0, (0.6, 0.0), (0.8, 0.0)),
+        (5.0, (1.5, 0.0), (1.0, 0.0)),  # more than one step can do
+    ],
+)
+def test_velocities_become_actions(simulation, rate, command, fraction):
+    simulation.settings = replace(simulation.settings, frame_rate=rate)
+    simulation.command(*command)
+    np.testing.assert_allclose(simulation.action(), fraction, rtol=1e-6)
+
+
+def test_a_frame_rate_of_its_own(simulation):
+    simulation.settings = replace(simulation.settings, frame_rate=25.0)
+    frames = drive(simulation, (1.0, 0.5), (1.0, 0.5))
+    assert [frame.seconds for frame in frames] == pytest.approx([0.04, 0.08])
+    np.testing.assert_allclose(frames[-1].twist, [1.0, 0, 0, 0, 0, 0.5], atol=1e-4)
+    assert frames[-1].camera.c2w[:3, 3].norm() == pytest.approx(0.08, abs=1e-4)
+
+
+@pytest.mark.parametrize(("timeout", "steps"), [(0.3, 3), (0.25, 3), (0.01, 1), (0.0, 100)])
+def test_commands_time_out(simulation, timeout, steps):
+    simulation.settings = replace(simulation.settings, cmd_vel_timeout=timeout)
+    simulation.command(1.0, 0.0)
+    moved = 0
+    while simulation.action()[0] and moved < 5:
+        simulation.step()
+        moved += 1
+    assert moved == min(steps, 5)
+
+
+@pytest.mark.parametrize("command", [(math.nan, 0.0), (0.0, math.inf)])
+def test_unusable_commands_change_nothing(simulation, command):
+    simulation.command(0.5, 0.1)
+    before = simulation.action()
+    with pytest.raises(ValueError, match="expected finite velocities"):
+        simulation.command(*command)
+    np.testing.assert_array_equal(simulation.action(), before)
+
+
+def test_every_frame_has_a_later_time(simulation):
+    times = [simulation.frame.seconds]
+    times.append(drive(simulation, (0.1, 0.0))[0].seconds)
+    simulation.snapshot()
+    times += [simulation.restore().seconds, simulation.teleport(np.eye(4)).seconds, simulation.reset().seconds]
+    assert times == pytest.approx([0.0, 0.1, 0.2, 0.3, 0.4])
+    before = simulation.frame
+    rewound = simulation.rewind_clock()
+    assert rewound.seconds == 0.0
+    np.testing.assert_array_equal(rewound.image, before.image)
+
+
+def test_restore_goes_back_whole(simulation):
+    drive(simulation, (1.0, 0.2))
+    simulation.snapshot()
+    points = simulation.cloud()
+    first = drive(simulation, (0.5, 1.0), (0.5, 1.0))
+    assert np.array_equal(simulation.restore().twist, np.zeros(6)) and not simulation.action().any()
+    for mine, kept in zip(simulation.cloud(), points, strict=True):
+        np.testing.assert_array_equal(mine, kept)
+    again = drive(simulation, (0.5, 1.0), (0.5, 1.0))
+    for one, other in zip(first, again, strict=True):
+        np.testing.assert_array_equal(one.image, other.image)
+
+
+def test_nothing_to_restore():
+    fresh = Simulation(Settings(scan_rays=0))
+    with pytest.raises(ValueError, match="snapshot: expected one to restore"):
+        fresh.restore()
+    assert fresh.frame.scan is None
+    fresh.close()
+
+
+def test_teleport_moves_the_origin_of_odometry_along(simulation):
+    (moved,) = drive(simulation, (1.0, 0.5))
+    there = se3_exp(torch.tensor([0.5, 0.0, -0.3, 0.0, 0.8, 0.0])).numpy()
+    frame = simulation.teleport(there)
+    np.testing.assert_allclose(frame.camera.c2w, there, atol=1e-6)
+    seen = np.linalg.inv(frame.origin) @ frame.camera.c2w.numpy()
+    np.testing.assert_allclose(seen, moved.camera.c2w, atol=1e-5)
+    with pytest.raises(ValueError, match="c2w"):
+        simulation.teleport(np.zeros((4, 4)))
+    assert simulation.frame is frame
+
+
+def test_what_is_bumped_into_is_judged_from_where_one_was_put(simulation):
+    frame = simulation.teleport(se3_exp(torch.tensor([0.0, 0.0, 1.0, 0.0, 0.0, 0.0])).numpy())
+    around = simulation._collisions._body.around(frame.map, frame.camera)
+    np.testing.assert_array_equal(frame.scan, around.scan(90))
+
+
+def test_a_start_picture(simulation, tmp_path):
+    from PIL import Image
+
+    picture = np.zeros((96, 128, 3), np.uint8)
+    picture[:, :64] = (200, 30, 30)
+    Image.fromarray(picture).save(tmp_path / "start.png")
+    simulation.settings = replace(simulation.settings, start_image=str(tmp_path / "start.png"))
+    np.testing.assert_array_equal(simulation.reset().image, picture)
+    before = simulation.frame
+    simulation.settings = replace(simulation.settings, start_image=str(tmp_path / "none.png"))
+    with pytest.raises(FileNotFoundError, match="none.png"):
+        simulation.reset()
+    assert simulation.frame is before
+
+
+@pytest.mark.parametrize("device", ["abacus", "cuda:77"])
+def test_a_device_that_is_not_there(device):
+    with pytest.raises(ValueError, match="device: expected one that torch can use"):
+        Simulation(Settings(device=device))
+
+
+def test_points_have_the_colours_that_they_were_seen_in(simulation):
+    frames = [simulation.frame, *drive(simulation, *[(0.8, 0.9)] * 4)]
+    ids = frames[-1].map.ids().numpy()
+    _, colours = simulation.cloud()
+    cells = 24 * 32
+    assert len(set(ids // cells)) > 1
+    for point in range(0, len(ids), 37):
+        write, cell = divmod(int(ids[point]), cells)
+        row, column = divmod(cell, 32)
+        square = frames[write].image[4 * row : 4 * row + 4, 4 * column : 4 * column + 4]
+        np.testing.assert_allclose(colours[point], square.mean((0, 1)), atol=0.51)
+
+
+def test_colours_of_what_was_forgotten_are_forgotten(simulation):
+    colours = PointColours()
+    colours.note(simulation.frame.map, simulation.frame.image)
+    drive(simulation, (0.8, 0.9))
+    twin = colours.copy()
+    twin.note(simulation.frame.map, simulation.frame.image)
+    kept = simulation.frame.map.evict(200)
+    assert twin.of(kept).shape == (kept.points, 3)
+    # one's own way
+    assert len(colours._pictures) == 1
+
+
+def test_limits_are_the_environments(simulation):
+    assert simulation.drive == Drive()
