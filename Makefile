@@ -1,4 +1,4 @@
-# make demo | test | test-packaging | clean. Everything lives in .venv, made once with $(PYTHON) (3.10 to 3.13).
+# make demo | test | test-packaging | soak | clean. Everything lives in .venv, made once with $(PYTHON) (3.10 to 3.13).
 # TORCH_INDEX=https://download.pytorch.org/whl/cpu takes PyTorch's own CPU build instead of the registry's.
 PYTHON ?= python3
 VENV ?= .venv
@@ -9,7 +9,7 @@ TORCH := $(shell sed -n 's/^ *"\(torch==[^"]*\)",*$$/\1/p' setup.py)
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 DECLARED := setup.py setup.cfg pyproject.toml package.xml
 
-.PHONY: demo test check lint test-packaging clean
+.PHONY: demo test check lint test-packaging soak clean
 
 demo: $(VENV)/.core
 	$(BIN)/mirage rollout policy=replay output=outputs/demo
@@ -29,6 +29,10 @@ lint: $(VENV)/.test
 test-packaging: $(VENV)/.test
 	PYTHON=$(abspath $(BIN)/python) bash tests/packaging/every_layout.sh
 
+# Ten minutes of the ROS 2 node at full rate: its memory must not grow, and no service call may be lost.
+soak: $(VENV)/.test
+	$(BIN)/python benchmarks/soak.py
+
 $(VENV)/.core: $(DECLARED)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) install $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) $(TORCH)
@@ -36,7 +40,7 @@ $(VENV)/.core: $(DECLARED)
 	touch $@
 
 $(VENV)/.test: $(VENV)/.core
-	$(PIP) install -e ".[test,twin,data,learn,dev]"
+	$(PIP) install -e ".[test,twin,data,learn,ros,dev]"
 	touch $@
 
 clean:

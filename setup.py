@@ -34,6 +34,7 @@ EXTRAS = {
     # ROS 2 Kilted as wheels; a sourced system ROS serves as well
     "ros": [
         "ros-rclpy==9.1.2",
+        "ros-rcl-interfaces==2.3.0",
         "ros-rmw-fastrtps-cpp==9.3.3",
         "ros-diagnostic-msgs==5.5.1",
         "ros-geometry-msgs==5.5.1",
@@ -44,8 +45,8 @@ EXTRAS = {
         "ros-std-srvs==5.5.1",
     ],
     "train": [],  # the loop of the mini world needs the core only
-    # data sets; Minari collects with jax's trees, and wants Python 3.11
-    "data": ['minari[create,hdf5]>=0.5.4,<0.6; python_version >= "3.11"'],
+    # data sets; Minari collects with jax's trees, and wants Python 3.11; bags need no ROS
+    "data": ['minari[create,hdf5]>=0.5.4,<0.6; python_version >= "3.11"', "rosbags>=0.11.9,<0.12"],
     "learn": ["stable-baselines3>=2.9.2,<3"],
     "report": ["matplotlib>=3.10.9,<4"],  # mirage eval report
     "viewer": ["viser>=1.1,<2"],
@@ -56,6 +57,7 @@ EXTRAS = {
         "hypothesis>=6.168,<7",
         "catkin-pkg>=1.1,<2",
         "matplotlib>=3.10.9,<4",
+        "mcap-ros2-support>=0.6,<0.7",
         "moviepy>=2.1,<3",
         "setuptools>=77",
     ],
@@ -86,9 +88,19 @@ setup(
         ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),
         (f"share/{NAME}", ["package.xml"]),
         (f"share/{NAME}/launch", sorted(glob("launch/*.launch.py"))),
+        # copies for people and for launch files of other packages; ours finds them through the package
+        (f"share/{NAME}/configs", ["configs/fastdds.xml"]),
+        (f"share/{NAME}/configs/ros", sorted(glob("configs/ros/*"))),
     ],
     install_requires=REQUIRES,
     extras_require=EXTRAS,
-    entry_points={"console_scripts": ["mirage = mirage_sim.cli:main"]},
+    entry_points={
+        "console_scripts": [
+            "mirage = mirage_sim.cli:main",
+            # `ros2 run mirage_sim ...`
+            "mirage_world = mirage_sim.ros.node:main",
+            "mirage_policy = mirage_sim.ros.policy_node:main",
+        ]
+    },
     zip_safe=False,
 )

@@ -12,6 +12,7 @@ import numpy as np
 from mirage_sim.geometry import Drive
 from mirage_sim.ros import conversions
 from mirage_sim.ros.client import ANSWER_S, Client, NodeProcess, private_domain
+from mirage_sim.ros.launching import node_command
 from mirage_sim.ros.settings import Settings
 
 BLOCK = 10  # steps between two changes of sides
@@ -75,7 +76,7 @@ def in_lockstep(domain: int, steps: int, seed: int) -> dict[str, float]:
     )
     env.reset(seed=seed)
     drive, ratios, latencies, identical = Drive(), [], [], True
-    with NodeProcess(domain, mode="lockstep", seed=seed) as process, Client(domain) as client:
+    with NodeProcess(domain, node_command(mode="lockstep", seed=seed)) as process, Client(domain) as client:
         client.connect(process)
         for first in range(0, steps, BLOCK):
             actions = [wandering(step) for step in range(first, min(first + BLOCK, steps))]
@@ -101,7 +102,7 @@ def in_lockstep(domain: int, steps: int, seed: int) -> dict[str, float]:
 def at_full_rate(domain: int, steps: int, seconds: float, seed: int) -> dict[str, float]:
     """As fast as it goes: images while wandering, then memory while turning on the spot."""
     drive = Drive()
-    with NodeProcess(domain, seed=seed, **FULL_RATE) as process, Client(domain) as client:
+    with NodeProcess(domain, node_command(seed=seed, **FULL_RATE)) as process, Client(domain) as client:
         client.connect(process)
         first, before = client.next_image(), client.count
         for step in range(steps):
@@ -144,13 +145,13 @@ def growth(resident: list[int]) -> float:
 def wide_images(domain: int, frames: int, seed: int) -> dict[str, float]:
     """Who gets how many of the frames of 640 x 480, and what publishing them costs.
 
-    Neither subscriber tells the world anything, so none of what is published waits for them.
+    At the default rate, so that the subscribers' own work does not slow what is timed.
     """
     reliable: list[float] = []
     best_effort: list[float] = []
     costs: list[float] = []
     with (
-        NodeProcess(domain, seed=seed, **WIDE, **FULL_RATE) as process,
+        NodeProcess(domain, node_command(seed=seed, **WIDE)) as process,
         Client(domain, on_image=lambda seen: reliable.append(seen.seconds)) as one,
         Client(domain, reliable=False, on_image=lambda seen: best_effort.append(seen.seconds)) as other,
     ):

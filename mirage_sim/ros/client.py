@@ -8,7 +8,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import IO, Any
 
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
-from geometry_msgs.msg import Twist
+from geometry_msgs.msg import Twist, TwistStamped
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import QoSProfile, ReliabilityPolicy
@@ -26,7 +26,7 @@ from sensor_msgs.msg import Image
 from std_srvs.srv import SetBool, Trigger
 
 from mirage_sim.ros import conversions
-from mirage_sim.ros.launching import node_command, node_environment
+from mirage_sim.ros.launching import node_environment
 
 WORLD = "mirage_world"
 START_S = 120.0  # imports, weights and discovery on a busy machine
@@ -48,15 +48,12 @@ class NodeProcess:
 
     Args:
         domain: ROS domain id.
-        module: of the node.
+        command: as :func:`~mirage_sim.ros.launching.node_command` gives it.
         output: a file for what it says; by default where this process's goes.
-        parameters: of the node.
     """
 
-    def __init__(
-        self, domain: int, module: str = "mirage_sim.ros.node", output: IO[Any] | None = None, **parameters: Any
-    ):
-        self._command = node_command(module=module, **parameters)
+    def __init__(self, domain: int, command: Sequence[str], output: IO[Any] | None = None):
+        self._command = list(command)
         self._environment = {**os.environ, **node_environment(), **middleware(domain)}
         self._output = output
 
@@ -118,16 +115,23 @@ class Client:
         domain: ROS domain id.
         reliable: whether images may not be lost.
         on_image: called with each.
+        command: what the world takes.
     """
 
-    def __init__(self, domain: int, reliable: bool = True, on_image: Callable[[Seen], None] | None = None):
+    def __init__(
+        self,
+        domain: int,
+        reliable: bool = True,
+        on_image: Callable[[Seen], None] | None = None,
+        command: type[Twist] | type[TwistStamped] = Twist,
+    ):
         self._context = Context()
         with _environment(middleware(domain)):
             rclpy.init(context=self._context, domain_id=domain, signal_handler_options=SignalHandlerOptions.NO)
         self.node = rclpy.create_node(f"client_{id(self)}", context=self._context)
         self._executor = SingleThreadedExecutor(context=self._context)
         self._executor.add_node(self.node)
-        self._on_image = on_image
+        self._on_image, self._kind = on_image, command
         self.last: Seen | None = None
         self.count = 0  # of images
         self.health: dict[str, str] = {}
@@ -135,7 +139,7 @@ class Client:
         self._images = self.node.create_subscription(
             Image, "camera/image_raw", self._see, QoSProfile(depth=10, reliability=reliability)
         )
-        self._commands = self.node.create_publisher(Twist, "cmd_vel", 1)
+        self._commands = self.node.create_publisher(command, "cmd_vel", 1)
         self.node.create_subscription(DiagnosticArray, "/diagnostics", self._note, 10)
         self._services: dict[str, Any] = {}
 
@@ -184,7 +188,8 @@ class Client:
 
     def command(self, forward: float, turn: float) -> None:
         """Publish a command, m/s and rad/s."""
-        self._commands.publish(conversions.message(Twist, conversions.twist(forward, turn)))
+        fields = conversions.twist(forward, turn)
+        self._commands.publish(conversions.message(self._kind, fields if self._kind is Twist else {"twist": fields}))
 
     def next_image(self, seconds: float = ANSWER_S) -> Seen:
         """The next image that arrives.

@@ -1,0 +1,158 @@
+"""The policy as a function, and the loop agent - world over the real middleware, in two processes."""
+
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy", reason="ROS 2 is not installed: pip install mirage_sim[ros], or source a system ROS")
+
+import os
+
+from geometry_msgs.msg import Twist, TwistStamped
+from nav_msgs.msg import Odometry
+
+from mirage_sim.agents.policies import ScriptedPolicy
+from mirage_sim.envs.actions import DISCRETE_COMMANDS
+from mirage_sim.geometry import Drive
+from mirage_sim.ros import conversions, launching
+from mirage_sim.ros.client import START_S, Client, NodeProcess, middleware, private_domain
+from mirage_sim.ros.policy_node import explorer, learned
+from mirage_sim.world import WorldModel
+
+DOMAIN = private_domain()
+
+
+def test_the_explorer_walks_again_and_again() -> None:
+    rng = np.random.default_rng(0)
+    depths = rng.uniform(0.5, 5.0, (25, 12, 16)).astype(np.float32)
+    frame = np.zeros((12, 16, 3), np.uint8)
+    choose = explorer(10)
+    chosen = [choose(frame, depth) for depth in depths]
+    for first in (0, 10, 20):
+        walk = ScriptedPolicy(10)
+        for depth, command in zip(depths[first : first + 10], chosen[first : first + 10], strict=True):
+            assert np.array_equal(command, walk({"depth": depth}))
+
+
+@pytest.fixture(scope="module")
+def zips(model: WorldModel, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Policies that have learned nothing, of three kinds."""
+    pytest.importorskip("stable_baselines3", reason="stable-baselines3 is not installed")
+    from mirage_sim.envs.sb3 import PPO, SmallCNN
+
+    folder, made = tmp_path_factory.mktemp("policies"), {}
+    kinds = {
+        "discrete": ({"action_mode": "discrete"}, "CnnPolicy", {"features_extractor_class": SmallCNN}),
+        "twist": ({"action_mode": "twist"}, "CnnPolicy", {"features_extractor_class": SmallCNN}),
+        "dict": ({"observation": "dict"}, "MultiInputPolicy", {}),
+        "se3": ({"action_mode": "se3"}, "CnnPolicy", {"features_extractor_class": SmallCNN}),
+    }
+    for name, (arguments, policy, extractor) in kinds.items():
+        env = gymnasium.make("MirageWorld-v0", world=model, disable_env_checker=True, **arguments)
+        ppo = PPO(policy, env, n_steps=2, batch_size=2, seed=0, device="cpu", policy_kwargs=extractor)
+        made[name] = folder / f"{name}.zip"
+        ppo.save(made[name])
+    return made
+
+
+@pytest.mark.parametrize("kind", ["discrete", "twist"])
+def test_a_learned_policy_answers_frames_of_any_size(kind: str, zips: dict[str, Path]) -> None:
+    from mirage_sim.envs.sb3 import PPO
+
+    choose, ppo = learned(str(zips[kind]), trust=True), PPO.load(zips[kind], device="cpu")
+    frames = np.random.default_rng(0).integers(0, 256, (5, 48, 64, 3), dtype=np.uint8)
+    for frame in frames:
+        action, _ = ppo.predict(frame, deterministic=True)
+        expected = list(DISCRETE_COMMANDS.values())[int(action)] if kind == "discrete" else np.clip(action, -1, 1)
+        assert np.allclose(choose(frame, np.zeros((48, 64))), expected)
+        wide = frame.repeat(10, axis=0).repeat(10, axis=1)
+        assert np.allclose(choose(wide, np.zeros((480, 640))), expected)
+
+
+@pytest.mark.parametrize(
+    ("kind", "trust", "named"),
+    [
+        ("discrete", False, "trust_policy"),
+        ("dict", True, "policy: expected one that learned from frames"),
+        ("se3", True, "policy: expected one with twists or the discrete actions"),
+    ],
+)
+def test_what_it_cannot_or_must_not_play_is_refused(kind: str, trust: bool, named: str, zips: dict[str, Path]) -> None:
+    with pytest.raises(ValueError, match=named):
+        learned(str(zips[kind]), trust)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "named"),
+    [
+        ({"policy": "wander"}, "policy: expected scripted or the path"),
+        ({"steps": "many"}, "steps"),
+    ],
+)
+def test_bad_parameters_are_one_line_and_code_1(parameters: dict[str, Any], named: str) -> None:
+    command = launching.node_command(module=launching.POLICY_MODULE, **parameters)
+    environment = {**os.environ, **middleware(DOMAIN)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=START_S)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    (line,) = (line for line in done.stderr.splitlines() if "FATAL" in line)
+    assert named in line
+
+
+def test_two_commands_make_a_loop_in_lockstep(tmp_path: Path) -> None:
+    """The agent answers each image once, and as it would in the plain environment."""
+    own = tmp_path / "own.yaml"
+    own.write_text("/**: {ros__parameters: {steps: 12, mode: lockstep}}\n")
+    found = launching.processes({"policy": "scripted", "seed": "3", "params_file": str(own)})
+    commands: list[tuple[float, float]] = []
+    wanted = 18  # more than one walk
+    with Client(DOMAIN) as client:
+        client.node.create_subscription(
+            Twist, "cmd_vel", lambda twist: commands.append((twist.linear.x, twist.angular.z)), 100
+        )
+        with NodeProcess(DOMAIN, found["world"]) as world:
+            client.connect(world)
+            with NodeProcess(DOMAIN, found["policy"]) as policy:
+                assert client.until(lambda: client.count >= wanted, START_S)
+                assert policy.stop() == 0
+            assert world.stop() == 0
+        assert client.last is not None
+        steps = round(client.last.seconds * 10)
+    drive = Drive()
+    env = gymnasium.make("MirageWorld-v0", disable_env_checker=True, observation="dict", task="none")
+    observation, _ = env.reset(seed=3)
+    greetings = next(i for i, command in enumerate(commands) if command != (0.0, 0.0))
+    assert 1 <= greetings <= 10  # nobody had seen the first image
+    agent = explorer(12)
+    for i, (forward, turn) in enumerate(commands[:steps]):
+        action = np.zeros(2, np.float32) if i < greetings else agent(observation["rgb"], observation["depth"])
+        assert forward == pytest.approx(float(action[0]) * drive.max_speed, abs=1e-6)
+        assert turn == pytest.approx(float(action[1]) * drive.max_turn_rate, abs=1e-6)
+        observation, *_ = env.step(action)
+    assert np.array_equal(conversions.frame_of(client.last.message), observation["rgb"])
+
+
+def test_a_loop_in_real_time_with_stamps_that_ends_on_interrupts() -> None:
+    words = {"policy": "scripted", "enable_stamped_cmd_vel": "true", "scan_rays": "0", "real_time_factor": "0"}
+    found = launching.processes(words)
+    commands: list[TwistStamped] = []
+    turned: list[float] = []
+    with Client(DOMAIN, command=TwistStamped) as client:
+        client.node.create_subscription(TwistStamped, "cmd_vel", commands.append, 100)
+        client.node.create_subscription(Odometry, "odom", lambda odom: turned.append(odom.twist.twist.angular.z), 100)
+        with NodeProcess(DOMAIN, found["policy"]) as policy, NodeProcess(DOMAIN, found["world"]):
+            # the agent came first, and looks to the left once it is shown the world
+            assert client.until(lambda: sum(rate > 1.0 for rate in turned) >= 5, START_S)
+            answers = [command for command in commands if command.header.stamp.sec or command.header.stamp.nanosec]
+            assert len({conversions.seconds_of(answer.header.stamp) for answer in answers}) == len(answers) >= 5
+            assert {answer.header.frame_id for answer in answers} == {"base_link"}
+            for _ in range(2):
+                policy.process.send_signal(signal.SIGINT)
+                time.sleep(0.05)
+            assert policy.process.wait(START_S) == 0
