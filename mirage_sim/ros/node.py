@@ -19,7 +19,7 @@ from rclpy.exceptions import ParameterException
 from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor
 from rclpy.node import Node
 
-from mirage_sim.ros import conversions, parameters
+from mirage_sim.ros import conversions, parameters, simulator_control
 from mirage_sim.ros.launching import FASTDDS
 from mirage_sim.ros.publishers import Publishers
 from mirage_sim.ros.services import Services
@@ -55,6 +55,7 @@ class MirageWorldNode(Node):
         self.worker = Worker(self._simulation, self._show, self._idle, self._fail)
         self._closing.callback(self.worker.stop)
         Services(self, self.worker)
+        simulator_control.offer(self, self.worker)
         kind = TwistStamped if self._settings.enable_stamped_cmd_vel else Twist
         # in lockstep every command is a step, so that none may push another out
         depth = 100 if self.worker.lockstep else 1
