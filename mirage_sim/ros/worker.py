@@ -5,7 +5,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Any
+from typing import Any, NamedTuple
 
 from mirage_sim.ros.settings import Settings
 from mirage_sim.ros.simulation import Frame, Simulation
@@ -14,15 +14,29 @@ from mirage_sim.ros.statistics import Statistics
 _IDLE_SECONDS = 1.0  # between two calls of `idle` while nothing happens
 
 
+class _Job(NamedTuple):
+    """Something to do between two steps of real time, in the order of arrival.
+
+    Attributes:
+        task: gets the simulation.
+        future: of what it returns.
+        arrived: ``time.perf_counter()`` if it is a command of lockstep, for which nobody waits.
+    """
+
+    task: Callable[[Simulation], Any]
+    future: "Future[Any]"
+    arrived: float | None = None
+
+
 class Worker:
     """Steps a simulation in real time, or in lockstep with its commands.
 
     *Real time*: one step every ``1 / (frame_rate * real_time_factor)`` seconds, with the latest command. Where the
     world is slower than that it goes on as fast as it can; what was missed is not made up for.
 
-    *Lockstep*: one step per command, in the order of arrival, and none otherwise.
+    *Lockstep*: one step per command, and none otherwise. Commands and tasks are done in the order of arrival.
 
-    Tasks run between two steps, before any further command.
+    Tasks run between two steps.
 
     Args:
         simulation: from :meth:`start` on touched by the worker's thread only.
@@ -42,8 +56,8 @@ class Worker:
         self._simulation = simulation
         self._show, self._idle, self._failed = show, idle, failed
         self._lockstep = simulation.settings.mode == "lockstep"
-        self._commands: deque[tuple[float, float, float]] = deque(maxlen=None if self._lockstep else 1)
-        self._tasks: deque[tuple[Callable[[Simulation], Any], Future[Any]]] = deque()
+        self._jobs: deque[_Job] = deque()
+        self._latest: tuple[float, float, float] | None = None  # command of real time, and when it arrived
         self._changed = threading.Condition()
         self._paused = self._stopping = False
         self._thread = threading.Thread(target=self._run, name="world", daemon=True)
@@ -78,17 +92,25 @@ class Worker:
 
     def command(self, forward: float, turn: float) -> None:
         """Hand over a velocity command (m/s, rad/s); returns at once. While paused, lockstep ignores it."""
+        arrived = time.perf_counter()
+
+        def follow(simulation: Simulation) -> Frame:
+            simulation.command(forward, turn)
+            return simulation.step()
+
         with self._changed:
-            if not (self._lockstep and self._paused):
-                self._commands.append((forward, turn, time.perf_counter()))
+            if not self._lockstep:
+                self._latest = forward, turn, arrived
+            elif not self._paused:
+                self._jobs.append(_Job(follow, Future(), arrived))
                 self._changed.notify()
 
     def pause(self, paused: bool) -> None:
         """Stop or go on; returns at once. In lockstep, commands that wait are dropped by a pause."""
         with self._changed:
             self._paused = paused
-            if paused and self._lockstep:
-                self._commands.clear()
+            if paused:
+                self._jobs = deque(job for job in self._jobs if job.arrived is None)
             self._changed.notify()
 
     def submit(self, task: Callable[[Simulation], Any]) -> "Future[Any]":
@@ -105,7 +127,7 @@ class Worker:
             if self._stopping:
                 future.cancel()
             else:
-                self._tasks.append((task, future))
+                self._jobs.append(_Job(task, future))
                 self._changed.notify()
         return future
 
@@ -114,24 +136,30 @@ class Worker:
         return self.submit(self._step)
 
     def _step(self, simulation: Simulation) -> Frame:
-        if self._commands and not self._lockstep:
-            simulation.command(*self._commands.popleft()[:2])
+        self._take_latest(simulation)
         return simulation.step()
+
+    def _take_latest(self, simulation: Simulation) -> float | None:
+        """Give the simulation the command that came since the last step; when it arrived, if one did."""
+        with self._changed:
+            latest, self._latest = self._latest, None
+        if latest is None:
+            return None
+        simulation.command(*latest[:2])
+        return latest[2]
 
     def _run(self) -> None:
         due = time.perf_counter()
         try:
             self._publish(self._simulation.frame)
             while not self._stopping:
-                task, command, step = self._next(due)
-                if task:
-                    self._do(*task)
+                job, step = self._next(due)
+                if job:
+                    self._do(job)
                 elif step:
-                    began = time.perf_counter()
-                    due = max(due + self._period(self._simulation.settings), began)
-                    if command:
-                        self._simulation.command(*command[:2])
-                    self._publish(self._simulation.step(), command[2] if command else None)
+                    due = max(due + self._period(self._simulation.settings), time.perf_counter())
+                    arrived = self._take_latest(self._simulation)
+                    self._publish(self._simulation.step(), arrived)
                 elif not self._stopping:
                     self._idle()
         except BaseException as error:
@@ -139,34 +167,35 @@ class Worker:
             self._cancel()
             self._failed(error)
 
-    def _next(self, due: float) -> tuple[Any, Any, bool]:
-        """What to do next: a task, or a step with or without a new command, or nothing for a while."""
+    def _next(self, due: float) -> tuple[_Job | None, bool]:
+        """What to do next: a job, or a step, or nothing for a while."""
         until = time.perf_counter() + _IDLE_SECONDS
         with self._changed:
             while not self._stopping:
-                if self._tasks:
-                    return self._tasks.popleft(), None, False
+                if self._jobs:
+                    return self._jobs.popleft(), False
                 now = time.perf_counter()
                 free_running = not self._lockstep and not self._paused
-                if free_running and now >= due or self._lockstep and self._commands:
-                    command = self._commands.popleft() if self._commands else None
-                    return None, command, True
+                if free_running and now >= due:
+                    return None, True
                 if now >= until:
                     break
                 self._changed.wait(min(until, due if free_running else until) - now)
-        return None, None, False
+        return None, False
 
-    def _do(self, task: Callable[[Simulation], Any], future: "Future[Any]") -> None:
-        if not future.set_running_or_notify_cancel():
+    def _do(self, job: _Job) -> None:
+        if not job.future.set_running_or_notify_cancel():
             return
         try:
-            result = task(self._simulation)
-        except Exception as error:  # it is the caller's, who waits for the future
-            future.set_exception(error)
+            result = job.task(self._simulation)
+        except Exception as error:
+            if job.arrived is not None:
+                raise
+            job.future.set_exception(error)  # it is the caller's, who waits for the future
             return
         if isinstance(result, Frame):
-            self._publish(result)
-        future.set_result(result)
+            self._publish(result, job.arrived)
+        job.future.set_result(result)
 
     def _publish(self, frame: Frame, commanded: float | None = None) -> None:
         began = time.perf_counter()
@@ -175,8 +204,8 @@ class Worker:
 
     def _cancel(self) -> None:
         with self._changed:
-            while self._tasks:
-                self._tasks.popleft()[1].cancel()
+            while self._jobs:
+                self._jobs.popleft().future.cancel()
 
     @staticmethod
     def _period(settings: Settings) -> float:

@@ -14,7 +14,7 @@ from geometry_msgs.msg import TwistStamped  # noqa: E402
 from nav_msgs.msg import Odometry  # noqa: E402
 from rcl_interfaces.msg import Parameter, ParameterValue  # noqa: E402
 from rcl_interfaces.srv import DescribeParameters, SetParameters  # noqa: E402
-from rclpy.qos import qos_profile_sensor_data  # noqa: E402
+from rclpy.qos import ReliabilityPolicy, qos_profile_sensor_data  # noqa: E402
 from robot import PATIENCE, environment, stamped_twist, time_of, until  # noqa: E402
 from sensor_msgs.msg import CameraInfo, Image  # noqa: E402
 
@@ -26,7 +26,8 @@ LISTENER = Path(__file__).with_name("listener.py")
 @pytest.fixture(scope="module")
 def process(launch):
     # half the pace, because the machine may be slower than the world wants to be
-    return launch(real_time_factor=0.5, cmd_vel_timeout=0.5, enable_stamped_cmd_vel=True)
+    best_effort = {"qos_overrides./camera/remembered.publisher.reliability": "best_effort"}
+    return launch(real_time_factor=0.5, cmd_vel_timeout=0.5, enable_stamped_cmd_vel=True, **best_effort)
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +79,16 @@ def test_best_effort_and_reliable_subscribers_get_the_frames(robot, size):
     for inbox in (reliable, best_effort, infos):
         robot.leave(inbox)
     set_parameters(robot, image_height=0, image_width=0)
+
+
+def test_pictures_are_reliable_unless_overridden(robot):
+    def reliability(topic):
+        until(lambda: robot.node.count_publishers(topic))
+        (publisher,) = robot.node.get_publishers_info_by_topic(topic)
+        return publisher.qos_profile.reliability
+
+    assert reliability("/camera/image_raw") == reliability("/camera/depth/image_raw") == ReliabilityPolicy.RELIABLE
+    assert reliability("/camera/remembered") == ReliabilityPolicy.BEST_EFFORT
 
 
 def test_silence_stops_the_robot(robot, commands, odometry):

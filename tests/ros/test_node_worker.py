@@ -65,6 +65,16 @@ def test_lockstep_makes_one_step_per_command_in_their_order(watch):
     assert stepped is watched.frames[-1] and stepped.twist[0] == pytest.approx(0.4, abs=1e-4)
 
 
+def test_lockstep_keeps_the_order_of_commands_and_tasks(watch):
+    watched = watch(mode="lockstep")
+    watched.worker.command(1.0, 0.0)
+    there = watched.worker.submit(lambda simulation: simulation.frame.camera.c2w[2, 3].item())
+    watched.worker.command(1.0, 0.0)
+    watched.worker.submit(lambda simulation: simulation.reset()).result(PATIENCE)
+    assert there.result() == pytest.approx(0.1, abs=1e-4)
+    assert [frame.twist[0] for frame in watched.frames] == pytest.approx([0.0, 1.0, 1.0, 0.0], abs=1e-4)
+
+
 def test_a_paused_lockstep_drops_commands(watch):
     watched = watch(mode="lockstep")
     watched.worker.pause(True)
