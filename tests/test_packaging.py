@@ -57,6 +57,10 @@ def test_the_wheel_holds_everything(wheel: zipfile.ZipFile) -> None:
         assert not expected - names
     assert any(name.endswith("data/share/ament_index/resource_index/packages/mirage_sim") for name in names)
     assert any(name.endswith("data/share/mirage_sim/package.xml") for name in names)
+    shared = {name.partition("data/share/mirage_sim/")[2] for name in names}
+    assert {"launch/world.launch.py", "configs/fastdds.xml"} <= shared
+    assert {f"configs/ros/{path.name}" for path in (ROOT / "configs" / "ros").iterdir()} <= shared
+    assert {"mirage_sim/configs/fastdds.xml", "mirage_sim/configs/ros/world.rviz"} <= names
     assert not [name for name in names if name.startswith(("tests", "envs", "configs")) or "partial" in name]
 
 
@@ -69,7 +73,10 @@ def test_the_wheel_knows_what_it_is(wheel: zipfile.ZipFile) -> None:
     for extra in ("ros", "twin", "train", "data", "learn", "report", "viewer", "dev", "test"):
         assert f"\nProvides-Extra: {extra}\n" in metadata
     (path,) = (name for name in wheel.namelist() if name.endswith("entry_points.txt"))
-    assert "mirage = mirage_sim.cli:main" in wheel.read(path).decode()
+    commands = wheel.read(path).decode()
+    assert "mirage = mirage_sim.cli:main" in commands
+    assert "mirage_world = mirage_sim.ros.node:main" in commands
+    assert "mirage_policy = mirage_sim.ros.policy_node:main" in commands
 
 
 def test_the_manifest_is_valid_for_ros() -> None:

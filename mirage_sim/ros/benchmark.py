@@ -17,8 +17,8 @@ from mirage_sim.ros.settings import Settings
 
 BLOCK = 10  # steps between two changes of sides
 TURN = 60  # steps of a full turn on the spot, after which all of it is remembered
-WIDE = {"image_width": 640, "image_height": 480}
-FULL_RATE = {"real_time_factor": 0.0}
+WIDE: dict[str, Any] = {"image_width": 640, "image_height": 480}
+FULL_RATE: dict[str, Any] = {"real_time_factor": 0.0}
 
 
 def bench_ros(cfg: dict[str, Any]) -> dict[str, Any]:
@@ -160,7 +160,7 @@ def wide_images(domain: int, frames: int, seed: int) -> dict[str, float]:
 
         def receive(enough: Callable[[], bool]) -> None:
             end = time.perf_counter() + ANSWER_S + frames
-            report: dict[str, str] = {}
+            report = one.health
             while not enough():
                 if time.perf_counter() > end:
                     raise RuntimeError(f"images: expected {frames} within {ANSWER_S + frames:g} s")

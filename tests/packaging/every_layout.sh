@@ -20,14 +20,15 @@ install() { "$WORK/$1/bin/python" -m pip install -q --disable-pip-version-check 
 probe() {
   echo "== $1"
   cd /
-  "$WORK/$1/bin/python" "$HERE/probe.py" "$2" "$VERSION"
+  "$WORK/$1/bin/python" "$HERE/probe.py" "$2" "$VERSION" "${@:3}"
   "$WORK/$1/bin/mirage" --help >/dev/null
+  test -x "$WORK/$1/bin/mirage_world" && test -x "$WORK/$1/bin/mirage_policy"
 }
 
 copy "$WORK/source"
 environment plain
 install plain "$WORK/source"
-probe plain "$WORK/plain"
+probe plain "$WORK/plain" "$WORK/plain"
 environment editable
 install editable -e "$WORK/source"
 probe editable "$WORK/source"
@@ -36,11 +37,11 @@ copy "$WORK/sdist-source"
 (cd "$WORK/sdist-source" && "$PYTHON" setup.py -q sdist -d "$WORK/dist")
 environment sdist
 install sdist "$WORK"/dist/*.tar.gz
-probe sdist "$WORK/sdist"
+probe sdist "$WORK/sdist" "$WORK/sdist"
 "$PYTHON" -m pip wheel -q --disable-pip-version-check --no-deps --no-build-isolation -w "$WORK/dist" "$WORK"/dist/*.tar.gz
 environment wheel
 install wheel "$WORK"/dist/*.whl
-probe wheel "$WORK/wheel"
+probe wheel "$WORK/wheel" "$WORK/wheel"
 
 echo "== checkout"
 (cd "$WORK/sdist-source" && "$PYTHON" -c 'import sys; sys.path.insert(0, "."); import mirage_sim.envs.world_env, mirage_sim.build as b; b.compose("rollout"); print("ok", b.__file__)')
@@ -57,8 +58,10 @@ for flag in "" --symlink-install; do
     set +u
     source "$WORK/$name-workspace/install/setup.bash"
     cd /
-    PYTHONPATH="$PYTHONPATH:$DEPENDENCIES" "$WORK/colcon/bin/python" "$HERE/probe.py" "$WORK/$name-workspace" "$VERSION"
+    PYTHONPATH="$PYTHONPATH:$DEPENDENCIES" "$WORK/colcon/bin/python" "$HERE/probe.py" \
+      "$WORK/$name-workspace" "$VERSION" "$WORK/$name-workspace/install/mirage_sim"
   )
-  test -x "$WORK/$name-workspace/install/mirage_sim/lib/mirage_sim/mirage"
-  test -f "$WORK/$name-workspace/install/mirage_sim/share/mirage_sim/package.xml"
+  for executable in mirage mirage_world mirage_policy; do
+    test -x "$WORK/$name-workspace/install/mirage_sim/lib/mirage_sim/$executable"
+  done
 done
