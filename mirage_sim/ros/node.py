@@ -153,6 +153,10 @@ def main(args: Sequence[str] | None = None) -> int:
         return 0
     except (ValueError, OSError, ParameterException) as error:
         return _refuse(error)
+    except RuntimeError:
+        if rclpy.ok():
+            raise
+        return 0  # SIGINT while the node was being made, which the middleware then refuses
     finally:
         rclpy.try_shutdown()
 

@@ -90,6 +90,11 @@ class Inbox:
         assert found, f"waited in vain; {len(self.messages)} messages"
         return found
 
+    def arrived(self, timeout: float) -> bool:
+        """Whether there is a message, now or soon."""
+        with self._changed:
+            return self._changed.wait_for(lambda: bool(self.messages), timeout)
+
     def at(self, seconds: float) -> Any:
         """The message stamped with this time."""
         return self.wait(lambda messages: [m for m in messages if time_of(m) == seconds])[-1]

@@ -12,7 +12,7 @@ pytest.importorskip("rclpy", reason="ROS 2 is not installed: pip install mirage_
 from geometry_msgs.msg import PoseWithCovarianceStamped, Twist  # noqa: E402
 from nav_msgs.msg import Odometry  # noqa: E402
 from rclpy.qos import DurabilityPolicy, QoSProfile  # noqa: E402
-from robot import pose, time_of, twist  # noqa: E402
+from robot import pose, time_of, twist, until  # noqa: E402
 from rosgraph_msgs.msg import Clock  # noqa: E402
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, LaserScan, PointCloud2  # noqa: E402
 
@@ -26,10 +26,16 @@ class Lockstep:
 
     def __init__(self, robot, process):
         self.robot, self.process = robot, process
-        self.images = robot.listen(Image, "camera/image_raw", 100)
-        self.odometry = robot.listen(Odometry, "odom", 100)
+        self.images = self.listen(Image, "camera/image_raw")
+        self.odometry = self.listen(Odometry, "odom")
         self.commands = robot.talk(Twist, "cmd_vel")
         self.places = robot.talk(PoseWithCovarianceStamped, "initialpose")
+
+    def listen(self, kind, topic):
+        """Subscribe; returns once the node knows, which shows only in what it sends."""
+        inbox = self.robot.listen(kind, topic, 100)
+        until(lambda: self.reset() and inbox.arrived(1.0))
+        return inbox
 
     def reset(self) -> float:
         return self.robot.done("reset")
@@ -61,9 +67,9 @@ def action(forward, turn):
 
 
 def test_the_same_commands_give_the_same_pictures_as_the_environment(lockstep, env):
-    scans = lockstep.robot.listen(LaserScan, "scan", 100)
-    depths = lockstep.robot.listen(Image, "camera/depth/image_raw", 100)
-    masks = lockstep.robot.listen(Image, "camera/remembered", 100)
+    scans = lockstep.listen(LaserScan, "scan")
+    depths = lockstep.listen(Image, "camera/depth/image_raw")
+    masks = lockstep.listen(Image, "camera/remembered")
     now = lockstep.reset()
     observation, info = env.reset(seed=SEED)
     for command in [None, (1.0, 0.0), (0.7, 0.4), (0.0, -0.9), (-0.3, 0.2)]:
@@ -133,7 +139,6 @@ def alikeness(a, b):
 
 
 def test_pictures_of_a_moment_share_stamp_and_frame(lockstep):
-    robot = lockstep.robot
     topics = [
         (CameraInfo, "camera/camera_info"),
         (CompressedImage, "camera/image_raw/compressed"),
@@ -141,14 +146,13 @@ def test_pictures_of_a_moment_share_stamp_and_frame(lockstep):
         (CameraInfo, "camera/depth/camera_info"),
         (Image, "camera/remembered"),
     ]
-    inboxes = {topic: robot.listen(kind, topic) for kind, topic in topics}
+    inboxes = {topic: lockstep.listen(kind, topic) for kind, topic in topics}
     now = lockstep.drive(lockstep.reset(), 0.5, 0.0)
     raw = lockstep.images.at(now)
     found = {topic: inbox.at(now) for topic, inbox in inboxes.items()}
+    assert raw.header.frame_id == "camera_optical_frame"
     for message in found.values():
         assert message.header == raw.header
-        robot_frame = message.header.frame_id
-        assert robot_frame == "camera_optical_frame"
     info = found["camera/camera_info"]
     assert (info.height, info.width) == (raw.height, raw.width) == (96, 128)
     assert info == found["camera/depth/camera_info"]
@@ -157,7 +161,7 @@ def test_pictures_of_a_moment_share_stamp_and_frame(lockstep):
     decoded = cv2.imdecode(np.array(found["camera/image_raw/compressed"].data, np.uint8), cv2.IMREAD_COLOR_RGB)
     assert np.abs(decoded.astype(int) - conversions.frame_of(raw)).mean() < 8
     for inbox in inboxes.values():
-        robot.leave(inbox)
+        lockstep.robot.leave(inbox)
 
 
 def test_time_never_goes_back(lockstep):
