@@ -30,20 +30,21 @@ REQUIRES = [
     "safetensors>=0.8,<1",
     "tqdm>=4.67,<5",
 ]
+# ROS 2 Kilted as wheels, which exist for this platform only; a sourced system ROS serves as well
+ROS = [
+    "ros-rclpy==9.1.2",
+    "ros-rcl-interfaces==2.3.0",
+    "ros-rmw-fastrtps-cpp==9.3.3",
+    "ros-diagnostic-msgs==5.5.1",
+    "ros-geometry-msgs==5.5.1",
+    "ros-nav-msgs==5.5.1",
+    "ros-rosgraph-msgs==2.3.0",
+    "ros-sensor-msgs==5.5.1",
+    "ros-std-msgs==5.5.1",
+    "ros-std-srvs==5.5.1",
+]
 EXTRAS = {
-    # ROS 2 Kilted as wheels; a sourced system ROS serves as well
-    "ros": [
-        "ros-rclpy==9.1.2",
-        "ros-rcl-interfaces==2.3.0",
-        "ros-rmw-fastrtps-cpp==9.3.3",
-        "ros-diagnostic-msgs==5.5.1",
-        "ros-geometry-msgs==5.5.1",
-        "ros-nav-msgs==5.5.1",
-        "ros-rosgraph-msgs==2.3.0",
-        "ros-sensor-msgs==5.5.1",
-        "ros-std-msgs==5.5.1",
-        "ros-std-srvs==5.5.1",
-    ],
+    "ros": [f'{wheel}; sys_platform == "linux" and platform_machine == "x86_64"' for wheel in ROS],
     "train": [],  # the loop of the mini world needs the core only
     # data sets; Minari collects with jax's trees, and wants Python 3.11; bags need no ROS
     "data": ['minari[create,hdf5]>=0.5.4,<0.6; python_version >= "3.11"', "rosbags>=0.11.9,<0.12"],
