@@ -1,25 +1,31 @@
 """Colours for remembered points: a point has those of the picture that it was written from."""
 
+from copy import copy
+
 import numpy as np
 
 from mirage_sim.memory import LatentMap
+from mirage_sim.memory.latent_map import Block
 
 
 class PointColours:
-    """The pictures that points were written from, small: one colour per cell of the latent grid.
+    """Colours by point. They are read from small copies of the pictures, which are kept until colours are asked for.
 
     Points carry latents, not colours; but the id of a point tells the write and the cell, and with them where in which
     picture it was.
     """
 
     def __init__(self) -> None:
-        self._pictures: dict[int, np.ndarray] = {}  # by first id of the write: uint8 [cells, 3]
+        self._ids = np.zeros(0, np.int64)  # ascending: of the points that have been coloured
+        self._rgb = np.zeros((0, 3), np.uint8)  # theirs
+        self._pictures: dict[int, np.ndarray] = {}  # by first id of the write, since then: uint8 [cells, 3]
+        self._blocks: tuple[Block, ...] = ()
         self._next_id = 0
 
     def copy(self) -> "PointColours":
-        """The same, to go its own way; pictures are shared."""
-        twin = PointColours()
-        twin._pictures, twin._next_id = dict(self._pictures), self._next_id
+        """The same, to go its own way; arrays are shared, because none is ever written to."""
+        twin = copy(self)
+        twin._pictures = dict(self._pictures)
         return twin
 
     def note(self, map: LatentMap, image: np.ndarray) -> None:
@@ -29,23 +35,30 @@ class PointColours:
             map: after the step; the same one again changes nothing.
             image: the picture of that step, uint8 ``[H, W, 3]``.
         """
-        cells = map.next_id - self._next_id
-        if cells > 0:
-            self._pictures[self._next_id] = _per_cell(image, cells)
-            self._next_id = map.next_id
+        if map.blocks is not self._blocks and map.next_id > self._next_id:
+            self._pictures[self._next_id] = _per_cell(image, map.next_id - self._next_id)
+        self._blocks, self._next_id = map.blocks, map.next_id
 
     def of(self, map: LatentMap) -> np.ndarray:
-        """Colours of all points, uint8 RGB ``[N, 3]``, in the order of ``map.xyz()``."""
+        """Colours of all points, uint8 RGB ``[N, 3]``, in the order of ``map.xyz()``.
+
+        Args:
+            map: the one that was noted last, or less of it.
+        """
         ids = map.ids().cpu().numpy()
-        starts = np.array(sorted(self._pictures))
-        owner = np.searchsorted(starts, ids, side="right") - 1
-        # writes that nothing is left of, or that added nothing, need no colours any more
-        used, owner = np.unique(owner, return_inverse=True)
-        starts = starts[used]
-        self._pictures = {start: self._pictures[start] for start in starts.tolist()}
-        lengths = np.array([len(picture) for picture in self._pictures.values()])
-        rows = (np.cumsum(lengths) - lengths - starts)[owner] + ids
-        return np.concatenate(list(self._pictures.values()))[rows]
+        colours = np.zeros((len(ids), 3), np.uint8)
+        first = min(self._pictures, default=self._next_id)
+        known = ids < first
+        colours[known] = self._rgb[np.searchsorted(self._ids, ids[known])]
+        if self._pictures:
+            starts = np.array(list(self._pictures))
+            lengths = np.array([len(picture) for picture in self._pictures.values()])
+            owner = np.searchsorted(starts, ids[~known], side="right") - 1
+            rows = (np.cumsum(lengths) - lengths - starts)[owner] + ids[~known]
+            colours[~known] = np.concatenate(list(self._pictures.values()))[rows]
+        order = np.argsort(ids)
+        self._ids, self._rgb, self._pictures = ids[order], colours[order], {}
+        return colours
 
 
 def _per_cell(image: np.ndarray, cells: int) -> np.ndarray:

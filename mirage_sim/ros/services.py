@@ -34,7 +34,7 @@ class Services:
             ("restore", lambda: worker.submit(lambda simulation: simulation.restore())),
         ):
             node.create_service(Trigger, f"~/{name}", self._trigger(name, order), callback_group=waiting)
-        node.create_service(SetBool, "~/pause", self._pause)
+        node.create_service(SetBool, "~/pause", self._pause, callback_group=waiting)
 
     def _trigger(self, name: str, order: Callable[[], "Future[Any]"]) -> Callable[[Any, Any], Any]:
         def answer(_: Any, response: Any) -> Any:
@@ -47,8 +47,7 @@ class Services:
         return answer
 
     def _pause(self, request: Any, response: Any) -> Any:
-        self._worker.pause(request.data)
-        response.success, response.message = True, "paused" if request.data else "running"
+        response.success, response.message = outcome(self._worker.pause(request.data), self._worker)
         return response
 
 
@@ -58,6 +57,6 @@ def outcome(future: "Future[Any]", worker: Worker) -> tuple[bool, str]:
         future.result()
     except CancelledError:
         return False, "the node is shutting down"
-    except (ValueError, OSError) as error:
+    except Exception as error:  # if it is more than a refusal, the worker ends with it
         return False, " ".join(str(error).split())
     return True, f"at {worker.seconds:.6f} s"

@@ -82,11 +82,10 @@ class SimulatorControl:
             self._quit()
         elif wanted in (states.STATE_PLAYING, states.STATE_PAUSED, states.STATE_STOPPED):
             self._stopped = wanted == states.STATE_STOPPED
-            self._worker.pause(wanted != states.STATE_PLAYING)
+            future = self._worker.pause(wanted != states.STATE_PLAYING)
             if self._stopped:
-                done, text = outcome(
-                    self._worker.submit(lambda simulation: simulation.reset(rewind=True)), self._worker
-                )
+                future = self._worker.submit(lambda simulation: simulation.reset(rewind=True))
+            done, text = outcome(future, self._worker)
         else:
             done, text = False, f"state: expected STOPPED, PLAYING, PAUSED or QUITTING, got {wanted}"
         self._say(response.result, done, text)

@@ -42,7 +42,8 @@ class Worker:
         simulation: from :meth:`start` on touched by the worker's thread only.
         show: called with every new frame, in that thread.
         idle: called in that thread about once a second while there is no new frame.
-        failed: called in that thread, once, if a step raises; the worker has then ended.
+        failed: called in that thread, once, if a step or a task breaks (a task may be refused, with a ``ValueError`` or
+            ``OSError``); the worker has then ended.
     """
 
     def __init__(
@@ -105,13 +106,17 @@ class Worker:
                 self._jobs.append(_Job(follow, Future(), arrived))
                 self._changed.notify()
 
-    def pause(self, paused: bool) -> None:
-        """Stop or go on; returns at once. In lockstep, commands that wait are dropped by a pause."""
+    def pause(self, paused: bool) -> "Future[Any]":
+        """Stop or go on. In lockstep, commands that wait are dropped by a pause.
+
+        Returns:
+            Done once the step that is being made has been shown.
+        """
         with self._changed:
             self._paused = paused
             if paused:
                 self._jobs = deque(job for job in self._jobs if job.arrived is None)
-            self._changed.notify()
+        return self.submit(lambda simulation: None)
 
     def submit(self, task: Callable[[Simulation], Any]) -> "Future[Any]":
         """Have something done between two steps.
@@ -188,14 +193,15 @@ class Worker:
             return
         try:
             result = job.task(self._simulation)
+            if isinstance(result, Frame):
+                self._publish(result, job.arrived)
         except Exception as error:
-            if job.arrived is not None:
+            job.future.set_exception(error)
+            # what was refused concerns only the caller, who waits for the future; what broke concerns all
+            if job.arrived is not None or not isinstance(error, (ValueError, OSError)):
                 raise
-            job.future.set_exception(error)  # it is the caller's, who waits for the future
-            return
-        if isinstance(result, Frame):
-            self._publish(result, job.arrived)
-        job.future.set_result(result)
+        else:
+            job.future.set_result(result)
 
     def _publish(self, frame: Frame, commanded: float | None = None) -> None:
         began = time.perf_counter()

@@ -168,8 +168,11 @@ class Robot:
         assert response.success, response.message
         return float(response.message.split()[1])
 
-    def pause(self, paused: bool) -> None:
-        assert self.call(SetBool, "/mirage_world/pause", SetBool.Request(data=paused)).success
+    def pause(self, paused: bool) -> float:
+        """The time of the last frame before it."""
+        response = self.call(SetBool, "/mirage_world/pause", SetBool.Request(data=paused))
+        assert response.success, response.message
+        return float(response.message.split()[1])
 
 
 def until(wanted: Callable[[], Any]) -> None:

@@ -173,29 +173,46 @@ def test_a_device_that_is_not_there(device):
         Simulation(Settings(device=device))
 
 
-def test_points_have_the_colours_that_they_were_seen_in(simulation):
-    frames = [simulation.frame, *drive(simulation, *[(0.8, 0.9)] * 4)]
-    ids = frames[-1].map.ids().numpy()
-    _, colours = simulation.cloud()
-    cells = 24 * 32
-    assert len(set(ids // cells)) > 1
-    for point in range(0, len(ids), 37):
-        write, cell = divmod(int(ids[point]), cells)
+def expected_colours(map, frames):
+    """Each point's square of the picture that it was written from, one by one."""
+    colours = []
+    for point in map.ids().tolist():
+        write, cell = divmod(point, 24 * 32)
         row, column = divmod(cell, 32)
-        square = frames[write].image[4 * row : 4 * row + 4, 4 * column : 4 * column + 4]
-        np.testing.assert_allclose(colours[point], square.mean((0, 1)), atol=0.51)
+        colours.append(frames[write].image[4 * row : 4 * row + 4, 4 * column : 4 * column + 4].mean((0, 1)))
+    return np.array(colours)
 
 
-def test_colours_of_what_was_forgotten_are_forgotten(simulation):
-    colours = PointColours()
-    colours.note(simulation.frame.map, simulation.frame.image)
-    drive(simulation, (0.8, 0.9))
+def test_points_have_the_colours_that_they_were_seen_in(simulation):
+    frames = [simulation.frame]
+    for command in [(0.8, 0.9), (0.8, 0.9), (0.0, 0.0), (0.8, -0.9), (1.0, 0.0)]:
+        frames += drive(simulation, command)
+        if len(frames) in (3, 5):  # asked for now and then, and in between
+            simulation.cloud()
+    assert len(np.unique(frames[-1].map.ids() // (24 * 32))) > 2
+    xyz, colours = simulation.cloud()
+    np.testing.assert_array_equal(xyz, frames[-1].map.xyz())
+    np.testing.assert_allclose(colours, expected_colours(frames[-1].map, frames), atol=0.51)
+    np.testing.assert_array_equal(simulation.cloud()[1], colours)
+
+
+def test_colours_take_little_room_and_go_their_own_ways(simulation):
+    colours, first = PointColours(), simulation.frame
+    colours.note(first.map, first.image)
+    (second,) = drive(simulation, (0.8, 0.9))
     twin = colours.copy()
-    twin.note(simulation.frame.map, simulation.frame.image)
-    kept = simulation.frame.map.evict(200)
-    assert twin.of(kept).shape == (kept.points, 3)
-    # one's own way
-    assert len(colours._pictures) == 1
+    twin.note(second.map, second.image)
+    kept = second.map.evict(700)
+    assert 0 < kept.points <= 700
+    np.testing.assert_allclose(twin.of(kept), expected_colours(kept, [first, second]), atol=0.51)
+    assert len(twin._ids) == kept.points and not twin._pictures
+    np.testing.assert_allclose(colours.of(first.map), expected_colours(first.map, [first]), atol=0.51)
+
+
+def test_standing_still_collects_no_pictures(simulation):
+    simulation.cloud()
+    drive(simulation, *[(0.0, 0.0)] * 5)
+    assert len(simulation._colours._pictures) <= 1
 
 
 def test_limits_are_the_environments(simulation):

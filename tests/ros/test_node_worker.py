@@ -89,8 +89,8 @@ def test_realtime_takes_the_latest_command_and_pauses(watch):
     watched.wait(lambda: len(watched.frames) > 2)
     watched.worker.command(0.3, 0.0)
     watched.wait(lambda: watched.frames[-1].twist[0] > 0.29)
-    watched.worker.pause(True)
-    seconds = watched.worker.submit(lambda simulation: simulation.frame.seconds).result(PATIENCE)
+    watched.worker.pause(True).result(PATIENCE)
+    seconds = watched.worker.seconds
     watched.idled.clear()
     assert watched.idled.wait(PATIENCE)
     assert watched.worker.seconds == seconds
@@ -116,6 +116,13 @@ def test_a_task_that_fails_fails_its_caller_only(watch):
     watched.wait(lambda: len(watched.frames) == 2)
     assert watched.worker.statistics.report().latency > 0
     assert not watched.failures
+
+
+def test_a_task_that_breaks_ends_the_worker(watch):
+    watched = watch(mode="lockstep")
+    with pytest.raises(TypeError):
+        watched.worker.submit(lambda simulation: simulation.teleport()).result(PATIENCE)
+    watched.wait(lambda: watched.failures)
 
 
 def test_a_step_that_fails_ends_the_worker_and_says_so(watch):
