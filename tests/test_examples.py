@@ -1,6 +1,7 @@
 """The examples run as they are, with small numbers."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -48,6 +49,19 @@ def test_snapshot_and_fork(tmp_path: Path) -> None:
     output = run("03_snapshot_and_fork.py", tmp_path, "--steps", "2")
     assert output.count("would explore") == 3
     assert "the same, bit for bit" in output
+
+
+def test_ros_session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("rclpy", reason="no ROS 2: rclpy is not installed")
+    monkeypatch.setenv("ROS_DOMAIN_ID", str(101 + os.getpid() % 100))
+    monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+    world = subprocess.Popen([sys.executable, "-m", "mirage_sim.ros.node"], cwd=tmp_path, stderr=subprocess.DEVNULL)
+    try:
+        assert "drove 5 frames" in run("04_ros_session.py", tmp_path, "--frames", "5")
+    finally:
+        world.send_signal(signal.SIGINT)
+        assert world.wait(60) == 0
+    assert np.asarray(Image.open(tmp_path / "ros_session.png")).shape[1] == 1200
 
 
 def test_every_example_is_run() -> None:
