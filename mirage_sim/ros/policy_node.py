@@ -14,11 +14,13 @@ from geometry_msgs.msg import Twist, TwistStamped
 from gymnasium import spaces
 from rcl_interfaces.msg import IntegerRange, ParameterDescriptor
 from rclpy.clock import Clock, ClockType
+from rclpy.duration import Duration
 from rclpy.exceptions import ParameterException
-from rclpy.executors import ExternalShutdownException
+from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
 from rclpy.qos_overriding_options import QoSOverridingOptions
+from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import Image
 
 from mirage_sim.agents.learned import LearnedPolicy
@@ -121,6 +123,11 @@ class PolicyNode(Node):
         self.create_timer(GREETING_S, self._greet, clock=Clock(clock_type=ClockType.STEADY_TIME))
         self.get_logger().info(f"{policy}: waiting for images on {self._images.topic_name}")
 
+    def stand(self) -> None:
+        """Tell the robot to stand, and wait until it has heard it, a second at most."""
+        self._send(0.0, 0.0, None)
+        self._commands.wait_for_all_acked(Duration(seconds=1))
+
     def _parameter(self, name: str, default: Any, about: str, *ranges: IntegerRange) -> Any:
         descriptor = ParameterDescriptor(description=about, read_only=True, integer_range=ranges)
         return self.declare_parameter(name, default, descriptor).value
@@ -169,14 +176,24 @@ class PolicyNode(Node):
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Run the node until it is interrupted; 1 after one line about parameters that are no good."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # rclpy's own handler ends the spinning, without a traceback
-    rclpy.init(args=None if args is None else list(args))
+    """Run the node until it is interrupted; then the robot is told to stand. 1 after one line about bad parameters."""
+    interrupted = False
+
+    def interrupt(*_: Any) -> None:
+        nonlocal interrupted
+        interrupted = True
+
+    # not rclpy's own handlers: they end the context at once, in the middle of an answer, and with it the last command
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, interrupt)
+    rclpy.init(args=None if args is None else list(args), signal_handler_options=SignalHandlerOptions.NO)
     try:
         node = PolicyNode()
-        rclpy.spin(node)
-    except ExternalShutdownException:
-        return 0
+        executor = SingleThreadedExecutor()
+        executor.add_node(node)
+        while not interrupted:
+            executor.spin_once(timeout_sec=0.2)
+        node.stand()
     except (ImportError, OSError, ParameterException, ValueError) as error:
         rclpy.logging.get_logger(NAME).fatal(f"{type(error).__name__}: {' '.join(str(error).split())}")
         return 1

@@ -155,4 +155,7 @@ def test_a_loop_in_real_time_with_stamps_that_ends_on_interrupts() -> None:
             for _ in range(2):
                 policy.process.send_signal(signal.SIGINT)
                 time.sleep(0.05)
-            assert policy.process.wait(START_S) == 0
+            assert client.until(lambda: policy.process.poll() is not None, START_S)
+            assert policy.process.returncode == 0
+            last = commands[-1].twist  # the robot is not left driving
+            assert (last.linear.x, last.angular.z) == (0.0, 0.0)
