@@ -84,7 +84,7 @@ class PointMemory:
         self,
         channels: int,
         stride: tuple[int, int, int],
-        tolerance: float = 0.1,
+        tolerance: float = 0.25,
         refine: float = 2.0,
         detail: int = 1,
         max_points: int | None = None,

@@ -15,7 +15,8 @@ def encode_rendering(codec: Codec, seen: MemoryView, size: tuple[int, int]) -> M
     """Encode what coloured points show: from the pixel grid to the latent grid, each frame by itself.
 
     A latent cell is visible if at least half of its pixels are. Its depth and source are those of the lower median of
-    these pixels; ``offset`` and ``zoom`` are 0, because the picture already is at the right place and scale.
+    these pixels; its ``offset`` (in cells) and ``zoom`` are their means: the picture is at the right place and scale up
+    to these.
 
     Args:
         codec: encodes the pictures; no gradient passes.
@@ -36,6 +37,11 @@ def encode_rendering(codec: Codec, seen: MemoryView, size: tuple[int, int]) -> M
     median = ((count - 1).clamp(min=0) // 2)[..., None]
     source = cells_of(seen.source, size).gather(-1, order.gather(-1, median)).squeeze(-1)
     depth = torch.where(visible, ordered.gather(-1, median).squeeze(-1), 0.0)
+    cell = (seen.visible.shape[-1] // size[1], seen.visible.shape[-2] // size[0])
+
+    def mean(values: Tensor) -> Tensor:
+        return (cells_of(values, size) * hit).sum(-1) / count.clamp(min=1) * visible
+
     pictures = seen.latents.transpose(1, 2)
     with torch.no_grad():
         encoded = codec.encode(pictures.flatten(0, 1)[:, :, None])
@@ -45,8 +51,10 @@ def encode_rendering(codec: Codec, seen: MemoryView, size: tuple[int, int]) -> M
         visible=visible,
         depth=depth,
         source=torch.where(visible, source, -1),
-        offset=torch.zeros_like(depth)[:, None].repeat(1, 2, 1, 1, 1),
-        zoom=torch.zeros_like(depth),
+        offset=torch.stack(
+            [mean(along) / pixels for along, pixels in zip(seen.offset.unbind(1), cell, strict=True)], 1
+        ),
+        zoom=mean(seen.zoom),
     )
 
 
@@ -66,7 +74,7 @@ class RgbMemory:
     """
 
     def __init__(
-        self, codec: Codec, stride: tuple[int, int, int], tolerance: float = 0.1, max_points: int | None = None
+        self, codec: Codec, stride: tuple[int, int, int], tolerance: float = 0.25, max_points: int | None = None
     ) -> None:
         self.codec = codec
         self.stride = stride

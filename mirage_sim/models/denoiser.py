@@ -1,5 +1,6 @@
 """The mini denoiser: a flow-matching network that redraws what the memory shows and invents what it does not."""
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -7,11 +8,12 @@ from diffusers.models.embeddings import TimestepEmbedding, Timesteps
 from torch import Tensor, nn
 
 from mirage_sim.geometry import cells_of
-from mirage_sim.models.layers import channels_last, residual_stack, zero_conv
+from mirage_sim.models.layers import LocalBlock, channels_last, zero_conv
 from mirage_sim.models.unet import UNet
 from mirage_sim.protocols import Conditioning, MemoryView
 
 MIN_SIGMA = 1e-3
+MOVED = 0.01  # cells, or octaves of scale, from which on a sample is corrected in full
 
 
 class ReadoutAligner(nn.Module):
@@ -33,7 +35,7 @@ class ReadoutAligner(nn.Module):
         super().__init__()
         self.detail = detail
         samples = detail * detail
-        self.encode = nn.Sequential(nn.Conv2d(samples * (channels + 5), width, 3, padding=1), residual_stack(width, 2))
+        self.encode = nn.Sequential(nn.Conv2d(samples * (channels + 5), width, 3, padding=1), LocalBlock(width))
         self.correct = zero_conv(width, channels)
 
     def forward(self, view: MemoryView, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
@@ -41,7 +43,8 @@ class ReadoutAligner(nn.Module):
 
         Returns:
             Latents ``[N, C, h, w]``, those of the sample nearest to the centre of each cell plus a correction, zero
-            plus a correction in holes; and features ``[N, width, h, w]``.
+            plus a correction in holes; what is shown just as it was written needs no correction and gets none. And
+            features ``[N, width, h, w]``.
         """
         view = view.resize((self.detail * size[0], self.detail * size[1]))
         latents = view.latents.transpose(-4, -3).flatten(0, 1)
@@ -52,16 +55,27 @@ class ReadoutAligner(nn.Module):
         stacked = torch.cat([latents, visible.to(latents.dtype), depth, zoom, offset], dim=1)
         folded = nn.functional.pixel_unshuffle(stacked, self.detail)
         features = self.encode(folded.contiguous(memory_format=torch.channels_last))
-        return self._most_central(latents, visible, offset, size) + self.correct(features), features
+        central, moved = self._most_central(latents, visible, offset, zoom, size)
+        return central + (moved / MOVED).clamp(max=1.0) * self.correct(features), features
 
-    def _most_central(self, latents: Tensor, visible: Tensor, offset: Tensor, size: tuple[int, int]) -> Tensor:
-        """Of the samples ``[N, C, detail * h, detail * w]`` of each cell the one nearest to its centre."""
+    def _most_central(
+        self, latents: Tensor, visible: Tensor, offset: Tensor, zoom: Tensor, size: tuple[int, int]
+    ) -> tuple[Tensor, Tensor]:
+        """Of the samples ``[N, C, detail * h, detail * w]`` of each cell the one nearest to its centre.
+
+        Returns:
+            Its latents, and ``[N, 1, h, w]`` by how much it is not what was written: cells between the centres, and
+            octaves of scale; infinite in holes.
+        """
         place = torch.arange(self.detail, device=offset.device) - (self.detail - 1) / 2
         across = (offset[:, 0] + place.repeat(size[1])).square()
         along = (offset[:, 1] + place.repeat(size[0])[:, None]).square()
-        distance = (across + along).masked_fill(~visible[:, 0], torch.inf)
-        chosen = cells_of(distance, size).argmin(-1)[:, None, ..., None].expand(-1, latents.shape[1], -1, -1, -1)
-        return cells_of(latents, size).gather(-1, chosen).squeeze(-1)
+        distance = cells_of((across + along).sqrt().masked_fill(~visible[:, 0], torch.inf), size)
+        chosen = distance.argmin(-1, keepdim=True)
+        octaves = cells_of(zoom[:, 0], size).gather(-1, chosen) + math.log2(self.detail)
+        moved = (distance.gather(-1, chosen) / self.detail + octaves.abs()).squeeze(-1)[:, None]
+        chosen = chosen[:, None].expand(-1, latents.shape[1], -1, -1, -1)
+        return cells_of(latents, size).gather(-1, chosen).squeeze(-1), moved
 
 
 class PreparedCondition(NamedTuple):

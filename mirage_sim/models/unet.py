@@ -6,7 +6,6 @@ import torch
 from diffusers.models.attention_processor import Attention
 from diffusers.models.downsampling import Downsample2D
 from diffusers.models.resnet import ResnetBlock2D
-from diffusers.models.upsampling import Upsample2D
 from torch import Tensor, nn
 
 from mirage_sim.models.layers import PointwiseConv, zero_conv
@@ -47,7 +46,7 @@ class UNet(nn.Module):
         )
         self.mid_after = block(deepest, deepest)
         self.upsamplers = nn.ModuleList(
-            [Upsample2D(coarse, use_conv=True, out_channels=fine) for fine, coarse in pairs]
+            [nn.Sequential(PointwiseConv(coarse, fine, 1), nn.Upsample(scale_factor=2)) for fine, coarse in pairs]
         )
         self.up_blocks = nn.ModuleList([block(2 * fine, fine) for fine, _ in pairs])
         self.detail = block(widths[0], widths[0])

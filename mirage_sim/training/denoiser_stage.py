@@ -6,19 +6,16 @@ import torch
 from torch import Tensor, nn
 
 from mirage_sim.data.dataset import WalkDataset
-from mirage_sim.geometry import Camera
-from mirage_sim.memory.point_memory import resample_depth
-from mirage_sim.memory.rgb_memory import encode_rendering
 from mirage_sim.models.codec import MiniCodec
-from mirage_sim.models.denoiser import MiniDenoiser, PreparedCondition
-from mirage_sim.models.sampler import FlowSampler
-from mirage_sim.protocols import Conditioning, MemoryView
+from mirage_sim.models.denoiser import MiniDenoiser
+from mirage_sim.models.depth import MiniDepth
 from mirage_sim.training.codec_stage import picture_loss, surrounded
-from mirage_sim.training.simulated_memory import BatchMap
-from mirage_sim.world.conditioning import build_conditioning
+from mirage_sim.training.episodes import Episodes, Moment
 
 logger = logging.getLogger(__name__)
 
+# weight of the mean over a few cells where the truth is one of many pictures: its colour is less free than its stones
+TONE = 5.0
 UNDETERMINED = 0.03  # weight of the distance from the truth where the truth is one of many pictures that would do
 
 
@@ -34,33 +31,34 @@ def encode_walks(data: WalkDataset, codec: MiniCodec) -> Tensor:
     return latents
 
 
+WINDOW_SHOWN = 0.4  # weight of the texture of what the memory shows, against that of what must be invented now
 # texture is drawn to this quantile of what may be there: energies are skewed, and their median lies below their mean
-LACKING = 0.65
+LACKING = 0.72
 
 
 class DenoiserStage:
     """The loss of the denoiser stage.
 
-    Each sample is one step of an episode: a memory written at a start frame and at three frames on the way, of which
-    the last precedes the target; what it shows at the target's camera; and the target. A share of the batch reads an
-    RGB memory and some read an empty one, so that one network serves the baselines too.
+    Each sample is one step of an episode that the model itself has drawn so far (:class:`Episodes`): what its memory
+    shows at the next camera, and the true picture there. In most batches every sample is drawn from pure noise, as the
+    sampler does it in one step, and what was drawn goes into the memory: the next batch goes on from there. A share of
+    the episodes fills an RGB memory and some none, so that one network serves the baselines too.
 
-    Where the memory says what is to be seen, the network is drawn to the truth. Where it does not, the truth is one of
-    many pictures that would do, and their mean is fog: what can be asked for there is the texture of the truth, not
-    its every stone (:class:`Texture`).
+    Where the memory shows points of true frames, the network is drawn to the truth. Elsewhere the truth is one of many
+    pictures that would do, and their mean is fog: what can be asked for there is the texture of the truth, not its
+    every stone (:class:`Texture`).
+
+    Episodes are not part of a checkpoint: a run that is resumed begins new ones.
 
     Args:
         data: recorded walks.
-        codec: frozen.
+        codec, depth: frozen.
         model: what is trained.
-        batch: samples per step.
+        batch: episodes, and samples per step.
         rgb_share, empty_share: of the batch; the rest reads latent memory.
-        gap: the largest number of frames between start and target.
-        wear: largest standard deviation of noise on latents that, at run time, are generated: those written after the
-            start, and the preceding ones.
-        own_from: part of the training after which, in ``own_share`` of the batches, the three frames before the target
-            are not the true ones but the model's own, each drawn from what its memory shows: it must learn to go on
-            from its own pictures.
+        steps_of_episode: least and greatest length of an episode.
+        wear: largest standard deviation of noise on latents of true frames after the start.
+        drawn_share: of the batches that draw from pure noise and go on; the others train all noise levels.
         texture: weight of the difference of textures, where the network draws from nothing but what it is told.
     """
 
@@ -68,140 +66,83 @@ class DenoiserStage:
         self,
         data: WalkDataset,
         codec: MiniCodec,
+        depth: MiniDepth,
         model: MiniDenoiser,
         *,
         batch: int = 12,
         rgb_share: float = 0.42,
         empty_share: float = 0.16,
-        gap: int = 28,
+        steps_of_episode: tuple[int, int] = (14, 28),
         wear: float = 0.25,
-        own_from: float = 0.1,
-        own_share: float = 0.5,
-        texture: float = 10.0,
+        drawn_share: float = 0.8,
+        texture: float = 13.0,
     ):
-        self.data, self.codec, self.model = data, codec, model
-        self.batch, self.gap, self.wear = batch, gap, wear
-        self.own_from, self.own_share = own_from, own_share
+        self.codec, self.model, self.drawn_share = codec, model, drawn_share
         self.texture, self.texture_of = texture, Texture(codec.channels)
-        self.sampler = FlowSampler(steps=1)
-        self.rgb = round(batch * rgb_share)
-        self.empty = round(batch * empty_share)
-        self.latents = encode_walks(data, codec)
-        self.grid = (self.latents.shape[-2], self.latents.shape[-1])
-
-    def _times(self, own: bool, generator: torch.Generator) -> Tensor:
-        """Frames ``[B, 5]`` of each sample: start, two on the way, preceding, target; in walking or reverse order."""
-        reach = torch.randint(1, self.gap + 1, (self.batch,), generator=generator)
-        start = (torch.rand(self.batch, generator=generator) * (self.data.length - reach)).long()
-        if own:
-            between = (reach[:, None] - torch.tensor([3, 2])).clamp(min=0)
-        else:
-            fractions = torch.rand(self.batch, 2, generator=generator).sort(dim=1).values
-            between = (fractions * reach[:, None]).long()
-        steps = torch.cat([torch.zeros_like(reach)[:, None], between, (reach - 1)[:, None], reach[:, None]], dim=1)
-        forward = torch.rand(self.batch, generator=generator)[:, None] < 0.5
-        return torch.where(forward, start[:, None] + steps, (start + reach)[:, None] - steps)
-
-    def _views(self, latent_memory: BatchMap, rgb_memory: BatchMap, camera: Camera) -> MemoryView:
-        """What the two kinds of memory show to cameras of batch shape ``[B]``, some samples made blind."""
-        first, detail = self.batch - self.rgb, self.model.aligner.detail
-        rendering = encode_rendering(self.codec, rgb_memory.read(camera[first:]), self.grid)
-        parts = (
-            latent_memory.read(camera[:first].resize(self.grid), detail),
-            rendering.resize((detail * self.grid[0], detail * self.grid[1])),
+        self.episodes = Episodes(
+            data,
+            encode_walks(data, codec),
+            codec,
+            depth,
+            batch=batch,
+            rgb=round(batch * rgb_share),
+            empty=round(batch * empty_share),
+            steps=steps_of_episode,
+            detail=model.aligner.detail,
+            wear=wear,
         )
-        shown = torch.arange(self.batch) >= self.empty
-        fields = []
-        for name, filler in zip(MemoryView.__dataclass_fields__, (0.0, False, 0.0, -1, 0.0, 0.0), strict=True):
-            values = torch.cat([getattr(part, name) for part in parts])
-            fields.append(torch.where(shown.view(-1, *[1] * (values.ndim - 1)), values, filler))
-        return MemoryView(*fields)
-
-    def _conditioning(self, view: MemoryView, preceding: Tensor, last: Camera, camera: Camera) -> Conditioning:
-        chunk = Camera(camera.c2w[:, None], camera.K[:, None], camera.size)
-        return build_conditioning(view, preceding[:, :, None], last, chunk)
 
     def __call__(self, generator: torch.Generator, progress: float) -> dict[str, Tensor]:
         """One batch."""
-        own = progress >= self.own_from and torch.rand(1, generator=generator).item() < self.own_share
-        walks = torch.randint(len(self.data), (self.batch,), generator=generator)
-        times = self._times(own, generator)
-        frames, depth, camera = self.data.draw(walks, times)
-        clean = self.latents[walks[:, None], times].float()
-        level = self.wear * torch.rand(self.batch, 1, 1, 1, generator=generator)
-
-        first = self.batch - self.rgb
-        grid, cells = camera.resize(self.grid), resample_depth(depth, self.grid)
-        latent_memory, rgb_memory = BatchMap.empty(first, self.codec.channels), BatchMap.empty(self.rgb, 3)
-        preceding, pictures = clean[:, 0], frames[first:, 0]
-        with torch.no_grad():
-            for moment in range(4):
-                if own and moment > 0:
-                    view = self._views(latent_memory, rgb_memory, camera[:, moment])
-                    conditioning = self._conditioning(view, preceding, camera[:, moment - 1], camera[:, moment])
-                    noise = torch.randn(preceding.shape, generator=generator)[:, :, None]
-                    preceding = self.sampler.sample(self.model, self.model.condition(conditioning), noise)[:, :, 0]
-                    pictures = self.codec.decode_frames(preceding[first:]).clamp(-1, 1)
-                elif moment > 0:
-                    preceding = clean[:, moment] + level * torch.randn(preceding.shape, generator=generator)
-                    pictures = frames[first:, moment]
-                at = (slice(first), moment)
-                latent_memory = latent_memory.write(preceding[:first], cells[at], grid[at])
-                at = (slice(first, None), moment)
-                rgb_memory = rgb_memory.write(pictures, depth[at], camera[at])
-            view = self._views(latent_memory, rgb_memory, camera[:, 4])
-        condition = self.model.condition(self._conditioning(view, preceding, camera[:, 3], camera[:, 4]))
-        shown = view.resize(self.grid)
-        true = shown.visible & (shown.source <= self._first_points()) if own else shown.visible
-        return self._loss(clean[:, 4], frames[:, 4], condition, surrounded(true), generator)
-
-    def _first_points(self) -> Tensor:
-        """The last index that a point of the start frame can have in each sample's map, ``[B, 1, 1, 1]``."""
-        cells, pixels = self.grid[0] * self.grid[1], self.data.size[0] * self.data.size[1]
-        return torch.tensor([cells] * (self.batch - self.rgb) + [pixels] * self.rgb)[:, None, None, None]
-
-    def _noise_levels(self, generator: torch.Generator) -> Tensor:
-        """Noise levels ``[B]``: mostly where the sampler works, which draws from pure noise and polishes near none."""
-        kind = torch.rand(self.batch, generator=generator)
-        level = torch.rand(self.batch, generator=generator)
-        polish = 0.02 + 0.13 * level
-        return torch.where(kind < 0.6, 1.0, torch.where(kind < 0.8, polish, level.clamp(min=0.02)))
-
-    def _loss(
-        self,
-        clean: Tensor,
-        frames: Tensor,
-        condition: PreparedCondition,
-        remembered: Tensor,
-        generator: torch.Generator,
-    ) -> dict[str, Tensor]:
-        """Distance of the prediction from the truth where it is determined, and of its texture from the true one.
-
-        Determined is what is remembered of the truth, ``[B, 1, h, w]``. What the model itself invented before is not:
-        drawn to a truth that has nothing to do with it, it would turn to fog, step by step.
-        """
-        sigma = self._noise_levels(generator)
+        self.episodes.begin(generator)
+        moment = self.episodes.next()
+        clean = moment.latents
+        drawn = torch.rand(1, generator=generator).item() < self.drawn_share
+        sigma = torch.ones(len(clean)) if drawn else self._noise_levels(len(clean), generator)
         s = sigma[:, None, None, None]
         noisy = (1 - s) * clean + s * torch.randn(clean.shape, generator=generator)
-        predicted = self.model.predict_clean(noisy, sigma, condition)
-        determined = torch.maximum(remembered, 1 - s)
+        predicted = self.model.predict_clean(noisy, sigma, self.model.condition(moment.conditioning))
+        loss = self._loss(predicted, sigma, moment)
+        if drawn:
+            self.episodes.advance(moment, predicted.detach(), generator)
+        return loss
+
+    def _noise_levels(self, count: int, generator: torch.Generator) -> Tensor:
+        """Noise levels ``[count]``, half of them near none, where a sampler of several steps polishes."""
+        level = torch.rand(count, generator=generator).clamp(min=0.02)
+        polish = torch.rand(count, generator=generator) < 0.5
+        return torch.where(polish, 0.02 + 0.13 * level, level)
+
+    def _loss(self, predicted: Tensor, sigma: Tensor, moment: Moment) -> dict[str, Tensor]:
+        """Distance of the prediction from the truth where it is determined, and of its texture from the true one.
+
+        Determined is what is remembered of the truth. What the model itself invented before is not: drawn to a truth
+        that has nothing to do with it, it would turn to fog, step by step.
+        """
+        clean, frames = moment.latents, moment.true.frames[:, 0]
+        s = sigma[:, None, None, None]
+        determined = torch.maximum(surrounded(moment.remembered), 1 - s)
 
         # the weight of a velocity loss, capped where the noise is so small that copying x is the answer
         weight = (1 / s**2).clamp(max=8.0) * (UNDETERMINED + (1 - UNDETERMINED) * determined)
         latent = ((predicted - clean).square() * weight).mean()
-        drawn = slice(0, None, 2)
-        generated = self.codec.decode_frames(predicted[drawn])
-        picture = picture_loss(generated, frames[drawn], determined[drawn])
-        blind = (sigma == 1.0).float()[:, None, None, None]
+        generated = self.codec.decode_frames(predicted)
+        picture = picture_loss(generated, frames, determined)
+        blind = (s == 1.0).float()
         lacking = self.texture_of(clean) - self.texture_of(predicted)
-        texture = (torch.where(lacking > 0, LACKING, LACKING - 1) * lacking * 2 * blind).mean()
+        shown = nn.functional.adaptive_max_pool2d(moment.conditioning.view.visible.float()[:, 0], clean.shape[-2:])
+        weight = blind * (WINDOW_SHOWN + (1 - WINDOW_SHOWN) * self.texture_of.windows(1 - shown[:, None]))
+        texture = (torch.where(lacking > 0, LACKING, LACKING - 1) * lacking * 2 * weight).mean()
+        of_windows = self.texture_of.windows
+        tone = ((of_windows(predicted) - of_windows(clean)).square() * of_windows(1 - determined)).mean()
         with torch.no_grad():
-            energy = [gradient_energy(some * blind[drawn]) for some in (generated, frames[drawn])]
+            energy = [gradient_energy(some * blind) for some in (generated, frames)]
         return {
-            "loss": latent + picture + self.texture * texture,
+            "loss": latent + picture + self.texture * texture + TONE * tone,
             "latent": latent,
             "picture": picture,
             "texture": texture,
+            "tone": tone,
             "sharpness": energy[0] / energy[1].clamp(min=1.0),
         }
 
@@ -227,10 +168,17 @@ class Texture(nn.Module):
         self.register_buffer("random", random)
 
     def forward(self, latents: Tensor) -> Tensor:
-        """Of ``latents [N, C, h, w]``: ``[N, filters, about h/2, about w/2]``, in windows of 5x5 cells."""
-        responses = nn.functional.conv2d(latents.contiguous(memory_format=torch.channels_last), self.random)
-        mean, square = (nn.functional.avg_pool2d(some, 5, stride=2) for some in (responses, responses.square()))
+        """Of ``latents [N, C, h, w]``: ``[N, filters, h/2, w/2]``, in windows of 5x5 cells."""
+        responses = nn.functional.conv2d(latents.contiguous(memory_format=torch.channels_last), self.random, padding=1)
+        mean, square = self.windows(responses), self.windows(responses.square())
         return ((square - mean.square()).clamp(min=0) + 1e-4).sqrt()
+
+    def windows(self, values: Tensor) -> Tensor:
+        """Means of ``values [N, ?, h, w]`` over the windows; at the border over the part of them that there is.
+
+        What is new comes in at the border, a few cells at a time.
+        """
+        return nn.functional.avg_pool2d(values, 5, stride=2, padding=2, count_include_pad=False)
 
 
 def gradient_energy(pictures: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor
 from mirage_sim.geometry import Camera, cover, lift, splat
 from mirage_sim.protocols import MemoryView
 
-TOLERANCE, REFINE = 0.1, 2.0  # the defaults of PointMemory
+TOLERANCE, REFINE = 0.25, 2.0  # the defaults of PointMemory
 
 
 @dataclass(frozen=True)
@@ -80,4 +80,15 @@ class BatchMap:
             torch.cat([self.features, latents.flatten(2)], dim=2),
             torch.cat([self.footprint, (depth / focal).flatten(1)], dim=1),
             torch.cat([self.kept, lacking.flatten(1)], dim=1),
+        )
+
+    def packed(self) -> "BatchMap":
+        """The same maps without the points that none keeps, in the order they were written; one is left at least."""
+        most = max(int(self.kept.sum(1).max()), 1) if len(self.kept) else 1
+        order = self.kept.to(torch.uint8).sort(dim=1, descending=True, stable=True).indices[:, :most]
+        return BatchMap(
+            self.points.gather(1, order[..., None].expand(-1, -1, 3)),
+            self.features.gather(2, order[:, None].expand(-1, self.features.shape[1], -1)),
+            self.footprint.gather(1, order),
+            self.kept.gather(1, order),
         )

@@ -50,7 +50,8 @@ def _depth_stage(data: WalkDataset, output: Path, **options: Any) -> Stage:
 def _denoiser_stage(data: WalkDataset, output: Path, **options: Any) -> Stage:
     codec, denoiser = _trained(output, "codec", MiniCodec), _trained(output, "denoiser", MiniDenoiser)
     denoiser.requires_grad_(True).train()
-    return {"denoiser": denoiser}, {"denoiser": denoiser}, DenoiserStage(data, codec, denoiser, **options)
+    stage = DenoiserStage(data, codec, _trained(output, "depth", MiniDepth), denoiser, **options)
+    return {"denoiser": denoiser}, {"denoiser": denoiser}, stage
 
 
 STAGES: dict[str, Callable[..., Stage]] = {

@@ -45,9 +45,22 @@ def test_same_view_gives_the_frame_back() -> None:
     assert torch.equal(CODEC.decode(view.latents[None])[0], frames)
     cells = F.pixel_unshuffle(depth[None], 4)[0]
     assert torch.allclose(view.depth[0], cells.sort(dim=0).values[7])
-    assert not bool(view.offset.any()) and not bool(view.zoom.any())
+    assert view.offset.abs().max() < 1e-6 and view.zoom.abs().max() < 1e-6
     shown = depth.flatten()[view.source.flatten()]
     assert torch.allclose(shown, view.depth.flatten()), "the source is the pixel whose depth is shown"
+
+
+def test_offset_and_zoom_are_the_means_of_the_pixels() -> None:
+    memory = RgbMemory(CODEC, CODEC.stride)
+    map = write(memory, memory.empty(), frame(), torch.full((1, *SIZE), 2.0))
+    nearer = se3_exp(torch.tensor([[0.0, 0.0, 1.0, 0.0, 0.0, 0.0]]))
+    view = memory.read(map, Camera(nearer, CAMERA.K, CAMERA.size))
+    torch.testing.assert_close(view.zoom[view.visible], torch.full_like(view.zoom[view.visible], -1.0))  # half as far
+    # a quarter of a pixel to the right at 2 m: all points fall a sixteenth of a cell to the left
+    aside = se3_exp(torch.tensor([[0.25 * 2.0 / float(CAMERA.K[0, 0, 0]), 0.0, 0.0, 0.0, 0.0, 0.0]]))
+    view = memory.read(map, Camera(aside, CAMERA.K, CAMERA.size))
+    expected = torch.full_like(view.offset[0], -0.25 / 4)
+    torch.testing.assert_close(view.offset[0][view.visible], expected[view.visible], atol=1e-4, rtol=0)
 
 
 def test_a_cell_is_visible_if_half_its_pixels_are() -> None:

@@ -174,6 +174,18 @@ def test_of_several_samples_the_most_central_is_where_the_aligner_starts():
         assert torch.equal(aligned[0, :, row, column], expected)
 
 
+def test_what_is_shown_as_it_was_written_is_copied(awake):
+    aligner = awake(make_aligner())
+    view = make_view()
+    told = {"visible": torch.ones_like(view.visible), "offset": 0 * view.offset, "zoom": 0 * view.zoom}
+    exact = replace(view, **told)
+    assert torch.equal(aligner(exact, SIZE)[0], exact.latents[:, :, 0])
+    told["offset"] = told["offset"] + 0.2  # cells
+    told["zoom"][..., 0] = 0.5  # octaves
+    moved, corrected = replace(view, **told), aligner(replace(view, **told), SIZE)[0]
+    assert (corrected != moved.latents[:, :, 0]).any(1).all()
+
+
 def test_samples_side_by_side_in_a_cell_all_count(awake):
     denoiser, conditioning = awake(make()), make_conditioning()
     fine = conditioning.view.resize((2 * H, 2 * W))

@@ -7,10 +7,9 @@ from toy import toy_model
 
 from mirage_sim.data.dataset import WalkDataset
 from mirage_sim.geometry import Camera
-from mirage_sim.memory import EmptyMemory, RgbMemory
+from mirage_sim.memory import RgbMemory
 from mirage_sim.memory.rgb_memory import encode_rendering
 from mirage_sim.models import MiniCodec, MiniDenoiser, MiniDepth
-from mirage_sim.protocols import MemoryView
 from mirage_sim.training.codec_stage import CodecStage, picture_loss, surrounded
 from mirage_sim.training.denoiser_stage import DenoiserStage, Texture, encode_walks
 from mirage_sim.training.depth_stage import DepthStage
@@ -37,13 +36,23 @@ def depth_stage(data: WalkDataset) -> tuple[Stage, dict[str, nn.Module]]:
     return DepthStage(data, codec.eval().requires_grad_(False), depth, batch=4), {"depth": depth}
 
 
-def denoiser_stage(data: WalkDataset) -> tuple[Stage, dict[str, nn.Module]]:
-    codec, denoiser, _ = networks()
-    codec.eval().requires_grad_(False)
-    return DenoiserStage(data, codec, denoiser, batch=6), {"denoiser": denoiser}
+def denoiser_stage(data: WalkDataset, drawn_share: float = 1.0) -> tuple[Stage, dict[str, nn.Module]]:
+    codec, denoiser, depth = networks()
+    for frozen in (codec, depth):
+        frozen.eval().requires_grad_(False)
+    return DenoiserStage(data, codec, depth, denoiser, batch=6, drawn_share=drawn_share), {"denoiser": denoiser}
 
 
-STAGES = {"codec": codec_stage, "depth": depth_stage, "denoiser": denoiser_stage}
+def denoiser_stage_that_stays(data: WalkDataset) -> tuple[Stage, dict[str, nn.Module]]:
+    return denoiser_stage(data, drawn_share=0.0)
+
+
+STAGES = {
+    "codec": codec_stage,
+    "depth": depth_stage,
+    "denoiser": denoiser_stage,
+    "denoiser at all noise levels": denoiser_stage_that_stays,
+}
 
 
 def run(stage: Stage, seed: int, progress: float) -> dict[str, Tensor]:
@@ -66,17 +75,19 @@ def test_one_step_gives_gradients_to_everything(name: str, data: WalkDataset):
 
 
 @pytest.mark.parametrize("name", STAGES)
-@pytest.mark.parametrize("progress", [0.0, 0.9])
-def test_the_generator_decides_the_batch(name: str, progress: float, data: WalkDataset):
-    stage, _ = STAGES[name](data)
+def test_the_generator_decides_the_batch(name: str, data: WalkDataset):
+    def losses(seed: int) -> list[float]:
+        stage, _ = STAGES[name](data)
+        return [run(stage, seed + step, 0.5)["loss"].item() for step in range(2)]
+
     torch.manual_seed(1)
-    first = run(stage, 5, progress)["loss"]
+    first = losses(5)
     torch.manual_seed(2)  # the global state has no say
-    assert torch.equal(run(stage, 5, progress)["loss"], first)
-    assert not torch.equal(run(stage, 6, progress)["loss"], first)
+    assert losses(5) == first
+    assert all(one != other for one, other in zip(losses(7), first, strict=True))
 
 
-@pytest.mark.parametrize("name", STAGES)
+@pytest.mark.parametrize("name", [name for name in STAGES if name != "denoiser"])  # which goes on to another batch
 def test_a_few_steps_on_one_batch_help(name: str, data: WalkDataset):
     stage, modules = STAGES[name](data)
     parameters = [parameter for module in modules.values() for parameter in module.parameters()]
@@ -101,7 +112,7 @@ def test_texture_tells_fog_from_noise_and_not_where_the_noise_is():
     noise = torch.randn(32, 8, 24, 32, generator=torch.Generator().manual_seed(0))
     fog = nn.functional.avg_pool2d(noise, 5, stride=1, padding=2)
     of = Texture(8)
-    assert of(noise).shape == (32, 64, 9, 13) and not list(of.parameters())
+    assert of(noise).shape == (32, 64, 12, 16) and not list(of.parameters())
 
     def typical(latents: Tensor) -> Tensor:
         return of(latents).mean((0, 2, 3))
@@ -111,59 +122,6 @@ def test_texture_tells_fog_from_noise_and_not_where_the_noise_is():
     assert (typical(fog) / true).max() < 0.6
     striped = (noise + noise.roll(1, 2)) / 2**0.5  # as strong in every cell, but neighbours above and below agree
     assert (typical(striped) / true - 1).abs().max() > 0.1
-
-
-def test_own_pictures_come_into_a_share_of_the_later_batches(data: WalkDataset):
-    stage, modules = denoiser_stage(data)
-    readings: list[int] = []
-    modules["denoiser"].aligner.register_forward_hook(lambda *_: readings.append(1))
-
-    def reads(seed: int, progress: float) -> int:
-        readings.clear()
-        run(stage, seed, progress)
-        return len(readings)
-
-    assert {reads(seed, 0.09) for seed in range(4)} == {1}
-    later = [reads(seed, 0.1) for seed in range(12)]  # each of one's own pictures needs a reading of its own
-    assert set(later) == {1, 4} and 2 <= later.count(4) <= 10
-
-
-@pytest.mark.parametrize("own", [False, True])
-def test_times_are_episodes_within_the_walk(own: bool, data: WalkDataset):
-    codec, denoiser, _ = networks()
-    stage = DenoiserStage(data, codec.requires_grad_(False), denoiser, batch=400, gap=28)
-    times = stage._times(own, torch.Generator().manual_seed(0))
-    assert times.shape == (400, 5) and times.min() >= 0 and times.max() == data.length - 1
-    steps = times.diff(dim=1)
-    forward = times[:, 4] > times[:, 0]
-    assert (steps[forward] >= 0).all() and (steps[~forward] <= 0).all()
-    assert 100 < forward.sum() < 300
-    assert (steps[:, 3].abs() == 1).all()  # the preceding frame is the neighbour
-    assert not own or (steps[:, 1:3].abs() <= 1).all()  # one's own pictures are neighbours, too
-    assert (times[:, 4] - times[:, 0]).abs().max() == 28
-
-
-def test_shares_of_the_batch(data: WalkDataset):
-    codec, denoiser, _ = networks()
-    codec.requires_grad_(False)
-    stage = DenoiserStage(data, codec, denoiser, batch=6, rgb_share=0.34, empty_share=0.34)
-    frames, depth, camera = data.draw(torch.tensor([0, 1, 2, 0, 1, 2]), torch.tensor([[5]] * 6))
-    grid = camera.resize((12, 16))
-    latents = stage.latents[[0, 1, 2, 0], 5].float()
-    latent_memory = BatchMap.empty(4, 8).write(latents, depth[:4, 0, 2::4, 2::4], grid[:4, 0])
-    rgb_memory = BatchMap.empty(2, 3).write(frames[4:, 0], depth[4:, 0], camera[4:, 0])
-    fine = stage._views(latent_memory, rgb_memory, camera[:, 0])
-    assert fine.visible.shape[-2:] == (24, 32)
-    view = fine.resize((12, 16))
-    shown = view.visible.flatten(1).float().mean(1)
-    assert shown[:2].tolist() == [0, 0] and (shown[2:] > 0.99).all()
-    empty = EmptyMemory(8, (1, 4, 4)).read(None, camera[0])
-    for name in MemoryView.__dataclass_fields__:  # blind samples look like the empty memory
-        assert torch.equal(getattr(view, name)[0], getattr(empty, name)), name
-    torch.testing.assert_close(view.latents[2:4, :, 0] * view.visible[2:4], latents[2:] * view.visible[2:4])
-    # samples of the RGB memory were encoded from the very frame
-    close = (view.latents[4:, :, 0] - codec.encode_frames(frames[4:, 0])).abs().mean()
-    assert close < 0.05 * view.latents[4:].abs().mean()
 
 
 def test_rendered_colours_are_what_the_rgb_memory_shows(data: WalkDataset):
