@@ -203,13 +203,16 @@ class Client:
         return self.last
 
     def answer(self, forward: float, turn: float) -> Seen:
-        """Publish a command, and wait for the next image.
+        """Publish a command, and wait for an image of a later time than the last one, or than the start.
 
         Raises:
             RuntimeError: if none arrives within half a minute.
         """
+        before = 0.0 if self.last is None else self.last.seconds
         self.command(forward, turn)
-        return self.next_image()
+        while (seen := self.next_image()).seconds <= before:
+            pass  # the start, which may be shown to those who come late
+        return seen
 
     def call(self, service: str, data: bool | None = None) -> Trigger.Response | SetBool.Response | None:
         """What a service of the world answers, with ``data`` a SetBool, else a Trigger; None if it does not in time."""

@@ -4,6 +4,7 @@ One command per image drives a world in lockstep as well as one in real time, an
 """
 
 import signal
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -31,6 +32,7 @@ from mirage_sim.ros import conversions
 
 NAME = "mirage_policy"
 GREETING_S = 1.0  # between two looks for a world that waits for a first command
+UNHEARD_S = 10.0  # after which a command to stand must have been lost
 Choose = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """Frame ``[H, W, 3]`` and depth ``[H, W]`` (0 where unknown) to forward and turn, fractions ``[2]`` of the maxima."""
 
@@ -119,6 +121,7 @@ class PolicyNode(Node):
             self.create_subscription(
                 Image, "camera/depth/image_raw", self._measure, images, qos_overriding_options=overridable
             )
+        self._greeted: float | None = None  # when it last asked for a first image
         # wall clock: a world in lockstep makes no time pass
         self.create_timer(GREETING_S, self._greet, clock=Clock(clock_type=ClockType.STEADY_TIME))
         self.get_logger().info(f"{policy}: waiting for images on {self._images.topic_name}")
@@ -171,8 +174,13 @@ class PolicyNode(Node):
         """Ask for a first image, by a command to stand: a world in lockstep may have shown it to nobody."""
         if not self.count_publishers(self._images.topic_name):
             self._answered = False  # no world, or one that has ended: the next one is greeted again
+            self._greeted = None
         elif not self._answered and self._commands.get_subscription_count():
-            self._send(0.0, 0.0, None)
+            now = time.monotonic()
+            # one at a time: in lockstep each is a step, and the image of each would be answered
+            if self._greeted is None or now - self._greeted > UNHEARD_S:
+                self._greeted = now
+                self._send(0.0, 0.0, None)
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -198,6 +206,8 @@ def main(args: Sequence[str] | None = None) -> int:
         rclpy.logging.get_logger(NAME).fatal(f"{type(error).__name__}: {' '.join(str(error).split())}")
         return 1
     finally:
+        # a second interrupt must not kill the interpreter while it takes itself down
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
         rclpy.try_shutdown()
     return 0
 
