@@ -105,7 +105,9 @@ def test_bad_parameters_are_one_line_and_code_1(parameters: dict[str, Any], name
     assert named in line
 
 
-@pytest.mark.skip(reason="known fault: in about one run of three the agent turns otherwise than in the plain environment")
+@pytest.mark.skip(
+    reason="known fault: in about one run of three the agent turns otherwise than in the plain environment"
+)
 def test_two_commands_make_a_loop_in_lockstep(tmp_path: Path) -> None:
     """The agent answers each image once, and as it would in the plain environment."""
     own = tmp_path / "own.yaml"
