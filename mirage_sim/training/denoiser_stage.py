@@ -131,9 +131,9 @@ class DenoiserStage:
         blind = (s == 1.0).float()
         lacking = self.texture_of(clean) - self.texture_of(predicted)
         shown = nn.functional.adaptive_max_pool2d(moment.conditioning.view.visible.float()[:, 0], clean.shape[-2:])
-        weight = blind * (WINDOW_SHOWN + (1 - WINDOW_SHOWN) * self.texture_of.windows(1 - shown[:, None]))
-        texture = (torch.where(lacking > 0, LACKING, LACKING - 1) * lacking * 2 * weight).mean()
         of_windows = self.texture_of.windows
+        say = blind * (WINDOW_SHOWN + (1 - WINDOW_SHOWN) * of_windows(1 - shown[:, None]))
+        texture = (torch.where(lacking > 0, LACKING, LACKING - 1) * lacking * 2 * say).mean()
         tone = ((of_windows(predicted) - of_windows(clean)).square() * of_windows(1 - determined)).mean()
         with torch.no_grad():
             energy = [gradient_energy(some * blind) for some in (generated, frames)]
