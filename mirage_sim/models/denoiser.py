@@ -38,13 +38,13 @@ class ReadoutAligner(nn.Module):
         self.encode = nn.Sequential(nn.Conv2d(samples * (channels + 5), width, 3, padding=1), LocalBlock(width))
         self.correct = zero_conv(width, channels)
 
-    def forward(self, view: MemoryView, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    def forward(self, view: MemoryView, size: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
         """Align a view with ``N = B * T`` grids to the latent grid ``size``.
 
         Returns:
             Latents ``[N, C, h, w]``, those of the sample nearest to the centre of each cell plus a correction, zero
-            plus a correction in holes; what is shown just as it was written needs no correction and gets none. And
-            features ``[N, width, h, w]``.
+            plus a correction in holes; features ``[N, width, h, w]``; and how much of a correction each cell may get,
+            ``[N, 1, h, w]`` in [0, 1]: what is shown just as it was written needs none, and gets none.
         """
         view = view.resize((self.detail * size[0], self.detail * size[1]))
         latents = view.latents.transpose(-4, -3).flatten(0, 1)
@@ -56,7 +56,8 @@ class ReadoutAligner(nn.Module):
         folded = nn.functional.pixel_unshuffle(stacked, self.detail)
         features = self.encode(folded.contiguous(memory_format=torch.channels_last))
         central, moved = self._most_central(latents, visible, offset, zoom, size)
-        return central + (moved / MOVED).clamp(max=1.0) * self.correct(features), features
+        freedom = (moved / MOVED).clamp(max=1.0)
+        return central + freedom * self.correct(features), features, freedom
 
     def _most_central(
         self, latents: Tensor, visible: Tensor, offset: Tensor, zoom: Tensor, size: tuple[int, int]
@@ -79,18 +80,20 @@ class ReadoutAligner(nn.Module):
 
 
 class PreparedCondition(NamedTuple):
-    """A conditioning as the network sees it: aligned latents, trunk features, global embedding."""
+    """A conditioning as the network sees it: aligned latents, trunk features, global embedding, freedom to correct."""
 
     aligned: Tensor
     features: Tensor
     embedding: Tensor
+    freedom: Tensor
 
 
 class MiniDenoiser(nn.Module):
     """Fulfils :class:`mirage_sim.protocols.Denoiser` for chunks of one latent frame.
 
     The network predicts the clean latents as a correction to the aligned read-out; the velocity follows from it. What
-    is well remembered is therefore copied by default, not redrawn.
+    is well remembered is therefore copied by default, not redrawn; and what is shown just as it was written is copied
+    exactly, so that a camera that stands still, or comes back to where it stood, sees what it saw.
 
     Args:
         channels: latent channels.
@@ -136,17 +139,17 @@ class MiniDenoiser(nn.Module):
             raise ValueError(f"view: expected chunks of one latent frame, visible [B, 1, h, w], got {got}")
         preceding = conditioning.preceding[:, :, -1]
         height, width = preceding.shape[-2:]
-        aligned, features = self.aligner(conditioning.view, (height, width))
+        aligned, features, freedom = self.aligner(conditioning.view, (height, width))
         visible = nn.functional.adaptive_max_pool2d(conditioning.view.visible.float(), (height, width))
         stacked = torch.cat([features, aligned, preceding, visible], dim=1)
         motion = conditioning.motion.flatten(0, 1) * 10.0  # steps are about a tenth of a metre and of a radian
-        return PreparedCondition(aligned, self.condition_in(stacked), self.motion_embedding(motion))
+        return PreparedCondition(aligned, self.condition_in(stacked), self.motion_embedding(motion), freedom)
 
     def predict_clean(self, x: Tensor, sigma: Tensor, condition: PreparedCondition) -> Tensor:
         """Estimate of the clean latents ``[N, C, h, w]`` from ``x`` of that shape at ``sigma [N]``."""
         embedding = self.sigma_embedding(self.sigma_features(1000.0 * sigma)) + condition.embedding
         features = self.noisy_in(x.contiguous(memory_format=torch.channels_last)) + condition.features
-        return condition.aligned + self.trunk(features, embedding)
+        return condition.aligned + condition.freedom * self.trunk(features, embedding)
 
     def velocity(self, x: Tensor, sigma: Tensor, condition: PreparedCondition) -> Tensor:
         """See :meth:`mirage_sim.protocols.Denoiser.velocity`."""

@@ -82,7 +82,7 @@ class CodecStage:
         for moment in (0, 1):
             memory = memory.write(latents[:, moment], depth[:, moment], grid[:, moment])
         view = memory.read(grid[:, 2], self.aligner.detail)
-        aligned, _ = self.aligner(view, grid.size)
+        aligned, _, _ = self.aligner(view, grid.size)
 
         together = torch.cat([latents[:, 2], aligned])
         together = together + self.noise * torch.randn(together.shape, generator=generator)

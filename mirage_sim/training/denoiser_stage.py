@@ -102,10 +102,10 @@ class DenoiserStage:
         s = sigma[:, None, None, None]
         noisy = (1 - s) * clean + s * torch.randn(clean.shape, generator=generator)
         predicted = self.model.predict_clean(noisy, sigma, self.model.condition(moment.conditioning))
-        loss = self._loss(predicted, sigma, moment)
+        generated = self.codec.decode_frames(predicted)
         if drawn:
-            self.episodes.advance(moment, predicted.detach(), generator)
-        return loss
+            self.episodes.advance(moment, predicted.detach(), generated.detach(), generator)
+        return self._loss(predicted, generated, sigma, moment)
 
     def _noise_levels(self, count: int, generator: torch.Generator) -> Tensor:
         """Noise levels ``[count]``, half of them near none, where a sampler of several steps polishes."""
@@ -113,7 +113,7 @@ class DenoiserStage:
         polish = torch.rand(count, generator=generator) < 0.5
         return torch.where(polish, 0.02 + 0.13 * level, level)
 
-    def _loss(self, predicted: Tensor, sigma: Tensor, moment: Moment) -> dict[str, Tensor]:
+    def _loss(self, predicted: Tensor, generated: Tensor, sigma: Tensor, moment: Moment) -> dict[str, Tensor]:
         """Distance of the prediction from the truth where it is determined, and of its texture from the true one.
 
         Determined is what is remembered of the truth. What the model itself invented before is not: drawn to a truth
@@ -126,7 +126,6 @@ class DenoiserStage:
         # the weight of a velocity loss, capped where the noise is so small that copying x is the answer
         weight = (1 / s**2).clamp(max=8.0) * (UNDETERMINED + (1 - UNDETERMINED) * determined)
         latent = ((predicted - clean).square() * weight).mean()
-        generated = self.codec.decode_frames(predicted)
         picture = picture_loss(generated, frames, determined)
         blind = (s == 1.0).float()
         lacking = self.texture_of(clean) - self.texture_of(predicted)

@@ -132,10 +132,9 @@ class Episodes:
         return Moment(conditioning, true, self._latents(1), remembered)
 
     @torch.no_grad()
-    def advance(self, moment: Moment, drawn: Tensor, generator: torch.Generator) -> None:
-        """Go on to ``moment``, of which the model has drawn latents ``[B, C, h, w]``."""
-        frames = self.codec.decode_frames(drawn).clamp(-1, 1)
-        camera = moment.true.camera
+    def advance(self, moment: Moment, drawn: Tensor, frames: Tensor, generator: torch.Generator) -> None:
+        """Go on to ``moment``, of which the model has drawn latents ``[B, C, h, w]``: frames ``[B, 3, H, W]``."""
+        frames, camera = frames.clamp(-1, 1), moment.true.camera
         known = moment.conditioning.view.nearest(self.grid)
         estimate = self.depth(frames[:, :, None], camera, known)
         worn = self.wear * torch.rand(len(drawn), 1, 1, 1, generator=generator)

@@ -130,7 +130,7 @@ def make_aligner(detail: int = 2) -> ReadoutAligner:
 def test_the_aligner_is_local_and_starts_as_the_identity(awake):
     view = make_view()
     aligner = make_aligner()
-    aligned, features = aligner(view, SIZE)
+    aligned, features, _ = aligner(view, SIZE)
     assert torch.equal(aligned, view.latents[:, :, 0]) and features.shape == (B, 16, H, W)
     awake(aligner)
     latents = view.latents.clone()
@@ -148,7 +148,7 @@ def test_extreme_zoom_is_bounded(awake):
 
 def test_the_aligner_takes_many_latent_frames(awake):
     view, aligner = make_view(2, 3), awake(make_aligner())
-    aligned, _ = aligner(view, SIZE)
+    aligned, _, _ = aligner(view, SIZE)
     single = MemoryView(
         view.latents[1:, :, 2:], view.visible[1:, 2:], view.depth[1:, 2:], view.source[1:, 2:],
         view.offset[1:, :, 2:], view.zoom[1:, 2:],
@@ -162,7 +162,7 @@ def test_of_several_samples_the_most_central_is_where_the_aligner_starts():
     visible = torch.rand(view.visible.shape, generator=picked) < 0.5
     offset = torch.rand(view.offset.shape, generator=picked) - 0.5
     latents = torch.randn(view.latents.shape, generator=picked) * visible[:, None]
-    aligned, _ = make_aligner()(replace(view, visible=visible, offset=offset, latents=latents), SIZE)
+    aligned, _, _ = make_aligner()(replace(view, visible=visible, offset=offset, latents=latents), SIZE)
     for row, column in [(0, 0), (5, 7), (H - 1, W - 1)]:
         best, expected = 9.0, torch.zeros(C)
         for i in range(2):

@@ -28,6 +28,10 @@ def draw(moment: Moment, generator: torch.Generator) -> Tensor:
     return moment.latents + 0.5 * torch.randn(moment.latents.shape, generator=generator)
 
 
+def go_on(under_way: Episodes, moment: Moment, drawn: Tensor, generator: torch.Generator) -> None:
+    under_way.advance(moment, drawn, under_way.codec.decode_frames(drawn), generator)
+
+
 def test_they_follow_walks_in_both_directions_and_make_room_for_others(data: WalkDataset):
     under_way = episodes(data, batch=40, rgb=10, empty=10)
     generator = torch.Generator().manual_seed(0)
@@ -42,7 +46,7 @@ def test_they_follow_walks_in_both_directions_and_make_room_for_others(data: Wal
         moment = under_way.next()
         cameras = data.draw(under_way.walk, (under_way.time + under_way.direction)[:, None]).camera
         assert torch.equal(moment.true.camera.c2w, cameras.c2w)
-        under_way.advance(moment, moment.latents, generator)
+        go_on(under_way, moment, moment.latents, generator)
         assert torch.equal(under_way.time, before[0] + before[2])
         assert torch.equal(under_way.left, before[1] - 1)
         turned += int((under_way.direction != before[2]).sum())
@@ -82,7 +86,7 @@ def test_memories_are_those_of_the_run_time(data: WalkDataset):
         drawn = draw(moment, generator)
         frames = codec.decode_frames(drawn).clamp(-1, 1)
         depth = depth_of(frames[:, :, None], moment.true.camera, moment.conditioning.view.nearest((12, 16)))
-        under_way.advance(moment, drawn, generator)
+        go_on(under_way, moment, drawn, generator)
         assert torch.equal(under_way.preceding, drawn)
         for i, memory in samples.items():
             maps[i] = memory.write(
@@ -117,7 +121,7 @@ def test_what_the_model_drew_is_not_remembered_of_the_truth(given: int, data: Wa
         assert torch.equal(moment.remembered[:-1, 0], visible & ~drawn_by_model)
         assert step > given or not drawn_by_model.any()
         own += int(drawn_by_model.sum())
-        under_way.advance(moment, torch.full_like(moment.latents, tag), generator)
+        go_on(under_way, moment, torch.full_like(moment.latents, tag), generator)
     assert own > 0
 
 
@@ -129,7 +133,7 @@ def test_what_was_skipped_is_not_remembered(data: WalkDataset):
     points = [map.kept.sum(1) for map in under_way.maps]
     for step in range(4):
         moment = under_way.next()
-        under_way.advance(moment, draw(moment, generator), generator)
+        go_on(under_way, moment, draw(moment, generator), generator)
         now = [map.kept.sum(1) for map in under_way.maps]
         assert all(torch.equal(*pair) for pair in zip(now, points, strict=True)) == (step < 2)
 
@@ -145,7 +149,7 @@ def test_maps_hold_only_points_that_are_kept(data: WalkDataset):
             order = torch.arange(map.points.shape[1])
             assert torch.equal(map.kept, order < kept[:, None])
         moment = under_way.next()
-        under_way.advance(moment, draw(moment, generator), generator)
+        go_on(under_way, moment, draw(moment, generator), generator)
 
 
 @pytest.mark.parametrize("steps", [(0, 4), (5, 4), (4, 40)])

@@ -105,6 +105,15 @@ def test_what_was_seen_is_still_there_after_looking_away(model, starts):
     assert cells_of(of_the_start, (height // 4, width // 4)).any(-1).float().mean() > 0.95
 
 
+def test_a_camera_that_stands_still_sees_what_it_saw(model, starts):
+    state = begin(model, starts[0])
+    seen = state.preceding
+    for _ in range(3):
+        (state,), (chunk,) = model.advance([state], [ahead(state, 0.0, 0.0)])
+        assert chunk.known.count_nonzero() == chunk.known.numel()
+        torch.testing.assert_close(chunk.latents, seen, atol=0.01, rtol=0)
+
+
 def test_copying_shares_the_model(model):
     assert copy.deepcopy({"world": model})["world"] is model
 
