@@ -60,6 +60,8 @@ class WalkDataset:
         """The moments ``times [B, S]`` of ``walks [B]``."""
         at = (walks[:, None], times)
         frames = self.frames[at].permute(0, 1, 4, 2, 3).float() / 127.5 - 1.0
-        c2w = self.c2w[at]
-        camera = Camera(c2w, self.K.expand(*times.shape, 3, 3), self.size)
-        return Moments(frames, self.depth[at].float(), camera)
+        return Moments(frames, self.depth[at].float(), self.cameras(walks, times))
+
+    def cameras(self, walks: Tensor, times: Tensor) -> Camera:
+        """Only the cameras, batch shape ``[B, S]``, of what :meth:`draw` gives."""
+        return Camera(self.c2w[walks[:, None], times], self.K.expand(*times.shape, 3, 3), self.size)

@@ -124,9 +124,9 @@ class Episodes:
 
     def next(self) -> Moment:
         """What comes next in every episode."""
-        last, true = self._moments(0), self._moments(1)
+        last, true = self.data.cameras(self.walk, self.time[:, None]), self._moments(1)
         view = self._read(true.camera[:, 0])
-        conditioning = build_conditioning(view, self.preceding[:, :, None], last.camera[:, 0], true.camera)
+        conditioning = build_conditioning(view, self.preceding[:, :, None], last[:, 0], true.camera)
         shown = view.resize(self.grid)
         remembered = shown.visible & (shown.source < self.true_points[:, None, None, None])
         return Moment(conditioning, true, self._latents(1), remembered)
