@@ -7,6 +7,8 @@ TORCH_INDEX ?=
 BIN := $(VENV)/bin
 TORCH := $(shell sed -n 's/^ *"\(torch==[^"]*\)",*$$/\1/p' setup.py)
 PIP := $(BIN)/python -m pip --disable-pip-version-check
+# threads that wait sleep, whatever imports torch first; see mirage_sim/__init__.py
+export OMP_WAIT_POLICY ?= passive
 DECLARED := setup.py setup.cfg pyproject.toml package.xml
 
 .PHONY: demo test check lint test-packaging soak clean

@@ -5,6 +5,7 @@ they are first used.
 """
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
 
 from mirage_sim.envs.registration import register_envs
@@ -62,4 +63,8 @@ def __dir__() -> list[str]:
     return sorted(__all__)
 
 
+# Before torch is loaded: OpenMP's threads otherwise wait for each other by spinning, hundreds of times a step. Where
+# others want the cores as well, the one that spins keeps the one it waits for from running, and a step takes several
+# times as long.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 register_envs()

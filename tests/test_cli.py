@@ -1,5 +1,6 @@
 import json
 import logging
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -107,6 +108,17 @@ def test_import_loads_nothing_heavy() -> None:
     loaded = subprocess.run([sys.executable, "-c", IMPORT], capture_output=True, text=True, check=True).stdout.split()
     assert "mirage_sim" in loaded
     assert not {"torch", "diffusers", "hydra", "cv2", "PIL", "miniworld"} & set(loaded)
+
+
+@pytest.mark.parametrize(("given", "wanted"), [({}, "PASSIVE"), ({"OMP_WAIT_POLICY": "active"}, "ACTIVE")])
+def test_threads_that_wait_sleep_unless_told_otherwise(given: dict[str, str], wanted: str) -> None:
+    others = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    program = "import mirage_sim, torch"
+    environment = {**others, **given, "OMP_DISPLAY_ENV": "true"}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    if "OPENMP DISPLAY ENVIRONMENT" not in done.stderr:
+        pytest.skip("torch brings no OpenMP that tells its settings")
+    assert f"OMP_WAIT_POLICY = '{wanted}'" in done.stderr
 
 
 @pytest.mark.parametrize(
