@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import importlib
 import json
 import logging
 import sys
@@ -77,22 +78,14 @@ def _eval(variant: str, config: Config) -> Config:
 
 
 def _bench(variant: str, config: Config) -> Config:
-    if variant == "readout":
-        from mirage_sim.evaluation.benchmarks.readout import bench_readout
+    bench: Callable[[Config], Config] = getattr(importlib.import_module(BENCHMARKS[variant]), f"bench_{variant}")
+    return bench(config)
 
-        return {"marks": bench_readout()}
-    if variant == "learn":
-        from mirage_sim.evaluation.benchmarks.learn import bench_learn
 
-        return bench_learn(config)
-    if variant == "ros":
-        from mirage_sim.ros.benchmark import bench_ros
-
-        return bench_ros(config)
-    from mirage_sim.evaluation.benchmarks.step import bench_step
-
-    return bench_step(config)
-
+# where the function bench_NAME is
+BENCHMARKS = {
+    name: f"mirage_sim.evaluation.benchmarks.{name}" for name in ("step", "readout", "retrieval", "learn")
+} | {"ros": "mirage_sim.ros.benchmark"}
 
 COMMANDS = {
     "rollout": Command(
@@ -116,7 +109,7 @@ COMMANDS = {
         "measure speed, exactness and learning",
         "mirage bench step --json",
         _bench,
-        ("step", "readout", "learn", "ros"),
+        tuple(BENCHMARKS),
         group="bench",
     ),
 }

@@ -2,7 +2,7 @@ import pytest
 import torch
 from twin import TwinMemory
 
-from mirage_sim.evaluation.benchmarks.readout import furnished_room, ray_cast
+from mirage_sim.evaluation.benchmarks.scenes import furnished_room, ray_cast
 from mirage_sim.geometry import Camera, lift, se3_exp
 from mirage_sim.memory import EmptyMemory, LatentMap, PointMemory
 from mirage_sim.memory.point_memory import resample_depth, resample_static

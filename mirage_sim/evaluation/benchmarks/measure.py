@@ -1,0 +1,73 @@
+"""What benchmarks measure by: wall time, and work that is counted, which no neighbour on the machine can disturb."""
+
+import gc
+import time
+from collections.abc import Callable
+from statistics import median
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+_INDEXED = {  # touch as much of their first argument as their others say
+    torch.ops.aten.index,
+    torch.ops.aten.index_put,
+    torch.ops.aten.index_put_,
+    torch.ops.aten.index_select,
+    torch.ops.aten.gather,
+    torch.ops.aten.scatter_reduce_,
+}
+
+
+def median_seconds(call: Callable[[], Any], repeats: int) -> float:
+    """Median wall time of a call, after one to warm up."""
+    (seconds,) = side_by_side(repeats, call)
+    return seconds
+
+
+def side_by_side(repeats: int, *calls: Callable[[], Any]) -> list[float]:
+    """Median wall time of each call, taken in turns, so that their ratios are fair on a machine whose speed swings.
+
+    Python's garbage collector rests meanwhile, as in ``timeit``.
+    """
+    seconds: list[list[float]] = [[] for _ in calls]
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        for turn in range(repeats + 1):
+            for call, times in zip(calls, seconds, strict=True):
+                began = time.perf_counter()
+                call()
+                if turn:  # the first is to warm up
+                    times.append(time.perf_counter() - began)
+    finally:
+        if collects:
+            gc.enable()
+    return [median(times) for times in seconds]
+
+
+class _Counter(TorchDispatchMode):
+    def __init__(self) -> None:
+        super().__init__()
+        self.elements = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if not func.is_view:
+            walked = [args, result]
+            if func.overloadpacket in _INDEXED:
+                walked = [args[1:], None if result is args[0] else result]
+            self.elements += max((x.numel() for x in tree_leaves(walked) if isinstance(x, Tensor)), default=0)
+        return result
+
+
+def work_of(call: Callable[[], Any]) -> int:
+    """How many elements the tensor operations of a call walk over: of each, as many as its largest tensor has.
+
+    Looking entries up counts the entries, not the table. Views cost nothing. What is done outside torch is not seen.
+    """
+    with _Counter() as counter:
+        call()
+    return counter.elements
