@@ -115,19 +115,27 @@ class MemoryView:
 
 @dataclass(frozen=True)
 class Conditioning:
-    """All that the denoiser is told about a chunk.
+    """All that the denoiser is told about a chunk. The mini world's denoiser looks at the first four alone.
 
     Attributes:
         view: batched memory read-out ``[B, ...]`` at the chunk's cameras.
-        preceding: the latents generated last ``[B, C, P, h, w]``, clean.
+        preceding: the latents generated last ``[B, C, P, h, w]``, clean; those before ``first``, where it is given.
         motion: twist from the preceding camera to each of the chunk's, ``[B, T, 6]`` (metres, radians; camera axes).
         camera: the chunk's cameras, batch shape ``[B, T]``, pixel size.
+        first: the chunk's first latent frame ``[B, C, 1, h, w]``, where chunks overlap and it is known already.
+        references: latents of earlier frames that saw the same place, ``[B, C, R, h, w]``, clean.
+        preceding_readout: what the memory showed when ``preceding`` were made, of their shape, zero in holes.
+        text: embedded prompt ``[B, L, channels]``.
     """
 
     view: MemoryView
     preceding: Tensor
     motion: Tensor
     camera: Camera
+    first: Tensor | None = None
+    references: Tensor | None = None
+    preceding_readout: Tensor | None = None
+    text: Tensor | None = None
 
 
 class SpatialMemory(Protocol):
