@@ -50,7 +50,8 @@ EXTRAS = {
     "data": ['minari[create,hdf5]>=0.5.4,<0.6; python_version >= "3.11"', "rosbags>=0.11.9,<0.12"],
     "learn": ["stable-baselines3>=2.9.2,<3"],
     "report": ["matplotlib>=3.10.9,<4"],  # mirage eval report
-    "wan": ["transformers>=5.23,<6"],  # the real backbone: text, depth, what moves
+    # the real backbone: text, depth, what moves; diffusers loads it with accelerate
+    "wan": ["accelerate>=1.15,<2", "transformers>=5.23,<6"],
     "viewer": ["viser>=1.1,<2"],
     "twin": ["miniworld==2.1.0", "pyglet>=1.5.31,<2"],
     "dev": ["ruff>=0.17.6,<0.18", "mypy>=2.4,<3"],

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 
 from mirage_sim.models.codec import MiniCodec
 from mirage_sim.models.denoiser import MiniDenoiser
@@ -35,6 +35,28 @@ def save_model(model: nn.Module, path: str | Path, dtype: torch.dtype = torch.fl
     partial.replace(path)
 
 
+def read_weights(path: str | Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """Metadata and tensors of a safetensors file, on the CPU.
+
+    Args:
+        path: a file; a relative path that does not exist is looked up among the built-in assets.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is truncated or no safetensors file.
+    """
+    path = Path(path)
+    if not path.exists() and not path.is_absolute():
+        path = ASSETS / path
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: expected a weights file (safetensors)")
+    try:
+        with safe_open(path, framework="pt") as file:
+            return file.metadata() or {}, {key: file.get_tensor(key) for key in file.keys()}
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{path}: expected a whole safetensors file: {error}") from error
+
+
 def load_model(path: str | Path) -> nn.Module:
     """Build and fill the model stored in a file, on the CPU, in float32, ready for inference.
 
@@ -45,20 +67,10 @@ def load_model(path: str | Path) -> nn.Module:
         FileNotFoundError: if there is no such file.
         ValueError: if the file is truncated, foreign, or does not fit the class that it names.
     """
-    path = Path(path)
-    if not path.exists() and not path.is_absolute():
-        path = ASSETS / path
-    if not path.exists():
-        raise FileNotFoundError(f"{path}: expected a weights file (safetensors)")
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            name = metadata.get("class", "")
-            if name not in CLASSES:
-                raise ValueError(f"{path}: expected weights of one of {sorted(CLASSES)}, got class {name!r}")
-            state = {key: file.get_tensor(key) for key in file.keys()}
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path}: expected a whole safetensors file: {error}") from error
+    metadata, state = read_weights(path)
+    name = metadata.get("class", "")
+    if name not in CLASSES:
+        raise ValueError(f"{path}: expected weights of one of {sorted(CLASSES)}, got class {name!r}")
     try:
         model = CLASSES[name](**json.loads(metadata["config"]))
         model.load_state_dict({key: tensor.float() for key, tensor in state.items()})

@@ -1,0 +1,216 @@
+"""Weights of the real backbone, in and out: published folders, files of the method's authors, and our own.
+
+Whatever does not fit is refused before any weight changes; every tensor of a file is used, and used once.
+"""
+
+import json
+import re
+import textwrap
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
+from torch import Tensor
+
+from mirage_sim.models.checkpoints import read_weights
+from mirage_sim.models.pretrained import load_pretrained, require
+from mirage_sim.models.wan.branch import MemoryBranch, in_precision
+from mirage_sim.models.wan.denoiser import WanDenoiser
+from mirage_sim.protocols import Codec
+
+DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
+# names of the method's authors and of diffusers; the former are no part of the latter, so renaming twice does no harm
+RENAMED = (
+    (r"\bself_attn\.", "attn1."),
+    (r"\bcross_attn\.", "attn2."),
+    (r"(?<=attn[12]\.)([qkv])\.", r"to_\1."),
+    (r"(?<=attn[12]\.)o\.", "to_out.0."),
+    (r"\bffn\.0\.", "ffn.net.0.proj."),
+    (r"\bffn\.2\.", "ffn.net.2."),
+    (r"\bnorm3\.", "norm2."),
+    (r"\bmodulation$", "scale_shift_table"),
+    (r"\bbefore_proj\.", "proj_in."),
+    (r"\bafter_proj\.", "proj_out."),
+)
+PREFIXES = ("module.", "model.", "state_dict.", "generator.", "pipe.", "vace.", "dit.", "transformer.", "base_model.")
+
+
+def diffusers_name(name: str) -> str:
+    """The name that diffusers has for a tensor of a block of the backbone or of the side branch.
+
+    Args:
+        name: the one that the method's authors have, or diffusers' own; whatever wrapped the module may stand before.
+    """
+    stripped = ""
+    while stripped != name:
+        stripped = name
+        for prefix in PREFIXES:
+            name = name.removeprefix(prefix)
+    for pattern, replacement in RENAMED:
+        name = re.sub(pattern, replacement, name)
+    return re.sub(r"\.(lora_[AB])\.default\.", r".\1.", name)
+
+
+def load_backbone(folder: str | Path, dtype: torch.dtype = torch.bfloat16) -> WanTransformer3DModel:
+    """The backbone from a folder as diffusers publishes it.
+
+    Args:
+        folder: ``transformer/`` of the published model: ``config.json`` and safetensors, in one file or in shards.
+        dtype: of most weights; diffusers keeps a few in float32.
+
+    Raises:
+        ImportError: if accelerate is not installed, with which diffusers loads it.
+        ValueError: if files are missing or truncated, or weights and configuration do not fit each other.
+    """
+    require("accelerate", "'mirage_sim[wan]'")
+    options = {"torch_dtype": dtype, "local_files_only": True}
+    return load_pretrained(WanTransformer3DModel, str(folder), **options)  # type: ignore[no-any-return]
+
+
+def load_branch(path: str | Path, backbone: WanTransformer3DModel) -> MemoryBranch:
+    """A side branch for this backbone, in its precision and on its device.
+
+    Args:
+        path: a file of :func:`~mirage_sim.models.save_model`, or one in the layout of the method's authors.
+        backbone: that it shall stand beside.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if the file is truncated or foreign, or made for another backbone.
+    """
+    metadata, state = read_weights(path)
+    config = MemoryBranch.config_for(backbone)
+    if metadata.get("class") == MemoryBranch.__name__:
+        config = _branch_config(path, metadata, backbone)
+    with torch.device("meta"):
+        branch = MemoryBranch(**config)
+    shapes = {name: tuple(tensor.shape) for name, tensor in branch.state_dict().items()}
+    weight: Any = backbone.patch_embedding.weight
+    fitting = {name: tensor.to(weight.device) for name, tensor in _fitting(path, state, shapes).items()}
+    branch.load_state_dict(fitting, assign=True)
+    in_precision(branch, weight.dtype)
+    return branch.eval().requires_grad_(False)
+
+
+def _branch_config(path: str | Path, metadata: Mapping[str, str], backbone: WanTransformer3DModel) -> dict[str, Any]:
+    """That of a file of ours; it may differ from what this backbone needs only in which blocks get a hint."""
+    try:
+        config = json.loads(metadata["config"])
+        wanted = json.loads(json.dumps(MemoryBranch.config_for(backbone, int(config["every"]))))
+    except (TypeError, ValueError, LookupError) as error:  # whatever a foreign config does
+        reason = textwrap.shorten(str(error), 300)
+        raise ValueError(f"{path}: expected the configuration of a MemoryBranch: {reason}") from error
+    if config != wanted or config["every"] < 1:
+        raise ValueError(f"{path}: expected a side branch for this backbone, {wanted}, got one of {config}")
+    return wanted
+
+
+def merge_lora(backbone: WanTransformer3DModel, path: str | Path, scale: float = 1.0) -> None:
+    """Add a low-rank adapter to the backbone's weights, ``W + scale * B @ A`` (Hu et al. 2021, "LoRA").
+
+    Args:
+        backbone: changed in place.
+        path: of a safetensors file in the layout of peft, with names of diffusers or of the method's authors.
+        scale: 1 is what the adapter was trained with.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if the file is truncated, or if any of its tensors is not one of this backbone's; nothing is merged.
+    """
+    weights = dict(backbone.named_parameters())
+    merged = []
+    for layer, down, up in _pairs(path, read_weights(path)[1]):
+        weight = weights.get(f"{layer}.weight")
+        if weight is None or weight.ndim != 2:
+            raise ValueError(f"{path}: expected an adapter for this backbone, got one for {layer}, which it has not")
+        if (up.shape[0], down.shape[1]) != tuple(weight.shape):
+            raise ValueError(
+                f"{path}: expected an adapter for this backbone, {layer} {list(weight.shape)}, "
+                f"got one for {[up.shape[0], down.shape[1]]}"
+            )
+        merged.append((weight, down, up))
+    with torch.no_grad():
+        for weight, down, up in merged:
+            change = up.to(weight.device, torch.float32) @ down.to(weight.device, torch.float32)
+            weight.copy_(weight.float() + scale * change)
+
+
+def _pairs(path: str | Path, state: Mapping[str, Tensor]) -> list[tuple[str, Tensor, Tensor]]:
+    """Layer, A ``[r, in]`` and B ``[out, r]`` of all adapters in a file."""
+    state = _renamed(path, state)
+    pairs = []
+    for name, down in state.items():
+        layer, found, _ = name.rpartition(".lora_A.weight")
+        if found:
+            up = state.get(f"{layer}.lora_B.weight")
+            if up is None or down.ndim != 2 or up.ndim != 2 or down.shape[0] != up.shape[1]:
+                raise ValueError(f"{path}: expected lora_A [r, in] and lora_B [out, r] of one rank for {layer}")
+            pairs.append((layer, down, up))
+    used = {f"{layer}.lora_{part}.weight" for layer, _, _ in pairs for part in "AB"}
+    if not pairs:
+        raise ValueError(f"{path}: expected pairs of lora_A and lora_B, got none")
+    if used != set(state):
+        raise ValueError(f"{path}: expected pairs of lora_A and lora_B alone, got also {_some(set(state) - used)}")
+    return pairs
+
+
+def load_denoiser(
+    folder: str | Path,
+    codec: Codec | None = None,
+    branch: str | Path | None = None,
+    lora: str | Path | None = None,
+    dtype: str = "bfloat16",
+    device: str = "cpu",
+) -> WanDenoiser:
+    """The denoiser from files, ready for inference.
+
+    Args:
+        folder: see :func:`load_backbone`.
+        codec: of the world; needed with a side branch.
+        branch: see :func:`load_branch`; None for the backbone alone.
+        lora: see :func:`merge_lora`; None for none.
+        dtype: of the weights: ``"bfloat16"``, ``"float16"`` or ``"float32"``.
+        device: where it shall be.
+
+    Raises:
+        FileNotFoundError: if a file is missing.
+        ValueError: if anything does not fit.
+    """
+    if dtype not in DTYPES:
+        raise ValueError(f"dtype: expected one of {sorted(DTYPES)}, got {dtype!r}")
+    backbone: Any = load_backbone(folder, DTYPES[dtype])
+    backbone.to(device)
+    if lora is not None:
+        merge_lora(backbone, lora)
+    beside = None if branch is None else load_branch(branch, backbone)
+    return WanDenoiser(backbone, beside, codec).eval()
+
+
+def _renamed(path: str | Path, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The state in diffusers' names."""
+    renamed = {diffusers_name(name): tensor for name, tensor in state.items()}
+    if len(renamed) < len(state):
+        raise ValueError(f"{path}: expected each tensor once, got {len(state)} names for {len(renamed)} tensors")
+    return renamed
+
+
+def _fitting(path: str | Path, state: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
+    """The state in diffusers' names, if these are all of ``shapes`` and nothing else."""
+    state = _renamed(path, state)
+    faults = {
+        "missing": shapes.keys() - state.keys(),
+        "unexpected": state.keys() - shapes.keys(),
+        "of another shape": {name for name in shapes.keys() & state.keys() if tuple(state[name].shape) != shapes[name]},
+    }
+    if any(faults.values()):
+        listed = "; ".join(f"{fault} {_some(names)}" for fault, names in faults.items() if names)
+        raise ValueError(f"{path}: expected the {len(shapes)} tensors of a side branch for this backbone: {listed}")
+    return state
+
+
+def _some(names: Iterable[str]) -> str:
+    """The first of them, and how many there are."""
+    names = sorted(names)
+    return f"{', '.join(names[:3])} ({len(names)} in all)"
