@@ -84,7 +84,8 @@ def _bench(variant: str, config: Config) -> Config:
 
 # where the function bench_NAME is
 BENCHMARKS = {
-    name: f"mirage_sim.evaluation.benchmarks.{name}" for name in ("step", "readout", "retrieval", "learn", "backbone")
+    name: f"mirage_sim.evaluation.benchmarks.{name}"
+    for name in ("step", "vector", "readout", "growth", "fork", "retrieval", "learn", "backbone")
 } | {"ros": "mirage_sim.ros.benchmark"}
 
 COMMANDS = {

@@ -1,14 +1,20 @@
 """The benchmarks at toy size: that they can tell right from wrong. What they measure is measured elsewhere."""
 
+import sys
 from typing import Any
 
+import gymnasium
+import numpy as np
 import pytest
 import torch
 
 from mirage_sim.build import compose
-from mirage_sim.evaluation.benchmarks import readout, retrieval
+from mirage_sim.evaluation.benchmarks import fork, growth, readout, retrieval, vector
 from mirage_sim.evaluation.benchmarks.measure import side_by_side, work_of
-from mirage_sim.memory import LatentMap
+from mirage_sim.evaluation.benchmarks.scenes import hall
+from mirage_sim.memory import LatentMap, PointMemory
+from mirage_sim.memory.latent_map import Points
+from mirage_sim.world import WorldModel
 
 
 def settings(name: str, **changes: Any) -> dict[str, Any]:
@@ -64,8 +70,73 @@ def test_the_choice_is_that_of_sets(monkeypatch: pytest.MonkeyPatch) -> None:
     assert retrieval.bench_retrieval(settings("retrieval", frames=3, repeats=1))["marks"]["same"] is False
 
 
-@pytest.mark.parametrize(("bench", "wrong"), [(retrieval.bench_retrieval, {"frames": 0})])
-def test_unusable_settings_are_refused(bench: Any, wrong: dict[str, Any]) -> None:
-    (name,) = wrong
-    with pytest.raises(ValueError, match=f"^{name}: expected"):
-        bench(settings(bench.__name__.removeprefix("bench_"), **wrong))
+def test_a_circuit_that_is_known_adds_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(growth, "GRID", (11, 20))
+    few = settings("growth", cameras=5, rounds=3)
+    marks = growth.bench_growth(few)["marks"]
+    assert marks["growth_after_first_round"] < 0.05 and marks["step_work_ratio"] < 1.05
+    assert marks["points"] > 300 and marks["step_time_ratio"] > 0
+    monkeypatch.setattr(growth, "PointMemory", Hoarder)
+    marks = growth.bench_growth(few)["marks"]
+    assert marks["growth_after_first_round"] == 2 and marks["step_work_ratio"] > 1.05
+
+
+class Hoarder(PointMemory):
+    """Writes every cell of every frame, whatever it knows."""
+
+    def write(self, map: LatentMap, **frame: Any) -> LatentMap:
+        new = super().write(self.empty(), **frame)
+        points = Points(new.xyz(), new.features(), new.ids() + map.next_id, new.footprint())
+        return map.add(points, torch.zeros(0, dtype=torch.int64), new.next_id)
+
+
+def test_forks_add_what_they_write() -> None:
+    marks = fork.bench_fork(settings("fork", points=20_000, forks=3))["marks"]
+    assert marks["points_per_fork"] > 100
+    assert marks["written_mib"] * 2**20 == pytest.approx(3 * marks["points_per_fork"] * (12 + 4 * 48 + 8 + 4))
+    assert 1 < marks["extra_bytes_ratio"] < 2
+    assert marks["s_per_1000_forks_3m"] > 0
+
+
+def test_what_forks_share_counts_once() -> None:
+    base, other = hall(2000, 4), hall(3000, 4)
+    tables = base.boxes.nbytes + base.seen.nbytes + sys.getsizeof(base.blocks)
+    assert fork.extra_bytes(base, [base, base]) == 2 * tables
+    tables = other.boxes.nbytes + other.seen.nbytes + sys.getsizeof(other.blocks)
+    assert fork.extra_bytes(base, [other, other]) == 2 * tables + 3000 * (12 + 4 * 4 + 8 + 4)
+
+
+def test_a_batch_has_the_worlds_of_single_environments(model: WorldModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vector, "instantiate", lambda world: world)
+    few = {"world": model, "worlds": 2, "steps": 1, "seed": 3}
+    marks = vector.bench_vector(few)["marks"]
+    assert marks["identical"] is True and marks["grey_levels_apart"] <= 1
+    assert marks["throughput_ratio_2"] == pytest.approx(marks["steps_per_s_2"] / marks["steps_per_s_1"])
+    actions = np.full((1, 2, 2), 0.5, np.float32)
+    right = gymnasium.make_vec
+
+    def other_seeds(*arguments: Any, **settings: Any) -> Any:
+        envs = right(*arguments, **settings)
+        monkeypatch.setattr(envs, "reset", lambda seed: type(envs).reset(envs, seed=seed + 1))
+        return envs
+
+    monkeypatch.setattr(gymnasium, "make_vec", other_seeds)
+    apart, same = vector.compare(model, actions, 3)
+    assert apart > 1 and not same
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong"),
+    [
+        ("retrieval", {"frames": 0}),
+        ("growth", {"cameras": 1.5}),
+        ("growth", {"rounds": 1}),
+        ("fork", {"forks": True}),
+        ("vector", {"worlds": -1}),
+    ],
+)
+def test_unusable_settings_are_refused(name: str, wrong: dict[str, Any]) -> None:
+    (setting,) = wrong
+    bench = getattr(sys.modules[f"mirage_sim.evaluation.benchmarks.{name}"], f"bench_{name}")
+    with pytest.raises(ValueError, match=f"^{setting}: expected"):
+        bench(settings(name, **wrong))

@@ -2,7 +2,7 @@
 
 import gc
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from statistics import median
 from typing import Any
 
@@ -71,3 +71,14 @@ def work_of(call: Callable[[], Any]) -> int:
     with _Counter() as counter:
         call()
     return counter.elements
+
+
+def positive_integers(cfg: Mapping[str, Any], *names: str) -> None:
+    """Refuse settings that count something and do not.
+
+    Raises:
+        ValueError: if one of the named settings is no positive integer.
+    """
+    for name in names:
+        if isinstance(cfg[name], bool) or not isinstance(cfg[name], int) or cfg[name] < 1:
+            raise ValueError(f"{name}: expected a positive integer, got {cfg[name]!r}")

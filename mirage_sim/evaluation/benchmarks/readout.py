@@ -161,7 +161,7 @@ def culling(count: int, repeats: int) -> tuple[bool, dict[str, float]]:
     map = hall(count, CHANNELS)
     unculled = _Unculled(map.blocks, map.boxes, map.seen, map.next_id, map.block_size, map.channels)
     memory = PointMemory(CHANNELS, (4, 1, 1), TOLERANCE, REFINE)
-    camera = Camera.from_fov(se3_exp(torch.tensor([[0.0, 0.0, 16.9, 0.0, 0.0, 0.0]])), 60.0, GRID)
+    camera = Camera.from_fov(se3_exp(torch.tensor([[0.0, 0.0, 16.6, 0.0, 0.0, 0.0]])), 60.0, GRID)
     u, v, z = project(map.xyz(), camera[0])
     share = ((z > 0) & (u >= 0) & (u < GRID[1]) & (v >= 0) & (v < GRID[0])).float().mean()
     culled, full = memory.read(map, camera), memory.read(unculled, camera)

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from mirage_sim.evaluation.benchmarks.measure import side_by_side
+from mirage_sim.evaluation.benchmarks.measure import positive_integers, side_by_side
 from mirage_sim.evaluation.benchmarks.scenes import room_views
 from mirage_sim.memory.retrieval import Occupancy, choose_references, occupancy
 
@@ -41,9 +41,7 @@ def bench_retrieval(cfg: dict[str, Any]) -> dict[str, Any]:
     Raises:
         ValueError: for unusable settings.
     """
-    for name in ("frames", "repeats"):
-        if isinstance(cfg[name], bool) or not isinstance(cfg[name], int) or cfg[name] < 1:
-            raise ValueError(f"{name}: expected a positive integer, got {cfg[name]!r}")
+    positive_integers(cfg, "frames", "repeats")
     views = list(room_views(cfg["frames"], SIZE))
     place = views[len(views) // 2]
     ours: list[Occupancy] = [occupancy(points, VOXEL) for points in views]

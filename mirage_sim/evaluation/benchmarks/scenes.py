@@ -7,7 +7,7 @@ from mirage_sim.geometry import Camera, lift, se3_exp
 from mirage_sim.memory import LatentMap
 from mirage_sim.memory.latent_map import Points
 
-HALL = (60.0, 4.0, 60.0)  # metres, around the origin
+HALL = (59.0, 4.0, 59.0)  # metres, around the origin; its walls cut through blocks of the map
 
 
 def ray_cast(camera: Camera, room: Tensor, boxes: Tensor) -> Tensor:
@@ -64,7 +64,7 @@ def room_views(count: int, size: tuple[int, int]) -> Tensor:
 
 
 def hall(count: int, channels: int) -> LatentMap:
-    """A map of points anywhere in a hall of 60 x 4 x 60 metres around the origin."""
+    """A map of points anywhere in a hall of 59 x 4 x 59 metres around the origin."""
     generator = torch.Generator().manual_seed(count)
     points = Points(
         (torch.rand(count, 3, generator=generator) - 0.5) * torch.tensor(HALL),

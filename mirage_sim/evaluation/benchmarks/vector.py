@@ -1,0 +1,79 @@
+"""Several worlds as one batch: how much faster, and are they the worlds that they would be alone?"""
+
+from typing import Any
+
+import gymnasium
+import numpy as np
+
+from mirage_sim.build import instantiate
+from mirage_sim.evaluation.benchmarks.measure import positive_integers, side_by_side
+from mirage_sim.world import WorldModel
+
+REPEATED = 4  # steps after which two runs of the same batch must have the same frames, bit for bit
+TOLERANCE = 1  # grey level by which a batch may differ from single worlds after one step; see envs/vector_env.py
+
+
+def bench_vector(cfg: dict[str, Any]) -> dict[str, Any]:
+    """Step single environments and a vector environment side by side, with the same seeds and actions.
+
+    Args:
+        cfg: ``world`` (config of a world model), ``worlds`` of the vector environment, ``steps`` to time and ``seed``.
+
+    Returns:
+        ``{"marks": ...}``: ``throughput_ratio_N``, steps of all N worlds in a second over those of one environment;
+        ``identical``, whether first frames have the same bits as single environments' and the next ones differ by one
+        grey level at most, and whether a second run of the batch has the bits of the first; ``grey_levels_apart``, the
+        largest difference after that one step; and ``steps_per_s_1`` and ``steps_per_s_N``.
+
+    Raises:
+        ValueError: for unusable settings.
+    """
+    positive_integers(cfg, "worlds", "steps")
+    model: WorldModel = instantiate(cfg["world"])
+    count, seed = cfg["worlds"], int(cfg["seed"])
+    actions = np.random.default_rng(seed).uniform(-1, 1, (cfg["steps"] + 1, count, 2)).astype(np.float32)
+    apart, same = compare(model, actions, seed)
+    single = gymnasium.make("MirageWorld-v0", world=model)
+    batch = gymnasium.make_vec("MirageWorld-v0", num_envs=count, world=model)
+    single.reset(seed=seed)
+    batch.reset(seed=seed)
+    alone, together = iter(actions[:, 0]), iter(actions)
+    seconds, seconds_batch = side_by_side(
+        cfg["steps"], lambda: single.step(next(alone)), lambda: batch.step(next(together))
+    )
+    return {
+        "marks": {
+            f"throughput_ratio_{count}": count * seconds / seconds_batch,
+            "identical": same and apart <= TOLERANCE,
+            "grey_levels_apart": apart,
+            "steps_per_s_1": 1 / seconds,
+            f"steps_per_s_{count}": count / seconds_batch,
+        }
+    }
+
+
+def compare(model: WorldModel, actions: np.ndarray, seed: int) -> tuple[int, bool]:
+    """How a batch of worlds compares with single ones of the same seeds, and with itself.
+
+    Args:
+        model: of the worlds.
+        actions: ``[steps, worlds, 2]``.
+        seed: of the first world; the next ones take the following.
+
+    Returns:
+        Grey levels that frames differ by after one step, at most; and whether the first frames have the same bits, and
+        all frames of a second run those of the first.
+    """
+    count = actions.shape[1]
+    runs = []
+    for _ in range(2):
+        batch = gymnasium.make_vec("MirageWorld-v0", num_envs=count, world=model)
+        runs.append([batch.reset(seed=seed)[0], *(batch.step(action)[0] for action in actions[:REPEATED])])
+    starts, steps = [], []
+    for i in range(count):
+        env = gymnasium.make("MirageWorld-v0", world=model)
+        starts.append(env.reset(seed=seed + i)[0])
+        steps.append(env.step(actions[0, i])[0])
+    apart = int(np.abs(runs[0][1].astype(int) - np.stack(steps)).max())
+    same_starts = bool((runs[0][0] == np.stack(starts)).all())
+    return apart, same_starts and all(np.array_equal(a, b) for a, b in zip(*runs, strict=True))
