@@ -51,7 +51,8 @@ EXTRAS = {
     "learn": ["stable-baselines3>=2.9.2,<3"],
     "report": ["matplotlib>=3.10.9,<4"],  # mirage eval report
     # the real backbone: text, depth, what moves; diffusers loads it with accelerate
-    "wan": ["accelerate>=1.15,<2", "transformers>=5.23,<6"],
+    # the real backbone: loading in time and memory, text, depth, what moves; transformers wants Python 3.11
+    "wan": ["accelerate>=1.15,<2", 'transformers>=5.23,<6; python_version >= "3.11"'],
     "viewer": ["viser>=1.1,<2"],
     "twin": ["miniworld==2.1.0", "pyglet>=1.5.31,<2"],
     "dev": ["ruff>=0.17.6,<0.18", "mypy>=2.4,<3"],
