@@ -50,8 +50,7 @@ EXTRAS = {
     "data": ['minari[create,hdf5]>=0.5.4,<0.6; python_version >= "3.11"', "rosbags>=0.11.9,<0.12"],
     "learn": ["stable-baselines3>=2.9.2,<3"],
     "report": ["matplotlib>=3.10.9,<4"],  # mirage eval report
-    # the real backbone: text, depth, what moves; diffusers loads it with accelerate
-    # the real backbone: loading in time and memory, text, depth, what moves; transformers wants Python 3.11
+    # the real backbone: text, depth, what moves (transformers wants Python 3.11); diffusers loads it with accelerate
     "wan": ["accelerate>=1.15,<2", 'transformers>=5.23,<6; python_version >= "3.11"'],
     "viewer": ["viser>=1.1,<2"],
     "twin": ["miniworld==2.1.0", "pyglet>=1.5.31,<2"],
