@@ -86,7 +86,7 @@ def _bench(variant: str, config: Config) -> Config:
 BENCHMARKS = {
     name: f"mirage_sim.evaluation.benchmarks.{name}"
     for name in ("step", "vector", "readout", "growth", "fork", "retrieval", "learn", "backbone")
-} | {"ros": "mirage_sim.ros.benchmark"}
+} | {"ros": "mirage_sim.ros.benchmark", "all": "mirage_sim.evaluation.benchmarks.table"}
 
 COMMANDS = {
     "rollout": Command(
@@ -164,6 +164,8 @@ def _run(arguments: argparse.Namespace) -> str:
         result = command.run(variant, config)
     if command.variants and arguments.json:
         return json.dumps({"cpu": cpu(), "commit": commit(), **result})
+    if "table" in result:
+        return str(result["table"])
     if "marks" not in result:
         return "\n".join(f"{key}: {value}" for key, value in result.items())
     return "\n".join(_lines(result["marks"]))
