@@ -45,7 +45,7 @@ class WanDenoiser(nn.Module):
     Tokens are those of [references | chunk | preceding frames]. References and preceding frames are clean, with
     timestep 0. References have positions of their own, outside those of the chunk: time -R ... -1, and rows below the
     picture; preceding frames follow the chunk. The side branch sees, and gives hints for, all tokens but those of
-    references.
+    references. Weights may be elsewhere between uses: diffusers' ``apply_group_offloading`` at leaf level.
 
     Args:
         backbone: a ``WanTransformer3DModel`` that takes one timestep per token: as many channels out as in, no image

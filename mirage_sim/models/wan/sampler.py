@@ -97,6 +97,7 @@ class WanSampler:
         readout, first = condition.readout.float(), condition.first
         weight = self.replace.weight(condition.visible) if self.replace else torch.zeros((), device=noise.device)
         until = self.replace.until * self.steps if self.replace else 0.0
+        scheduler.set_begin_index(0)  # it would look for the first timestep, which many steps round to
         x = noise
         for step, timestep in enumerate(scheduler.timesteps):
             sigma = scheduler.sigmas[step].to(noise)

@@ -1,10 +1,12 @@
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from diffusers import WanTransformer3DModel, WanVACETransformer3DModel
+from diffusers.hooks import apply_group_offloading
 from torch import Tensor
 from toy_backbone import (
     CHANNELS,
@@ -22,7 +24,7 @@ from toy_backbone import (
 
 from mirage_sim.models import MiniCodec
 from mirage_sim.models.wan import published
-from mirage_sim.models.wan.branch import MemoryBranch
+from mirage_sim.models.wan.branch import MemoryBranch, in_precision
 from mirage_sim.models.wan.denoiser import WanDenoiser
 from mirage_sim.protocols import Conditioning, MemoryView
 
@@ -56,11 +58,14 @@ def velocity(denoiser: WanDenoiser, conditioning: Conditioning, x: Tensor = X, s
     return denoiser.velocity(x, sigma, denoiser.condition(conditioning))
 
 
-def test_a_fresh_branch_leaves_exactly_the_output_of_diffusers_own_forward(backbone: WanTransformer3DModel) -> None:
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_fresh_branch_leaves_exactly_the_output_of_diffusers_own_forward(dtype: torch.dtype) -> None:
+    backbone = in_precision(toy_backbone(), dtype)
     fresh = WanDenoiser(backbone, toy_branch(backbone, awake=False), toy_codec())
     conditioning = toy_conditioning()
+    assert conditioning.text is not None
     timestep = (1000 * SIGMA).repeat_interleave(TOKENS, dim=1)
-    (expected,) = backbone(X, timestep, conditioning.text, return_dict=False)
+    (expected,) = backbone(X.to(dtype), timestep, conditioning.text.to(dtype), return_dict=False)
     assert torch.equal(velocity(fresh, conditioning), expected)
     assert expected.std() > 0.1
 
@@ -188,7 +193,7 @@ def test_a_finer_read_out_is_brought_to_the_latent_grid(denoiser: WanDenoiser) -
 
 
 def test_half_precision() -> None:
-    backbone = toy_backbone().to(torch.bfloat16)
+    backbone = in_precision(toy_backbone(), torch.bfloat16)
     denoiser = WanDenoiser(backbone, toy_branch(backbone), toy_codec())
     conditioning = toy_conditioning(references=1, preceding=1, first=True)
     got = velocity(denoiser, conditioning)
@@ -196,6 +201,21 @@ def test_half_precision() -> None:
     full = toy_backbone()
     expected = velocity(WanDenoiser(full, toy_branch(full), toy_codec()), conditioning)
     assert (got.float() - expected).abs().mean() < 0.05 * expected.abs().mean()
+
+
+def test_offloading_by_leaves_reaches_all_but_what_is_moved_by_hand(tmp_path: Path) -> None:
+    """To disk, which leaves nothing in the weights: whatever is not brought back would be noticed."""
+    conditioning = toy_conditioning(references=1, preceding=1)
+    backbone = toy_backbone()
+    denoiser = WanDenoiser(backbone, toy_branch(backbone), toy_codec())
+    expected = velocity(denoiser, conditioning)
+    by_hand = {"table": backbone.scale_shift_table, "cos": backbone.rope.freqs_cos, "sin": backbone.rope.freqs_sin}
+    kept = {name: tensor.clone() for name, tensor in by_hand.items()}
+    cpu = torch.device("cpu")
+    apply_group_offloading(denoiser, cpu, cpu, offload_type="leaf_level", offload_to_disk_path=str(tmp_path))
+    backbone.scale_shift_table.data, backbone.rope.freqs_cos.data, backbone.rope.freqs_sin.data = kept.values()
+    assert not torch.equal(backbone.blocks[0].attn1.to_q.weight, toy_backbone().blocks[0].attn1.to_q.weight)
+    assert torch.equal(velocity(denoiser, conditioning), expected)
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,7 @@ def condition(visible: Tensor = NONE, first: Tensor | None = None) -> Any:
 
 @pytest.mark.parametrize("solver", SOLVERS)
 @pytest.mark.parametrize("shift", [1.0, 5.0])
-@pytest.mark.parametrize("steps", [1, 2, 3, 10])
+@pytest.mark.parametrize("steps", [1, 2, 3, 10, 300])
 def test_it_lands_on_a_known_target(solver: str, steps: int, shift: float) -> None:
     field = TowardsTarget()
     landed = WanSampler(steps, shift, solver).sample(field, condition(), NOISE)
