@@ -89,7 +89,8 @@ class Sam3:
                 (things,) = self.processor.post_process_instance_segmentation(
                     outputs, threshold=self.threshold, target_sizes=[tuple(images.shape[-2:])]
                 )
-                found[n] |= things["masks"].bool().any(0)
+                if len(things["masks"]):  # of none, the masks are of another size
+                    found[n] |= things["masks"].bool().any(0)
         return found
 
 
