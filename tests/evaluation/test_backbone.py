@@ -14,6 +14,12 @@ def test_marks() -> None:
     assert marks == {"params_b": 4.9998, "side_branch_b": 2.6071, "keys_unmatched": 0, "zero_branch_max_diff": 0.0}
 
 
+def test_the_codec_is_measured_if_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backbone, "vae_marks", lambda: {"vae": 1.0})  # the real one takes half an hour
+    marks = backbone.bench_backbone(compose("bench", ["bench=backbone", "vae=true"]))["marks"]
+    assert marks["vae"] == 1.0 and marks["keys_unmatched"] == 0
+
+
 @pytest.mark.parametrize(
     ("part", "change", "faults"),
     [

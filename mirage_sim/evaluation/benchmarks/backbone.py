@@ -6,6 +6,7 @@ import torch
 from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 from torch import nn
 
+from mirage_sim.evaluation.benchmarks.vae import vae_marks
 from mirage_sim.geometry import Camera
 from mirage_sim.models import MiniCodec
 from mirage_sim.models.wan import published
@@ -27,25 +28,28 @@ TOY = {
 }
 
 
-def bench_backbone(_: dict[str, Any]) -> dict[str, Any]:
+def bench_backbone(cfg: dict[str, Any]) -> dict[str, Any]:
     """Run the benchmark.
+
+    Args:
+        cfg: ``vae``, whether to measure the codec as well.
 
     Returns:
         ``{"marks": ...}``: ``params_b`` and ``side_branch_b``, billions of parameters at full size, counted on torch's
         meta device; ``keys_unmatched``, how many names of published weights and of ours, with their shapes, have no
-        partner; ``zero_branch_max_diff``, by how much a fresh side branch changes the output at toy size.
+        partner; ``zero_branch_max_diff``, by how much a fresh side branch changes the output at toy size; and those of
+        :func:`~mirage_sim.evaluation.benchmarks.vae.vae_marks`, if wanted.
     """
     with torch.device("meta"):
         backbone = WanTransformer3DModel(**published.config())
     branch = MemoryBranch.beside(backbone)
-    return {
-        "marks": {
-            "params_b": round(_parameters(backbone) / 1e9, 4),
-            "side_branch_b": round(_parameters(branch) / 1e9, 4),
-            "keys_unmatched": keys_unmatched(backbone, branch),
-            "zero_branch_max_diff": fresh_branch_difference(),
-        }
+    marks: dict[str, Any] = {
+        "params_b": round(_parameters(backbone) / 1e9, 4),
+        "side_branch_b": round(_parameters(branch) / 1e9, 4),
+        "keys_unmatched": keys_unmatched(backbone, branch),
+        "zero_branch_max_diff": fresh_branch_difference(),
     }
+    return {"marks": marks | (vae_marks() if cfg["vae"] else {})}
 
 
 def _parameters(network: nn.Module) -> int:
