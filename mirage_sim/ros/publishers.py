@@ -39,6 +39,8 @@ class Publishers:
         self._cloud = cloud
         self._points_due = 0.0
         self._points_of: Any = None  # the blocks of the map whose points were published last
+        self._all: list[Publisher] = []
+        self._listeners: list[int] = []  # to each of them when they were last counted
         self._image = self._add(Image, "camera/image_raw", 2)
         self._info = self._add(CameraInfo, "camera/camera_info", 2)
         self._compressed = self._add(CompressedImage, "camera/image_raw/compressed", 2)
@@ -62,6 +64,7 @@ class Publishers:
             settings: the present ones, for what may change while the node runs.
         """
         seconds = frame.seconds
+        self._listeners = self._count()
         if self._clock:
             self._send(self._clock, Clock, conversions.clock(seconds))
         c2w = frame.camera.c2w.numpy()
@@ -74,11 +77,21 @@ class Publishers:
             self._send(self._scan, LaserScan, conversions.laser_scan(frame.scan, seconds, scan_time=period))
         self._show_points(frame)
 
-    def idle(self, frame: Frame) -> None:
-        """Say again what time it is, for those who have just come, and publish points that had to wait."""
+    def idle(self, frame: Frame, settings: Settings) -> None:
+        """Show the last frame again if somebody has come who may not have seen it; else say again what time it is.
+
+        In lockstep and in a pause nothing else would ever come to them. Points that had to wait are published, too.
+        """
+        before, self._listeners = self._listeners, self._count()
+        if any(now > then for now, then in zip(self._listeners, before, strict=True)):
+            self.show(frame, settings)
+            return
         if self._clock:
             self._send(self._clock, Clock, conversions.clock(frame.seconds))
         self._show_points(frame)
+
+    def _count(self) -> list[int]:
+        return [publisher.get_subscription_count() for publisher in self._all]
 
     def _show_pictures(self, frame: Frame, settings: Settings) -> None:
         height, width = frame.image.shape[:2]
@@ -112,7 +125,8 @@ class Publishers:
 
     def _add(self, kind: type, topic: str, qos: QoSProfile | int) -> Publisher:
         overriding = QoSOverridingOptions.with_default_policies()
-        return self._node.create_publisher(kind, topic, qos, qos_overriding_options=overriding)
+        self._all.append(self._node.create_publisher(kind, topic, qos, qos_overriding_options=overriding))
+        return self._all[-1]
 
     def _add_transforms(self) -> None:
         try:

@@ -261,6 +261,18 @@ def test_late_subscribers_get_the_points(lockstep, env):
     lockstep.robot.leave(points)
 
 
+def test_who_comes_late_is_shown_the_present(lockstep):
+    now = lockstep.drive(lockstep.reset(), 0.5, 0.0)
+    late = lockstep.robot.listen(Image, "camera/image_raw")
+    depths = lockstep.robot.listen(Image, "camera/depth/image_raw")
+    np.testing.assert_array_equal(conversions.frame_of(late.at(now)), lockstep.picture(now))
+    assert depths.at(now).header == late.messages[-1].header
+    # nothing was stepped for it
+    assert lockstep.drive(now, 0.5, 0.0) == pytest.approx(now + 0.1)
+    for inbox in (late, depths):
+        lockstep.robot.leave(inbox)
+
+
 def test_a_pause_holds_commands_off(lockstep):
     now = lockstep.reset()
     lockstep.robot.pause(True)
