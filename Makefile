@@ -7,8 +7,8 @@ TORCH_INDEX ?=
 BIN := $(VENV)/bin
 TORCH := $(shell sed -n 's/^ *"\(torch==[^"]*\)",*$$/\1/p' setup.py)
 PIP := $(BIN)/python -m pip --disable-pip-version-check
-# threads that wait sleep, whatever imports torch first; see mirage_sim/__init__.py
-export OMP_WAIT_POLICY ?= passive
+# threads that wait spin for a moment only, whatever imports torch first; see mirage_sim/__init__.py
+export GOMP_SPINCOUNT ?= 10000
 DECLARED := setup.py setup.cfg pyproject.toml package.xml
 
 .PHONY: demo test check lint test-packaging soak clean
