@@ -82,6 +82,18 @@ def _bench(variant: str, config: Config) -> Config:
     return bench(config)
 
 
+def _doctor(_: str, config: Config) -> Config:
+    from mirage_sim.evaluation.doctor import doctor
+
+    return doctor(config)
+
+
+def _download(_: str, config: Config) -> Config:
+    from mirage_sim.models.wan.download import download
+
+    return {"folder": str(download(**config))}
+
+
 # where the function bench_NAME is
 BENCHMARKS = {
     name: f"mirage_sim.evaluation.benchmarks.{name}"
@@ -112,6 +124,14 @@ COMMANDS = {
         _bench,
         tuple(BENCHMARKS),
         group="bench",
+    ),
+    "doctor": Command("tell what this machine has and lacks, and which worlds it can run", "mirage doctor", _doctor),
+    "download": Command(
+        "fetch the public weights of the real backbone",
+        "mirage download wan5b folder=weights",
+        _download,
+        ("wan5b",),
+        group="download",
     ),
 }
 

@@ -12,15 +12,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from mirage_sim.models.pretrained import load_pretrained, require
+from mirage_sim.models.pretrained import load_pretrained, require, user_cache
 
 LENGTH = 512  # tokens that the backbone looks at
 INSTALL = "'mirage_sim[wan]'"
-
-
-def default_cache() -> Path:
-    """Where embeddings are kept if nothing else is said: ``mirage_sim/prompts`` in the user's cache folder."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mirage_sim" / "prompts"
 
 
 class Prompts:
@@ -30,7 +25,8 @@ class Prompts:
 
     Args:
         folder: of the model as published, with ``text_encoder/`` and ``tokenizer/``.
-        cache: folder for the embeddings, ``HASH.safetensors`` each; None for :func:`default_cache`.
+        cache: folder for the embeddings, ``HASH.safetensors`` each; None for
+            ``mirage_sim/prompts`` among the user's cached files.
         length: tokens of an embedding; longer prompts are refused, shorter ones padded with zeros.
         device: where the encoder runs.
         dtype: that it runs in and that embeddings are kept in.
@@ -45,7 +41,7 @@ class Prompts:
         dtype: torch.dtype = torch.bfloat16,
     ):
         self.folder = Path(folder)
-        self.cache = default_cache() if cache is None else Path(cache)
+        self.cache = user_cache("prompts") if cache is None else Path(cache)
         self.length = length
         self.device = device
         self.dtype = dtype

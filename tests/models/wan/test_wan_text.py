@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mirage_sim.models.wan.text import Prompts, default_cache
+from mirage_sim.models.wan.text import Prompts
 
 transformers = pytest.importorskip("transformers")
 WORDS = "a room with red walls and chair".split()
@@ -124,6 +124,6 @@ def test_missing_and_broken_files(published: Path, tmp_path: Path) -> None:
 
 def test_the_cache_is_the_users(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert default_cache() == tmp_path / "mirage_sim" / "prompts"
+    assert Prompts("somewhere").cache == tmp_path / "mirage_sim" / "prompts"
     monkeypatch.delenv("XDG_CACHE_HOME")
-    assert default_cache().is_relative_to(Path.home())
+    assert Prompts("somewhere").cache.is_relative_to(Path.home())
