@@ -4,18 +4,16 @@ They share a domain that nobody else is in, on this machine only, and the client
 defaults, as a stranger's would.
 """
 
-import itertools
 import os
 import signal
 import subprocess
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, TypeVar
+from typing import IO, Any
 
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
@@ -33,14 +31,11 @@ from mirage_sim.ros.launching import node_environment
 WORLD = "mirage_world"
 START_S = 120.0  # imports, weights and discovery on a busy machine
 ANSWER_S = 30.0
-Me = TypeVar("Me", bound="Participant")
-
-_domains = itertools.count(os.getpid())
 
 
 def private_domain() -> int:
-    """A ROS domain id, 1 to 100, that this process has not had yet and others of this machine hardly have."""
-    return 1 + next(_domains) % 100
+    """A ROS domain id, 1 to 100, that other processes of this machine hardly have."""
+    return 1 + os.getpid() % 100
 
 
 def middleware(domain: int) -> dict[str, str]:
@@ -49,35 +44,24 @@ def middleware(domain: int) -> dict[str, str]:
 
 
 class NodeProcess:
-    """A node of this package in a process of its own, started by ``with``, and ended with it.
+    """A node of this package in a process of its own; use it with ``with``.
 
     Args:
         domain: ROS domain id.
         command: as :func:`~mirage_sim.ros.launching.node_command` gives it.
-
-    Attributes:
-        domain: as given.
-        lines: all that it has said so far: its stderr.
+        output: a file for what it says; by default where this process's goes.
     """
 
-    def __init__(self, domain: int, command: Sequence[str]):
-        self.domain = domain
-        self.lines: list[str] = []
+    def __init__(self, domain: int, command: Sequence[str], output: IO[Any] | None = None):
         self._command = list(command)
-        self._said = threading.Condition()
-        self._silent = False  # for good
+        self._environment = {**os.environ, **node_environment(), **middleware(domain)}
+        self._output = output
 
     def __enter__(self) -> "NodeProcess":
         """Start it; it is not waited for."""
         self.process = subprocess.Popen(
-            self._command,
-            env={**os.environ, **node_environment(), **middleware(self.domain)},
-            stdin=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
+            self._command, env=self._environment, stdout=self._output, stderr=self._output, stdin=subprocess.DEVNULL
         )
-        self._reader = threading.Thread(target=self._read, args=(self.process.stderr,), daemon=True)
-        self._reader.start()
         return self
 
     def __exit__(
@@ -86,48 +70,15 @@ class NodeProcess:
         """Ask it to end, as Ctrl-C does; kill it if it does not."""
         self.stop()
 
-    def interrupt(self) -> None:
-        """What Ctrl-C does."""
-        self.process.send_signal(signal.SIGINT)
-
     def stop(self) -> int:
         """End it, if it has not; returns its exit code, -9 if it had to be killed."""
         if self.process.poll() is None:
-            self.interrupt()
-        return self.end(ANSWER_S)
-
-    def end(self, seconds: float = START_S) -> int:
-        """Its exit code, once it has ended by itself; -9 if it had to be killed after this time."""
-        try:
-            self.process.wait(seconds)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-        self._reader.join()
+            self.process.send_signal(signal.SIGINT)
+            try:
+                self.process.wait(ANSWER_S)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
         return self.process.wait()
-
-    def wait_for_line(self, part: str, after: int = 0) -> None:
-        """Wait until it says something with this part in it, beyond its first ``after`` lines.
-
-        Raises:
-            RuntimeError: if it ends, or does not within two minutes.
-        """
-
-        def said() -> bool:
-            return any(part in line for line in self.lines[after:])
-
-        with self._said:
-            self._said.wait_for(lambda: said() or self._silent, START_S)
-            if not said():
-                raise RuntimeError(f"the node: expected it to say {part!r}, got {self.lines[after:]}")
-
-    def check(self) -> None:
-        """See whether it runs.
-
-        Raises:
-            RuntimeError: if it has ended.
-        """
-        if (code := self.process.poll()) is not None:
-            raise RuntimeError(f"the node has ended: exit code {code}: {self.lines[-1] if self.lines else 'no word'}")
 
     def resident_bytes(self) -> int:
         """Its resident memory (Linux).
@@ -135,19 +86,11 @@ class NodeProcess:
         Raises:
             RuntimeError: if it has ended.
         """
-        self.check()
-        status = Path(f"/proc/{self.process.pid}/status").read_text(encoding="ascii")
-        return 1024 * int(status.partition("VmRSS:")[2].split()[0])
-
-    def _read(self, said: IO[str]) -> None:
-        with said:
-            for line in said:
-                with self._said:
-                    self.lines.append(line.rstrip())
-                    self._said.notify_all()
-        with self._said:
-            self._silent = True
-            self._said.notify_all()
+        status = Path(f"/proc/{self.process.pid}/status")
+        for line in status.read_text(encoding="ascii").splitlines() if self.process.poll() is None else ():
+            if line.startswith("VmRSS:"):
+                return 1024 * int(line.split()[1])
+        raise RuntimeError(f"the node has ended: exit code {self.process.poll()}")
 
 
 @dataclass(frozen=True)
@@ -165,71 +108,8 @@ class Seen:
     message: Image
 
 
-class Participant:
-    """A ROS node that does everything in the calling thread; use it with ``with``.
-
-    Args:
-        domain: ROS domain id.
-    """
-
-    def __init__(self, domain: int):
-        self._context = Context()
-        with _environment(middleware(domain)):
-            rclpy.init(context=self._context, domain_id=domain, signal_handler_options=SignalHandlerOptions.NO)
-        self.node = rclpy.create_node(f"client_{id(self)}", context=self._context)
-        self._executor = SingleThreadedExecutor(context=self._context)
-        self._executor.add_node(self.node)
-        self._services: dict[str, Any] = {}
-
-    def __enter__(self: Me) -> Me:
-        """Itself."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Leave the domain."""
-        self._executor.shutdown()
-        self.node.destroy_node()
-        rclpy.shutdown(context=self._context)
-
-    def spin(self, seconds: float = 0.0) -> None:
-        """Take what arrives next, waiting at most so long for it."""
-        self._executor.spin_once(timeout_sec=seconds)
-
-    def until(self, met: Callable[[], Any], seconds: float = START_S) -> bool:
-        """Take what arrives until a condition is met; False if it is not within this time."""
-        end = time.perf_counter() + seconds
-        while not met():
-            left = end - time.perf_counter()
-            if left <= 0:
-                return False
-            self.spin(min(left, 0.1))
-        return True
-
-    def service(self, kind: Any, name: str) -> Any:
-        """A client of a service, made once."""
-        if name not in self._services:
-            self._services[name] = self.node.create_client(kind, name)
-        return self._services[name]
-
-    def ask(self, kind: Any, name: str, request: Any = None) -> Any:
-        """What a service answers, an empty request if none is given; None if it does not within half a minute."""
-        client = self.service(kind, name)
-        if not client.wait_for_service(timeout_sec=ANSWER_S):
-            return None
-        future = client.call_async(request or kind.Request())
-        return future.result() if self.until(future.done, ANSWER_S) else None
-
-    def call(self, name: str, data: bool | None = None) -> Any:
-        """What a service of the world answers, with ``data`` a SetBool, else a Trigger; None if it does not in time."""
-        if data is None:
-            return self.ask(Trigger, f"{WORLD}/{name}")
-        return self.ask(SetBool, f"{WORLD}/{name}", SetBool.Request(data=data))
-
-
-class Client(Participant):
-    """Sees a world's images, commands it and calls its services.
+class Client:
+    """Sees a world's images, commands it and calls its services, all in the calling thread; use it with ``with``.
 
     Args:
         domain: ROS domain id.
@@ -245,7 +125,12 @@ class Client(Participant):
         on_image: Callable[[Seen], None] | None = None,
         command: type[Twist] | type[TwistStamped] = Twist,
     ):
-        super().__init__(domain)
+        self._context = Context()
+        with _environment(middleware(domain)):
+            rclpy.init(context=self._context, domain_id=domain, signal_handler_options=SignalHandlerOptions.NO)
+        self.node = rclpy.create_node(f"client_{id(self)}", context=self._context)
+        self._executor = SingleThreadedExecutor(context=self._context)
+        self._executor.add_node(self.node)
         self._on_image, self._kind = on_image, command
         self.last: Seen | None = None
         self.count = 0  # of images
@@ -256,6 +141,33 @@ class Client(Participant):
         )
         self._commands = self.node.create_publisher(command, "cmd_vel", 1)
         self.node.create_subscription(DiagnosticArray, "/diagnostics", self._note, 10)
+        self._services: dict[str, Any] = {}
+
+    def __enter__(self) -> "Client":
+        """Itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Leave the domain."""
+        self._executor.shutdown()
+        self.node.destroy_node()
+        rclpy.shutdown(context=self._context)
+
+    def spin(self, seconds: float = 0.0) -> None:
+        """Take what arrives next, waiting at most so long for it."""
+        self._executor.spin_once(timeout_sec=seconds)
+
+    def until(self, met: Callable[[], Any], seconds: float) -> bool:
+        """Take what arrives until a condition is met; False if it is not within this time."""
+        end = time.perf_counter() + seconds
+        while not met():
+            left = end - time.perf_counter()
+            if left <= 0:
+                return False
+            self.spin(min(left, 0.1))
+        return True
 
     def connect(self, process: NodeProcess) -> None:
         """Wait until a world hears commands, answers and shows its images to us.
@@ -263,10 +175,11 @@ class Client(Participant):
         Raises:
             RuntimeError: if it ends, or takes more than two minutes.
         """
-        pause = self.service(SetBool, f"{WORLD}/pause")
+        pause = self._service(SetBool, "pause")
 
         def there() -> bool:
-            process.check()
+            if process.process.poll() is not None:
+                raise RuntimeError(f"the node has ended: exit code {process.process.returncode}")
             publishers = self.node.count_publishers(self._images.topic_name)
             return bool(publishers and self._commands.get_subscription_count() and pause.service_is_ready())
 
@@ -300,6 +213,20 @@ class Client(Participant):
         while (seen := self.next_image()).seconds <= before:
             pass  # the start, which may be shown to those who come late
         return seen
+
+    def call(self, service: str, data: bool | None = None) -> Trigger.Response | SetBool.Response | None:
+        """What a service of the world answers, with ``data`` a SetBool, else a Trigger; None if it does not in time."""
+        kind = Trigger if data is None else SetBool
+        client = self._service(kind, service)
+        client.wait_for_service(timeout_sec=ANSWER_S)
+        request = Trigger.Request() if data is None else SetBool.Request(data=data)
+        future = client.call_async(request)
+        return future.result() if self.until(future.done, ANSWER_S) else None
+
+    def _service(self, kind: Any, name: str) -> Any:
+        if name not in self._services:
+            self._services[name] = self.node.create_client(kind, f"{WORLD}/{name}")
+        return self._services[name]
 
     def _see(self, image: Image) -> None:
         self.count += 1

@@ -1,5 +1,3 @@
-from contextlib import ExitStack
-
 import pytest
 
 
@@ -7,20 +5,19 @@ import pytest
 def launch():
     """Start the node with parameters; what still runs at the end is interrupted and must end well."""
     pytest.importorskip("rclpy", reason="ROS 2 is not installed: pip install mirage_sim[ros], or source a system ROS")
-    from mirage_sim.ros.client import NodeProcess, private_domain
-    from mirage_sim.ros.launching import node_command
+    from robot import NodeProcess
 
     started = []
 
     def launch(**parameters):
-        started.append(stack.enter_context(NodeProcess(private_domain(), node_command(**parameters))))
+        started.append(NodeProcess(**parameters))
         return started[-1]
 
-    with ExitStack() as stack:
-        yield launch
-        for process in started:
-            if process.process.poll() is None:
-                assert process.stop() == 0
+    yield launch
+    for process in started:
+        if process.process.poll() is None:
+            process.interrupt()
+            assert process.end() == 0
 
 
 @pytest.fixture(scope="module")
@@ -28,10 +25,13 @@ def meet():
     """A client in a node's domain."""
     from robot import Robot
 
-    with ExitStack() as stack:
+    met = []
 
-        def meet(process):
-            process.wait_for_line("runs, mode")
-            return stack.enter_context(Robot(process.domain))
+    def meet(process):
+        process.wait_for_line("runs, mode")
+        met.append(Robot(process.domain))
+        return met[-1]
 
-        yield meet
+    yield meet
+    for robot in met:
+        robot.close()

@@ -1,32 +1,99 @@
-"""What tests say and hear in a node's domain."""
+"""A client of the node for tests: subscribes, commands, calls; and the node's process."""
 
+import itertools
+import os
+import signal
+import subprocess
+import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import rclpy
 from geometry_msgs.msg import PoseWithCovarianceStamped, Twist, TwistStamped
+from rclpy.context import Context
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.qos import QoSProfile
 from std_srvs.srv import SetBool, Trigger
 
 from mirage_sim.ros import conversions
-from mirage_sim.ros.client import Participant
+from mirage_sim.ros.launching import node_command
+
+PATIENCE = 60.0  # seconds; the machine may be busy
+_domains = itertools.count(os.getpid())
+
+
+def new_domain() -> int:
+    """A ROS domain that no other process of this test run uses."""
+    return 1 + next(_domains) % 100
+
+
+def environment(domain: int) -> dict[str, str]:
+    return {**os.environ, "ROS_DOMAIN_ID": str(domain), "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
+
+
+class NodeProcess:
+    """The node in a process of its own."""
+
+    def __init__(self, **parameters: Any):
+        self.domain = new_domain()
+        self.lines: list[str] = []
+        self._changed = threading.Condition()
+        self.process = subprocess.Popen(
+            node_command(**parameters), env=environment(self.domain), stderr=subprocess.PIPE, text=True
+        )
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        for line in self.process.stderr:
+            with self._changed:
+                self.lines.append(line.rstrip())
+                self._changed.notify_all()
+
+    def wait_for_line(self, part: str, after: int = 0) -> None:
+        with self._changed:
+            said = self._changed.wait_for(lambda: any(part in line for line in self.lines[after:]), PATIENCE)
+        assert said, f"{part!r} not in {self.lines}"
+
+    def interrupt(self) -> None:
+        self.process.send_signal(signal.SIGINT)
+
+    def end(self) -> int:
+        """The exit status, once it has ended by itself; after that, all that it said is in ``lines``."""
+        try:
+            return self.process.wait(PATIENCE)
+        finally:
+            self.process.kill()
+            self.process.wait()
+            self._reader.join()
+            self.process.stderr.close()
 
 
 class Inbox:
     """Messages of one topic, in order of arrival."""
 
-    def __init__(self, robot: "Robot", kind: type, topic: str, qos: QoSProfile | int):
+    def __init__(self) -> None:
         self.messages: list[Any] = []
-        self.subscription = robot.node.create_subscription(kind, topic, self.messages.append, qos)
-        self._robot = robot
+        self._changed = threading.Condition()
 
-    def wait(self, wanted: Callable[[list[Any]], Any]) -> Any:
+    def put(self, message: Any) -> None:
+        with self._changed:
+            self.messages.append(message)
+            self._changed.notify_all()
+
+    def wait(self, wanted: Callable[[list[Any]], Any], timeout: float = PATIENCE) -> Any:
         """What ``wanted`` says of the messages, once it says something true."""
-        return self._robot.wait(lambda: wanted(self.messages))
+        with self._changed:
+            found = self._changed.wait_for(lambda: wanted(self.messages), timeout)
+        assert found, f"waited in vain; {len(self.messages)} messages"
+        return found
 
-    def arrived(self, seconds: float) -> bool:
+    def arrived(self, timeout: float) -> bool:
         """Whether there is a message, now or soon."""
-        return self._robot.until(lambda: self.messages, seconds)
+        with self._changed:
+            return self._changed.wait_for(lambda: bool(self.messages), timeout)
 
     def at(self, seconds: float) -> Any:
         """The message stamped with this time."""
@@ -41,25 +108,37 @@ def time_of(message: Any) -> float:
     return round(conversions.seconds_of(message.header.stamp), 6)  # as many digits as services tell
 
 
-class Robot(Participant):
-    """Listens, talks and asks."""
+class Robot:
+    """A ROS node that spins in a thread."""
 
-    def wait(self, wanted: Callable[[], Any]) -> Any:
-        """What is wanted, once it is there."""
-        found = None
+    def __init__(self, domain: int):
+        # the middleware reads it when the participant is made
+        os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+        self.context = Context()
+        rclpy.init(context=self.context, domain_id=domain)
+        self.node = rclpy.create_node("tester", context=self.context)
+        self._executor = SingleThreadedExecutor(context=self.context)
+        self._executor.add_node(self.node)
+        self._thread = threading.Thread(target=self._spin, daemon=True)
+        self._thread.start()
 
-        def there() -> bool:
-            nonlocal found
-            found = wanted()
-            return bool(found)
+    def _spin(self) -> None:
+        try:
+            self._executor.spin()
+        except ExternalShutdownException:
+            pass
 
-        assert self.until(there), "waited in vain"
-        return found
+    def close(self) -> None:
+        self.context.try_shutdown()
+        self._thread.join()
+        self.node.destroy_node()
 
     def listen(self, kind: type, topic: str, qos: QoSProfile | int = 10) -> Inbox:
         """Subscribe; returns once the publisher is there."""
-        inbox = Inbox(self, kind, topic, qos)
-        self.wait(inbox.subscription.get_publisher_count)
+        inbox = Inbox()
+        subscription = self.node.create_subscription(kind, topic, inbox.put, qos)
+        until(lambda: subscription.get_publisher_count())
+        inbox.subscription = subscription
         return inbox
 
     def leave(self, inbox: Inbox) -> None:
@@ -68,26 +147,40 @@ class Robot(Participant):
     def talk(self, kind: type, topic: str, depth: int = 10) -> Any:
         """A publisher; returned once somebody listens."""
         publisher = self.node.create_publisher(kind, topic, depth)
-        self.wait(publisher.get_subscription_count)
+        until(lambda: publisher.get_subscription_count())
         return publisher
 
-    def trigger(self, name: str) -> Trigger.Response:
-        answer = self.call(name)
-        assert answer is not None, f"no answer of {name}"
-        return answer
+    def call(self, kind: type, name: str, request: Any = None) -> Any:
+        """Ask a service and wait for the answer."""
+        client = self.node.create_client(kind, name)
+        assert client.wait_for_service(PATIENCE), f"no service {name}"
+        future = client.call_async(request or kind.Request())
+        until(future.done)
+        self.node.destroy_client(client)
+        return future.result()
+
+    def trigger(self, name: str) -> Any:
+        return self.call(Trigger, f"/mirage_world/{name}")
 
     def done(self, name: str) -> float:
         """Have a Trigger done; the time of the frame that it left."""
-        return self._time(self.call(name))
+        response = self.trigger(name)
+        assert response.success, response.message
+        return float(response.message.split()[1])
 
     def pause(self, paused: bool) -> float:
         """The time of the last frame before it."""
-        return self._time(self.call("pause", paused))
+        response = self.call(SetBool, "/mirage_world/pause", SetBool.Request(data=paused))
+        assert response.success, response.message
+        return float(response.message.split()[1])
 
-    @staticmethod
-    def _time(answer: Trigger.Response | SetBool.Response | None) -> float:
-        assert answer is not None and answer.success, answer
-        return float(answer.message.split()[1])
+
+def until(wanted: Callable[[], Any]) -> None:
+    """Wait for something that nobody announces."""
+    deadline = time.monotonic() + PATIENCE
+    while not wanted():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.01)
 
 
 def twist(forward: float = 0.0, turn: float = 0.0) -> Twist:

@@ -12,7 +12,7 @@ pytest.importorskip("rclpy", reason="ROS 2 is not installed: pip install mirage_
 from geometry_msgs.msg import PoseWithCovarianceStamped, Twist  # noqa: E402
 from nav_msgs.msg import Odometry  # noqa: E402
 from rclpy.qos import DurabilityPolicy, QoSProfile  # noqa: E402
-from robot import pose, time_of, twist  # noqa: E402
+from robot import pose, time_of, twist, until  # noqa: E402
 from rosgraph_msgs.msg import Clock  # noqa: E402
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, LaserScan, PointCloud2  # noqa: E402
 
@@ -34,7 +34,7 @@ class Lockstep:
     def listen(self, kind, topic):
         """Subscribe; returns once the node knows, which shows only in what it sends."""
         inbox = self.robot.listen(kind, topic, 100)
-        self.robot.wait(lambda: self.reset() >= 0 and inbox.arrived(1.0))
+        until(lambda: self.reset() and inbox.arrived(1.0))
         return inbox
 
     def reset(self) -> float:

@@ -10,7 +10,8 @@ rclpy = pytest.importorskip(
     "rclpy", reason="ROS 2 is not installed: pip install mirage_sim[ros], or source a system ROS"
 )
 
-from mirage_sim.ros.client import private_domain  # noqa: E402
+from robot import new_domain  # noqa: E402
+
 from mirage_sim.ros.publishers import Publishers, _resized, _sampled  # noqa: E402
 from mirage_sim.ros.settings import Settings  # noqa: E402
 from mirage_sim.ros.simulation import Simulation  # noqa: E402
@@ -37,7 +38,7 @@ class Recorder:
 def node(monkeypatch):
     """A real node, but for publishers of the missing type."""
     context = rclpy.context.Context()
-    rclpy.init(context=context, domain_id=private_domain())
+    rclpy.init(context=context, domain_id=new_domain())
     node = rclpy.create_node("publisher", context=context)
     create, node.recorders = node.create_publisher, {}
 
