@@ -77,7 +77,7 @@ class Client:
         return self._services[name]
 
     def ask(self, kind: Any, name: str, request: Any = None) -> Any:
-        """What a service answers, an empty request if none is given; None if it does not within half a minute."""
+        """What a service answers, an empty request if none is given; None if it does not within a minute."""
         client = self.service(kind, name)
         if not self.until(client.service_is_ready, ANSWER_S):
             return None
@@ -139,7 +139,7 @@ class Driver(Client):
         """Wait until a world hears commands, answers and shows its images to us.
 
         Raises:
-            RuntimeError: if it ends, or takes more than two minutes.
+            RuntimeError: if it ends, or takes more than five minutes.
         """
         pause = self.service(SetBool, f"{WORLD}/pause")
 
@@ -171,7 +171,7 @@ class Driver(Client):
         """Publish a command, and wait for an image of a later time than the last one, or than the start.
 
         Raises:
-            RuntimeError: if none arrives within half a minute.
+            RuntimeError: if none arrives within a minute.
         """
         before = 0.0 if self.last is None else self.last.seconds
         self.command(forward, turn)

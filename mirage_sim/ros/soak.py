@@ -19,7 +19,7 @@ CALLS: tuple[tuple[tuple[str, bool | None], ...], ...] = (
     (("reset", None),),
 )
 ALLOWED_GROWTH = 0.05
-_TELL_S = 30  # between two lines of progress
+_EVERY = 10  # rows of calls a line of progress
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ def soak(seconds: float, seed: int = 0) -> dict[str, float]:
     Returns:
         ``rss_growth``, the fraction by which the node's resident memory grew (median of the last tenth of the time
         against that of the first), and ``rss_mb`` at the end; ``calls`` made and ``lost_calls``, which got no answer
-        within half a minute or were refused; ``images`` received in these ``seconds``.
+        within a minute or were refused; ``images`` received in these ``seconds``.
 
     Raises:
         RuntimeError: if the node ends or falls silent.
@@ -61,9 +61,9 @@ def soak(seconds: float, seed: int = 0) -> dict[str, float]:
 
         def every_second(resident: list[int]) -> None:
             call(client)
-            if len(resident) % _TELL_S == 0:
+            if len(resident) % _EVERY == 0:
                 log.info(
-                    "%d of %g s: %d images, %.1f MB, grown by %.4f; %d calls, %d lost",
+                    "after about %d of %g s: %d images, %.1f MB, grown by %.4f; %d calls, %d lost",
                     *(len(resident), seconds, client.count - before, resident[-1] / 1e6, growth(resident)),
                     *(calls, lost),
                 )
