@@ -1,5 +1,6 @@
 """A node of this package in a process of its own, in a domain of its own: for benchmarks, soaks and tests."""
 
+import itertools
 import os
 import random
 import signal
@@ -15,16 +16,17 @@ from mirage_sim.ros.launching import node_environment
 
 START_S = 300.0  # imports, weights and discovery, on a machine where a dozen others work
 ANSWER_S = 60.0
-_DOMAINS = range(1, 101)
+_DOMAINS = random.Random().sample(range(1, 101), 100)
+_upcoming = itertools.cycle(_DOMAINS)
 
 
 def private_domain() -> int:
-    """A ROS domain id, 1 to 100, that nobody on this machine is in.
+    """A ROS domain id, 1 to 100, that nobody on this machine is in, and that was not given lately.
 
     Raises:
         RuntimeError: if all are taken.
     """
-    for domain in random.sample(_DOMAINS, len(_DOMAINS)):
+    for domain in itertools.islice(_upcoming, len(_DOMAINS)):
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
             try:
                 probe.bind(("", 7410 + 250 * domain))  # where the first in a domain listens (RTPS, 9.6.1)
