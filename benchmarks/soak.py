@@ -9,13 +9,17 @@ from mirage_sim.ros.soak import failures, soak
 
 
 def main() -> int:
-    """Run it."""
+    """Run it: progress on stderr, the figures as JSON on stdout."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=600.0, help="how long")
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
-    marks = soak(parser.parse_args().seconds)
-    print(json.dumps(marks))
-    found = failures(marks)
+    try:
+        marks = soak(parser.parse_args().seconds)
+    except RuntimeError as error:
+        found = [str(error)]
+    else:
+        print(json.dumps(marks))
+        found = failures(marks)
     for line in found:
         print(f"soak: {line}", file=sys.stderr)
     return 1 if found else 0

@@ -1,7 +1,6 @@
 """The examples run as they are, with small numbers."""
 
 import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -15,11 +14,10 @@ EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 pytestmark = pytest.mark.skipif(not EXAMPLES, reason="needs the checkout")
 
 
-def run(name: str, folder: Path, *arguments: str) -> str:
+def run(name: str, folder: Path, *arguments: str, **variables: str) -> str:
     command = [sys.executable, str(ROOT / "examples" / name), *arguments]
-    done = subprocess.run(
-        command, cwd=folder, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
-    )
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", **variables}
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -51,16 +49,16 @@ def test_snapshot_and_fork(tmp_path: Path) -> None:
     assert "the same, bit for bit" in output
 
 
-def test_ros_session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ros_session(tmp_path: Path) -> None:
     pytest.importorskip("rclpy", reason="no ROS 2: rclpy is not installed")
-    monkeypatch.setenv("ROS_DOMAIN_ID", str(101 + os.getpid() % 100))
-    monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
-    world = subprocess.Popen([sys.executable, "-m", "mirage_sim.ros.node"], cwd=tmp_path, stderr=subprocess.DEVNULL)
-    try:
-        assert "drove 5 frames" in run("04_ros_session.py", tmp_path, "--frames", "5")
-    finally:
-        world.send_signal(signal.SIGINT)
-        assert world.wait(60) == 0
+    from mirage_sim.ros.launching import node_command
+    from mirage_sim.ros.node_process import NodeProcess, middleware, private_domain
+
+    domain = private_domain()
+    with NodeProcess(domain, node_command()) as world:
+        output = run("04_ros_session.py", tmp_path, "--frames", "5", **middleware(domain))
+        assert "drove 5 frames" in output
+        assert world.stop() == 0
     assert np.asarray(Image.open(tmp_path / "ros_session.png")).shape[1] == 1200
 
 

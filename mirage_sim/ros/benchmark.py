@@ -12,8 +12,9 @@ import numpy as np
 
 from mirage_sim.geometry import Drive
 from mirage_sim.ros import conversions
-from mirage_sim.ros.client import ANSWER_S, Client, NodeProcess, private_domain
+from mirage_sim.ros.client import Driver
 from mirage_sim.ros.launching import node_command
+from mirage_sim.ros.node_process import ANSWER_S, NodeProcess, private_domain
 from mirage_sim.ros.settings import Settings
 
 BLOCK = 10  # steps between two changes of sides
@@ -84,7 +85,7 @@ def in_lockstep(domain: int, steps: int, seed: int) -> dict[str, float]:
     with (
         ThreadPoolExecutor(1) as thread,
         NodeProcess(domain, node_command(mode="lockstep", seed=seed)) as process,
-        Client(domain) as client,
+        Driver(domain) as client,
     ):
         client.connect(process)
         for first in range(0, steps, BLOCK):
@@ -111,7 +112,7 @@ def in_lockstep(domain: int, steps: int, seed: int) -> dict[str, float]:
 def at_full_rate(domain: int, steps: int, seconds: float, seed: int) -> dict[str, float]:
     """As fast as it goes: images while wandering, then memory while turning on the spot."""
     drive = Drive()
-    with NodeProcess(domain, node_command(seed=seed, **FULL_RATE)) as process, Client(domain) as client:
+    with NodeProcess(domain, node_command(seed=seed, **FULL_RATE)) as process, Driver(domain) as client:
         client.connect(process)
         first, before = client.next_image(), client.count
         for step in range(steps):
@@ -124,7 +125,7 @@ def at_full_rate(domain: int, steps: int, seconds: float, seed: int) -> dict[str
 
 
 def watch(
-    client: Client, process: NodeProcess, seconds: float, every_second: Callable[[], None] | None = None
+    client: Driver, process: NodeProcess, seconds: float, every_second: Callable[[list[int]], None] = lambda _: None
 ) -> list[int]:
     """Turn on the spot at full rate, and note the resident bytes of the node about every second.
 
@@ -132,7 +133,7 @@ def watch(
         client: who commands.
         process: the node's.
         seconds: of wall clock.
-        every_second: called whenever the memory was noted.
+        every_second: called with what has been noted so far whenever something was.
     """
     resident, turn = [process.resident_bytes()], Drive().max_turn_rate
     began = time.perf_counter()
@@ -140,8 +141,7 @@ def watch(
         client.answer(0.0, turn)
         if elapsed >= len(resident):
             resident.append(process.resident_bytes())
-            if every_second is not None:
-                every_second()
+            every_second(resident)
     return [*resident, process.resident_bytes()]
 
 
@@ -161,8 +161,8 @@ def wide_images(domain: int, frames: int, seed: int) -> dict[str, float]:
     costs: list[float] = []
     with (
         NodeProcess(domain, node_command(seed=seed, **WIDE)) as process,
-        Client(domain, on_image=lambda seen: reliable.append(seen.seconds)) as one,
-        Client(domain, reliable=False, on_image=lambda seen: best_effort.append(seen.seconds)) as other,
+        Driver(domain, on_image=lambda seen: reliable.append(seen.seconds)) as one,
+        Driver(domain, reliable=False, on_image=lambda seen: best_effort.append(seen.seconds)) as other,
     ):
         for client in (one, other):
             client.connect(process)

@@ -47,6 +47,7 @@ from mirage_sim.ros.images import (
     mono_image,
 )
 from mirage_sim.ros.messages import Fields, clock, diagnostics, header, message, seconds_of, stamp
+from mirage_sim.world.body import RANGE
 
 __all__ = [
     "BASE",
@@ -89,7 +90,7 @@ __all__ = [
     "velocity",
 ]
 
-SCAN_RANGE = 20.0  # metres; as far as mirage_sim.world's body looks
+SCAN_RANGE = RANGE  # metres
 MAX_RATE = 100.0  # m/s and rad/s; a faster command is a mistake, not a wish
 MAX_DISTANCE = 10_000.0  # metres from the origin of the map, likewise
 

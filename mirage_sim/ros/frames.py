@@ -14,11 +14,12 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from mirage_sim.geometry import se3_log
+from mirage_sim.world.body import Body
 
 Array = NDArray[np.float64]
 
 MAP, ODOM, BASE, CAMERA, OPTICAL = "map", "odom", "base_link", "camera_link", "camera_optical_frame"
-CAMERA_HEIGHT = 1.5  # metres; of mirage_sim.world.Body
+CAMERA_HEIGHT = Body.camera_height  # metres
 
 #: What is right, down, forward of a camera, in the axes of a body.
 BODY_FROM_OPTICAL: Array = np.array([[0.0, 0.0, 1.0], [-1.0, 0.0, 0.0], [0.0, -1.0, 0.0]])
@@ -113,9 +114,13 @@ def rigid(name: str, motion: ArrayLike) -> Array:
     out = np.asarray(motion, dtype=np.float64)
     if out.shape != (4, 4):
         raise ValueError(f"{name}: expected a rigid motion [4, 4], got shape {list(out.shape)}")
-    rotation = out[:3, :3]
-    orthonormal = np.isfinite(out).all() and np.allclose(rotation @ rotation.T, np.eye(3), rtol=0, atol=_RIGID)
-    if not orthonormal or np.linalg.det(rotation) < 0 or not np.allclose(out[3], [0, 0, 0, 1], rtol=0, atol=_RIGID):
+    rotation, last = out[:3, :3], out[3]
+    if (
+        not np.isfinite(out).all()
+        or np.abs(rotation @ rotation.T - np.eye(3)).max() > _RIGID
+        or np.linalg.det(rotation) < 0
+        or np.abs(last - [0, 0, 0, 1]).max() > _RIGID
+    ):
         raise ValueError(f"{name}: expected a rigid motion (orthonormal, right-handed, last row 0 0 0 1), got {out}")
     return out
 

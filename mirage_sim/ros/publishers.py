@@ -18,6 +18,7 @@ from mirage_sim.ros import conversions
 from mirage_sim.ros.settings import Settings
 from mirage_sim.ros.simulation import Frame
 
+_LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 _POINTS_SECONDS = 1.0  # of wall clock, at least, between two clouds
 Cloud = Callable[[], tuple[np.ndarray, np.ndarray]]
 
@@ -25,7 +26,7 @@ Cloud = Callable[[], tuple[np.ndarray, np.ndarray]]
 class Publishers:
     """Publishes frames. Used by one thread.
 
-    What is big is made only while somebody subscribes to it, except for ``memory/points``, which late subscribers get,
+    A message is made only while somebody subscribes to it, except for ``memory/points``, which late subscribers get,
     too.
 
     Args:
@@ -48,8 +49,7 @@ class Publishers:
         self._depth_info = self._add(CameraInfo, "camera/depth/camera_info", 2)
         self._remembered = self._add(Image, "camera/remembered", 2)
         self._odometry = self._add(Odometry, "odom", 10)
-        latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-        self._points = self._add(PointCloud2, "memory/points", latched)
+        self._points = self._add(PointCloud2, "memory/points", _LATCHED)
         self._scan = self._add(LaserScan, "scan", 10) if settings.scan_rays else None
         self._clock = self._add(Clock, "/clock", 10) if settings.publish_clock else None
         self._transforms: Publisher | None = None
@@ -63,18 +63,13 @@ class Publishers:
             frame: which.
             settings: the present ones, for what may change while the node runs.
         """
-        seconds = frame.seconds
         self._listeners = self._count()
-        if self._clock:
-            self._send(self._clock, Clock, conversions.clock(seconds))
-        c2w = frame.camera.c2w.numpy()
-        if self._transforms:
-            self._send_transforms(conversions.transforms(c2w, frame.origin, seconds))
-        self._send(self._odometry, Odometry, conversions.odometry(c2w, frame.origin, frame.twist, seconds))
+        self._show_time(frame)
+        self._show_motion(frame)
         self._show_pictures(frame, settings)
         if self._scan and frame.scan is not None and self._wanted(self._scan):
             period = 1.0 / settings.frame_rate
-            self._send(self._scan, LaserScan, conversions.laser_scan(frame.scan, seconds, scan_time=period))
+            self._send(self._scan, LaserScan, conversions.laser_scan(frame.scan, frame.seconds, scan_time=period))
         self._show_points(frame)
 
     def idle(self, frame: Frame, settings: Settings) -> None:
@@ -86,22 +81,33 @@ class Publishers:
         if any(now > then for now, then in zip(self._listeners, before, strict=True)):
             self.show(frame, settings)
             return
-        if self._clock:
-            self._send(self._clock, Clock, conversions.clock(frame.seconds))
+        self._show_time(frame)
         self._show_points(frame)
 
     def _count(self) -> list[int]:
         return [publisher.get_subscription_count() for publisher in self._all]
 
+    def _show_time(self, frame: Frame) -> None:
+        if self._clock and self._wanted(self._clock):
+            self._send(self._clock, Clock, conversions.clock(frame.seconds))
+
+    def _show_motion(self, frame: Frame) -> None:
+        c2w, origin, seconds = frame.camera.c2w.numpy(), frame.origin, frame.seconds
+        if self._transforms and self._wanted(self._transforms):
+            self._send_transforms(conversions.transforms(c2w, origin, seconds))
+        if self._wanted(self._odometry):
+            self._send(self._odometry, Odometry, conversions.odometry(c2w, origin, frame.twist, seconds))
+
     def _show_pictures(self, frame: Frame, settings: Settings) -> None:
         height, width = frame.image.shape[:2]
         size = settings.output_size((height, width))
         seconds = frame.seconds
-        info = conversions.message(
-            CameraInfo, conversions.camera_info(frame.camera.resize(size).K.numpy(), size, seconds)
-        )
-        self._info.publish(info)
-        self._depth_info.publish(info)
+        wanted = [publisher for publisher in (self._info, self._depth_info) if self._wanted(publisher)]
+        if wanted:
+            fields = conversions.camera_info(frame.camera.resize(size).K.numpy(), size, seconds)
+            info = conversions.message(CameraInfo, fields)
+            for publisher in wanted:
+                publisher.publish(info)
         raw, compressed = self._wanted(self._image), self._wanted(self._compressed)
         if raw or compressed:
             image = _resized(frame.image, size)
@@ -134,10 +140,9 @@ class Publishers:
         except ImportError:
             self._node.get_logger().info("tf2_msgs is not installed: no /tf, no /tf_static")
             return
-        self._transforms = self._node.create_publisher(TFMessage, "/tf", 100)
-        latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-        self._static = self._node.create_publisher(TFMessage, "/tf_static", latched)
-        self._send(self._static, TFMessage, conversions.static_transforms())
+        self._transforms = self._add(TFMessage, "/tf", 100)
+        static = self._add(TFMessage, "/tf_static", _LATCHED)
+        self._send(static, TFMessage, conversions.static_transforms())
 
     def _send_transforms(self, fields: conversions.Fields) -> None:
         from tf2_msgs.msg import TFMessage

@@ -33,7 +33,8 @@ class Frame:
         remembered: bool ``[H, W]``; False where the picture was invented.
         camera: where it was seen from, batch shape ``()``, relative to the start.
         origin: where odometry began, camera-to-world ``[4, 4]``: the start, until a teleport moves it along (REP-105).
-        twist: of ``base_link``, ``[6]``, m/s and rad/s: how it moved to get here; 0 after a jump.
+        before: the camera of the frame before; None after a jump.
+        period: simulated seconds between the two.
         scan: ranges in metres, float32 ``[rays]``, as the environment gives them; None where none was asked for.
         collision: whether something was in the way.
         map: what is remembered; a value.
@@ -46,11 +47,17 @@ class Frame:
     remembered: np.ndarray
     camera: Camera
     origin: np.ndarray
-    twist: np.ndarray
+    before: Camera | None
+    period: float
     scan: np.ndarray | None
     collision: bool
     map: LatentMap
     step_seconds: float
+
+    @property
+    def twist(self) -> np.ndarray:
+        """Of ``base_link``, ``[6]``, m/s and rad/s: how it moved to get here; 0 after a jump."""
+        return np.zeros(6) if self.before is None else velocity(self.before.c2w, self.camera.c2w, self.period)
 
 
 @dataclass(frozen=True)
@@ -135,12 +142,11 @@ class Simulation:
 
     def step(self) -> Frame:
         """Advance by one frame, with the present command."""
-        before = self._unwrapped.world.camera.c2w
+        before = self._unwrapped.world.camera
         observation, _, _, _, info = self._env.step(self.action())
         self._command_age += 1
         self.steps += 1
-        twist = velocity(before, observation["pose"], self.seconds_per_step)
-        return self._show(observation, info, twist)
+        return self._show(observation, info, before)
 
     def reset(self, rewind: bool = False) -> Frame:
         """Start anew, with the seed and the start picture of the settings; the robot stands.
@@ -209,10 +215,11 @@ class Simulation:
 
     def _jumped(self, observation: Any, info: dict[str, Any], rewind: bool = False) -> Frame:
         self._command, self._command_age = (0.0, 0.0), 0
-        return self._show(observation, info, np.zeros(6), rewind)
+        return self._show(observation, info, None, rewind)
 
-    def _show(self, observation: Any, info: dict[str, Any], twist: np.ndarray, rewind: bool = False) -> Frame:
-        self._nanoseconds = 0 if rewind else self._nanoseconds + round(1e9 * self.seconds_per_step)
+    def _show(self, observation: Any, info: dict[str, Any], before: Camera | None, rewind: bool = False) -> Frame:
+        period = self.seconds_per_step
+        self._nanoseconds = 0 if rewind else self._nanoseconds + round(1e9 * period)
         world = self._unwrapped.world
         self._colours.note(world.state.map, observation["rgb"])
         self.frame = Frame(
@@ -222,7 +229,8 @@ class Simulation:
             info["remembered_mask"],
             world.camera,
             self._origin,
-            twist,
+            before,
+            period,
             info.get("scan"),
             bool(info.get("collision", False)),
             world.state.map,

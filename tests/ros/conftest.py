@@ -1,3 +1,5 @@
+from contextlib import ExitStack
+
 import pytest
 
 
@@ -5,19 +7,20 @@ import pytest
 def launch():
     """Start the node with parameters; what still runs at the end is interrupted and must end well."""
     pytest.importorskip("rclpy", reason="ROS 2 is not installed: pip install mirage_sim[ros], or source a system ROS")
-    from robot import NodeProcess
+    from mirage_sim.ros.launching import node_command
+    from mirage_sim.ros.node_process import NodeProcess, private_domain
 
     started = []
 
     def launch(**parameters):
-        started.append(NodeProcess(**parameters))
+        started.append(stack.enter_context(NodeProcess(private_domain(), node_command(**parameters))))
         return started[-1]
 
-    yield launch
-    for process in started:
-        if process.process.poll() is None:
-            process.interrupt()
-            assert process.end() == 0
+    with ExitStack() as stack:
+        yield launch
+        for process in started:
+            if process.process.poll() is None:
+                assert process.stop() == 0
 
 
 @pytest.fixture(scope="module")
@@ -25,13 +28,10 @@ def meet():
     """A client in a node's domain."""
     from robot import Robot
 
-    met = []
+    with ExitStack() as stack:
 
-    def meet(process):
-        process.wait_for_line("runs, mode")
-        met.append(Robot(process.domain))
-        return met[-1]
+        def meet(process):
+            process.wait_for_line("runs, mode")
+            return stack.enter_context(Robot(process.domain))
 
-    yield meet
-    for robot in met:
-        robot.close()
+        yield meet

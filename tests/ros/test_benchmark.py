@@ -48,7 +48,8 @@ def test_a_soak_calls_everything_and_loses_nothing() -> None:
     marks = soak(4.0)
     assert marks["calls"] >= 2
     assert marks["lost_calls"] == 0
-    assert marks["images"] > 60
+    assert marks["images"] > 0
+    assert marks["rss_mb"] > 100
     assert not failures(marks | {"rss_growth": 0.05})
     (line,) = failures(marks | {"rss_growth": 0.06})
     assert "rss_growth" in line

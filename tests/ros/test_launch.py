@@ -255,20 +255,20 @@ def test_the_commands_run_with_what_launch_adds(tmp_path: Path) -> None:
     pytest.importorskip("rclpy", reason="ROS 2 is not installed")
     from rcl_interfaces.srv import GetParameters
 
-    from mirage_sim.ros.client import START_S, Client, NodeProcess, private_domain
+    from mirage_sim.ros.client import Client
+    from mirage_sim.ros.node_process import NodeProcess, private_domain
 
     own = tmp_path / "own.yaml"
     own.write_text("/**: {ros__parameters: {seed: 4, jpeg_quality: 55, mode: lockstep}}\n")
     words = {"params_file": str(own), "seed": "6", "frame_rate": "20", "publish_tf": "false"}
     found = launching.processes(words)
     command = [*found["world"], "--ros-args", "-r", "__ns:=/robot"]
-    with NodeProcess(private_domain(), command) as process, Client(private_domain()) as client:
-        asked = client.node.create_client(GetParameters, "/robot/mirage_world/get_parameters")
-        assert client.until(asked.service_is_ready, START_S)
+    domain, service = private_domain(), "/robot/mirage_world/get_parameters"
+    with NodeProcess(domain, command) as process, Client(domain) as client:
+        assert client.until(client.service(GetParameters, service).service_is_ready)
         names = ["seed", "frame_rate", "publish_tf", "jpeg_quality", "mode", "start_image"]
-        future = asked.call_async(GetParameters.Request(names=names))
-        assert client.until(future.done, START_S)
-        seed, rate, tf, quality, mode, image = future.result().values
+        answer = client.ask(GetParameters, service, GetParameters.Request(names=names))
+        seed, rate, tf, quality, mode, image = answer.values
         assert (seed.integer_value, rate.double_value, tf.bool_value) == (6, 20.0, False)
         assert (quality.integer_value, mode.string_value, image.string_value) == (55, "lockstep", "")
         assert process.stop() == 0

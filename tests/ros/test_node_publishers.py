@@ -1,4 +1,4 @@
-"""What is published where tf2_msgs is installed. It is in no registry of wheels: a plain class takes its place."""
+"""What is published, and when. tf2_msgs is in no registry of wheels: a plain class takes its place."""
 
 import sys
 from types import ModuleType
@@ -6,12 +6,13 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-rclpy = pytest.importorskip(
-    "rclpy", reason="ROS 2 is not installed: pip install mirage_sim[ros], or source a system ROS"
-)
+pytest.importorskip("rclpy", reason="ROS 2 is not installed: pip install mirage_sim[ros], or source a system ROS")
 
-from robot import new_domain  # noqa: E402
+from nav_msgs.msg import Odometry  # noqa: E402
 
+from mirage_sim.ros import conversions  # noqa: E402
+from mirage_sim.ros.client import Client  # noqa: E402
+from mirage_sim.ros.node_process import private_domain  # noqa: E402
 from mirage_sim.ros.publishers import Publishers, _resized, _sampled  # noqa: E402
 from mirage_sim.ros.settings import Settings  # noqa: E402
 from mirage_sim.ros.simulation import Simulation  # noqa: E402
@@ -33,13 +34,20 @@ class Recorder:
     def publish(self, message):
         self.sent.append(message)
 
+    def get_subscription_count(self):
+        return 1
+
 
 @pytest.fixture
-def node(monkeypatch):
+def client():
+    with Client(private_domain()) as client:
+        yield client
+
+
+@pytest.fixture
+def node(client, monkeypatch):
     """A real node, but for publishers of the missing type."""
-    context = rclpy.context.Context()
-    rclpy.init(context=context, domain_id=new_domain())
-    node = rclpy.create_node("publisher", context=context)
+    node = client.node
     create, node.recorders = node.create_publisher, {}
 
     def create_publisher(kind, topic, *arguments, **more):
@@ -48,9 +56,7 @@ def node(monkeypatch):
         return node.recorders.setdefault(topic, Recorder(topic))
 
     monkeypatch.setattr(node, "create_publisher", create_publisher)
-    yield node
-    node.destroy_node()
-    context.try_shutdown()
+    return node
 
 
 def test_transforms_go_from_map_to_the_optical_frame(node, monkeypatch):
@@ -74,6 +80,26 @@ def test_transforms_go_from_map_to_the_optical_frame(node, monkeypatch):
     ]
     assert moving.transforms[1].transform.translation.x == pytest.approx(0.1, abs=1e-4)
     assert moving.transforms[1].header.stamp.nanosec == round(frame.seconds * 1e9)
+    simulation.close()
+
+
+def test_nothing_is_made_for_nobody(client, monkeypatch):
+    made, make = set(), conversions.message
+    monkeypatch.setattr(conversions, "message", lambda kind, fields: made.add(kind.__name__) or make(kind, fields))
+    settings = Settings(mode="lockstep")
+    simulation = Simulation(settings)
+    publishers = Publishers(client.node, settings, simulation.cloud)
+    publishers.show(simulation.frame, settings)
+    assert made == {"PointCloud2"}  # which is kept for those who come late
+    made.clear()
+    client.node.create_subscription(Odometry, "odom", lambda message: None, 1)
+
+    def heard():
+        publishers.show(simulation.frame, settings)
+        return "Odometry" in made
+
+    assert client.until(heard)
+    assert made == {"Odometry"}
     simulation.close()
 
 

@@ -1,6 +1,7 @@
 """The node in real time, over the real middleware: pace, delivery, timeouts, and clients that come and go."""
 
 import math
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -15,10 +16,11 @@ from nav_msgs.msg import Odometry  # noqa: E402
 from rcl_interfaces.msg import Parameter, ParameterValue  # noqa: E402
 from rcl_interfaces.srv import DescribeParameters, SetParameters  # noqa: E402
 from rclpy.qos import ReliabilityPolicy, qos_profile_sensor_data  # noqa: E402
-from robot import PATIENCE, environment, stamped_twist, time_of, until  # noqa: E402
+from robot import stamped_twist, time_of  # noqa: E402
 from sensor_msgs.msg import CameraInfo, Image  # noqa: E402
 
 from mirage_sim.ros import conversions  # noqa: E402
+from mirage_sim.ros.node_process import START_S, middleware  # noqa: E402
 
 LISTENER = Path(__file__).with_name("listener.py")
 
@@ -52,7 +54,7 @@ def set_parameters(robot, **values):
         field, number = kinds[type(value)]
         parameters.append(Parameter(name=name, value=ParameterValue(type=number, **{field: value})))
     request = SetParameters.Request(parameters=parameters)
-    return robot.call(SetParameters, "/mirage_world/set_parameters", request).results
+    return robot.ask(SetParameters, "/mirage_world/set_parameters", request).results
 
 
 @pytest.mark.parametrize("size", [(96, 128), (480, 640)])
@@ -83,7 +85,7 @@ def test_best_effort_and_reliable_subscribers_get_the_frames(robot, size):
 
 def test_pictures_are_reliable_unless_overridden(robot):
     def reliability(topic):
-        until(lambda: robot.node.count_publishers(topic))
+        robot.wait(lambda: robot.node.count_publishers(topic))
         (publisher,) = robot.node.get_publishers_info_by_topic(topic)
         return publisher.qos_profile.reliability
 
@@ -120,22 +122,25 @@ def test_pause_and_step(robot, odometry):
 def test_a_killed_client_harms_nobody(process, robot, odometry):
     def listener():
         return subprocess.Popen(
-            [sys.executable, str(LISTENER)], env=environment(process.domain), stdout=subprocess.PIPE, text=True
+            [sys.executable, str(LISTENER)],
+            env={**os.environ, **middleware(process.domain)},
+            stdout=subprocess.PIPE,
+            text=True,
         )
 
     first = listener()
     assert float(first.stdout.readline()) > 0
     first.kill()
-    first.wait(PATIENCE)
+    first.wait(START_S)
     first.stdout.close()
-    seen = time_of(odometry.messages[-1])
+    seen = robot.done("snapshot")
     odometry.after(seen + 0.5)
     second = listener()
     try:
         assert float(second.stdout.readline()) > seen
     finally:
         second.kill()
-        second.wait(PATIENCE)
+        second.wait(START_S)
         second.stdout.close()
     assert robot.trigger("snapshot").success
 
@@ -152,7 +157,7 @@ def test_diagnostics_tell_how_it_goes(robot):
 
 def test_parameters_are_described_and_checked(robot):
     request = DescribeParameters.Request(names=["frame_rate", "image_width", "mode", "world"])
-    response = robot.call(DescribeParameters, "/mirage_world/describe_parameters", request)
+    response = robot.ask(DescribeParameters, "/mirage_world/describe_parameters", request)
     rate, width, mode, world = response.descriptors
     assert (rate.floating_point_range[0].from_value, rate.floating_point_range[0].to_value) == (1.0, 100.0)
     assert width.integer_range[0].to_value == 8192
@@ -176,4 +181,4 @@ def test_two_interrupts_end_it_cleanly(process, robot, odometry):
     assert process.end() == 0
     assert not [line for line in process.lines if "Traceback" in line or "ERROR" in line or "FATAL" in line]
     # nobody is left to publish
-    until(lambda: not odometry.subscription.get_publisher_count())
+    robot.wait(lambda: not odometry.subscription.get_publisher_count())

@@ -20,6 +20,17 @@ WANTED: dict[str, dict[str, str]] = {
     "retrieval": {"same": "true", "speedup_vs_sets": "at least 50"},
     "step": {"steps_per_s": "at least 30"},
     "vector": {"throughput_ratio_8": "at least 1.5", "identical": "true"},
+    "ros": {
+        "images_per_s": "at least 10",
+        "overhead": "at most 0.15",
+        "latency_ms_p50": "",
+        "latency_ms_p95": "",
+        "publish_ms_640x480": "at most 3",
+        "delivered_best_effort": "at least 0.95",
+        "delivered_reliable": "at least 0.95",
+        "lockstep_identical": "true",
+        "rss_growth": "at most 0.05",
+    },
 }
 
 log = logging.getLogger(__name__)
