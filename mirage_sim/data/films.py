@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from mirage_sim.data.clips import load_clip
 from mirage_sim.data.film_files import Picture, picture_files, read_pictures, read_table, read_video, video_facts
 
-Array = NDArray[np.float64]
+Array = NDArray[np.floating]
 CLIP_RATE = 16.0  # frames per second that recorded walks stand for: 4 frames are one step of Wan's worlds
 
 

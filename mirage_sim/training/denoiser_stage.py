@@ -1,6 +1,7 @@
 """The denoiser stage: flow matching on latents, conditioned on what a memory would show."""
 
 import logging
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -45,7 +46,7 @@ class DenoiserStage:
     pictures that would do, and their mean is fog: what can be asked for there is the texture of the truth, not its
     every stone (:func:`texture_loss`).
 
-    Episodes are not part of a checkpoint: a run that is resumed begins new ones.
+    Episodes are part of a checkpoint, so that a run that is resumed goes on with them.
 
     Args:
         data: recorded walks.
@@ -112,6 +113,14 @@ class DenoiserStage:
         if drawn:
             self.episodes.advance(moment, predicted.detach(), generated.detach(), generator)
         return self._loss(predicted, generated, sigma, moment, generator)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """See :class:`mirage_sim.training.loop.Stateful`."""
+        return self.episodes.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """See :class:`mirage_sim.training.loop.Stateful`."""
+        self.episodes.load_state_dict(state)
 
     def _noise_levels(self, count: int, generator: torch.Generator) -> Tensor:
         """Noise levels ``[count]``, half of them near none, where a sampler of several steps polishes."""
