@@ -7,8 +7,11 @@ agent. The file's metadata says where it came from.
 """
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -56,11 +59,27 @@ def load_clip(path: Path) -> Clip:
     Raises:
         ValueError: if the file is not a whole clip.
     """
+    with _opened(path) as file:
+        return Clip(**{name: file.get_tensor(name) for name in _FIELDS}, source=dict(file.metadata() or {}))
+
+
+def load_source(path: Path) -> dict[str, str]:
+    """Where a clip came from: its metadata alone, without reading the rest.
+
+    Raises:
+        ValueError: if the file is not a whole clip.
+    """
+    with _opened(path) as file:
+        return dict(file.metadata() or {})
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
     try:
         with safe_open(path, framework="pt") as file:
             missing = set(_FIELDS) - set(file.keys())
             if missing:
                 raise ValueError(f"{path}: expected a clip with tensors {list(_FIELDS)}, missing {sorted(missing)}")
-            return Clip(**{name: file.get_tensor(name) for name in _FIELDS}, source=dict(file.metadata() or {}))
+            yield file
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{path}: expected a readable clip in safetensors format: {error}") from error
