@@ -7,7 +7,6 @@ Latent frame ``t`` ends at pixel frame ``t * stride``, and that is the picture w
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from mirage_sim.geometry import Camera, interpolate, invert, se3_exp, se3_log
 
@@ -133,13 +132,3 @@ class Horizon:
             c2w = torch.cat([c2w, kept.c2w[-1] @ se3_exp(times[:, None] * twist)])
             K = torch.cat([K, kept.K[-1:].expand(missing, 3, 3)])
         return Camera(c2w, K, path.size)
-
-
-def spread(per_latent: Tensor, stride: int) -> Tensor:
-    """Values ``[B, T, ...]`` of latent frames placed at their pixel frames, ``[B, F, ...]``; zero in between."""
-    if stride == 1:
-        return per_latent
-    batch, latents, *rest = per_latent.shape
-    out = per_latent.new_zeros(batch, frames_of(latents, stride), *rest)
-    out[:, ::stride] = per_latent
-    return out
