@@ -59,6 +59,12 @@ def _record(_: str, config: Config) -> Config:
     return {"recorded": count, "output": config["output"]}
 
 
+def _prepare(_: str, config: Config) -> Config:
+    from mirage_sim.data.prepare import prepare
+
+    return prepare(config) | {"output": config["output"]}
+
+
 def _eval(variant: str, config: Config) -> Config:
     if variant == "compare":
         from mirage_sim.evaluation.compare import compare
@@ -110,6 +116,13 @@ COMMANDS = {
         "train a stage of the mini world; continues where it stopped", "mirage train stage=codec", _train, group="stage"
     ),
     "record": Command("record training walks in MiniWorld", "mirage record walks=1000 output=data/clips", _record),
+    "prepare": Command(
+        "make training clips of films with known cameras and depth",
+        "mirage prepare vipe source=data/films output=data/clips",
+        _prepare,
+        ("vipe", "realestate10k", "clips"),
+        group="prepare",
+    ),
     "eval": Command(
         "measure the generated world against the true one",
         "mirage eval fidelity walks=quick --json",

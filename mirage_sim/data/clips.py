@@ -2,12 +2,16 @@
 
 A clip holds ``frames`` uint8 ``[F, H, W, 3]``, ``depth`` float16 or float32 ``[F, H, W]`` (z-depth, metres, 0 unknown),
 ``c2w`` float32 ``[F, 4, 4]``, ``K`` float32 ``[3, 3]``, ``commands`` float32 ``[F - 1, 2]`` (see
-:class:`mirage_sim.geometry.Drive`) and ``blocked`` bool ``[F - 1]``; the file's metadata says where it came from.
+:class:`mirage_sim.geometry.Drive`) and ``blocked`` bool ``[F - 1]``; both of length 0 where a film was not made by an
+agent. The file's metadata says where it came from.
 """
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -55,11 +59,27 @@ def load_clip(path: Path) -> Clip:
     Raises:
         ValueError: if the file is not a whole clip.
     """
+    with _opened(path) as file:
+        return Clip(**{name: file.get_tensor(name) for name in _FIELDS}, source=dict(file.metadata() or {}))
+
+
+def load_source(path: Path) -> dict[str, str]:
+    """Where a clip came from: its metadata alone, without reading the rest.
+
+    Raises:
+        ValueError: if the file is not a whole clip.
+    """
+    with _opened(path) as file:
+        return dict(file.metadata() or {})
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
     try:
         with safe_open(path, framework="pt") as file:
             missing = set(_FIELDS) - set(file.keys())
             if missing:
                 raise ValueError(f"{path}: expected a clip with tensors {list(_FIELDS)}, missing {sorted(missing)}")
-            return Clip(**{name: file.get_tensor(name) for name in _FIELDS}, source=dict(file.metadata() or {}))
+            yield file
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{path}: expected a readable clip in safetensors format: {error}") from error

@@ -10,7 +10,7 @@ from mirage_sim.models.codec import MiniCodec
 from mirage_sim.models.denoiser import MiniDenoiser
 from mirage_sim.models.depth import MiniDepth
 from mirage_sim.training.codec_stage import picture_loss, surrounded
-from mirage_sim.training.episodes import Episodes, Moment
+from mirage_sim.training.episodes import Episodes, Moment, OnEpisodes
 from mirage_sim.training.texture import texture_loss, windows
 
 logger = logging.getLogger(__name__)
@@ -33,7 +33,7 @@ def encode_walks(data: WalkDataset, codec: MiniCodec) -> Tensor:
     return latents
 
 
-class DenoiserStage:
+class DenoiserStage(OnEpisodes):
     """The loss of the denoiser stage.
 
     Each sample is one step of an episode that the model itself has drawn so far (:class:`Episodes`): what its memory
@@ -45,7 +45,7 @@ class DenoiserStage:
     pictures that would do, and their mean is fog: what can be asked for there is the texture of the truth, not its
     every stone (:func:`texture_loss`).
 
-    Episodes are not part of a checkpoint: a run that is resumed begins new ones.
+    Episodes are part of a checkpoint, so that a run that is resumed goes on with them.
 
     Args:
         data: recorded walks.

@@ -10,12 +10,12 @@ from mirage_sim.models.denoiser import MiniDenoiser
 from mirage_sim.models.depth import FARTHEST, NEAREST, MiniDepth
 from mirage_sim.training.denoiser_stage import encode_walks
 from mirage_sim.training.depth_stage import worn_frames
-from mirage_sim.training.episodes import Episodes
+from mirage_sim.training.episodes import Episodes, OnEpisodes
 
 INVENTED = 0.3  # weight of the truth where the picture is invented, and shows something else
 
 
-class DepthEpisodesStage:
+class DepthEpisodesStage(OnEpisodes):
     """The loss of the depth head on episodes under way (:class:`Episodes`).
 
     A remembered depth is an estimate that was written earlier, and a read shows the nearest of what falls into a cell:

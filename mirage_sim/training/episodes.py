@@ -1,6 +1,7 @@
 """Episodes under way: what a memory shows along a walk on which the model, not the recorder, draws the pictures."""
 
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import fields, replace
 from typing import NamedTuple
 
 import torch
@@ -18,6 +19,10 @@ from mirage_sim.world.conditioning import build_conditioning
 
 # of the episodes: those that remember true frames to the end; that do not remember the first part; that turn round
 TRUE, SKIPPED, RETURN = 0.35, 0.35, 0.4
+
+
+# what changes from step to step, besides the maps
+PROGRESS = ("walk", "time", "direction", "left", "given", "skipped", "turn", "true_points", "preceding")
 
 
 class Moment(NamedTuple):
@@ -164,6 +169,30 @@ class Episodes:
         self.time, self.left, self.given = self.time + self.direction, self.left - 1, (self.given - 1).clamp(min=0)
         self.direction = torch.where(self.left == self.turn, -self.direction, self.direction)
 
+    def state_dict(self) -> dict[str, Tensor]:
+        """Where all episodes are: what :meth:`load_state_dict` takes to go on from here."""
+        state = {name: getattr(self, name).clone() for name in PROGRESS}
+        for number, map in enumerate(self.maps):
+            state |= {f"maps.{number}.{part.name}": getattr(map, part.name).clone() for part in fields(map)}
+        return state
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from there.
+
+        Raises:
+            ValueError: if it is the state of another number of episodes, or of none.
+        """
+        mine = self.state_dict()
+        if mine.keys() != state.keys() or any(state[name].shape != mine[name].shape for name in PROGRESS):
+            raise ValueError(f"state: expected that of {len(self.walk)} episodes on a grid of {self.grid}")
+        for name in PROGRESS:
+            setattr(self, name, state[name])
+        latent, rgb = (
+            BatchMap(**{part.name: state[f"maps.{number}.{part.name}"] for part in fields(BatchMap)})
+            for number in range(2)
+        )
+        self.maps = latent, rgb
+
     def _moments(self, ahead: int) -> Moments:
         return self.data.draw(self.walk, (self.time + ahead * self.direction)[:, None])
 
@@ -194,3 +223,21 @@ class Episodes:
             values = torch.cat([getattr(part, name) for part in parts])
             fields.append(torch.where(shown.view(-1, *[1] * (values.ndim - 1)), values, filler))
         return MemoryView(*fields)
+
+
+class OnEpisodes:
+    """A loss that goes on from batch to batch (:class:`mirage_sim.training.loop.Stateful`): its episodes are its state.
+
+    Attributes:
+        episodes: under way.
+    """
+
+    episodes: Episodes
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Where the episodes are."""
+        return self.episodes.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Go there."""
+        self.episodes.load_state_dict(state)

@@ -6,13 +6,14 @@ from typing import Any
 import pytest
 import torch
 
+from mirage_sim.build import compose
 from mirage_sim.models import MiniCodec, MiniDenoiser, MiniDepth, load_model
 from mirage_sim.training import train
 
 
 def config(clips: Path, output: Path, name: str, **options: Any) -> dict[str, Any]:
-    stage = {"name": name, "steps": 2, "learning_rate": 0.1, "batch": 3} | options
-    return {"world": "mini", "clips": str(clips), "output": str(output), "seed": 0, "stage": stage}
+    cfg = compose("train", [f"stage={name}", f"clips={clips}", f"output={output}"])
+    return cfg | {"stage": cfg["stage"] | {"steps": 2, "learning_rate": 0.1, "batch": 3} | options}
 
 
 @pytest.fixture(scope="module")
@@ -76,10 +77,9 @@ def test_the_denoiser_needs_the_codec_stage(clips: Path, trained: Path, tmp_path
 
 
 def test_bad_configurations(clips: Path, tmp_path: Path):
-    with pytest.raises(
-        ValueError, match=r"stage: expected one of \['codec', 'denoiser', 'depth', 'depth_episodes'\], got 'vision'"
-    ):
-        train(config(clips, tmp_path, "vision"))
+    with pytest.raises(ValueError, match=r"stage: expected one of \['branch', 'codec', .*\], got 'vision'"):
+        cfg = config(clips, tmp_path, "codec")
+        train(cfg | {"stage": cfg["stage"] | {"name": "vision"}})
     with pytest.raises(ValueError, match="expected recorded clips"):
         train(config(tmp_path, tmp_path, "depth"))
     assert not list(tmp_path.iterdir())

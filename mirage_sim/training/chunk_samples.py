@@ -1,0 +1,149 @@
+"""Chunks of recorded clips, told to the denoiser as a rollout tells them: by the same memory and the same code."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from mirage_sim.data.latents import LatentClip, LatentClips
+from mirage_sim.geometry import Camera
+from mirage_sim.protocols import Conditioning, MemoryView, SpatialMemory
+from mirage_sim.world import Horizon, References, build_conditioning, stack_references
+
+
+class TextEncoder(Protocol):
+    """What embeds prompts."""
+
+    def embed(self, prompts: list[str]) -> Tensor:
+        """Embeddings ``[B, L, channels]``."""
+
+
+class Sample(NamedTuple):
+    """One chunk: its clean latents ``[1, C, T, h, w]``, and what the denoiser is told about it."""
+
+    clean: Tensor
+    conditioning: Conditioning
+
+
+@dataclass(frozen=True)
+class Drop:
+    """How often, of all samples, the denoiser is not told something that it might be; shares in [0, 1].
+
+    Attributes:
+        text: the prompt, in place of which it gets an empty one.
+        references: frames that saw the same place.
+        preceding: frames before the chunk.
+    """
+
+    text: float = 0.1
+    references: float = 0.1
+    preceding: float = 0.1
+
+    def __post_init__(self) -> None:
+        for name, share in vars(self).items():
+            if not 0.0 <= share <= 1.0:
+                raise ValueError(f"drop.{name}: expected a share in [0, 1], got {share}")
+
+
+class ChunkSamples:
+    """Draws chunks from clips. The memory holds the clip up to the chunk, at the clip's own depth and poses.
+
+    Args:
+        clips: to draw from.
+        prompts: one for each of them.
+        memory: of the world.
+        horizon: how long a chunk is, and how far back the denoiser looks.
+        references: how reference frames are chosen.
+        text: embeds prompts.
+        drop: what is left out, and how often.
+
+    Raises:
+        ValueError: if a prompt is too long.
+    """
+
+    def __init__(
+        self,
+        clips: LatentClips,
+        prompts: Sequence[str],
+        memory: SpatialMemory,
+        horizon: Horizon,
+        references: References,
+        text: TextEncoder,
+        drop: Drop,
+    ):
+        self.clips, self.prompts, self.memory = clips, prompts, memory
+        self.horizon, self.references, self.text, self.drop = horizon, references, text, drop
+        text.embed(sorted({"", *prompts}))  # all at once, so that the encoder is loaded once
+
+    def draw(self, generator: torch.Generator) -> Sample:
+        """One chunk of one clip.
+
+        Raises:
+            ValueError: if the clip is shorter than a chunk.
+        """
+        index = int(torch.randint(len(self.clips), (1,), generator=generator))
+        clip, horizon = self.clips[index], self.horizon
+        earliest, latest = 1 - horizon.overlap, clip.latents.shape[1] - horizon.latents
+        if latest < earliest:
+            raise ValueError(
+                f"{self.clips.paths[index]}: expected at least {horizon.latents + earliest} latent frames, "
+                f"got {clip.latents.shape[1]}"
+            )
+        start = int(torch.randint(earliest, latest + 1, (1,), generator=generator))
+        without_text, without_references, without_preceding = (
+            float(torch.rand(1, generator=generator)) < share
+            for share in (self.drop.text, self.drop.references, self.drop.preceding)
+        )
+        made = start + horizon.overlap  # frames that are made already
+        before = max(0, start - horizon.preceding)
+        map = self._write(self.memory.empty(), clip, 0, before)
+        readout = self._read(map, clip, before, start).latents if before < start else clip.latents[:, :0]
+        view = self._read(self._write(map, clip, before, made), clip, start, start + horizon.latents)
+        shown = start if without_preceding else before
+        earlier = [] if without_references else self._references(view, clip, start, before)
+        chunk = slice(start, start + horizon.latents)
+        conditioning = build_conditioning(
+            MemoryView.stack([view]),
+            clip.latents[None, :, shown:start],
+            clip.camera[made - 1 : made],
+            Camera.stack([clip.camera[chunk]]),
+            first=clip.latents[None, :, start:made] if horizon.overlap else None,
+            references=stack_references(earlier, clip.latents)[None],
+            preceding_readout=readout[None, :, shown - before :],
+            text=self.text.embed(["" if without_text else self.prompts[index]]).to(clip.latents.device),
+        )
+        return Sample(clip.latents[None, :, chunk], conditioning)
+
+    def _write(self, map: object, clip: LatentClip, start: int, end: int) -> object:
+        """The map that also holds some frames of a clip."""
+        if start == end:
+            return map
+        camera = clip.camera[start:end]
+        depth = _to_pixels(clip.depth[start:end], camera.size)
+        return self.memory.write(
+            map,
+            latents=clip.latents[:, start:end],
+            frames=depth.new_zeros(()).expand(3, *depth.shape),  # not kept: latents say it all
+            depth=depth,
+            static=torch.ones_like(depth, dtype=torch.bool),
+            camera=camera,
+        )
+
+    def _read(self, map: object, clip: LatentClip, start: int, end: int) -> MemoryView:
+        height, width = clip.depth.shape[-2:]
+        return self.memory.read(map, clip.camera[start:end]).resize((height, width))
+
+    def _references(self, view: MemoryView, clip: LatentClip, start: int, before: int) -> list[Tensor]:
+        """Latents of the frames before the preceding ones that saw most of what the chunk will see."""
+        cameras = clip.camera
+        wanted = self.references.place(view.depth, cameras[start : start + len(view.depth)])
+        places = [self.references.place(clip.depth[i : i + 1], cameras[i : i + 1]) for i in range(before)]
+        return [clip.latents[:, i] for i in self.references.choose(wanted, places)]
+
+
+def _to_pixels(depth: Tensor, size: tuple[int, int]) -> Tensor:
+    """Depth of cells ``[T, h, w]`` at all of their pixels, ``[T, *size]``: a write takes it back to the cells."""
+    rows, columns = size[0] // depth.shape[-2], size[1] // depth.shape[-1]
+    return depth.repeat_interleave(rows, -2).repeat_interleave(columns, -1)

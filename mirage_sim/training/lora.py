@@ -1,0 +1,49 @@
+"""Low-rank adapters of the real backbone: peft puts them in, and what is learned is written for the world to merge."""
+
+import os
+from pathlib import Path
+
+from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
+from safetensors.torch import save_file
+
+from mirage_sim.models.pretrained import require
+
+LAYERS = ("to_q", "to_k", "to_v", "to_out.0")  # of every attention
+
+
+def add_lora(backbone: WanTransformer3DModel, rank: int) -> None:
+    """Put fresh adapters beside the attentions' q, k, v and o; they alone require gradients, and change nothing yet.
+
+    Their scale is 1, so that merging W + B A is all there is to it.
+
+    Args:
+        backbone: changed in place.
+        rank: of each adapter, at least 1.
+
+    Raises:
+        ImportError: if peft is not installed.
+        ValueError: for a rank below 1.
+    """
+    if isinstance(rank, bool) or not isinstance(rank, int) or rank < 1:
+        raise ValueError(f"rank: expected a positive integer, got {rank!r}")
+    peft = require("peft", "'mirage_sim[train]'")
+    backbone.requires_grad_(False)
+    backbone.add_adapter(peft.LoraConfig(r=rank, lora_alpha=rank, target_modules=list(LAYERS)))
+    for parameter in backbone.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+
+
+def save_lora(backbone: WanTransformer3DModel, path: Path) -> None:
+    """Write the adapters of a backbone in float32, for :func:`mirage_sim.models.wan.checkpoints.merge_lora` to read.
+
+    Args:
+        backbone: with adapters of :func:`add_lora`.
+        path: of the file, which appears whole or not at all.
+    """
+    peft = require("peft", "'mirage_sim[train]'")
+    state = peft.get_peft_model_state_dict(backbone)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(f".partial{os.getpid()}")
+    save_file({name: tensor.float().cpu().contiguous() for name, tensor in state.items()}, partial)
+    partial.replace(path)

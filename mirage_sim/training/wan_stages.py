@@ -1,0 +1,120 @@
+"""The two stages that teach the real backbone to look at the memory: its side branch, then branch and adapters."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from mirage_sim.build import instantiate
+from mirage_sim.data.latents import LatentClips
+from mirage_sim.models import save_model
+from mirage_sim.models.wan.branch import MemoryBranch
+from mirage_sim.models.wan.checkpoints import load_branch
+from mirage_sim.models.wan.denoiser import WanDenoiser
+from mirage_sim.training.chunk_samples import ChunkSamples, Drop
+from mirage_sim.training.chunk_stage import ChunkStage
+from mirage_sim.training.loop import make_accelerator
+from mirage_sim.training.lora import add_lora, save_lora
+from mirage_sim.training.stage import Stage
+
+PARTS = ("codec", "denoiser", "memory", "horizon", "references", "text")  # of a world, that training needs
+
+
+def branch_stage(cfg: dict[str, Any], folder: Path, **options: Any) -> Stage:
+    """Stage 1: the side branch learns, the backbone does not change.
+
+    It begins with the branch of ``world.denoiser.branch``, or with a fresh one.
+    """
+    world = _world(cfg)
+    backbone = world["denoiser"].backbone
+    branch = world["denoiser"].branch or MemoryBranch.beside(backbone)
+    return _stage(cfg, folder, world, branch, {"branch": _branch_writer(branch, backbone)}, **options)
+
+
+def lora_stage(cfg: dict[str, Any], folder: Path, *, rank: int, **options: Any) -> Stage:
+    """Stage 2: the side branch goes on learning, and the backbone gets adapters.
+
+    It begins with the branch of ``world.denoiser.branch``, or with the one that stage 1 left in the output folder.
+    """
+    world = _world(cfg)
+    backbone = world["denoiser"].backbone
+    branch = world["denoiser"].branch or load_branch(Path(cfg["output"]).absolute() / "branch.safetensors", backbone)
+    add_lora(backbone, rank)
+    exports = {"lora_branch": _branch_writer(branch, backbone), "lora": partial(save_lora, backbone)}
+    return _stage(cfg, folder, world, branch, exports, **options)
+
+
+def _world(cfg: dict[str, Any]) -> dict[str, Any]:
+    """The parts of the world that training needs, in the host's memory: accelerate says where each process goes."""
+    world: dict[str, Any] = {}
+    if all(name in cfg["world"] for name in PARTS):
+        parts = {name: cfg["world"][name] for name in PARTS}
+        parts["codec"] = parts["codec"] | {"device": "cpu"}
+        parts["denoiser"] = parts["denoiser"] | {"codec": parts["codec"], "device": "cpu"}
+        world = instantiate(parts)
+    if not isinstance(world.get("denoiser"), WanDenoiser):
+        raise ValueError(f"world: expected one with the real backbone, such as wan5b, for stage={cfg['stage']['name']}")
+    return world
+
+
+def _branch_writer(branch: MemoryBranch, backbone: Any) -> Callable[[Path], None]:
+    return partial(save_model, branch, dtype=backbone.patch_embedding.weight.dtype)
+
+
+def _stage(
+    cfg: dict[str, Any],
+    folder: Path,
+    world: dict[str, Any],
+    branch: MemoryBranch,
+    exports: dict[str, Callable[[Path], None]],
+    *,
+    precision: str,
+    accumulate: int,
+    recompute: bool,
+    shift: float,
+    drop: dict[str, float],
+    latents: str | None,
+) -> Stage:
+    """The stage that trains a branch, and whatever else of the backbone requires gradients.
+
+    Args:
+        cfg: see :func:`mirage_sim.training.train`.
+        folder: of the stage.
+        world: see :func:`_world`.
+        branch: to put beside the backbone.
+        exports: see :class:`Stage`.
+        precision: see :func:`make_accelerator`.
+        accumulate: see :func:`make_accelerator`.
+        recompute: whether blocks are computed again when gradients are, which saves most of the memory for a third more
+            time.
+        shift: see :class:`ChunkStage`.
+        drop: see :class:`Drop`.
+        latents: folder of encoded clips, see :class:`LatentClips`.
+    """
+    backbone, codec = world["denoiser"].backbone, world["codec"]
+    if backbone.patch_embedding.weight.dtype != torch.float32 and precision == "float32":
+        raise ValueError("stage.precision: expected bfloat16 for a backbone of reduced precision, got 'float32'")
+    accelerator = make_accelerator(folder, precision=precision, accumulate=accumulate)
+    if isinstance(codec, nn.Module):
+        codec.to(accelerator.device)
+    clips = LatentClips(
+        Path(cfg["clips"]),
+        codec,
+        tuple(cfg["world"]["size"]),
+        None if latents is None else Path(latents),
+        accelerator.device,
+    )
+    prompts = [caption or cfg["world"]["prompt"] for caption in clips.captions]
+    samples = ChunkSamples(
+        clips, prompts, world["memory"], world["horizon"], world["references"], world["text"], Drop(**drop)
+    )
+    branch.float().requires_grad_(True)  # what is learned in small steps must not be rounded
+    denoiser = WanDenoiser(backbone, branch, codec)
+    if recompute:
+        for block in (*backbone.blocks, *branch.vace_blocks):
+            block.forward = partial(checkpoint, block.forward, use_reentrant=False)
+    return Stage({"denoiser": denoiser}, exports, ChunkStage(denoiser, samples, shift=shift), accelerator)
