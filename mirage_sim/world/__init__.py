@@ -5,7 +5,7 @@ from mirage_sim.world.chunks import frames_of, latents_of
 from mirage_sim.world.conditioning import build_conditioning
 from mirage_sim.world.noise import noise
 from mirage_sim.world.observation import Observation
-from mirage_sim.world.session import NotReset, Snapshot, World
+from mirage_sim.world.session import NotReset, Snapshot, World, step_together
 from mirage_sim.world.world_model import Chunk, WorldModel, WorldState
 
 __all__ = [
@@ -23,4 +23,5 @@ __all__ = [
     "frames_of",
     "latents_of",
     "noise",
+    "step_together",
 ]

@@ -1,5 +1,6 @@
 """A session in one world: the small object that environments, nodes, viewers and evaluations drive."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -128,14 +129,7 @@ class World:
             NotReset: before the first ``reset``.
             ValueError: if the camera is unusable; the world is then as it was.
         """
-        before = self.state
-        camera = _single(camera, self.model.size).to("cpu")
-        at = camera.to(self.model.device)
-        (state,), (chunk,) = self.model.advance([before], [Camera(at.c2w[None], at.K[None], at.size)])
-        visible = (chunk.known[-1] > 0).cpu().numpy()
-        rows, columns = (side // cells for side, cells in zip(self.model.size, visible.shape, strict=True))
-        remembered = visible.repeat(rows, axis=0).repeat(columns, axis=1)
-        return self._became(state, chunk, camera, to_uint8(chunk.frames[:, -1]), remembered)
+        return step_together([self], [camera])[0]
 
     def snapshot(self) -> Snapshot:
         """The present moment. Costs nothing and stays valid for ever.
@@ -216,6 +210,40 @@ class World:
         observation = Observation(frame, chunk.depth[-1].float().cpu().numpy(), remembered, camera, info)
         self._now = Snapshot(state, observation)
         return observation
+
+
+def step_together(worlds: Sequence[World], cameras: Sequence[Camera]) -> list[Observation]:
+    """Look from another place in each of several worlds, which are generated as one batch.
+
+    Args:
+        worlds: that share one model.
+        cameras: one for each, as :meth:`World.step` takes it.
+
+    Raises:
+        NotReset: if a world has no state yet.
+        ValueError: if a camera is unusable, their number is another or a world has another model; all worlds are then
+            as they were.
+    """
+    if not worlds or len(worlds) != len(cameras):
+        raise ValueError(f"worlds, cameras: expected one or more and equally many, got {len(worlds)}, {len(cameras)}")
+    model = worlds[0].model
+    if any(world.model is not model for world in worlds):
+        raise ValueError(f"worlds: expected {len(worlds)} of one model, got several")
+    before = [world.state for world in worlds]
+    cameras = [_single(camera, model.size).to("cpu") for camera in cameras]
+    at = [camera.to(model.device) for camera in cameras]
+    states, chunks = model.advance(before, [Camera(camera.c2w[None], camera.K[None], camera.size) for camera in at])
+    return [
+        world._became(state, chunk, camera, to_uint8(chunk.frames[:, -1]), _remembered(chunk, model.size))
+        for world, state, chunk, camera in zip(worlds, states, chunks, cameras, strict=True)
+    ]
+
+
+def _remembered(chunk: Chunk, size: tuple[int, int]) -> np.ndarray:
+    """Which pixels of the last frame were remembered, bool ``[H, W]``."""
+    visible = (chunk.known[-1] > 0).cpu().numpy()
+    rows, columns = (side // cells for side, cells in zip(size, visible.shape, strict=True))
+    return visible.repeat(rows, axis=0).repeat(columns, axis=1)
 
 
 def _number(name: str, value: Any) -> float:

@@ -10,7 +10,7 @@ import torch
 
 from mirage_sim.build import compose
 from mirage_sim.evaluation.benchmarks import fork, growth, readout, retrieval, vector
-from mirage_sim.evaluation.benchmarks.measure import side_by_side, work_of
+from mirage_sim.evaluation.benchmarks.measure import held_bytes, side_by_side, work_of
 from mirage_sim.evaluation.benchmarks.scenes import hall
 from mirage_sim.memory import LatentMap, PointMemory
 from mirage_sim.memory.latent_map import Points
@@ -36,6 +36,13 @@ def test_calls_are_timed_in_turns() -> None:
     seconds = side_by_side(2, lambda: order.append("a"), lambda: order.append("b"))
     assert order == ["a", "b"] * 3
     assert all(0 < each < 1 for each in seconds)
+
+
+def test_what_is_held_is_counted_and_what_is_shared_is_not() -> None:
+    shared = torch.ones(100_000)
+    arrays = held_bytes(lambda: [np.zeros(25_000, np.float32), torch.zeros(50_000), shared[5:], torch.zeros(9)[:3]])
+    assert 300_000 <= arrays < 302_000
+    assert held_bytes(lambda: shared.view(10, -1)) < 2000
 
 
 def test_an_inexact_read_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,6 +118,7 @@ def test_a_batch_has_the_worlds_of_single_environments(model: WorldModel, monkey
     few = {"world": model, "worlds": 2, "steps": 1, "seed": 3}
     marks = vector.bench_vector(few)["marks"]
     assert marks["identical"] is True and marks["grey_levels_apart"] <= 1
+    assert 0.01 < marks["mib_per_extra_world"] < 2
     assert marks["throughput_ratio_2"] == pytest.approx(marks["steps_per_s_2"] / marks["steps_per_s_1"])
     actions = np.full((1, 2, 2), 0.5, np.float32)
     right = gymnasium.make_vec
