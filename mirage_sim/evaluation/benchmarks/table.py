@@ -20,6 +20,7 @@ WANTED: dict[str, dict[str, str]] = {
     "retrieval": {"same": "true", "speedup_vs_sets": "at least 50"},
     "step": {"steps_per_s": "at least 30"},
     "vector": {"throughput_ratio_8": "at least 1.5", "identical": "true", "mib_per_extra_world": "at most 2"},
+    "rollout": {"lost": "at most 0", "doubled": "at most 0", "identical": "true", "speedup_ray": ""},
 }
 
 log = logging.getLogger(__name__)
