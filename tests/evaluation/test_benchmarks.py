@@ -1,6 +1,8 @@
 """The benchmarks at toy size: that they can tell right from wrong. What they measure is measured elsewhere."""
 
+import os
 import sys
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -9,7 +11,7 @@ import pytest
 import torch
 
 from mirage_sim.build import compose
-from mirage_sim.evaluation.benchmarks import fork, growth, readout, retrieval, vector
+from mirage_sim.evaluation.benchmarks import fork, growth, readout, retrieval, rollout, vector
 from mirage_sim.evaluation.benchmarks.measure import held_bytes, side_by_side, work_of
 from mirage_sim.evaluation.benchmarks.scenes import hall
 from mirage_sim.memory import LatentMap, PointMemory
@@ -133,6 +135,22 @@ def test_a_batch_has_the_worlds_of_single_environments(model: WorldModel, monkey
     assert apart > 1 and not same
 
 
+def test_the_rate_of_episodes_leaves_out_the_first(tmp_path: Path) -> None:
+    driver = rollout.Driver([], tmp_path)
+    for number, time in enumerate((100, 101, 103, 105, 107)):
+        path = tmp_path / f"episode_{number:04d}.npz"
+        path.touch()
+        os.utime(path, (time, time))
+    assert driver.rate(behind=1) == pytest.approx(4 / 7)
+    assert driver.rate(behind=2) == pytest.approx(3 / 6)
+
+
+def test_a_roll_out_that_fails_says_why(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "mirage_sim.cli", "rollout", "stepz=1"]
+    with pytest.raises(ChildProcessError, match="^rollout: stepz: expected one of"):
+        rollout.Driver(command, tmp_path / "none").run()
+
+
 @pytest.mark.parametrize(
     ("name", "wrong"),
     [
@@ -141,6 +159,8 @@ def test_a_batch_has_the_worlds_of_single_environments(model: WorldModel, monkey
         ("growth", {"rounds": 1}),
         ("fork", {"forks": True}),
         ("vector", {"worlds": -1}),
+        ("rollout", {"num_workers": 0}),
+        ("rollout", {"episodes": 6}),
     ],
 )
 def test_unusable_settings_are_refused(name: str, wrong: dict[str, Any]) -> None:

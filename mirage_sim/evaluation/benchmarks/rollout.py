@@ -94,7 +94,7 @@ class Driver:
         while not self.episodes():
             if self.process.poll() is not None or time.monotonic() > end:
                 self.process.kill()
-                raise ChildProcessError(f"rollout: {self.said().strip().splitlines()[-1:]}")
+                raise self._failed()
             time.sleep(0.02)
 
     def finish(self) -> None:
@@ -104,7 +104,7 @@ class Driver:
             ChildProcessError: with the last that it said, if it failed.
         """
         if self.process.wait() != 0:
-            raise ChildProcessError(f"rollout: {self.said().strip().splitlines()[-1:]}")
+            raise self._failed()
 
     def run(self) -> "Driver":
         """Start it and wait for its end."""
@@ -115,6 +115,10 @@ class Driver:
     def said(self) -> str:
         """All that it has written to its output so far."""
         return self._log.read_text(encoding="utf-8")
+
+    def _failed(self) -> ChildProcessError:
+        lines = self.said().strip().splitlines() or ["it took too long and said nothing"]
+        return ChildProcessError(f"rollout: {lines[-1].removeprefix('mirage: error: ')}")
 
     def workers(self) -> list[int]:
         """The ids of its workers' processes, as they were at first."""
