@@ -76,6 +76,8 @@ class Ray:
             ChildProcessError: if a worker has died too often.
             ValueError: if the cluster has no room for the workers; and whatever making an episode raises.
         """
+        if not batches:
+            return
         ray = self._connected()
         from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
         from ray.util import ActorPool

@@ -93,8 +93,9 @@ def held_bytes(call: Callable[[], Any]) -> int:
 
 
 def _tensor_bytes() -> int:
-    """Of all tensors there are; what they share counts once."""
-    storages = (each.untyped_storage() for each in gc.get_objects() if issubclass(type(each), Tensor))
+    """Of all tensors there are, but for those in a layout of oneDNN's own; what they share counts once."""
+    tensors = [each for each in gc.get_objects() if issubclass(type(each), Tensor) and each.layout is torch.strided]
+    storages = [each.untyped_storage() for each in tensors]
     return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
 
 
