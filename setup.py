@@ -48,6 +48,7 @@ EXTRAS = {
     "train": [],  # the loop of the mini world needs the core only
     # data sets; Minari collects with jax's trees, and wants Python 3.11; bags need no ROS
     "data": ['minari[create,hdf5]>=0.5.4,<0.6; python_version >= "3.11"', "rosbags>=0.11.9,<0.12"],
+    "ray": ["ray>=2.60,<3"],  # mirage rollout backend=ray
     "learn": ["stable-baselines3>=2.9.2,<3"],
     "report": ["matplotlib>=3.10.9,<4"],  # mirage eval report
     # the real backbone: text, depth, what moves (transformers wants Python 3.11); diffusers loads it with accelerate
@@ -62,6 +63,7 @@ EXTRAS = {
         "matplotlib>=3.10.9,<4",
         "mcap-ros2-support>=0.6,<0.7",
         "moviepy>=2.1,<3",
+        "psutil>=7,<8",
         "setuptools>=77",
     ],
 }

@@ -1,52 +1,17 @@
 """``MirageWorld-v0`` as a vector environment: several worlds, and the networks run on all of them as one batch."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields
 from typing import Any, cast
 
 import gymnasium
 import numpy as np
-import torch
+from gymnasium.error import ResetNeeded
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from gymnasium.vector.utils import iterate
 from gymnasium.wrappers import TimeLimit
 
+from mirage_sim.envs.begun_steps import begin_together
 from mirage_sim.envs.world_env import MirageWorldEnv, shared_model
-from mirage_sim.geometry import Camera
-from mirage_sim.world import Chunk, WorldModel, WorldState
-
-
-class _Wanted(Exception):  # noqa: N818  (a question, not an error)
-    """Raised in place of generating: what a world wants to have generated."""
-
-    def __init__(self, state: WorldState, camera: Camera):
-        super().__init__()
-        self.state, self.camera = state, camera
-
-
-@dataclass
-class _Desk:
-    """What passes between a vector environment and the model of one of its worlds."""
-
-    asking: bool = False
-    ready: tuple[_Wanted, WorldState, Chunk] | None = None
-
-
-@dataclass(frozen=True)
-class _DeskModel(WorldModel):
-    """A world model that can be asked what it would generate, and be given it; else it is as any other."""
-
-    desk: _Desk = field(default_factory=_Desk)
-
-    def advance(self, states: Sequence[WorldState], cameras: Sequence[Camera]) -> tuple[list[WorldState], list[Chunk]]:
-        """See :meth:`WorldModel.advance`."""
-        if self.desk.asking:
-            raise _Wanted(states[0], cameras[0])
-        if self.desk.ready is not None:
-            wanted, state, chunk = self.desk.ready
-            if states[0] is wanted.state and torch.equal(cameras[0].c2w, wanted.camera.c2w):
-                return [state], [chunk]
-        return super().advance(states, cameras)
+from mirage_sim.world import WorldModel
 
 
 class MirageWorldVectorEnv(SyncVectorEnv):
@@ -88,22 +53,20 @@ class MirageWorldVectorEnv(SyncVectorEnv):
             raise ValueError("render_mode: expected None or 'rgb_array' for several worlds, got 'human'")
         if not isinstance(world, (str, WorldModel)):
             raise ValueError(f"world: expected a name or a WorldModel, got {type(world).__name__}")
-        self._model = shared_model(world) if isinstance(world, str) else world
-        self._desks = [_Desk() for _ in range(num_envs)]
+        model = shared_model(world) if isinstance(world, str) else world
 
-        def make(desk: _Desk) -> gymnasium.Env:
-            parts = {part.name: getattr(self._model, part.name) for part in fields(WorldModel)}
-            env: gymnasium.Env = MirageWorldEnv(_DeskModel(**parts, desk=desk), **arguments)
+        def make() -> gymnasium.Env:
+            env = MirageWorldEnv(model, **arguments)
             return env if max_episode_steps is None else TimeLimit(env, max_episode_steps)
 
-        makers: list[Callable[[], gymnasium.Env]] = [lambda desk=desk: make(desk) for desk in self._desks]  # type: ignore[misc]
-        super().__init__(makers, autoreset_mode=autoreset_mode)
+        super().__init__([make] * num_envs, autoreset_mode=autoreset_mode)
 
     def step(self, actions: Any) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         """Step every world.
 
         Raises:
-            gymnasium.error.ResetNeeded: before the first ``reset``.
+            gymnasium.error.ResetNeeded: before the first ``reset``; or if a world is done and has not been reset, with
+                ``autoreset_mode="Disabled"``. No world has changed then.
             gymnasium.error.InvalidAction: if an action is not in the action space; no world has changed then.
             ValueError: if there are more or fewer actions than worlds; no world has changed then.
         """
@@ -111,35 +74,15 @@ class MirageWorldVectorEnv(SyncVectorEnv):
             raise ValueError(
                 f"actions: expected {self.num_envs}, one for each world, got an array of shape {np.shape(actions)}"
             )
-        wanted = self._ask(list(iterate(self.action_space, actions)))
-        if wanted:
-            states, chunks = self._model.advance(
-                [want.state for want in wanted.values()], [want.camera for want in wanted.values()]
-            )
-            for i, state, chunk in zip(wanted, states, chunks, strict=True):
-                self._desks[i].ready = (wanted[i], state, chunk)
-        try:
-            return cast(Any, super().step(actions))
-        finally:
-            for desk in self._desks:
-                desk.ready = None
-
-    def _ask(self, actions: list[Any]) -> dict[int, _Wanted]:
-        """What each world wants generated for its action; those that start anew instead want nothing.
-
-        An environment changes nothing before its world has been generated, so that a step can be begun, left where it
-        asks, and done again when the answer is there.
-        """
-        wanted = {}
-        starts_anew = self._autoreset_envs if self.autoreset_mode is AutoresetMode.NEXT_STEP else np.zeros(len(actions))
-        for i, (env, desk, action) in enumerate(zip(self.envs, self._desks, actions, strict=True)):
-            if starts_anew[i]:
-                continue
-            desk.asking = True
-            try:
-                env.unwrapped.step(action)
-            except _Wanted as want:
-                wanted[i] = want
-            finally:
-                desk.asking = False
-        return wanted
+        if self.autoreset_mode is AutoresetMode.DISABLED and self._autoreset_envs.any():
+            done = np.flatnonzero(self._autoreset_envs).tolist()
+            raise ResetNeeded(f"step: expected reset(options={{'reset_mask': ...}}) first, worlds {done} are done")
+        # those that start anew in this step need nothing generated
+        starts = self._autoreset_envs & (self.autoreset_mode is AutoresetMode.NEXT_STEP)
+        going = np.flatnonzero(~starts)
+        steps = list(iterate(self.action_space, actions))
+        if len(going):
+            begun = begin_together([self.envs[i].unwrapped for i in going], [steps[i] for i in going])
+            for i, step in zip(going, begun, strict=True):
+                steps[i] = step
+        return cast(Any, super().step(steps))

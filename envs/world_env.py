@@ -15,12 +15,13 @@ from gymnasium.utils import seeding
 
 from mirage_sim.build import build_world_model
 from mirage_sim.envs.actions import ActionMode, Actions, moved
+from mirage_sim.envs.begun_steps import BegunStep, begin_together
 from mirage_sim.envs.collisions import CollisionMode, Collisions, Touch
 from mirage_sim.envs.ends import End, ended, make_ends
 from mirage_sim.envs.seconds import Seconds
 from mirage_sim.envs.tasks import GoalTask, Outcome, Start, TaskLike, check_outcome, make_task
 from mirage_sim.envs.window import Window
-from mirage_sim.geometry import Drive
+from mirage_sim.geometry import Camera, Drive
 from mirage_sim.world import Body, NotReset, Observation, Snapshot, World, WorldModel
 
 FAR = 1e6  # metres; a bound that no world reaches, because Gymnasium warns about infinite ones
@@ -258,17 +259,17 @@ class MirageWorldEnv(gymnasium.Env[Any, Any]):
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """Move the camera and look.
 
+        Args:
+            action: of the action space; or what :func:`~mirage_sim.envs.begun_steps.begin_together` made of it.
+
         Raises:
             gymnasium.error.ResetNeeded: before the first ``reset``.
             gymnasium.error.InvalidAction: if the action is not in the action space; nothing has changed then.
             ValueError: if the task's or an end's answer is unusable; nothing has changed then, either.
         """
-        began = time.perf_counter()
-        self._need_reset("step")
-        motion = self._actions.motion(action)
-        ahead = self._world.fork(1)[0]
-        camera, collided = self._collisions.move(self._touch, moved(ahead.camera, motion))
-        shown = ahead.step(camera)
+        begun = action if isinstance(action, BegunStep) else begin_together([self], [action])[0]
+        ahead, collided, began = begun.ahead, begun.collided, begun.began
+        shown = ahead.snapshot().observation
         outcome = self._task.step(self._outcome.state, shown)
         touch = self._collisions.feel(ahead, collided)
         info, observation = self._info(ahead, outcome, touch, began), self._observe(ahead, outcome)
@@ -349,6 +350,21 @@ class MirageWorldEnv(gymnasium.Env[Any, Any]):
     def world(self) -> World:
         """The session that this environment drives."""
         return self._world
+
+    def aim(self, action: Any) -> tuple[World, Camera, bool]:
+        """What a step would do first; nothing changes.
+
+        Returns:
+            A fork of the world, the camera to step it to, and whether something was in the way there.
+
+        Raises:
+            gymnasium.error.ResetNeeded: before the first ``reset``.
+            gymnasium.error.InvalidAction: if the action is not in the action space.
+        """
+        self._need_reset("step")
+        motion = self._actions.motion(action)
+        ahead = self._world.fork(1)[0]
+        return ahead, *self._collisions.move(self._touch, moved(ahead.camera, motion))
 
     def _need_reset(self, call: str) -> None:
         try:

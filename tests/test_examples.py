@@ -62,6 +62,13 @@ def test_ros_session(tmp_path: Path) -> None:
     assert np.asarray(Image.open(tmp_path / "ros_session.png")).shape[1] == 1200
 
 
+def test_many_workers(tmp_path: Path) -> None:
+    pytest.importorskip("ray", reason="Ray is not installed, or has no wheel for this Python")
+    output = run("05_many_workers.py", tmp_path, "--workers", "1", "--episodes", "2", "--steps", "3")
+    assert "6 steps;" in output
+    assert "2 episodes; the last one saw frames of shape (4, 96, 128, 3)" in output
+
+
 def test_every_example_is_run() -> None:
     source = Path(__file__).read_text()
     assert [path.name for path in EXAMPLES if f'run("{path.name}"' not in source] == []

@@ -1,14 +1,15 @@
-"""Data sets of roll-outs: NumPy archives and Minari for learning; what writes bags is configured."""
+"""Files of roll-outs: NumPy archives and Minari data sets for learning; what writes bags is configured."""
 
+import json
 import os
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
+from uuid import uuid4
 
-import gymnasium
 import numpy as np
 from gymnasium.envs.registration import EnvSpec
 
@@ -18,7 +19,7 @@ from mirage_sim.envs.registration import WORLD_ID
 from mirage_sim.envs.world_env import MirageWorldEnv
 
 if TYPE_CHECKING:
-    from mirage_sim.agents.rollout import Episode
+    from mirage_sim.agents.episodes import Episode
     from mirage_sim.envs.actions import ActionMode
 
 DATASET_ID = "rollout-v0"  # of Minari
@@ -40,15 +41,21 @@ def episode_name(index: int) -> str:
     return f"episode_{index:04d}"
 
 
-def check_no_episodes(folder: Path, episodes: int) -> None:
-    """Check that a folder holds none of so many episodes yet.
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """Where to write a file, which then appears at ``path`` whole or not at all, whoever else writes it, too."""
+    partial = path.with_name(f".partial{uuid4().hex}-{path.name}")
+    try:
+        yield partial
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
 
-    Raises:
-        ValueError: naming the first that it holds.
-    """
-    for name in map(episode_name, range(episodes)):
-        if (folder / name).exists():
-            raise ValueError(f"output: expected a folder without {name}, got {folder}; delete it first")
+
+def save_json(path: Path, content: dict[str, Any]) -> None:
+    """Write a JSON file, which appears whole or not at all."""
+    with whole(path) as partial:
+        partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
 def make_env(world: dict[str, Any], **arguments: Any) -> MirageWorldEnv:
@@ -83,9 +90,8 @@ def save_npz(path: Path, arrays: dict[str, np.ndarray]) -> None:
     for name, array in arrays.items():
         if array.dtype.hasobject:
             raise ValueError(f"{name}: expected an array of numbers, got dtype {array.dtype}")
-    partial = path.with_name(f".{path.stem}.partial{os.getpid()}.npz")
-    np.savez_compressed(partial, **arrays)  # type: ignore[arg-type]
-    partial.replace(path)
+    with whole(path) as partial:
+        np.savez_compressed(partial, **arrays)  # type: ignore[arg-type]
 
 
 def stacked(name: str, values: list[Any]) -> dict[str, np.ndarray]:
@@ -95,55 +101,73 @@ def stacked(name: str, values: list[Any]) -> dict[str, np.ndarray]:
     return {name: np.stack(values)}
 
 
-@contextmanager
-def minari_collector(env: gymnasium.Env, folder: Path, algorithm: str) -> Iterator[gymnasium.Env]:
-    """An environment whose episodes become a Minari data set in a folder, once all went well.
+def save_minari(folder: Path, archives: Sequence[Path], spec: EnvSpec, algorithm: str) -> None:
+    """Write a Minari data set of episodes into a folder. It appears whole or not at all.
 
-        with minari_collector(env, Path("data"), "random") as env:
-            ...  # any number of episodes
-
-    It is read back with ``MINARI_DATASETS_PATH=data`` and ``minari.load_dataset("rollout-v0")``. Frames are stored as
-    they are, without loss. The data set appears whole or not at all.
+    It is read back with ``MINARI_DATASETS_PATH=FOLDER`` and ``minari.load_dataset("rollout-v0")``. Frames are stored as
+    they are, without loss.
 
     Args:
-        env: its specification goes into the data set, so that Minari can recover it. It is closed at the end.
         folder: what ``MINARI_DATASETS_PATH`` will be to its readers; the variable itself is as before afterwards.
+        archives: of the episodes, as :func:`save_npz` wrote them.
+        spec: of the environment; it goes into the data set, so that Minari can recover it.
         algorithm: name of what acts.
 
     Raises:
         ImportError: if Minari is not installed.
-        ValueError: if there is a data set in the folder already.
     """
-    try:
-        from minari import DataCollector
-    except ImportError as error:
-        raise ImportError("Minari is not installed: pip install 'mirage_sim[data]' (Python 3.11 or newer)") from error
-    check_no_dataset(folder)
+    create = _minari().create_dataset_from_buffers
+    first, *others = map(_buffer, range(len(archives)), archives)
     with tempfile.TemporaryDirectory(prefix=".partial", dir=folder) as partial, _environment(_DATASETS_PATH, partial):
-        collector: Any = DataCollector(env, data_format="hdf5", jpeg_encoding=False)
-        try:
-            yield collector
-            with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", ".* is set to None")  # of what can only be known to who publishes
-                collector.create_dataset(
-                    DATASET_ID,
-                    algorithm_name=algorithm,
-                    description=f"Roll-outs of {WORLD_ID}, a world that is generated as it is walked through",
-                    requirements=[f"mirage_sim=={mirage_sim.__version__}"],
-                )
-        finally:
-            collector.close()
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".* is set to None")  # of what can only be known to who publishes
+            data = create(
+                DATASET_ID,
+                [first],
+                env=spec,
+                algorithm_name=algorithm,
+                description=f"Roll-outs of {WORLD_ID}, a world that is generated as it is walked through",
+                requirements=[f"mirage_sim=={mirage_sim.__version__}"],
+                data_format="hdf5",
+                jpeg_encoding=False,
+            )
+        for other in others:
+            data.update_dataset_from_buffer([other])
         (Path(partial) / DATASET_ID).replace(folder / DATASET_ID)
 
 
-def check_no_dataset(folder: Path) -> None:
-    """Check that a folder holds no data set yet.
+def check_minari() -> None:
+    """Check that data sets can be written.
 
     Raises:
-        ValueError: if it does.
+        ImportError: if Minari is not installed.
     """
-    if (folder / DATASET_ID).exists():
-        raise ValueError(f"output: expected a folder without the data set {DATASET_ID}, got {folder}; delete it first")
+    _minari()
+
+
+def _minari() -> Any:
+    try:
+        import minari
+        import minari.data_collector.episode_buffer
+    except ImportError as error:
+        raise ImportError("Minari is not installed: pip install 'mirage_sim[data]' (Python 3.11 or newer)") from error
+    return minari
+
+
+def _buffer(number: int, archive: Path) -> Any:
+    """An episode as Minari takes it."""
+    with np.load(archive, allow_pickle=False) as arrays:
+        parts = {name: array for name, array in arrays.items()}
+    inner = {name.partition("/")[2]: parts[name] for name in parts if name.startswith("observations/")}
+    return _minari().data_collector.episode_buffer.EpisodeBuffer(
+        id=number,
+        seed=int(parts["seed"]),
+        observations=inner or parts["observations"],
+        actions=parts["actions"],
+        rewards=parts["rewards"],
+        terminations=parts["terminations"],
+        truncations=parts["truncations"],
+    )
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from mirage_sim.agents.rollout import Episode
+from mirage_sim.agents.episodes import Episode
 from mirage_sim.envs.actions import ActionMode, Actions
 from mirage_sim.geometry import Drive
 from mirage_sim.ros import conversions

@@ -5,7 +5,7 @@ from mirage_sim.world.chunks import Horizon, frames_of, latents_of
 from mirage_sim.world.conditioning import References, build_conditioning, stack_references
 from mirage_sim.world.noise import noise
 from mirage_sim.world.observation import Observation
-from mirage_sim.world.session import NotReset, Snapshot, World
+from mirage_sim.world.session import NotReset, Snapshot, World, step_together
 from mirage_sim.world.world_model import Chunk, WorldModel, WorldState
 
 __all__ = [
@@ -26,4 +26,5 @@ __all__ = [
     "latents_of",
     "noise",
     "stack_references",
+    "step_together",
 ]

@@ -1,5 +1,6 @@
 """A session in one world: the small object that environments, nodes, viewers and evaluations drive."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -133,15 +134,7 @@ class World:
             NotReset: before the first ``reset``.
             ValueError: if the camera is unusable; the world is then as it was.
         """
-        before = self.state
-        camera = _single(camera, self.model.size).to("cpu")
-        path = self.model.horizon.path(self.camera, camera, self.model.codec.stride[0])
-        (state,), (chunk,) = self.model.advance([before], [path.to(self.model.device)])
-        visible = (chunk.known[-1] > 0).cpu().numpy()
-        rows, columns = (side // cells for side, cells in zip(self.model.size, visible.shape, strict=True))
-        remembered = visible.repeat(rows, axis=0).repeat(columns, axis=1)
-        frames = np.stack([to_uint8(frame) for frame in chunk.frames.unbind(1)])
-        return self._became(state, chunk, camera, frames, remembered)
+        return step_together([self], [camera])[0]
 
     def snapshot(self) -> Snapshot:
         """The present moment. Costs nothing and stays valid for ever.
@@ -222,6 +215,46 @@ class World:
         observation = Observation(frames, chunk.depth[-1].float().cpu().numpy(), remembered, camera, info)
         self._now = Snapshot(state, observation)
         return observation
+
+
+def step_together(worlds: Sequence[World], cameras: Sequence[Camera]) -> list[Observation]:
+    """Look from another place in each of several worlds, which are generated as one batch.
+
+    Args:
+        worlds: that share one model.
+        cameras: one for each, as :meth:`World.step` takes it.
+
+    Raises:
+        NotReset: if a world has no state yet.
+        ValueError: if a camera is unusable, their number is another or a world has another model; all worlds are then
+            as they were.
+    """
+    if not worlds or len(worlds) != len(cameras):
+        raise ValueError(f"worlds, cameras: expected one or more and equally many, got {len(worlds)}, {len(cameras)}")
+    model = worlds[0].model
+    if any(world.model is not model for world in worlds):
+        raise ValueError(f"worlds: expected {len(worlds)} of one model, got several")
+    before = [world.state for world in worlds]
+    cameras = [_single(camera, model.size).to("cpu") for camera in cameras]
+    stride = model.codec.stride[0]
+    paths = [model.horizon.path(world.camera, camera, stride) for world, camera in zip(worlds, cameras, strict=True)]
+    states, chunks = model.advance(before, [path.to(model.device) for path in paths])
+    return [
+        world._became(state, chunk, camera, _pictures(chunk), _remembered(chunk, model.size))
+        for world, state, chunk, camera in zip(worlds, states, chunks, cameras, strict=True)
+    ]
+
+
+def _pictures(chunk: Chunk) -> np.ndarray:
+    """All frames, uint8 ``[F, H, W, 3]``."""
+    return np.stack([to_uint8(frame) for frame in chunk.frames.unbind(1)])
+
+
+def _remembered(chunk: Chunk, size: tuple[int, int]) -> np.ndarray:
+    """Which pixels of the last frame were remembered, bool ``[H, W]``."""
+    visible = (chunk.known[-1] > 0).cpu().numpy()
+    rows, columns = (side // cells for side, cells in zip(size, visible.shape, strict=True))
+    return visible.repeat(rows, axis=0).repeat(columns, axis=1)
 
 
 def _number(name: str, value: Any) -> float:

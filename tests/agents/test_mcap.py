@@ -62,7 +62,7 @@ def bag(walk: tuple[Path, dict[str, np.ndarray]]) -> dict[str, list[Any]]:
 def test_the_folder_is_a_bag(walk: tuple[Path, Any]) -> None:
     folder = walk[0]
     assert sorted(path.name for path in folder.iterdir()) == ["episode_0000.mcap", "metadata.yaml"]
-    assert sorted(path.name for path in folder.parent.iterdir()) == ["episode_0000", "metrics.json", "npz"]
+    assert sorted(path.name for path in folder.parent.iterdir()) == [".rollout", "episode_0000", "metrics.json", "npz"]
     facts = yaml.safe_load((folder / "metadata.yaml").read_text())["rosbag2_bagfile_information"]
     assert facts["storage_identifier"] == "mcap" and facts["relative_file_paths"] == ["episode_0000.mcap"]
     assert facts["duration"]["nanoseconds"] == STEPS * 100_000_000
@@ -192,15 +192,20 @@ def test_impossible_heights_are_named(toy_config: dict[str, Any], tmp_path: Path
 def test_several_episodes_and_no_overwriting(toy_config: dict[str, Any], tmp_path: Path) -> None:
     settings = toy_config | {"policy": "random", "steps": 1, "episodes": 2, "format": "mcap", "output": str(tmp_path)}
     rollout(settings)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["episode_0000", "episode_0001", "metrics.json"]
+    names = [".rollout", "episode_0000", "episode_0001", "metrics.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-    with pytest.raises(ValueError, match="output: expected a folder without episode_0000, got .*; delete it first"):
-        rollout(settings)
+    rollout(settings)
+    with pytest.raises(ValueError, match="output: expected a folder without episodes, .* whose steps differ; delete"):
+        rollout(settings | {"steps": 2})
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+    (tmp_path / ".rollout" / "settings.json").unlink()
+    with pytest.raises(ValueError, match="whose settings differ"):
+        rollout(settings)
 
 
 def test_a_failed_bag_leaves_nothing(tmp_path: Path) -> None:
-    from mirage_sim.agents.rollout import Episode
+    from mirage_sim.agents.episodes import Episode
     from mirage_sim.ros.bag import BagWriter
 
     frame = np.zeros((*SIZE, 3), np.uint8)

@@ -27,7 +27,7 @@ def test_archives_hold_whole_episodes_without_pickles(three_episodes: dict[str, 
     result = rollout(three_episodes | {"format": "npz"})
     assert result["steps"] == 12 and result["episodes"] == 3
     names = sorted(path.name for path in tmp_path.iterdir())
-    assert names == ["episode_0000.npz", "episode_0001.npz", "episode_0002.npz", "metrics.json"]
+    assert names == [".rollout", "episode_0000.npz", "episode_0001.npz", "episode_0002.npz", "metrics.json"]
     for i in range(3):
         with np.load(tmp_path / f"episode_{i:04d}.npz", allow_pickle=False) as archive:
             episode = dict(archive)
@@ -63,9 +63,9 @@ def test_minari_reads_what_was_recorded(
 ) -> None:
     minari = pytest.importorskip("minari", reason="Minari is not installed (Python 3.11 or newer)")
     monkeypatch.setenv("MINARI_DATASETS_PATH", "/elsewhere")
-    rollout(three_episodes | {"format": "minari"})
+    figures = rollout(three_episodes | {"format": "minari"})
     assert os.environ["MINARI_DATASETS_PATH"] == "/elsewhere"
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["metrics.json", "rollout-v0"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".rollout", "metrics.json", "rollout-v0"]
 
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
     data = minari.load_dataset("rollout-v0")
@@ -82,8 +82,9 @@ def test_minari_reads_what_was_recorded(
         np.testing.assert_array_equal(np.stack([shown[name] for shown in again]), episodes[1].observations[name])
     assert episodes[1].truncations.tolist() == [False, False, False, True]
 
-    with pytest.raises(ValueError, match="output: expected a folder without the data set rollout-v0"):
-        rollout(three_episodes | {"format": "minari"})
+    assert rollout(three_episodes | {"format": "minari"}) == figures  # of what is there
+    with pytest.raises(ValueError, match="output: expected a folder without episodes, .* whose seed differ"):
+        rollout(three_episodes | {"format": "minari", "seed": 8})
 
 
 def test_a_failed_recording_leaves_nothing(

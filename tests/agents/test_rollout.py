@@ -9,8 +9,9 @@ import pytest
 import torch
 from toy import SIZE
 
+from mirage_sim.agents.pictures import coloured_points
 from mirage_sim.agents.policies import RandomPolicy, ReplayPolicy, ScriptedPolicy
-from mirage_sim.agents.rollout import coloured_points, rollout
+from mirage_sim.agents.rollout import rollout
 from mirage_sim.data.clips import Clip
 from mirage_sim.geometry import Camera, Drive
 from mirage_sim.world import World, WorldModel
@@ -21,6 +22,7 @@ def test_a_replay_leaves_everything(toy_config: dict[str, Any], clip: Clip, tmp_
     steps = 2 * (len(clip) - 1)
     assert result["steps"] == steps
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        ".rollout",
         "map.png",
         "metrics.json",
         "rollout.mp4",
@@ -59,6 +61,7 @@ def test_policies_repeat_with_their_seed(toy_config: dict[str, Any], tmp_path: P
         ({"steps": 0}, ValueError, "steps: expected a positive integer, got 0"),
         ({"steps": "many"}, ValueError, "steps: .*'many'"),
         ({"episodes": 0}, ValueError, "episodes: expected a positive integer, got 0"),
+        ({"worlds": 0}, ValueError, "worlds: expected a positive integer, got 0"),
         ({"episodes": 2}, ValueError, "episodes: expected 1 with format=mp4, got 2"),
         ({"format": "gif"}, ValueError, "format: expected one of .*'npz'.*, got 'gif'"),
         ({"output": "minari"}, ValueError, "output: expected a folder, got 'minari'.* format="),
@@ -135,12 +138,12 @@ def test_points_have_the_colour_they_were_seen_in(world: World) -> None:
     red[..., 0], green[..., 1] = 200, 150
     red[:, SIZE[1] // 2 :, 2] = 100  # the right half of the first frame is purple
     world.reset(image=red)
-    points, colours = coloured_points(world, [red])
+    points, colours = coloured_points(world.state.map, [red])
     assert len(points) == len(colours) == world.state.map.points > 0
     assert (colours[points[:, 0] < 0] == [200, 0, 0]).all()
     assert (colours[points[:, 0] > 0] == [200, 0, 100]).all()
     turned = Drive().motion(torch.tensor([0.0, 1.0]))
     for _ in range(4):
         world.step(Camera(world.camera.c2w @ turned, world.camera.K, SIZE))
-    _, colours = coloured_points(world, [red] + 4 * [green])
+    _, colours = coloured_points(world.state.map, [red] + 4 * [green])
     assert {tuple(colour) for colour in colours} == {(200, 0, 0), (200, 0, 100), (0, 150, 0)}

@@ -62,9 +62,9 @@ def one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("one_by_one")
-@pytest.mark.parametrize("mode", [AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP])
+@pytest.mark.parametrize("mode", AutoresetMode)
 def test_worlds_are_as_single_ones(make_vec, model: WorldModel, starts: np.ndarray, mode: AutoresetMode) -> None:
-    """Bit for bit, but for rounding: observations, rewards, ends and infos, over autoresets, which a limit brings."""
+    """Bit for bit, but for rounding: observations, rewards, ends and infos, over resets, which a limit brings."""
     arguments = {"observation": "dict", "action_mode": "discrete", "max_episode_steps": 3}
     ours, theirs = make_vec(autoreset_mode=mode, **arguments), singles(model, starts, mode, **arguments)
     assert ours.metadata["autoreset_mode"] is mode
@@ -77,6 +77,11 @@ def test_worlds_are_as_single_ones(make_vec, model: WorldModel, starts: np.ndarr
         for name, *pair in zip(("observation", "reward", "terminated", "truncated"), mine, other, strict=False):
             assert_same(*pair, f"{name} at {step}")
         assert_same(without_times(mine[4]), without_times(other[4]), f"info at {step}")
+        done = mine[2] | mine[3]
+        if mode is AutoresetMode.DISABLED and done.any():
+            mine, other = (envs.reset(seed=9, options={"reset_mask": done.copy()}) for envs in (ours, theirs))
+            assert_same(mine[0], other[0], f"reset at {step}")
+            assert_same(without_times(mine[1]), without_times(other[1]), f"info of the reset at {step}")
 
 
 def test_batches_round_almost_as_single_worlds_do(make_vec, model: WorldModel, starts: np.ndarray) -> None:
@@ -131,6 +136,25 @@ def test_what_is_refused_moves_no_world(make_vec) -> None:
         with pytest.raises(ValueError, match="actions: expected 3, one for each world"):
             envs.step(wrong)
     assert [then.world for then in envs.call("snapshot")] == [now.world for now in before]
+
+
+def test_without_autoreset_what_is_done_must_be_reset(make_vec) -> None:
+    envs = make_vec(autoreset_mode="Disabled", ends=[lambda info: info["c2w"][2, 3] > 0.1])
+    first, _ = envs.reset(seed=0)
+    actions = np.array([[0, 0], [1, 0], [0, 0]], np.float32)
+    _, _, terminated, _, _ = envs.step(actions)
+    assert terminated.tolist() == [False, True, False]
+    before = envs.call("snapshot")
+    with pytest.raises(
+        ResetNeeded, match=r"expected reset\(options=\{'reset_mask': ...\}\) first, worlds \[1\] are done"
+    ):
+        envs.step(actions)
+    assert [then.world for then in envs.call("snapshot")] == [now.world for now in before]
+    again, _ = envs.reset(seed=0, options={"reset_mask": terminated})
+    np.testing.assert_array_equal(again[1], first[1])
+    after = envs.call("snapshot")
+    assert [after[i].world is before[i].world for i in range(3)] == [True, False, True]
+    assert not envs.step(np.zeros((3, 2), np.float32))[2].any()
 
 
 def test_a_task_that_fails_leaves_the_envs_usable(make_vec) -> None:

@@ -1,6 +1,8 @@
 """The benchmarks at toy size: that they can tell right from wrong. What they measure is measured elsewhere."""
 
+import os
 import sys
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -9,8 +11,8 @@ import pytest
 import torch
 
 from mirage_sim.build import compose
-from mirage_sim.evaluation.benchmarks import fork, growth, readout, retrieval, vector
-from mirage_sim.evaluation.benchmarks.measure import side_by_side, work_of
+from mirage_sim.evaluation.benchmarks import fork, growth, readout, retrieval, rollout, vector
+from mirage_sim.evaluation.benchmarks.measure import held_bytes, side_by_side, work_of
 from mirage_sim.evaluation.benchmarks.scenes import hall
 from mirage_sim.memory import LatentMap, PointMemory
 from mirage_sim.memory.latent_map import Points
@@ -36,6 +38,13 @@ def test_calls_are_timed_in_turns() -> None:
     seconds = side_by_side(2, lambda: order.append("a"), lambda: order.append("b"))
     assert order == ["a", "b"] * 3
     assert all(0 < each < 1 for each in seconds)
+
+
+def test_what_is_held_is_counted_and_what_is_shared_is_not() -> None:
+    shared = torch.ones(100_000)
+    arrays = held_bytes(lambda: [np.zeros(25_000, np.float32), torch.zeros(50_000), shared[5:], torch.zeros(9)[:3]])
+    assert 300_000 <= arrays < 302_000
+    assert held_bytes(lambda: shared.view(10, -1)) < 2000
 
 
 def test_an_inexact_read_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,6 +120,7 @@ def test_a_batch_has_the_worlds_of_single_environments(model: WorldModel, monkey
     few = {"world": model, "worlds": 2, "steps": 1, "seed": 3}
     marks = vector.bench_vector(few)["marks"]
     assert marks["identical"] is True and marks["grey_levels_apart"] <= 1
+    assert 0.01 < marks["mib_per_extra_world"] < 2
     assert marks["throughput_ratio_2"] == pytest.approx(marks["steps_per_s_2"] / marks["steps_per_s_1"])
     actions = np.full((1, 2, 2), 0.5, np.float32)
     right = gymnasium.make_vec
@@ -125,6 +135,22 @@ def test_a_batch_has_the_worlds_of_single_environments(model: WorldModel, monkey
     assert apart > 1 and not same
 
 
+def test_the_rate_of_episodes_leaves_out_the_first(tmp_path: Path) -> None:
+    driver = rollout.Driver([], tmp_path)
+    for number, time in enumerate((100, 101, 103, 105, 107)):
+        path = tmp_path / f"episode_{number:04d}.npz"
+        path.touch()
+        os.utime(path, (time, time))
+    assert driver.rate(behind=1) == pytest.approx(4 / 7)
+    assert driver.rate(behind=2) == pytest.approx(3 / 6)
+
+
+def test_a_roll_out_that_fails_says_why(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "mirage_sim.cli", "rollout", "stepz=1"]
+    with pytest.raises(ChildProcessError, match="^rollout: stepz: expected one of"):
+        rollout.Driver(command, tmp_path / "none").run()
+
+
 @pytest.mark.parametrize(
     ("name", "wrong"),
     [
@@ -133,6 +159,8 @@ def test_a_batch_has_the_worlds_of_single_environments(model: WorldModel, monkey
         ("growth", {"rounds": 1}),
         ("fork", {"forks": True}),
         ("vector", {"worlds": -1}),
+        ("rollout", {"num_workers": 0}),
+        ("rollout", {"episodes": 6}),
     ],
 )
 def test_unusable_settings_are_refused(name: str, wrong: dict[str, Any]) -> None:

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from toy import toy_model, toy_starts
 
 from mirage_sim.geometry import Camera, Drive
-from mirage_sim.world import NotReset, Observation, World
+from mirage_sim.world import NotReset, Observation, World, step_together
 
 COMMANDS = [(1.0, 0.2), (0.5, -1.0), (0.0, -1.0), (-1.0, 0.4), (0.8, 1.0)]
 
@@ -274,3 +274,26 @@ def test_own_image_of_another_shape(world):
     assert observation.camera.K[1, 1].item() == pytest.approx(focal, rel=1e-5)
     assert observation.camera.K[0, 0].item() == pytest.approx(focal, rel=1e-2)
     walk(world)
+
+
+def test_worlds_step_together_or_not_at_all(model, starts):
+    worlds = [World(model, starts) for _ in range(3)]
+    for seed, world in enumerate(worlds):
+        world.reset(start=seed, seed=seed)
+    ahead = Camera(Drive().motion(torch.tensor([1.0, 0.0])), worlds[0].camera.K, (48, 64))
+    alone = [world.fork(1)[0].step(ahead) for world in worlds]
+    before = [world.snapshot() for world in worlds]
+    far = Camera(torch.full((4, 4), torch.nan), ahead.K, ahead.size)
+    for wrong, named in (
+        ([ahead, ahead, far], "c2w"),
+        ([ahead] * 2, "worlds, cameras: expected one or more and equal"),
+    ):
+        with pytest.raises(ValueError, match=named):
+            step_together(worlds, wrong)
+    with pytest.raises(ValueError, match="worlds: expected 2 of one model"):
+        step_together([worlds[0], World(toy_model(), starts)], [ahead] * 2)
+    assert [world.snapshot() for world in worlds] == before
+    for world, together, single in zip(worlds, step_together(worlds, [ahead] * 3), alone, strict=True):
+        assert np.abs(together.frame.astype(int) - single.frame).max() <= 1  # a batch may round otherwise
+        np.testing.assert_array_equal(together.remembered, single.remembered)
+        assert world.state.step == 1 and world.camera.c2w.equal(ahead.c2w)

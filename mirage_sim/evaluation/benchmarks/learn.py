@@ -1,6 +1,8 @@
 """Whether an agent learns in a generated world: PPO on frames alone, against chance."""
 
+import dataclasses
 import logging
+import math
 import os
 import time
 from collections.abc import Callable
@@ -13,13 +15,17 @@ import numpy as np
 
 from mirage_sim.build import instantiate
 from mirage_sim.envs.actions import DISCRETE_COMMANDS
+from mirage_sim.evaluation.benchmarks.measure import positive_integers
 from mirage_sim.evaluation.metrics import Interval
 from mirage_sim.world import WorldModel
+from mirage_sim.world.images import builtin_starts
 
 # discrete actions, because chance then moves in whole steps and finds goals often enough to learn from
 ENVIRONMENT: dict[str, Any] = {"task": "goal", "action_mode": "discrete", "observation": "rgb"}
 FORWARD = list(DISCRETE_COMMANDS).index("forward")
 FIRST_MEASURED = 1_000_000  # seeds from here on are measured, those below are learned from
+HELD_OUT = 4  # of the start frames each fourth is measured with, the others are learned from
+Z = 1.96  # of a normal distribution, 95 % lie within so many standard deviations
 RESAMPLES = 10_000
 # for few steps: updates come often, and go over their data many times
 PPO_SETTINGS: dict[str, Any] = {
@@ -38,7 +44,7 @@ Choose = Callable[[np.ndarray], np.ndarray]
 def bench_learn(cfg: dict[str, Any]) -> dict[str, Any]:
     """Train some policies, and measure how often they reach goals that they have not met.
 
-    All policies are measured on the same episodes.
+    All policies are measured on the same episodes, which begin with pictures that none has learned from.
 
     Args:
         cfg: ``world`` (config of a world model) and what ``configs/bench/learn.yaml`` explains.
@@ -46,18 +52,17 @@ def bench_learn(cfg: dict[str, Any]) -> dict[str, Any]:
     Returns:
         ``{"marks": ...}``: ``steps`` of each training; ``success`` of the trained policies, ``success_random`` of
         chance and ``success_forward`` of always going forward, which needs no eyes, as fractions of episodes; with
-        95 % intervals (``_lo``, ``_hi``) over trainings and episodes; ``steps_per_s`` while training.
+        95 % intervals (``_lo``, ``_hi``) over trainings and episodes; ``gain_over_random`` and ``gain_over_forward``,
+        differences paired by episode, with the like; ``steps_per_s`` while training.
 
     Raises:
         ImportError: if stable-baselines3 is not installed.
         ValueError: for unusable settings.
     """
-    for name in ("steps", "seeds", "episodes", "max_episode_steps", "worlds"):
-        if isinstance(cfg[name], bool) or not isinstance(cfg[name], int) or cfg[name] < 1:
-            raise ValueError(f"{name}: expected a positive integer, got {cfg[name]!r}")
-    first = cfg["seed"]
-    if isinstance(first, bool) or not isinstance(first, int) or not 0 <= first < FIRST_MEASURED - cfg["seeds"]:
-        raise ValueError(f"seed: expected an integer in [0, {FIRST_MEASURED - cfg['seeds']}), got {first!r}")
+    positive_integers(cfg, "steps", "seeds", "episodes", "max_episode_steps", "worlds")
+    first, most = cfg["seed"], FIRST_MEASURED // cfg["worlds"] - cfg["seeds"]
+    if isinstance(first, bool) or not isinstance(first, int) or not 0 <= first <= most:
+        raise ValueError(f"seed: expected an integer in [0, {most}], got {first!r}")
     model: WorldModel = instantiate(cfg["world"])
     learned, chance, seconds, steps = [], [], 0.0, 0
     for seed in range(first, first + cfg["seeds"]):
@@ -72,17 +77,23 @@ def bench_learn(cfg: dict[str, Any]) -> dict[str, Any]:
         log.info("seed %d: success %.2f, by chance %.2f", seed, learned[-1].mean(), chance[-1].mean())
     forward = successes(model, cfg, lambda frames: np.full(len(frames), FORWARD))
     marks: dict[str, float] = {"steps": steps}
-    for name, values in (("success", learned), ("success_random", chance), ("success_forward", [forward])):
-        marks |= interval(np.stack(values)).marks(name)
+    reached, by_chance = np.stack(learned), np.stack(chance)
+    for name, values in (("success", reached), ("success_random", by_chance), ("success_forward", forward[None])):
+        marks |= interval_of_shares(values).marks(name)
+    for name, baseline in (("gain_over_random", by_chance), ("gain_over_forward", forward[None])):
+        marks |= interval(reached.astype(np.int64) - baseline).marks(name)
     return {"marks": marks | {"steps_per_s": cfg["seeds"] * steps / seconds}}
 
 
-def make_worlds(model: WorldModel, cfg: dict[str, Any]) -> Any:
-    """The worlds to learn and to be measured in."""
+def make_worlds(model: WorldModel, cfg: dict[str, Any], measured: bool) -> Any:
+    """The worlds to be measured in, or those to learn in; no start frame is in both."""
+    starts = builtin_starts()
+    held_out = np.arange(len(starts)) % HELD_OUT == HELD_OUT - 1
     return gymnasium.make_vec(
         "MirageWorld-v0",
         num_envs=cfg["worlds"],
         world=model,
+        starts=starts[held_out if measured else ~held_out],
         max_episode_steps=cfg["max_episode_steps"],
         autoreset_mode="SameStep",
         **ENVIRONMENT,
@@ -97,11 +108,11 @@ def train(model: WorldModel, cfg: dict[str, Any], seed: int) -> Any:
     """
     from mirage_sim.envs.sb3 import PPO, SB3VecEnv, SmallCNN
 
-    worlds = SB3VecEnv(make_worlds(model, cfg))
+    worlds = SB3VecEnv(make_worlds(model, cfg, measured=False))
     policy = PPO(
         "CnnPolicy",
         worlds,
-        seed=seed,
+        seed=seed * cfg["worlds"],  # each world takes the next, so that no two trainings meet the same ones
         device="cpu",
         policy_kwargs={"features_extractor_class": SmallCNN},
         **PPO_SETTINGS,
@@ -139,7 +150,7 @@ def successes(model: WorldModel, cfg: dict[str, Any], choose: Choose) -> np.ndar
     # a fixed number of each world's first episodes: taking whichever end first would prefer the short ones
     wanted = [total // count + (i < total % count) for i in range(count)]
     reached: list[list[bool]] = [[] for _ in range(count)]
-    worlds = make_worlds(model, cfg)
+    worlds = make_worlds(model, cfg, measured=True)
     frames, _ = worlds.reset(seed=FIRST_MEASURED)
     while any(len(episodes) < number for episodes, number in zip(reached, wanted, strict=True)):
         frames, _, terminated, truncated, infos = worlds.step(choose(frames))
@@ -156,3 +167,16 @@ def interval(values: np.ndarray) -> Interval:
     means = ((policies @ values.astype(np.int64)) * episodes).sum(axis=1) / values.size
     low, high = np.percentile(means, [2.5, 97.5])
     return Interval(float(values.mean()), float(low), float(high), values.size)
+
+
+def interval_of_shares(values: np.ndarray) -> Interval:
+    """As :func:`interval`, for bool; never narrower than Wilson's (1927) for one policy on as many episodes.
+
+    Where all succeed, resampling finds nothing else, whose interval would have no width.
+    """
+    drawn, count = interval(values), values.shape[1]
+    middle = (drawn.mean + Z * Z / (2 * count)) / (1 + Z * Z / count)
+    half = Z / (1 + Z * Z / count) * math.sqrt(drawn.mean * (1 - drawn.mean) / count + (Z / (2 * count)) ** 2)
+    return dataclasses.replace(
+        drawn, low=max(min(drawn.low, middle - half), 0.0), high=min(max(drawn.high, middle + half), 1.0)
+    )

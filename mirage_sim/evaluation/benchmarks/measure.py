@@ -2,6 +2,7 @@
 
 import gc
 import time
+import tracemalloc
 from collections.abc import Callable, Mapping
 from statistics import median
 from typing import Any
@@ -71,6 +72,31 @@ def work_of(call: Callable[[], Any]) -> int:
     with _Counter() as counter:
         call()
     return counter.elements
+
+
+def held_bytes(call: Callable[[], Any]) -> int:
+    """Bytes that the result of a call holds: Python's objects, NumPy's arrays and torch's tensors.
+
+    What existed before, such as weights that it shares, does not count.
+    """
+    gc.collect()
+    before = _tensor_bytes()
+    tracemalloc.start()
+    try:
+        result = call()
+        gc.collect()
+        held = tracemalloc.get_traced_memory()[0] + _tensor_bytes() - before
+    finally:
+        tracemalloc.stop()
+    del result
+    return held
+
+
+def _tensor_bytes() -> int:
+    """Of all tensors there are, but for those in a layout of oneDNN's own; what they share counts once."""
+    tensors = [each for each in gc.get_objects() if issubclass(type(each), Tensor) and each.layout is torch.strided]
+    storages = [each.untyped_storage() for each in tensors]
+    return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
 
 
 def positive_integers(cfg: Mapping[str, Any], *names: str) -> None:

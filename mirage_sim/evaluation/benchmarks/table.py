@@ -19,7 +19,8 @@ WANTED: dict[str, dict[str, str]] = {
     "fork": {"s_per_1000_forks_3m": "at most 5", "extra_bytes_ratio": ""},
     "retrieval": {"same": "true", "speedup_vs_sets": "at least 50"},
     "step": {"steps_per_s": "at least 30"},
-    "vector": {"throughput_ratio_8": "at least 1.5", "identical": "true"},
+    "vector": {"throughput_ratio_8": "at least 1.5", "identical": "true", "mib_per_extra_world": "at most 2"},
+    "rollout": {"lost": "at most 0", "doubled": "at most 0", "identical": "true", "speedup_ray": ""},
     "ros": {
         "images_per_s": "at least 10",
         "overhead": "at most 0.15",

@@ -6,7 +6,7 @@ import gymnasium
 import numpy as np
 
 from mirage_sim.build import instantiate
-from mirage_sim.evaluation.benchmarks.measure import positive_integers, side_by_side
+from mirage_sim.evaluation.benchmarks.measure import held_bytes, positive_integers, side_by_side
 from mirage_sim.world import WorldModel
 
 REPEATED = 4  # steps after which two runs of the same batch must have the same frames, bit for bit
@@ -23,7 +23,8 @@ def bench_vector(cfg: dict[str, Any]) -> dict[str, Any]:
         ``{"marks": ...}``: ``throughput_ratio_N``, steps of all N worlds in a second over those of one environment;
         ``identical``, whether first frames have the same bits as single environments' and the next ones differ by one
         grey level at most, and whether a second run of the batch has the bits of the first; ``grey_levels_apart``, the
-        largest difference after that one step; and ``steps_per_s_1`` and ``steps_per_s_N``.
+        largest difference after that one step; ``mib_per_extra_world``, counted, which each world that has seen nothing
+        yet adds to one; and ``steps_per_s_1`` and ``steps_per_s_N``.
 
     Raises:
         ValueError: for unusable settings.
@@ -41,11 +42,17 @@ def bench_vector(cfg: dict[str, Any]) -> dict[str, Any]:
     seconds, seconds_batch = side_by_side(
         cfg["steps"], lambda: single.step(next(alone)), lambda: batch.step(next(together))
     )
+
+    def make(worlds: int) -> gymnasium.vector.VectorEnv:
+        return gymnasium.make_vec("MirageWorld-v0", num_envs=worlds, world=model)
+
+    extra = held_bytes(lambda: make(count + 1)) - held_bytes(lambda: make(1))
     return {
         "marks": {
             f"throughput_ratio_{count}": count * seconds / seconds_batch,
             "identical": same and apart <= TOLERANCE,
             "grey_levels_apart": apart,
+            "mib_per_extra_world": extra / count / 2**20,
             "steps_per_s_1": 1 / seconds,
             f"steps_per_s_{count}": count / seconds_batch,
         }

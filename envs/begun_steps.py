@@ -1,0 +1,47 @@
+"""Steps of several environments begun as one batch, which takes less time than one after the other."""
+
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from mirage_sim.world import World, step_together
+
+if TYPE_CHECKING:
+    from mirage_sim.envs.world_env import MirageWorldEnv
+
+
+class BegunStep(NamedTuple):
+    """A step whose world has been generated; ``MirageWorldEnv.step`` takes it in place of the action.
+
+    Attributes:
+        ahead: a fork of the world, one step on.
+        collided: whether something was in the way.
+        began: by ``time.perf_counter``.
+    """
+
+    ahead: World
+    collided: bool
+    began: float
+
+
+def begin_together(envs: "Sequence[MirageWorldEnv]", actions: Sequence[Any]) -> list[BegunStep]:
+    """Generate what a step of each of several environments needs, as one batch; no environment changes.
+
+        for env, begun in zip(envs, begin_together(envs, actions)):
+            env.step(begun)
+
+    Args:
+        envs: that share one world model.
+        actions: one for each.
+
+    Raises:
+        gymnasium.error.ResetNeeded: if an environment has not been reset.
+        gymnasium.error.InvalidAction: if an action is not in the action space.
+        ValueError: if there are more or fewer actions than environments, or several models.
+    """
+    began = time.perf_counter()
+    if len(actions) != len(envs):
+        raise ValueError(f"actions: expected {len(envs)}, one for each environment, got {len(actions)}")
+    aims = [env.aim(action) for env, action in zip(envs, actions, strict=True)]
+    step_together([ahead for ahead, _, _ in aims], [camera for _, camera, _ in aims])
+    return [BegunStep(ahead, collided, began) for ahead, _, collided in aims]

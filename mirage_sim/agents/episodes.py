@@ -1,0 +1,264 @@
+"""Episodes of ``MirageWorld-v0``: what an agent saw and did, how they are made, and their figures."""
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium.envs.registration import EnvSpec
+from gymnasium.wrappers import TimeLimit
+from tqdm import tqdm
+
+from mirage_sim.agents.learned import LearnedPolicy
+from mirage_sim.agents.policies import Policy, RandomPolicy, ReplayPolicy, ScriptedPolicy
+from mirage_sim.agents.recording import specification, stacked
+from mirage_sim.build import instantiate
+from mirage_sim.data.clips import Clip, load_clip
+from mirage_sim.envs.actions import ActionMode
+from mirage_sim.envs.begun_steps import begin_together
+from mirage_sim.envs.world_env import MirageWorldEnv
+from mirage_sim.evaluation.metrics import psnr
+from mirage_sim.geometry import Drive
+from mirage_sim.world import Snapshot, WorldModel
+from mirage_sim.world.images import fit
+
+WALKS = Path(__file__).parent.parent / "assets" / "mini" / "walks"
+
+
+@dataclass
+class Episode:
+    """What was seen, done and measured, one entry per frame or step; the first frame is the given one.
+
+    Attributes:
+        seed: of the episode.
+        observations: the environment's.
+        frames: uint8 ``[H, W, 3]``.
+        shown: the same as people are to see them, with a goal drawn into them.
+        depths: float32 ``[H, W]``, metres, 0 where unknown.
+        remembered: bool ``[H, W]``.
+        infos: the environment's, without ``frames``.
+        actions: one fewer than frames, as all that follow.
+        rewards: of the steps.
+        terminations: of the steps.
+        truncations: of the steps.
+        truth: true frames, uint8 ``[H, W, 3]``; empty where there is no truth.
+        K: intrinsics ``[3, 3]``, float32, of all frames; see :class:`~mirage_sim.geometry.Camera`.
+        seconds: wall-clock time of all steps, of all episodes that were made together.
+        last: the world's last moment.
+        latents: latent frames of a step.
+    """
+
+    seed: int
+    observations: list[Any] = field(default_factory=list)
+    frames: list[np.ndarray] = field(default_factory=list)
+    shown: list[np.ndarray] = field(default_factory=list)
+    depths: list[np.ndarray] = field(default_factory=list)
+    remembered: list[np.ndarray] = field(default_factory=list)
+    infos: list[dict[str, Any]] = field(default_factory=list)
+    actions: list[Any] = field(default_factory=list)
+    rewards: list[float] = field(default_factory=list)
+    terminations: list[bool] = field(default_factory=list)
+    truncations: list[bool] = field(default_factory=list)
+    truth: list[np.ndarray] = field(default_factory=list)
+    K: np.ndarray = field(default_factory=lambda: np.eye(3, dtype=np.float32))
+    seconds: float = 0.0
+    last: Snapshot = field(init=False)
+    latents: int = 1
+
+    def add(self, env: gymnasium.Env, observation: Any, info: dict[str, Any]) -> None:
+        """Keep a frame and what is known about it."""
+        world = env.unwrapped.world  # type: ignore[attr-defined]
+        self.last, self.latents = world.snapshot(), world.model.horizon.keep
+        seen = self.last.observation
+        self.observations.append(observation)
+        self.frames.append(seen.frame)
+        self.depths.append(seen.depth)
+        self.K = seen.camera.K.numpy()
+        self.shown.append(np.asarray(env.render()))
+        self.remembered.append(info["remembered_mask"])
+        self.infos.append({name: value for name, value in info.items() if name != "frames"})  # they weigh the most
+
+    def add_step(self, env: gymnasium.Env, action: Any, result: tuple[Any, Any, bool, bool, dict[str, Any]]) -> None:
+        """Keep an action and what came of it: what ``env.step`` returned."""
+        observation, reward, terminated, truncated, info = result
+        self.add(env, observation, info)
+        self.actions.append(action)
+        self.rewards.append(float(reward))
+        self.terminations.append(terminated)
+        self.truncations.append(truncated)
+
+    @property
+    def ended(self) -> bool:
+        """Whether the last step was the last."""
+        return bool(self.terminations) and (self.terminations[-1] or self.truncations[-1])
+
+    @property
+    def c2w(self) -> np.ndarray:
+        """Camera-to-world motions ``[frames, 4, 4]``."""
+        return np.stack([info["c2w"] for info in self.infos])
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """What a learner needs, by name; see ``configs/rollout.yaml``."""
+        return {
+            **stacked("observations", self.observations),
+            **stacked("actions", self.actions),
+            "rewards": np.array(self.rewards),
+            "terminations": np.array(self.terminations),
+            "truncations": np.array(self.truncations),
+            "c2w": self.c2w,
+            "seed": np.array(self.seed),
+        }
+
+
+class EpisodeMaker:
+    """Makes the episodes of a roll-out, each known by its number: the one place where agents walk.
+
+    An episode depends on the settings, on its number and, by rounding, on the others that are generated with it as one
+    batch; not on who makes it, when, or how often.
+
+    Args:
+        cfg: as ``configs/rollout.yaml`` composes it. Networks are loaded when the first episode is made.
+
+    Raises:
+        ValueError: for an unusable walk or policy.
+        FileNotFoundError: for walks and policies that do not exist.
+        ImportError: if what a learned policy needs is not installed.
+    """
+
+    def __init__(self, cfg: dict[str, Any]):
+        self._policy, self._seed, self._steps, self._world = cfg["policy"], cfg["seed"], cfg["steps"], cfg["world"]
+        self._clip = _walk(cfg["walk"]) if cfg["policy"] == "replay" else None
+        self._learned = LearnedPolicy(cfg["policy"], cfg["trust_policy"]) if cfg["policy"].endswith(".zip") else None
+        self._arguments = {**cfg["env"], "observation": "dict", "render_mode": "rgb_array"}
+        if self._learned is not None:
+            self._arguments["observation"] = self._learned.observation
+        if self._clip is None:
+            self._options = _start(cfg)
+        else:
+            self._options = _start_of(self._clip)
+            self._arguments["action_mode"] = "se3"
+            self._steps = 2 * (len(self._clip) - 1)
+
+    @property
+    def specification(self) -> EnvSpec:
+        """Of the environment, for ``gymnasium.make``."""
+        return specification(self._world, self._steps, **self._arguments)
+
+    @property
+    def action_mode(self) -> ActionMode:
+        """Of the environment; it tells what actions mean."""
+        return self._arguments["action_mode"]
+
+    def make(self, numbers: Sequence[int]) -> list[Episode]:
+        """Walk through the worlds of some episodes, which are generated as one batch.
+
+        Args:
+            numbers: of the episodes.
+
+        Raises:
+            ValueError: for unusable settings.
+            FileNotFoundError: for pictures or weights that do not exist.
+        """
+        envs = [TimeLimit(MirageWorldEnv(self._model, **instantiate(self._arguments)), self._steps) for _ in numbers]
+        episodes = [Episode(self._seed + number) for number in numbers]
+        policies = [self._policy_for(env, episode.seed) for env, episode in zip(envs, episodes, strict=True)]
+        for env, episode in zip(envs, episodes, strict=True):
+            episode.add(env, *env.reset(seed=episode.seed, options=self._options))
+        began = time.perf_counter()
+        walks = list(zip(envs, policies, episodes, strict=True))
+        for _ in tqdm(range(self._steps), desc="steps", unit="step", leave=False):
+            actions = [policy(episode.observations[-1]) for _, policy, episode in walks]
+            begun = begin_together([env.unwrapped for env, *_ in walks], actions)
+            for (env, _, episode), action, step in zip(walks, actions, begun, strict=True):
+                episode.add_step(env, action, env.step(step))
+            walks = [walk for walk in walks if not walk[-1].ended]
+            if not walks:
+                break
+        for episode in episodes:
+            episode.seconds = time.perf_counter() - began
+            if self._clip is not None:
+                episode.truth = _there_and_back(self._clip, self._model.size)
+        return episodes
+
+    @cached_property
+    def _model(self) -> WorldModel:
+        return instantiate(self._world)
+
+    def _policy_for(self, env: gymnasium.Env, seed: int) -> Policy:
+        if self._learned is not None:
+            self._learned.check(env)
+            return self._learned
+        drive = Drive(dt=self._model.dt)
+        if self._clip is not None:
+            return ReplayPolicy(self._clip, drive)
+        return (
+            ScriptedPolicy(self._steps, drive) if self._policy == "scripted" else RandomPolicy(env.action_space, seed)
+        )
+
+
+def figures_of(episode: Episode) -> dict[str, Any]:
+    """The figures of an episode; ``per_step`` holds lists with one entry per frame."""
+    last = episode.infos[-1]
+    steps = len(episode.rewards)
+    remembered = [float(mask.mean()) for mask in episode.remembered]
+    metrics: dict[str, Any] = {
+        "seed": episode.seed,
+        "steps": steps,
+        "steps_per_s": round(steps / episode.seconds, 2),
+        "reward": sum(episode.rewards),
+        "remembered": float(np.mean(remembered[1:])),
+        "memory_points": last["memory_points"],
+        "memory_bytes": last["memory_bytes"],
+    }
+    if "is_success" in last:
+        metrics["success"] = float(last["is_success"])
+    per_step = {"remembered": remembered, "memory_points": [info["memory_points"] for info in episode.infos]}
+    if episode.truth:
+        frames, true = np.stack(episode.frames), np.stack(episode.truth)
+        generated, repeated = psnr(frames, true), psnr(np.broadcast_to(true[0], true.shape), true)
+        turn = steps // 2  # the replay is a walk out and back
+        metrics |= {
+            "psnr_out": float(generated[1 : turn + 1].mean()),
+            "psnr_out_first_frame_repeated": float(repeated[1 : turn + 1].mean()),
+            "psnr_back": float(generated[turn + 1 :].mean()),
+            "psnr_back_at_start": float(generated[-1]),
+        }
+        per_step["psnr"] = generated.tolist()
+    return metrics | {"per_step": per_step}
+
+
+def _walk(walk: int | str) -> Clip:
+    """A shipped held-out walk by index, or a recorded clip by path."""
+    if isinstance(walk, str):
+        path = Path(walk)
+        if not path.exists():
+            raise FileNotFoundError(
+                f"walk: expected an index or the path of a recorded clip, got {walk}, which does not exist"
+            )
+        return load_clip(path)
+    shipped = sorted(WALKS.glob("*.safetensors"))
+    if not 0 <= walk < len(shipped):
+        raise ValueError(f"walk: expected an index in [0, {len(shipped)}) or a path, got {walk}")
+    return load_clip(shipped[walk])
+
+
+def _start(cfg: dict[str, Any]) -> dict[str, Any]:
+    if cfg["image"] is not None:
+        return {"image": cfg["image"], "fov_deg": cfg["fov_deg"]}
+    return {} if cfg["start"] is None else {"start": cfg["start"]}
+
+
+def _start_of(clip: Clip) -> dict[str, Any]:
+    height, focal = clip.frames.shape[1], clip.K[1, 1].item()
+    return {"image": clip.frames[0].numpy(), "fov_deg": 2 * math.degrees(math.atan(height / 2 / focal))}
+
+
+def _there_and_back(clip: Clip, size: tuple[int, int]) -> list[np.ndarray]:
+    """The true frames of a replay."""
+    true = [fit(frame.numpy(), clip.cameras[0], size)[0] for frame in clip.frames]
+    return true + true[-2::-1]

@@ -1,0 +1,67 @@
+"""A roll-out for people to look at: a video, a sheet of pictures and a map."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+
+from mirage_sim.agents.episodes import Episode
+from mirage_sim.envs.world_env import MirageWorldEnv
+from mirage_sim.evaluation.pictures import (
+    contact_sheet,
+    save_picture,
+    save_video,
+    side_by_side,
+    tint_invented,
+    top_down,
+)
+from mirage_sim.memory import LatentMap
+
+SHEET_COLUMNS = 9
+
+
+def save_pictures(episode: Episode, output: Path) -> None:
+    """Write ``rollout.mp4``, ``sheet.png`` and ``map.png`` for people to look at."""
+    truth = {"truth": episode.truth} if episode.truth else {}
+    tinted = [tint_invented(*pair) for pair in zip(episode.frames, episode.remembered, strict=True)]
+    rows = truth | {"generated": episode.shown, "remembered": tinted}
+    titles = {"remembered": "remembered (orange: invented)"}
+    moments = (
+        dict(zip((titles.get(row, row) for row in rows), column, strict=True))
+        for column in zip(*rows.values(), strict=True)
+    )
+    save_video(map(side_by_side, moments), output / "rollout.mp4", MirageWorldEnv.metadata["render_fps"])
+
+    times = sorted({round(step) for step in np.linspace(0, len(episode.frames) - 1, SHEET_COLUMNS)})
+    sheet = contact_sheet({row: [frames[step] for step in times] for row, frames in rows.items()}, times)
+    save_picture(sheet, output / "sheet.png")
+
+    points, colours = coloured_points(episode.last.state.map, episode.frames, episode.latents)
+    c2w = episode.c2w
+    save_picture(top_down(points, colours, c2w[:, :3, 3], c2w[:, :3, 2]), output / "map.png")
+
+
+def coloured_points(map: LatentMap, frames: list[np.ndarray], latents: int = 1) -> tuple[np.ndarray, np.ndarray]:
+    """The memory's points and the colour that each had in the frame it was written from.
+
+    A point's id says where it came from: (latent frame written x cells of the grid) + cell, latent frames counted from
+    0. Where a step has several, they get the colours of its last frame.
+
+    Args:
+        map: the memory, which was empty before the first frame.
+        frames: all frames since, uint8 ``[H, W, 3]``, the last of each step.
+        latents: latent frames of a step.
+
+    Returns:
+        ``[N, 3]`` metres and uint8 ``[N, 3]``.
+    """
+    height, width = frames[0].shape[:2]
+    points, ids = map.xyz().cpu().numpy(), map.ids().cpu().numpy()
+    if not len(ids):
+        return points, np.zeros((0, 3), dtype=np.uint8)
+    cells = map.next_id // (1 + latents * (len(frames) - 1))  # of one latent frame
+    side = round(math.sqrt(height * width / cells))  # pixels of a cell
+    rows, columns = np.divmod(ids % cells, width // side)
+    pictures = np.stack(frames)
+    means = pictures.reshape(len(frames), height // side, side, width // side, side, 3).mean((2, 4))
+    return points, means[-(-(ids // cells) // latents), rows, columns].astype(np.uint8)
