@@ -153,7 +153,7 @@ def test_without_autoreset_what_is_done_must_be_reset(make_vec) -> None:
     again, _ = envs.reset(seed=0, options={"reset_mask": terminated})
     np.testing.assert_array_equal(again[1], first[1])
     after = envs.call("snapshot")
-    assert [after[i].world == before[i].world for i in range(3)] == [True, False, True]
+    assert [after[i].world is before[i].world for i in range(3)] == [True, False, True]
     assert not envs.step(np.zeros((3, 2), np.float32))[2].any()
 
 
