@@ -2,12 +2,11 @@
 
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
+
+import gymnasium
 
 from mirage_sim.world import World, step_together
-
-if TYPE_CHECKING:
-    from mirage_sim.envs.world_env import MirageWorldEnv
 
 
 class BegunStep(NamedTuple):
@@ -24,14 +23,14 @@ class BegunStep(NamedTuple):
     began: float
 
 
-def begin_together(envs: "Sequence[MirageWorldEnv]", actions: Sequence[Any]) -> list[BegunStep]:
+def begin_together(envs: Sequence[gymnasium.Env], actions: Sequence[Any]) -> list[BegunStep]:
     """Generate what a step of each of several environments needs, as one batch; no environment changes.
 
         for env, begun in zip(envs, begin_together(envs, actions)):
             env.step(begun)
 
     Args:
-        envs: that share one world model.
+        envs: of ``MirageWorld-v0``, sharing one world model; wrapped or not, as long as no wrapper changes actions.
         actions: one for each.
 
     Raises:
@@ -42,6 +41,6 @@ def begin_together(envs: "Sequence[MirageWorldEnv]", actions: Sequence[Any]) -> 
     began = time.perf_counter()
     if len(actions) != len(envs):
         raise ValueError(f"actions: expected {len(envs)}, one for each environment, got {len(actions)}")
-    aims = [env.aim(action) for env, action in zip(envs, actions, strict=True)]
+    aims = [env.unwrapped.aim(action) for env, action in zip(envs, actions, strict=True)]  # type: ignore[attr-defined]
     step_together([ahead for ahead, _, _ in aims], [camera for _, camera, _ in aims])
     return [BegunStep(ahead, collided, began) for ahead, _, collided in aims]

@@ -82,7 +82,7 @@ class MirageWorldVectorEnv(SyncVectorEnv):
         going = np.flatnonzero(~starts)
         steps = list(iterate(self.action_space, actions))
         if len(going):
-            begun = begin_together([self.envs[i].unwrapped for i in going], [steps[i] for i in going])
+            begun = begin_together([self.envs[i] for i in going], [steps[i] for i in going])
             for i, step in zip(going, begun, strict=True):
                 steps[i] = step
         return cast(Any, super().step(steps))

@@ -113,19 +113,15 @@ class Ray:
             import ray
         except ImportError as error:
             raise ImportError("Ray is not installed: pip install 'mirage_sim[ray]'") from error
-        quiet: dict[str, Any] = {"log_to_driver": False, "configure_logging": False}
-        if self.address is not None:
-            ray.init(address=self.address, **quiet)
-            return ray
-        gpus = {} if self.gpus else {"num_gpus": 0}
-        ray.init(
-            address="local",
-            num_cpus=self.num_workers * self.cpus,
-            **gpus,
-            object_store_memory=OBJECT_STORE,
-            include_dashboard=False,
-            **quiet,
-        )
+        settings: dict[str, Any] = {"address": self.address, "log_to_driver": False, "configure_logging": False}
+        if self.address is None:
+            settings |= {
+                "address": "local",
+                "num_cpus": self.num_workers * self.cpus,
+                "object_store_memory": OBJECT_STORE,
+                "include_dashboard": False,
+            }
+        ray.init(**settings)
         return ray
 
 

@@ -173,7 +173,7 @@ class EpisodeMaker:
         walks = list(zip(envs, policies, episodes, strict=True))
         for _ in tqdm(range(self._steps), desc="steps", unit="step", leave=False):
             actions = [policy(episode.observations[-1]) for _, policy, episode in walks]
-            begun = begin_together([env.unwrapped for env, *_ in walks], actions)
+            begun = begin_together([env for env, *_ in walks], actions)
             for (env, _, episode), action, step in zip(walks, actions, begun, strict=True):
                 episode.add_step(env, action, env.step(step))
             walks = [walk for walk in walks if not walk[-1].ended]
