@@ -1,6 +1,7 @@
 """The denoiser stage: flow matching on latents, conditioned on what a memory would show."""
 
 import logging
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +11,7 @@ from mirage_sim.models.codec import MiniCodec
 from mirage_sim.models.denoiser import MiniDenoiser
 from mirage_sim.models.depth import MiniDepth
 from mirage_sim.training.codec_stage import picture_loss, surrounded
-from mirage_sim.training.episodes import Episodes, Moment, OnEpisodes
+from mirage_sim.training.episodes import Episodes, Moment
 from mirage_sim.training.texture import texture_loss, windows
 
 logger = logging.getLogger(__name__)
@@ -33,7 +34,7 @@ def encode_walks(data: WalkDataset, codec: MiniCodec) -> Tensor:
     return latents
 
 
-class DenoiserStage(OnEpisodes):
+class DenoiserStage:
     """The loss of the denoiser stage.
 
     Each sample is one step of an episode that the model itself has drawn so far (:class:`Episodes`): what its memory
@@ -112,6 +113,14 @@ class DenoiserStage(OnEpisodes):
         if drawn:
             self.episodes.advance(moment, predicted.detach(), generated.detach(), generator)
         return self._loss(predicted, generated, sigma, moment, generator)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """See :class:`mirage_sim.training.loop.Stateful`."""
+        return self.episodes.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """See :class:`mirage_sim.training.loop.Stateful`."""
+        self.episodes.load_state_dict(state)
 
     def _noise_levels(self, count: int, generator: torch.Generator) -> Tensor:
         """Noise levels ``[count]``, half of them near none, where a sampler of several steps polishes."""

@@ -137,22 +137,11 @@ class Episodes:
         return Moment(conditioning, true, self._latents(1), remembered)
 
     @torch.no_grad()
-    def advance(
-        self, moment: Moment, drawn: Tensor, frames: Tensor, generator: torch.Generator, depth: Tensor | None = None
-    ) -> None:
-        """Go on to ``moment``, of which the model has drawn something.
-
-        Args:
-            moment: from :meth:`next`.
-            drawn: latents ``[B, C, h, w]``.
-            frames: what they decode to, ``[B, 3, H, W]``.
-            generator: of the noise on latents of true frames.
-            depth: estimated of ``frames``, ``[B, 1, H, W]`` metres; what the depth head says if None.
-        """
+    def advance(self, moment: Moment, drawn: Tensor, frames: Tensor, generator: torch.Generator) -> None:
+        """Go on to ``moment``, of which the model has drawn latents ``[B, C, h, w]``: frames ``[B, 3, H, W]``."""
         frames, camera = frames.clamp(-1, 1), moment.true.camera
-        if depth is None:
-            known = moment.conditioning.view.nearest(self.grid)
-            depth = self.depth(frames[:, :, None], camera, known)
+        known = moment.conditioning.view.nearest(self.grid)
+        estimate = self.depth(frames[:, :, None], camera, known)
         worn = self.wear * torch.rand(len(drawn), 1, 1, 1, generator=generator)
         worn = moment.latents + worn * torch.randn(drawn.shape, generator=generator)
 
@@ -160,7 +149,7 @@ class Episodes:
         at = given[:, None, None, None]
         made = Moments(
             torch.where(at[..., None], moment.true.frames, frames[:, None]),
-            torch.where(at, moment.true.depth, depth),
+            torch.where(at, moment.true.depth, estimate),
             camera,
         )
         self.preceding = torch.where(at, worn, drawn)
@@ -223,21 +212,3 @@ class Episodes:
             values = torch.cat([getattr(part, name) for part in parts])
             fields.append(torch.where(shown.view(-1, *[1] * (values.ndim - 1)), values, filler))
         return MemoryView(*fields)
-
-
-class OnEpisodes:
-    """A loss that goes on from batch to batch (:class:`mirage_sim.training.loop.Stateful`): its episodes are its state.
-
-    Attributes:
-        episodes: under way.
-    """
-
-    episodes: Episodes
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """Where the episodes are."""
-        return self.episodes.state_dict()
-
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Go there."""
-        self.episodes.load_state_dict(state)

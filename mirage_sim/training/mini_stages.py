@@ -1,7 +1,4 @@
-"""The stages that make the mini world: codec -> depth -> denoiser -> depth_episodes.
-
-They look at no other world, and run on the CPU.
-"""
+"""The stages that make the mini world: codec -> depth -> denoiser. They look at no other world, and run on the CPU."""
 
 from functools import partial
 from pathlib import Path
@@ -13,7 +10,6 @@ from mirage_sim.data.dataset import WalkDataset
 from mirage_sim.models import MiniCodec, MiniDenoiser, MiniDepth, load_model, save_model
 from mirage_sim.training.codec_stage import CodecStage
 from mirage_sim.training.denoiser_stage import DenoiserStage
-from mirage_sim.training.depth_episodes_stage import DepthEpisodesStage
 from mirage_sim.training.depth_stage import DepthStage
 from mirage_sim.training.loop import Loss, make_accelerator
 from mirage_sim.training.stage import Stage
@@ -41,15 +37,6 @@ def denoiser_stage(cfg: dict[str, Any], folder: Path, **options: Any) -> Stage:
     denoiser.requires_grad_(True).train()
     loss = DenoiserStage(data, codec, _trained(cfg, "depth", MiniDepth), denoiser, **options)
     return _stage(folder, {"denoiser": denoiser}, {"denoiser": denoiser}, loss)
-
-
-def depth_episodes_stage(cfg: dict[str, Any], folder: Path, **options: Any) -> Stage:
-    """The depth head again, on frames that the denoiser draws."""
-    data = _walks(cfg)
-    codec, denoiser = _trained(cfg, "codec", MiniCodec), _trained(cfg, "denoiser", MiniDenoiser)
-    model = _trained(cfg, "depth", MiniDepth).requires_grad_(True).train()
-    loss = DepthEpisodesStage(data, codec, denoiser, model, **options)
-    return _stage(folder, {"depth": model}, {"depth": model}, loss)
 
 
 def _stage(folder: Path, modules: dict[str, nn.Module], exports: dict[str, nn.Module], loss: Loss) -> Stage:
