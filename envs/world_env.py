@@ -24,7 +24,7 @@ from mirage_sim.geometry import Drive
 from mirage_sim.world import Body, NotReset, Observation, Snapshot, World, WorldModel
 
 FAR = 1e6  # metres; a bound that no world reaches, because Gymnasium warns about infinite ones
-_OPTIONS = {"image", "fov_deg", "start"}
+_OPTIONS = {"image", "fov_deg", "start", "prompt"}
 
 
 @dataclass(frozen=True)
@@ -51,8 +51,8 @@ class MirageWorldEnv(gymnasium.Env[Any, Any]):
     the denoiser draws the rest, and what is new is remembered. Coming back shows the same place again.
 
     ## Observation space
-    With ``observation="rgb"`` (default) ``Box(0, 255, (H, W, 3), uint8)``, for ``world="mini"`` 96 x 128 pixels. With
-    ``observation="dict"`` a ``Dict``:
+    With ``observation="rgb"`` (default) ``Box(0, 255, (H, W, 3), uint8)``, for ``world="mini"`` 96 x 128 pixels, for
+    ``"wan5b"`` 704 x 1280: the last frame of the step. With ``observation="dict"`` a ``Dict``:
 
     | key | space | meaning |
     |---|---|---|
@@ -70,13 +70,15 @@ class MirageWorldEnv(gymnasium.Env[Any, Any]):
     Camera axes are OpenCV's: +x right, +y down, +z forward; metres and radians.
 
     ## Action space
-    A step lasts 0.1 s. By ``action_mode``:
+    A step lasts 0.1 s, in ``world="wan5b"`` 0.25 s. By ``action_mode``:
 
     | mode | space | meaning |
     |---|---|---|
     | ``twist`` (default) | ``Box(-1, 1, (2,), float32)`` | forward x 1.5 m/s, turn x pi/3 rad/s (positive: left) |
     | ``discrete`` | ``Discrete(4)`` | 0 forward 0.15 m, 1 left 6 degrees, 2 right 6 degrees, 3 back 0.15 m |
     | ``se3`` | ``Box(-1, 1, (6,), float32)`` | (x, y, z) x 0.15 m, then rotation vector x pi/30 rad, in camera axes |
+
+    Distances and angles are those of 0.1 s; in a world of longer steps they are longer in proportion.
 
     Values beyond the bounds, NaN and other types raise ``gymnasium.error.InvalidAction`` before anything changes.
 
@@ -104,6 +106,7 @@ class MirageWorldEnv(gymnasium.Env[Any, Any]):
       cut to the frame's aspect ratio and resized;
     * ``fov_deg``: vertical field of view of that picture in degrees, 60 if not given;
     * ``start``: the index of a built-in start frame instead;
+    * ``prompt``: what the world shall be like, in words, for one that reads them (``"wan5b"``);
     * ``goal`` (task ``goal``): ``[x, z]``, metres right and forward of the start, or a camera-to-world pose ``[4, 4]``;
       if not given, a place to which the start view shows a free way, drawn by the seed;
     * ``goal_image`` (``Goal(kind="image")``, with ``goal``): the picture to show, uint8 of the frame's size, instead of
@@ -126,11 +129,12 @@ class MirageWorldEnv(gymnasium.Env[Any, Any]):
     ``explore``, ``goal`` and ``none`` do not.
 
     ## Information
-    ``reset`` and ``step`` return ``c2w`` (float32 ``[4, 4]``), ``time`` (simulated seconds), ``remembered`` (fraction
-    of the frame), ``remembered_mask`` (bool ``[H, W]``), ``memory_bytes``, ``memory_points``, ``step_seconds``
-    (wall-clock time of the step), what the body feels (``collision``, ``clearance``, ``scan``; see below) and what the
-    task adds: ``explored_m2``, the episode's sum; or ``goal`` (float32 ``[4, 4]``, camera-to-world),
-    ``distance_to_goal`` (metres, straight) and ``is_success``.
+    ``reset`` and ``step`` return ``c2w`` (float32 ``[4, 4]``), ``time`` (simulated seconds), ``frames`` (uint8
+    ``[F, H, W, 3]``: all frames of the step, the last of which is observed; after ``reset`` the start picture, as
+    often), ``remembered`` (fraction of the frame), ``remembered_mask`` (bool ``[H, W]``), ``memory_bytes``,
+    ``memory_points``, ``step_seconds`` (wall-clock time of the step), what the body feels (``collision``,
+    ``clearance``, ``scan``; see below) and what the task adds: ``explored_m2``, the episode's sum; or ``goal`` (float32
+    ``[4, 4]``, camera-to-world), ``distance_to_goal`` (metres, straight) and ``is_success``.
 
     ## Collisions
     A :class:`~mirage_sim.world.Body` (by default as large as MiniWorld's agent: radius 0.4 m, height 1.6 m, camera at
@@ -187,13 +191,14 @@ class MirageWorldEnv(gymnasium.Env[Any, Any]):
             raise ValueError(f"observation: expected 'rgb' or 'dict', got {observation!r}")
         if not isinstance(world, (str, WorldModel)):
             raise ValueError(f"world: expected a name or a WorldModel, got {type(world).__name__}")
-        self._actions = Actions(action_mode, Drive())
         self._task = make_task(task)
         self._ends = make_ends(ends)
         self._collisions = Collisions(collisions, body, scan)
         self._collisions.check_ends(ends)
         model = shared_model(world) if isinstance(world, str) else world
         self._world = World(model, starts)
+        self._actions = Actions(action_mode, Drive(dt=model.dt))
+        self.metadata = {**self.metadata, "render_fps": 1 / model.dt}
         self._outcome = Outcome()
         self._touch = Touch()
         self._arguments: dict[str, Any] = {
@@ -238,7 +243,8 @@ class MirageWorldEnv(gymnasium.Env[Any, Any]):
         if image is None and start is None:
             start = chosen % len(self._world.starts)
         ahead = World(self._world.model, self._arguments["starts"])
-        shown = ahead.reset(image, start, seed=episode_seed, fov_deg=options.get("fov_deg", 60.0))
+        fov_deg, prompt = options.get("fov_deg", 60.0), options.get("prompt")
+        shown = ahead.reset(image, start, seed=episode_seed, fov_deg=fov_deg, prompt=prompt)
         own = {key: options[key] for key in task_options if key in options}
         outcome = self._task.begin(Start(ahead.fork(1)[0], shown, np.random.default_rng(episode_seed), own))
         touch = self._collisions.feel(ahead)
@@ -380,6 +386,7 @@ class MirageWorldEnv(gymnasium.Env[Any, Any]):
         info = {
             "c2w": shown.camera.c2w.numpy().copy(),
             "time": world.state.step * self._actions.drive.dt,
+            "frames": shown.frames.copy(),
             "remembered": shown.info["remembered"],
             "remembered_mask": shown.remembered.copy(),
             "memory_bytes": shown.info["nbytes"],

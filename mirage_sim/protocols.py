@@ -4,6 +4,7 @@ Shapes: ``F, H, W`` pixel frames; ``T, h, w`` latent frames; ``C`` latent channe
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -68,6 +69,10 @@ class MemoryView:
         if (y * size[0], x * size[1]) == (height, width):
             return self._coarser(size, y, x)
         raise ValueError(f"size: expected a multiple or a divisor of {height} x {width}, got {size[0]} x {size[1]}")
+
+    def at(self, frames: slice) -> "MemoryView":
+        """Some of the latent frames."""
+        return MemoryView(*(getattr(self, name)[..., frames, :, :] for name in self.__dataclass_fields__))
 
     def _finer(self, y: int, x: int) -> "MemoryView":
         across, along = self.offset.unbind(-4)
@@ -177,6 +182,43 @@ class Codec(Protocol):
         """Latents ``[B, C, T, h, w]`` to video ``[B, 3, F, H, W]``, clamped to [-1, 1]."""
 
 
+class StreamingCodec(Codec, Protocol):
+    """A codec whose latent frames depend on those before, and that decodes them one after the other.
+
+    A stream is all that it keeps of the frames before: a value, with ``tensors() -> dict[str, Tensor]``.
+    """
+
+    def decode_next(self, latents: Tensor, stream: Any = None) -> tuple[Tensor, Any]:
+        """Frames of the next latent frame.
+
+        Args:
+            latents: ``[1, C, 1, h, w]``.
+            stream: after the latent frame before; None at the first.
+
+        Returns:
+            Video ``[1, 3, 1, H, W]`` of the first latent frame, ``[1, 3, stride_t, H, W]`` of others, clamped to
+            [-1, 1]; and the stream after it.
+        """
+
+    def stream(self, tensors: dict[str, Tensor], grid: tuple[int, int]) -> Any:
+        """The stream that ``tensors()`` took apart.
+
+        Args:
+            tensors: by name.
+            grid: ``(h, w)`` of the latents that it is to go on with.
+
+        Raises:
+            ValueError: if they are none of this codec's, or of another grid.
+        """
+
+
+class TextEncoder(Protocol):
+    """Prompts to what the denoiser takes."""
+
+    def embed(self, prompts: Sequence[str]) -> Tensor:
+        """Embeddings ``[B, L, channels]`` of ``B`` prompts."""
+
+
 class Denoiser(Protocol):
     """A flow-matching velocity field: velocity = noise - clean, ``x = (1 - sigma) clean + sigma noise``."""
 
@@ -185,6 +227,13 @@ class Denoiser(Protocol):
 
     def velocity(self, x: Tensor, sigma: Tensor, condition: Any) -> Tensor:
         """Velocity ``[B, C, T, h, w]`` at ``x`` of that shape and ``sigma [B, T]`` in [0, 1]."""
+
+
+class Sampler(Protocol):
+    """Goes from noise to clean latents along a velocity field."""
+
+    def sample(self, denoiser: Any, condition: Any, noise: Tensor) -> Tensor:
+        """Clean latents ``[B, C, T, h, w]`` from noise of that shape; ``condition`` is the denoiser's own."""
 
 
 class DepthEstimator(Protocol):

@@ -85,7 +85,7 @@ def look_from(world: World, pose: np.ndarray) -> np.ndarray:
         world: a fork of it walks there, in steps as long as those of the agent.
         pose: camera-to-world ``[4, 4]``.
     """
-    drive = Drive()
+    drive = Drive(dt=world.model.dt)
     (world,) = world.fork(1)
     camera = world.camera
     target = torch.from_numpy(pose).double()

@@ -36,6 +36,7 @@ from mirage_sim.evaluation.pictures import (
     tint_invented,
     top_down,
 )
+from mirage_sim.geometry import Drive
 from mirage_sim.world import World
 from mirage_sim.world.images import fit
 
@@ -56,7 +57,7 @@ class Episode:
         shown: the same as people are to see them, with a goal drawn into them.
         depths: float32 ``[H, W]``, metres, 0 where unknown.
         remembered: bool ``[H, W]``.
-        infos: the environment's.
+        infos: the environment's, without ``frames``.
         actions: one fewer than frames, as all that follow.
         rewards: of the steps.
         terminations: of the steps.
@@ -90,7 +91,7 @@ class Episode:
         self.K = seen.camera.K.numpy()
         self.shown.append(np.asarray(env.render()))
         self.remembered.append(info["remembered_mask"])
-        self.infos.append(info)
+        self.infos.append({name: value for name, value in info.items() if name != "frames"})  # they weigh the most
 
     @property
     def c2w(self) -> np.ndarray:
@@ -220,9 +221,10 @@ def _start_of(clip: Clip) -> dict[str, Any]:
 
 
 def _policy(name: str, env: gymnasium.Env, steps: int, seed: int, clip: Clip | None) -> Policy:
+    drive = Drive(dt=world_of(env).model.dt)
     if clip is not None:
-        return ReplayPolicy(clip)
-    return ScriptedPolicy(steps) if name == "scripted" else RandomPolicy(env.action_space, seed)
+        return ReplayPolicy(clip, drive)
+    return ScriptedPolicy(steps, drive) if name == "scripted" else RandomPolicy(env.action_space, seed)
 
 
 def _there_and_back(clip: Clip, size: tuple[int, int]) -> list[np.ndarray]:
@@ -318,12 +320,12 @@ def _save_json(metrics: dict[str, Any], path: Path) -> None:
 def coloured_points(world: World, frames: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """The memory's points and the colour that each had in the frame it was written from.
 
-    A point's id says where it came from: (frame written x cells of the grid) + cell, frames counted from 0, one latent
-    frame per chunk.
+    A point's id says where it came from: (latent frame written x cells of the grid) + cell, latent frames counted from
+    0. Where a step has several, they get the colours of its last frame.
 
     Args:
         world: whose memory was empty before the first frame.
-        frames: all frames since, uint8 ``[H, W, 3]``, the last of each chunk.
+        frames: all frames since, uint8 ``[H, W, 3]``, the last of each step.
 
     Returns:
         ``[N, 3]`` metres and uint8 ``[N, 3]``.
@@ -332,9 +334,10 @@ def coloured_points(world: World, frames: list[np.ndarray]) -> tuple[np.ndarray,
     points, ids = map.xyz().cpu().numpy(), map.ids().cpu().numpy()
     if not len(ids):
         return points, np.zeros((0, 3), dtype=np.uint8)
-    cells = map.next_id // len(frames)  # of one frame
+    keep = world.model.horizon.keep  # latent frames of a step
+    cells = map.next_id // (1 + keep * (len(frames) - 1))  # of one latent frame
     side = round(math.sqrt(height * width / cells))  # pixels of a cell
     rows, columns = np.divmod(ids % cells, width // side)
     pictures = np.stack(frames)
     means = pictures.reshape(len(frames), height // side, side, width // side, side, 3).mean((2, 4))
-    return points, means[ids // cells, rows, columns].astype(np.uint8)
+    return points, means[-(-(ids // cells) // keep), rows, columns].astype(np.uint8)

@@ -14,7 +14,9 @@ seen so far by true depth, where the agent can stand. The agent is put back afte
 
 A query counts *within remembered space* only: where :meth:`~mirage_sim.world.Surroundings.is_ground_seen` says of the
 very memory that is asked that the ground of the way is remembered, up to where the body would be stopped. The truth
-plays no part in that. Precision and recall of "blocked" are taken over all of these queries, and over each kind.
+plays no part in that. Precision and recall of "blocked" are taken over all of these queries, over each kind, and, as
+the protocol does with pixels, over *seen* ways and *new* ones. Seen is a way whose ground the first frame shows, by
+true depth; the world under test has to invent the others, and what it invents need not be what MiniWorld has there.
 """
 
 import logging
@@ -22,6 +24,7 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -39,12 +42,13 @@ from mirage_sim.evaluation.summary import finite, write_json
 from mirage_sim.evaluation.truth import load_truth, make_twin
 from mirage_sim.geometry import Camera, Drive, invert
 from mirage_sim.memory import LatentMap, PointMemory
-from mirage_sim.world import Body, WorldModel
+from mirage_sim.world import Body, Surroundings, WorldModel
 from mirage_sim.world.images import to_tensor
 
 _log = logging.getLogger(__name__)
 
 KINDS = ("commands", "steps", "drives")
+PARTS = ("seen", "new")
 ESTIMATED, TRUE = "latent_memory", "true_depth"
 VARIANTS = (ESTIMATED, TRUE)
 EVERY = 8  # cameras from one that is probed to the next
@@ -63,6 +67,7 @@ class Query:
         start: ``[2]``, where the way begins.
         way: ``[2]``.
         blocked: the truth.
+        seen: whether the first frame shows the ground of the way, by true depth.
     """
 
     frame: int
@@ -70,6 +75,7 @@ class Query:
     start: NDArray[np.float32]
     way: NDArray[np.float32]
     blocked: bool
+    seen: bool
 
 
 def from_first(clip: Clip) -> Clip:
@@ -124,11 +130,20 @@ def ask(twin: Twin, truth: Clip, maps: Sequence[LatentMap]) -> list[Query]:
     rng = np.random.default_rng(int(truth.source["seed"]))
     body, drive, queries = Body(radius=twin.radius), Drive(), []
     step = drive.max_speed * drive.dt
+
+    @cache
+    def given(t: int) -> Surroundings:
+        return body.around(maps[0], truth.cameras[t])
+
+    def add(t: int, kind: str, start: NDArray[np.float32], way: NDArray[np.float32], blocked: bool) -> None:
+        seen = given(t).is_ground_seen(way, start - truth.c2w[t, [0, 2], 3].numpy())
+        queries.append(Query(t, kind, start, way, blocked, seen))
+
     for t, command in enumerate(truth.commands):
         if command[0] != 0:
             moved = truth.c2w[t] @ drive.motion(command)
             start, end = (c2w[[0, 2], 3].numpy() for c2w in (truth.c2w[t], moved))
-            queries.append(Query(t, "commands", start, end - start, bool(truth.blocked[t])))
+            add(t, "commands", start, end - start, bool(truth.blocked[t]))
     for t in range(0, len(truth), EVERY):
         here, ahead = truth.c2w[t, [0, 2], 3].numpy(), truth.c2w[t, [0, 2], 2].numpy()
         turns = np.arange(DIRECTIONS) * (2 * math.pi / DIRECTIONS) + math.atan2(ahead[1], ahead[0])
@@ -143,40 +158,45 @@ def ask(twin: Twin, truth: Clip, maps: Sequence[LatentMap]) -> list[Query]:
             if free is not None:
                 for kind, steps in (("steps", 1), ("drives", DRIVE_STEPS)):
                     way = (direction * step * steps).astype(np.float32)
-                    queries.append(Query(t, kind, place, way, free < steps))
+                    add(t, kind, place, way, free < steps)
     return queries
 
 
 def count(queries: Sequence[Query], maps: Sequence[LatentMap], cameras: Camera, body: Body) -> NDArray[np.int64]:
-    """How a memory answers: ``[kinds, 5]`` numbers of hits, false alarms, misses, passes and ways not remembered."""
-    counts = np.zeros((len(KINDS), len(_COUNTS)), np.int64)
+    """How a memory answers: ``[parts, kinds, 5]`` hits, false alarms, misses, passes and ways not remembered."""
+    counts = np.zeros((len(PARTS), len(KINDS), len(_COUNTS)), np.int64)
     around = {t: body.around(maps[t], cameras[t]) for t in {query.frame for query in queries}}
     for query in queries:
         here, start = around[query.frame], query.start - cameras.c2w[query.frame, [0, 2], 3].numpy()
         blocked = here.contact(query.way, start)[0] < math.inf
         column = (2 if query.blocked else 3) - 2 * blocked
-        counts[KINDS.index(query.kind), column if here.is_ground_seen(query.way, start) else 4] += 1
+        remembered = here.is_ground_seen(query.way, start)
+        counts[0 if query.seen else 1, KINDS.index(query.kind), column if remembered else 4] += 1
     return counts
 
 
 def marks_of(counts: Mapping[str, NDArray[np.int64]]) -> dict[str, float | None]:
-    """The marks of counts ``[walks, kinds, 5]`` by variant, with 95 % bootstrap intervals over walks.
+    """The marks of counts ``[walks, parts, kinds, 5]`` by variant, with 95 % bootstrap intervals over walks.
 
-    Names end with the kind unless over all, and then with ``_true_depth`` unless of the memory under test.
+    Names end with the kind or the part unless over all, and then with ``_true_depth`` unless of the memory under test.
     """
     marks: dict[str, float | None] = {"walks": len(next(iter(counts.values())))}
     for variant, own in counts.items():
         end = "" if variant == ESTIMATED else f"_{variant}"
-        groups = [("", own.sum(1)), *((f"_{kind}", own[:, i]) for i, kind in enumerate(KINDS))]
-        for kind, (hits, alarms, misses, passes, unknown) in ((kind, group.T) for kind, group in groups):
+        groups = [
+            ("", own.sum((1, 2))),
+            *((f"_{part}", own[:, i].sum(1)) for i, part in enumerate(PARTS)),
+            *((f"_{kind}", own[:, :, i].sum(1)) for i, kind in enumerate(KINDS)),
+        ]
+        for group, (hits, alarms, misses, passes, unknown) in ((name, rows.T) for name, rows in groups):
             inside = int((hits + alarms + misses + passes).sum())
             marks |= {
-                f"probes{kind}{end}": inside,
-                f"blocked{kind}{end}": int((hits + misses).sum()),
-                f"unknown{kind}{end}": int(unknown.sum()),
+                f"probes{group}{end}": inside,
+                f"blocked{group}{end}": int((hits + misses).sum()),
+                f"unknown{group}{end}": int(unknown.sum()),
             }
             for name, total in (("precision", hits + alarms), ("recall", hits + misses)):
-                key = f"{name}{kind}{end}"
+                key = f"{name}{group}{end}"
                 if total.sum():
                     own_marks = bootstrap_ratio(hits, total).marks(name)
                     marks |= {key + k.removeprefix(name): finite(value) for k, value in own_marks.items()}
@@ -229,7 +249,7 @@ def evaluate(cfg: Mapping[str, Any], model: WorldModel | None = None) -> dict[st
             environment: {
                 name: {
                     kind: dict(zip(_COUNTS, total.tolist(), strict=True))
-                    for kind, total in zip(KINDS, rows[np.array(environments) == environment].sum(0), strict=True)
+                    for kind, total in zip(KINDS, rows[np.array(environments) == environment].sum((0, 1)), strict=True)
                 }
                 for name, rows in arrays.items()
             }

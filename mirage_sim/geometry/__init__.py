@@ -4,7 +4,7 @@ from mirage_sim.geometry.camera import Camera
 from mirage_sim.geometry.grid import cells_of
 from mirage_sim.geometry.motion import Drive
 from mirage_sim.geometry.projection import NEAR, Cover, Splat, cover, is_coarse, lift, project, splat
-from mirage_sim.geometry.se3 import invert, is_rigid, se3_exp, se3_log
+from mirage_sim.geometry.se3 import interpolate, invert, is_rigid, se3_exp, se3_log
 
 __all__ = [
     "NEAR",
@@ -14,6 +14,7 @@ __all__ = [
     "Splat",
     "cells_of",
     "cover",
+    "interpolate",
     "invert",
     "is_coarse",
     "is_rigid",

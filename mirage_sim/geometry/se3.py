@@ -105,3 +105,16 @@ def se3_log(transform: Tensor) -> Tensor:
     turned = omega @ offset
     translation = (offset - turned / 2 + last * (omega @ turned)).squeeze(-1)
     return torch.cat([translation, rotation_vector], dim=-1)
+
+
+def interpolate(start: Tensor, end: Tensor, share: Tensor) -> Tensor:
+    """Rigid motions ``[N, 4, 4]`` on the way from ``start [4, 4]`` to ``end [4, 4]`` at a constant twist.
+
+    Args:
+        start: where the share is 0.
+        end: where the share is 1; there the result is ``end`` itself, to the bit.
+        share: ``[N]`` in [0, 1], of the way.
+    """
+    twist = se3_log(invert(start) @ end)
+    between = start @ se3_exp(share[:, None] * twist)
+    return torch.where((share == 1)[:, None, None], end, between)

@@ -121,11 +121,11 @@ class BagWriter:
             if "scan" in info:
                 yield seconds, "/scan", conversions.laser_scan(info["scan"], seconds)
             if i < len(episode.actions):
-                yield seconds, "/cmd_vel", self._command(episode.actions[i], action_mode)
+                drive = Drive(dt=times[1] - times[0])
+                yield seconds, "/cmd_vel", self._command(episode.actions[i], action_mode, drive)
 
-    def _command(self, action: Any, action_mode: ActionMode) -> Fields:
+    def _command(self, action: Any, action_mode: ActionMode, drive: Drive) -> Fields:
         """What an action asks of ``base_link``, whatever the mode: the twist of the motion that it stands for."""
-        drive = Drive()
         motion = Actions(action_mode, drive).motion(action).double().numpy()
         return conversions.spatial_twist(self._twist(np.eye(4), motion, drive.dt))
 

@@ -28,15 +28,16 @@ class PointColours:
         twin._pictures = dict(self._pictures)
         return twin
 
-    def note(self, map: LatentMap, image: np.ndarray) -> None:
+    def note(self, map: LatentMap, images: np.ndarray) -> None:
         """Tell what was seen when the map got its newest points.
 
         Args:
             map: after the step; the same one again changes nothing.
-            image: the picture of that step, uint8 ``[H, W, 3]``.
+            images: the pictures that were written since the map before, uint8 ``[T, H, W, 3]``.
         """
         if map.blocks is not self._blocks and map.next_id > self._next_id:
-            self._pictures[self._next_id] = _per_cell(image, map.next_id - self._next_id)
+            cells = (map.next_id - self._next_id) // len(images)
+            self._pictures[self._next_id] = np.concatenate([_per_cell(image, cells) for image in images])
         self._blocks, self._next_id = map.blocks, map.next_id
 
     def of(self, map: LatentMap) -> np.ndarray:

@@ -77,7 +77,8 @@ class Simulation:
 
     A step of the environment moves the camera by at most ``Drive.max_speed * Drive.dt`` and turns it by at most
     ``Drive.max_turn_rate * Drive.dt``; commands are divided by that. Faster ones are clipped to ``max_speed`` (1.5 m/s)
-    and ``max_turn_rate`` (pi/3 rad/s); at frame rates below 10 to what one step can do, ``frame_rate / 10`` of that.
+    and ``max_turn_rate`` (pi/3 rad/s); at frame rates below the world's own (10 for mini, 4 for wan5b) to what one step
+    can do, that share of it.
 
     Args:
         settings: see :class:`~mirage_sim.ros.settings.Settings`; :attr:`settings` may be replaced between two calls.
@@ -89,7 +90,6 @@ class Simulation:
 
     def __init__(self, settings: Settings):
         self.settings = settings
-        self.drive = Drive()
         rays = settings.scan_rays or None
         self._env = gymnasium.make(
             "MirageWorld-v0",
@@ -102,6 +102,7 @@ class Simulation:
             scan=rays,
         )
         self._unwrapped: MirageWorldEnv = self._env.unwrapped  # type: ignore[assignment]
+        self.drive = Drive(dt=self._unwrapped.world.model.dt)
         self._collisions = Collisions(settings.collisions, None, rays)  # type: ignore[arg-type]
         self._command = (0.0, 0.0)
         self._command_age = 0  # steps made with it
@@ -221,7 +222,9 @@ class Simulation:
         period = self.seconds_per_step
         self._nanoseconds = 0 if rewind else self._nanoseconds + round(1e9 * period)
         world = self._unwrapped.world
-        self._colours.note(world.state.map, observation["rgb"])
+        stride = world.model.frames // world.model.horizon.keep  # pixel frames of a latent frame
+        written = info["frames"][stride - 1 :: stride] if world.state.step else info["frames"][:1]
+        self._colours.note(world.state.map, written)
         self.frame = Frame(
             self._nanoseconds / 1e9,
             observation["rgb"],

@@ -11,6 +11,14 @@ from mirage_sim.models.depth import FARTHEST, NEAREST, MiniDepth
 from mirage_sim.training.simulated_memory import BatchMap
 
 
+@torch.no_grad()
+def worn_frames(codec: MiniCodec, frames: Tensor, wear: float, generator: torch.Generator) -> Tensor:
+    """Frames ``[N, 3, H, W]`` as a codec decodes them, after noise of up to a standard deviation ``wear``."""
+    level = wear * torch.rand(len(frames), 1, 1, 1, generator=generator)
+    latents = codec.encode_frames(frames)
+    return codec.decode_frames(latents + level * torch.randn(latents.shape, generator=generator)).clamp(-1, 1)
+
+
 class DepthStage:
     """The loss of the depth stage.
 
@@ -52,14 +60,10 @@ class DepthStage:
         remembers = (torch.arange(self.batch) < self.batch // 2).float()[:, None, None]
         scale = torch.exp(self.drift * torch.randn(self.batch, 1, 1, generator=generator) * remembers)
 
-        frames = moments.frames[:, 1]
-        level = self.wear * torch.rand(self.batch, 1, 1, 1, generator=generator)
-        with torch.no_grad():
-            latents = self.codec.encode_frames(frames)
-            worn = self.codec.decode_frames(latents + level * torch.randn(latents.shape, generator=generator))
+        frames = worn_frames(self.codec, moments.frames[:, 1], self.wear, generator)
         true = torch.log((moments.depth[:, 1] * scale).clamp(NEAREST, FARTHEST))
         camera = Camera(moments.camera.c2w[:, 1], moments.camera.K[:, 1], moments.camera.size)
-        log_depth = self.model.log_depth(worn.clamp(-1, 1), camera, known * scale * remembers)
+        log_depth = self.model.log_depth(frames, camera, known * scale * remembers)
 
         error = log_depth - true
         edges = (error[..., 1:, :] - error[..., :-1, :]).abs().mean() + (error[..., 1:] - error[..., :-1]).abs().mean()

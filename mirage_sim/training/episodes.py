@@ -132,11 +132,22 @@ class Episodes:
         return Moment(conditioning, true, self._latents(1), remembered)
 
     @torch.no_grad()
-    def advance(self, moment: Moment, drawn: Tensor, frames: Tensor, generator: torch.Generator) -> None:
-        """Go on to ``moment``, of which the model has drawn latents ``[B, C, h, w]``: frames ``[B, 3, H, W]``."""
+    def advance(
+        self, moment: Moment, drawn: Tensor, frames: Tensor, generator: torch.Generator, depth: Tensor | None = None
+    ) -> None:
+        """Go on to ``moment``, of which the model has drawn something.
+
+        Args:
+            moment: from :meth:`next`.
+            drawn: latents ``[B, C, h, w]``.
+            frames: what they decode to, ``[B, 3, H, W]``.
+            generator: of the noise on latents of true frames.
+            depth: estimated of ``frames``, ``[B, 1, H, W]`` metres; what the depth head says if None.
+        """
         frames, camera = frames.clamp(-1, 1), moment.true.camera
-        known = moment.conditioning.view.nearest(self.grid)
-        estimate = self.depth(frames[:, :, None], camera, known)
+        if depth is None:
+            known = moment.conditioning.view.nearest(self.grid)
+            depth = self.depth(frames[:, :, None], camera, known)
         worn = self.wear * torch.rand(len(drawn), 1, 1, 1, generator=generator)
         worn = moment.latents + worn * torch.randn(drawn.shape, generator=generator)
 
@@ -144,7 +155,7 @@ class Episodes:
         at = given[:, None, None, None]
         made = Moments(
             torch.where(at[..., None], moment.true.frames, frames[:, None]),
-            torch.where(at, moment.true.depth, estimate),
+            torch.where(at, moment.true.depth, depth),
             camera,
         )
         self.preceding = torch.where(at, worn, drawn)

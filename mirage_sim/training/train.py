@@ -1,7 +1,7 @@
 """``mirage train``: the stages that make the mini world, each a loss for the one loop.
 
-codec -> depth -> denoiser. Every stage leaves its weights as ``NAME.safetensors`` in the output folder, where the next
-one finds them; interrupted, it goes on from its last checkpoint.
+codec -> depth -> denoiser -> depth_episodes. Every stage leaves its weights as ``NAME.safetensors`` in the output
+folder, where the next one finds them; interrupted, it goes on from its last checkpoint.
 """
 
 import logging
@@ -16,6 +16,7 @@ from mirage_sim.data.dataset import WalkDataset
 from mirage_sim.models import MiniCodec, MiniDenoiser, MiniDepth, load_model, save_model
 from mirage_sim.training.codec_stage import CodecStage
 from mirage_sim.training.denoiser_stage import DenoiserStage
+from mirage_sim.training.depth_episodes_stage import DepthEpisodesStage
 from mirage_sim.training.depth_stage import DepthStage
 from mirage_sim.training.loop import Loss, Trainer
 
@@ -54,10 +55,17 @@ def _denoiser_stage(data: WalkDataset, output: Path, **options: Any) -> Stage:
     return {"denoiser": denoiser}, {"denoiser": denoiser}, stage
 
 
+def _depth_episodes_stage(data: WalkDataset, output: Path, **options: Any) -> Stage:
+    codec, denoiser = _trained(output, "codec", MiniCodec), _trained(output, "denoiser", MiniDenoiser)
+    model = _trained(output, "depth", MiniDepth).requires_grad_(True).train()
+    return {"depth": model}, {"depth": model}, DepthEpisodesStage(data, codec, denoiser, model, **options)
+
+
 STAGES: dict[str, Callable[..., Stage]] = {
     "codec": _codec_stage,
     "depth": _depth_stage,
     "denoiser": _denoiser_stage,
+    "depth_episodes": _depth_episodes_stage,
 }
 
 

@@ -1,8 +1,8 @@
 """The world as a value: a stateless model that advances it, and the session that everything a user touches drives."""
 
 from mirage_sim.world.body import Body, Surroundings, Travel
-from mirage_sim.world.chunks import frames_of, latents_of
-from mirage_sim.world.conditioning import build_conditioning
+from mirage_sim.world.chunks import Horizon, frames_of, latents_of
+from mirage_sim.world.conditioning import References, build_conditioning, stack_references
 from mirage_sim.world.noise import noise
 from mirage_sim.world.observation import Observation
 from mirage_sim.world.session import NotReset, Snapshot, World
@@ -11,8 +11,10 @@ from mirage_sim.world.world_model import Chunk, WorldModel, WorldState
 __all__ = [
     "Body",
     "Chunk",
+    "Horizon",
     "NotReset",
     "Observation",
+    "References",
     "Snapshot",
     "Surroundings",
     "Travel",
@@ -23,4 +25,5 @@ __all__ = [
     "frames_of",
     "latents_of",
     "noise",
+    "stack_references",
 ]

@@ -1,27 +1,31 @@
-"""A moment of a world in one safetensors file: the map, the latents made last, the camera, and what was seen last."""
+"""A moment of a world in one safetensors file: the map, what was made last, the camera, and what was seen last."""
 
 import json
 import os
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from mirage_sim.geometry import Camera
+from mirage_sim.memory.retrieval import Occupancy
 from mirage_sim.world.observation import Observation
+from mirage_sim.world.past import Frame, Past
 from mirage_sim.world.world_model import WorldModel, WorldState
 
 FORMAT = "mirage_sim.world.1"
-_MAP = "map."
+_MAP, _PAST, _STREAM = "map.", "past.", "stream."
 _OWN = ("preceding", "c2w", "K", "frame", "depth", "remembered")
 
 
 def save(path: str | Path, state: WorldState, observation: Observation) -> None:
     """Write a moment; the file appears whole or not at all."""
     path = Path(path)
-    own = {
+    tensors = {
         "preceding": state.preceding,
         "c2w": state.camera.c2w,
         "K": state.camera.K,
@@ -29,7 +33,11 @@ def save(path: str | Path, state: WorldState, observation: Observation) -> None:
         "depth": torch.tensor(observation.depth),
         "remembered": torch.tensor(observation.remembered),
     }
-    tensors = own | {_MAP + name: tensor for name, tensor in state.map.tensors().items()}
+    if len(observation.frames) > 1:
+        tensors["before"] = torch.tensor(observation.frames[:-1])
+    tensors |= {_MAP + name: tensor for name, tensor in state.map.tensors().items()}
+    if state.past:
+        tensors |= {_PAST + name: tensor for name, tensor in _taken_apart(state.past).items()}
     facts = {"seed": state.seed, "step": state.step, "info": observation.info}
     partial = path.with_name(f"{path.name}.partial{os.getpid()}")
     try:
@@ -68,22 +76,77 @@ def load(path: str | Path, model: WorldModel) -> tuple[WorldState, Observation]:
         raise ValueError(f"{path}: expected a whole saved world, missing or unreadable: {error}") from error
     if not 0 <= seed < 2**63 or step < 0:
         raise ValueError(f"{path}: expected a seed in [0, 2^63) and a step of at least 0, got {seed} and {step}")
-    _check(path, own, model)
+    before = tensors.get("before", own["frame"][None][:0])
+    _check(path, own | {"before": before}, step, model)
     device = model.device
-    parts = {name.removeprefix(_MAP): t.to(device) for name, t in tensors.items() if name.startswith(_MAP)}
-    map = type(model.memory.empty()).from_tensors(parts)
+    map = type(model.memory.empty()).from_tensors(_below(_MAP, tensors, device))
     camera = Camera(own["c2w"], own["K"], model.size).validate()
-    state = WorldState(map, own["preceding"].to(device), camera.to(device), seed, step)
-    frame, depth, remembered = (own[name].numpy() for name in ("frame", "depth", "remembered"))
-    return state, Observation(frame, depth, remembered, camera, info)
+    preceding, past = own["preceding"].to(device), None
+    if model.horizon.overlap:
+        past = _put_together(path, _below(_PAST, tensors, device), preceding, model)
+    state = WorldState(map, preceding, camera.to(device), seed, step, past)
+    depth, remembered = own["depth"].numpy(), own["remembered"].numpy()
+    frames = torch.cat([before, own["frame"][None]]).numpy()
+    return state, Observation(frames, depth, remembered, camera, info)
 
 
-def _check(path: Path, own: dict[str, Tensor], model: WorldModel) -> None:
+def _below(prefix: str, tensors: dict[str, Tensor], device: torch.device | str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): t.to(device) for name, t in tensors.items() if name.startswith(prefix)}
+
+
+def _taken_apart(past: Past) -> dict[str, Tensor]:
+    """A past as tensors."""
+    places = [*past.places, *(frame.place for frame in past.earlier)]
+    tensors = {
+        "readout": past.readout,
+        "bricks": torch.from_numpy(np.concatenate([place.bricks for place in places])),
+        "masks": torch.from_numpy(np.concatenate([place.masks for place in places]).view(np.int64)),
+        "counts": torch.tensor([len(place.bricks) for place in places]),
+    }
+    if past.text is not None:
+        tensors["text"] = past.text
+    if past.earlier:
+        tensors["earlier"] = torch.stack([frame.latents for frame in past.earlier], dim=1)
+    return tensors | {_STREAM + name: tensor for name, tensor in past.stream.tensors().items()}
+
+
+def _put_together(path: Path, tensors: dict[str, Tensor], preceding: Tensor, model: WorldModel) -> Past:
+    """What :func:`_taken_apart` took apart."""
+    codec: Any = model.codec
+    try:
+        readout, earlier = tensors["readout"], tensors.get("earlier", preceding[:, :0])
+        places = _places(*(tensors[name].cpu().numpy() for name in ("bricks", "masks", "counts")))
+        stream = codec.stream(_below(_STREAM, tensors, model.device), model.grid)
+        latents = earlier.unbind(1)
+        last, before = places[: len(places) - len(latents)], places[len(places) - len(latents) :]
+        frames = tuple(Frame(latent, place) for latent, place in zip(latents, before, strict=True))
+    except (KeyError, IndexError, TypeError) as error:
+        raise ValueError(f"{path}: expected the past of a saved world, missing or unreadable: {error}") from error
+    except ValueError as error:
+        raise ValueError(f"{path}: expected the past of a saved world of this model: {error}") from error
+    fits = readout.shape == preceding.shape and earlier.shape[::2] == preceding.shape[::2]
+    if not fits or len(last) != preceding.shape[1] or earlier.shape[-1] != preceding.shape[-1]:
+        got = f"readout {list(readout.shape)}, earlier {list(earlier.shape)} and {len(last)} places"
+        raise ValueError(f"{path}: expected a past like preceding {list(preceding.shape)}, got {got}")
+    if (model.text is None) != ("text" not in tensors):
+        raise ValueError(f"{path}: expected a prompt if and only if this model reads prompts")
+    return Past(tensors.get("text"), readout, last, frames, stream)
+
+
+def _places(bricks: np.ndarray, masks: np.ndarray, counts: np.ndarray) -> tuple[Occupancy, ...]:
+    if not len(bricks) == len(masks) == counts.sum():
+        raise ValueError(f"expected as many bricks as masks, {counts.sum()}, got {len(bricks)} and {len(masks)}")
+    ends = np.cumsum(counts)[:-1]
+    return tuple(map(Occupancy, np.split(bricks, ends), np.split(masks.view(np.uint64), ends)))
+
+
+def _check(path: Path, own: dict[str, Tensor], step: int, model: WorldModel) -> None:
     """Raise ValueError unless these tensors fit the model."""
-    size, (_, y, x) = tuple(model.size), model.codec.stride
-    grid = [size[0] // y, size[1] // x]
+    size = tuple(model.size)
+    latents = min(1 + step * model.horizon.keep, model.horizon.window)
     expected = {
-        "preceding": (torch.float32, [model.codec.channels, 1, *grid]),
+        "preceding": (torch.float32, [model.codec.channels, latents, *model.grid]),
+        "before": (torch.uint8, [model.frames - 1, *size, 3]),
         "c2w": (torch.float32, [4, 4]),
         "K": (torch.float32, [3, 3]),
         "frame": (torch.uint8, [*size, 3]),

@@ -10,10 +10,10 @@ from mirage_sim.geometry import Camera
 
 @dataclass(frozen=True)
 class Observation:
-    """One frame and what is known about it.
+    """What a step shows, and what is known about its last frame.
 
     Attributes:
-        frame: uint8 RGB ``[H, W, 3]``.
+        frames: uint8 RGB ``[F, H, W, 3]``: all of the step; after a reset the start picture, as often.
         depth: estimated z-depth, float32 ``[H, W]``, metres; 0 where unknown.
         remembered: bool ``[H, W]``; False where the memory held nothing and the picture was invented.
         camera: where it was seen from, batch shape ``()``, on the CPU.
@@ -21,8 +21,13 @@ class Observation:
             ``seconds`` per phase (read, denoise, decode, depth, write; host time).
     """
 
-    frame: np.ndarray
+    frames: np.ndarray
     depth: np.ndarray
     remembered: np.ndarray
     camera: Camera
     info: dict[str, Any]
+
+    @property
+    def frame(self) -> np.ndarray:
+        """The last frame, uint8 RGB ``[H, W, 3]``."""
+        return self.frames[-1]

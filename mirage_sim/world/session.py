@@ -84,6 +84,7 @@ class World:
         camera: Camera | None = None,
         seed: int = 0,
         fov_deg: float = 60.0,
+        prompt: str | None = None,
     ) -> Observation:
         """Begin again with a picture.
 
@@ -95,6 +96,7 @@ class World:
                 and looks along +z, with ``fov_deg``.
             seed: decides everything that is invented, in [0, 2^63).
             fov_deg: vertical field of view of the whole picture in degrees, where no camera is given.
+            prompt: what the world shall be like, for one that reads prompts; None for its own.
 
         Returns:
             The first observation; all of it counts as remembered.
@@ -114,15 +116,18 @@ class World:
         camera = _single(camera, shape).to("cpu")
         picture, camera = fit(picture, camera, self.model.size)
         tensor = to_tensor(picture, self.model.device)
-        state, chunk = self.model.observe(tensor, camera.to(self.model.device), int(seed))
+        if prompt is not None and not isinstance(prompt, str):
+            raise ValueError(f"prompt: expected a text, got {prompt!r}")
+        state, chunk = self.model.observe(tensor, camera.to(self.model.device), int(seed), prompt)
         everything = np.ones(self.model.size, dtype=bool)
-        return self._became(state, chunk, camera, picture, everything)
+        return self._became(state, chunk, camera, picture[None].repeat(self.model.frames, axis=0), everything)
 
     def step(self, camera: Camera) -> Observation:
         """Look from another place.
 
         Args:
-            camera: batch shape ``()``, size the model's; its pose is absolute, in the world frame.
+            camera: batch shape ``()``, size the model's; its pose is absolute, in the world frame. Where a step has
+                several frames, those before the last are seen on the way there, at a constant twist.
 
         Raises:
             NotReset: before the first ``reset``.
@@ -130,12 +135,13 @@ class World:
         """
         before = self.state
         camera = _single(camera, self.model.size).to("cpu")
-        at = camera.to(self.model.device)
-        (state,), (chunk,) = self.model.advance([before], [Camera(at.c2w[None], at.K[None], at.size)])
+        path = self.model.horizon.path(self.camera, camera, self.model.codec.stride[0])
+        (state,), (chunk,) = self.model.advance([before], [path.to(self.model.device)])
         visible = (chunk.known[-1] > 0).cpu().numpy()
         rows, columns = (side // cells for side, cells in zip(self.model.size, visible.shape, strict=True))
         remembered = visible.repeat(rows, axis=0).repeat(columns, axis=1)
-        return self._became(state, chunk, camera, to_uint8(chunk.frames[:, -1]), remembered)
+        frames = np.stack([to_uint8(frame) for frame in chunk.frames.unbind(1)])
+        return self._became(state, chunk, camera, frames, remembered)
 
     def snapshot(self) -> Snapshot:
         """The present moment. Costs nothing and stays valid for ever.
@@ -205,7 +211,7 @@ class World:
         return self.starts[int(index)]
 
     def _became(
-        self, state: WorldState, chunk: Chunk, camera: Camera, frame: np.ndarray, remembered: np.ndarray
+        self, state: WorldState, chunk: Chunk, camera: Camera, frames: np.ndarray, remembered: np.ndarray
     ) -> Observation:
         info: dict[str, Any] = {
             "remembered": float(remembered.mean()),
@@ -213,7 +219,7 @@ class World:
             "nbytes": int(state.map.nbytes),
             "seconds": chunk.seconds,
         }
-        observation = Observation(frame, chunk.depth[-1].float().cpu().numpy(), remembered, camera, info)
+        observation = Observation(frames, chunk.depth[-1].float().cpu().numpy(), remembered, camera, info)
         self._now = Snapshot(state, observation)
         return observation
 

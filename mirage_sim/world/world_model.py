@@ -9,11 +9,21 @@ import torch
 from torch import Tensor
 
 from mirage_sim.geometry import Camera
-from mirage_sim.models import FlowSampler
-from mirage_sim.protocols import Codec, Denoiser, DepthEstimator, MemoryView, SpatialMemory, StaticFilter
-from mirage_sim.world.chunks import latents_of, spread
-from mirage_sim.world.conditioning import build_conditioning
+from mirage_sim.memory.point_memory import resample_depth
+from mirage_sim.protocols import (
+    Codec,
+    Denoiser,
+    DepthEstimator,
+    MemoryView,
+    Sampler,
+    SpatialMemory,
+    StaticFilter,
+    TextEncoder,
+)
+from mirage_sim.world.chunks import Horizon
+from mirage_sim.world.conditioning import References, build_conditioning, stack_references
 from mirage_sim.world.noise import noise
+from mirage_sim.world.past import Past
 
 
 @dataclass(frozen=True)
@@ -25,7 +35,8 @@ class WorldState:
         preceding: the latents made last, ``[C, P, h, w]``.
         camera: where the last frame was seen from, batch shape ``()``.
         seed: of the episode; with ``step`` it decides the noise.
-        step: chunks made so far.
+        step: steps made so far.
+        past: what else a backbone looks back at whose chunks overlap; None for others.
     """
 
     map: Any
@@ -33,16 +44,17 @@ class WorldState:
     camera: Camera
     seed: int
     step: int
+    past: Past | None = None
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """What one call of the denoiser made for one world.
+    """What one step made of one world: of a chunk of the denoiser the part that is kept.
 
     Attributes:
         frames: ``[3, F, H, W]`` in [-1, 1].
-        depth: estimated z-depth ``[F, H, W]`` in metres, 0 where unknown.
-        view: what the memory showed beforehand at the chunk's ``T`` cameras.
+        depth: estimated z-depth ``[T, H, W]`` in metres, 0 where unknown, of the frames that latent frames end at.
+        view: what the memory showed beforehand at the cameras of the ``T`` latent frames.
         known: depth of it on the latent grid ``[T, h, w]``, metres, 0 in holes.
         latents: ``[C, T, h, w]``.
         seconds: host time of each phase (read, denoise, decode, depth, write), for all worlds of the batch together.
@@ -74,14 +86,21 @@ class WorldModel:
     """Networks and memory rules, put together. Holds no state of any world, so one instance serves all of them.
 
     Attributes:
-        codec: frames to latents and back.
+        codec: frames to latents and back; one that streams, where chunks overlap.
         denoiser: the velocity field.
-        depth: estimates z-depth of new frames.
-        static_filter: decides what may be remembered.
+        depth: estimates z-depth of the new frames that latent frames end at.
+        static_filter: decides what may be remembered of them.
         memory: writes and reads the map.
         sampler: integrates the velocity field.
         size: ``(height, width)`` of all frames, in pixels.
         device: where the networks are, and where images and cameras are brought.
+        horizon: what the denoiser makes at once, and what of it becomes a step.
+        references: how earlier frames of a place are chosen; looked at where chunks overlap.
+        text: embeds prompts; None for a world that reads none.
+        prompt: what an episode is asked for that asks for nothing itself.
+
+    Raises:
+        ValueError: if codec, size and horizon do not fit each other.
     """
 
     codec: Codec
@@ -89,31 +108,60 @@ class WorldModel:
     depth: DepthEstimator
     static_filter: StaticFilter
     memory: SpatialMemory
-    sampler: FlowSampler
+    sampler: Sampler
     size: tuple[int, int] = (96, 128)
     device: torch.device | str = field(default="cpu")
+    horizon: Horizon = Horizon()
+    references: References = References()
+    text: TextEncoder | None = None
+    prompt: str = ""
+
+    def __post_init__(self) -> None:
+        _, y, x = self.codec.stride
+        if self.size[0] % y or self.size[1] % x:
+            raise ValueError(f"size: expected multiples of {y} and {x}, the codec's stride, got {tuple(self.size)}")
+        self.horizon.frames(self.codec.stride[0])
+        if self.horizon.overlap and not hasattr(self.codec, "decode_next"):
+            raise ValueError(f"codec: expected one that streams, for chunks that overlap, got {type(self.codec)}")
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "WorldModel":
         # immutable, and environment specifications that hold a model are copied deeply
         return self
 
+    @property
+    def frames(self) -> int:
+        """Pixel frames of a step."""
+        return self.horizon.frames(self.codec.stride[0])
+
+    @property
+    def dt(self) -> float:
+        """Simulated seconds of a step."""
+        return self.horizon.dt(self.codec.stride[0])
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """``(height, width)`` of all latents."""
+        _, y, x = self.codec.stride
+        return self.size[0] // y, self.size[1] // x
+
     @torch.inference_mode()
-    def init(self, image: Tensor, camera: Camera, seed: int) -> WorldState:
+    def init(self, image: Tensor, camera: Camera, seed: int, prompt: str | None = None) -> WorldState:
         """The world in which nothing but this image has been seen.
 
         Args:
             image: ``[3, H, W]`` in [-1, 1].
             camera: where it was taken from, batch shape ``()``, size ``(H, W)``.
             seed: of the episode, in [0, 2^63).
+            prompt: what the episode is asked for; None for the model's own :attr:`prompt`.
 
         Raises:
-            ValueError: if a shape or size is not the model's.
+            ValueError: if a shape or size is not the model's, or there is a prompt for a world that reads none.
         """
-        state, _ = self.observe(image, camera, seed)
+        state, _ = self.observe(image, camera, seed, prompt)
         return state
 
     @torch.inference_mode()
-    def observe(self, image: Tensor, camera: Camera, seed: int) -> tuple[WorldState, Chunk]:
+    def observe(self, image: Tensor, camera: Camera, seed: int, prompt: str | None = None) -> tuple[WorldState, Chunk]:
         """As :meth:`init`, with the chunk that holds the image, its latents and its estimated depth."""
         if tuple(image.shape) != (3, *self.size):
             raise ValueError(f"image: expected [3, {self.size[0]}, {self.size[1]}], got {list(image.shape)}")
@@ -122,26 +170,38 @@ class WorldModel:
                 f"camera: expected a single camera of size {tuple(self.size)}, "
                 f"got batch shape {list(camera.batch_shape)} and size {tuple(camera.size)}"
             )
+        text = self._embed(prompt)
         watch = _Stopwatch()
-        map = self.memory.empty()
+        nothing = image.new_zeros(self.codec.channels, 0, *self.grid)
+        past = Past(text, nothing) if self.horizon.overlap else None
+        before = WorldState(self.memory.empty(), nothing, camera, seed, -1, past)
         one = Camera(camera.c2w[None], camera.K[None], camera.size)
-        view = self.memory.read(map, one)
+        view = self.memory.read(before.map, one)
         watch.lap("read")
         frames = image[None, :, None]
         latents = self.codec.encode(frames)
         watch.lap("encode")
-        return self._remember([map], latents, frames, [view], [one], [seed], [0], watch)[0]
+        streams = self._decode([before], latents)[1] if past else [None]  # the picture itself is there already
+        return self._remember([before], latents, frames, frames, [view], [one], streams, watch)[0]
+
+    def _embed(self, prompt: str | None) -> Tensor | None:
+        if self.text is None:
+            if prompt is not None:
+                raise ValueError(f"prompt: expected none for a world that reads none, got {prompt!r}")
+            return None
+        return self.text.embed([self.prompt if prompt is None else prompt])[0].to(self.device)
 
     @torch.inference_mode()
     def advance(self, states: Sequence[WorldState], cameras: Sequence[Camera]) -> tuple[list[WorldState], list[Chunk]]:
-        """Generate the next chunk of each world; the states given stay as they were.
+        """Make the next step of each world; the states given stay as they were.
 
         The networks see all worlds as one batch; maps are read and written one by one.
 
         Args:
             states: of ``B`` worlds.
-            cameras: for each world one camera per *pixel* frame of the chunk, batch shape ``[F]``, on the model's
-                device. Poses are taken as they are; :class:`~mirage_sim.world.World` checks that they are rigid.
+            cameras: for each world one camera per *pixel* frame of the step (:attr:`frames`), batch shape ``[F]``, on
+                the model's device; see :meth:`Horizon.path`. Poses are taken as they are;
+                :class:`~mirage_sim.world.World` checks that they are rigid.
 
         Returns:
             The new states and the chunks.
@@ -151,25 +211,19 @@ class WorldModel:
         """
         self._check(states, cameras)
         watch = _Stopwatch()
-        stride = self.codec.stride[0]
-        at_latents = [camera[::stride] for camera in cameras]
-        views = [self.memory.read(s.map, camera) for s, camera in zip(states, at_latents, strict=True)]
+        stride, horizon = self.codec.stride[0], self.horizon
+        ahead = [horizon.ahead(s.camera, camera, stride) for s, camera in zip(states, cameras, strict=True)]
+        views = [self.memory.read(s.map, camera) for s, camera in zip(states, ahead, strict=True)]
         watch.lap("read")
-        conditioning = build_conditioning(
-            MemoryView.stack(views),
-            torch.stack([state.preceding for state in states]),
-            Camera.stack([state.camera for state in states]),
-            Camera.stack(at_latents),
-        )
-        channels, _, height, width = states[0].preceding.shape
-        shape = (channels, len(at_latents[0]), height, width)
-        start = torch.stack([noise(s.seed, s.step + 1, shape, s.preceding.device) for s in states])
-        latents = self.sampler.sample(self.denoiser, self.denoiser.condition(conditioning), start)
+        kept = slice(horizon.overlap, horizon.overlap + horizon.keep)
+        latents = self._denoise(states, views, ahead)[:, :, kept]
         watch.lap("denoise")
-        frames = self.codec.decode(latents)
+        frames, streams = self._decode(states, latents)
         watch.lap("decode")
-        maps, seeds = [state.map for state in states], [state.seed for state in states]
-        made = self._remember(maps, latents, frames, views, cameras, seeds, [s.step + 1 for s in states], watch)
+        at_latents, seen = [camera[kept] for camera in ahead], [view.at(kept) for view in views]
+        made = self._remember(
+            states, latents, frames, frames[:, :, stride - 1 :: stride], seen, at_latents, streams, watch
+        )
         return [state for state, _ in made], [chunk for _, chunk in made]
 
     def _check(self, states: Sequence[WorldState], cameras: Sequence[Camera]) -> None:
@@ -177,44 +231,132 @@ class WorldModel:
             raise ValueError(
                 f"states, cameras: expected one or more and equally many, got {len(states)} and {len(cameras)}"
             )
-        length = len(cameras[0])
-        latents_of(length, self.codec.stride[0])
         for camera in cameras:
-            if tuple(camera.size) != tuple(self.size) or tuple(camera.batch_shape) != (length,):
+            if tuple(camera.size) != tuple(self.size) or tuple(camera.batch_shape) != (self.frames,):
                 raise ValueError(
-                    f"cameras: expected batch shape [{length}] and size {tuple(self.size)} for each world, "
+                    f"cameras: expected batch shape [{self.frames}] and size {tuple(self.size)} for each world, "
                     f"got {list(camera.batch_shape)} and {tuple(camera.size)}"
                 )
 
+    def _denoise(self, states: Sequence[WorldState], views: Sequence[MemoryView], ahead: Sequence[Camera]) -> Tensor:
+        """Chunks ``[B, C, T, h, w]`` at cameras ``[T]`` each; worlds that look back at as many frames as one batch."""
+        references = [self._references(*world) for world in zip(states, views, ahead, strict=True)]
+        alike: dict[tuple[int, int], list[int]] = {}
+        for i, (state, chosen) in enumerate(zip(states, references, strict=True)):
+            alike.setdefault((state.preceding.shape[1], chosen.shape[1]), []).append(i)
+        if len(alike) == 1:
+            return self._sample(states, views, ahead, references)
+        chunks: dict[int, Tensor] = {}
+        for group in alike.values():
+            made = self._sample(
+                [states[i] for i in group],
+                [views[i] for i in group],
+                [ahead[i] for i in group],
+                [references[i] for i in group],
+            )
+            chunks |= zip(group, made, strict=True)
+        return torch.stack([chunks[i] for i in range(len(states))])
+
+    def _references(self, state: WorldState, view: MemoryView, ahead: Camera) -> Tensor:
+        """Latents ``[C, R, h, w]`` of the earlier frames that saw most of what will be seen."""
+        if state.past is None or not state.past.earlier:
+            return state.preceding[:, :0]
+        new = slice(self.horizon.overlap, None)
+        place = self.references.place(view.at(new).nearest(self.grid), ahead[new])
+        chosen = self.references.choose(place, [frame.place for frame in state.past.earlier])
+        return stack_references([state.past.earlier[i].latents for i in chosen], state.preceding)
+
+    def _sample(
+        self,
+        states: Sequence[WorldState],
+        views: Sequence[MemoryView],
+        ahead: Sequence[Camera],
+        references: Sequence[Tensor],
+    ) -> Tensor:
+        latents, context = torch.stack([state.preceding for state in states]), {}
+        pasts = [state.past for state in states if state.past]
+        if pasts:
+            texts = [past.text for past in pasts if past.text is not None]
+            context = {
+                "first": latents[:, :, -1:],
+                "references": torch.stack(list(references)),
+                "preceding_readout": torch.stack([past.readout[:, :-1] for past in pasts]),
+                "text": torch.stack(texts) if texts else None,
+            }
+            latents = latents[:, :, :-1]
+        conditioning = build_conditioning(
+            MemoryView.stack(list(views)),
+            latents,
+            Camera.stack([state.camera for state in states]),
+            Camera.stack(ahead),
+            **context,
+        )
+        shape = (self.codec.channels, self.horizon.latents, *self.grid)
+        start = torch.stack([noise(s.seed, s.step + 1, shape, latents.device) for s in states])
+        return self.sampler.sample(self.denoiser, self.denoiser.condition(conditioning), start)
+
+    def _decode(self, states: Sequence[WorldState], latents: Tensor) -> tuple[Tensor, list[Any]]:
+        """Frames ``[B, 3, F, H, W]`` of latents ``[B, C, T, h, w]``, and each world's stream after them."""
+        if not self.horizon.overlap:
+            return self.codec.decode(latents), [None] * len(states)
+        codec: Any = self.codec
+        frames, streams = [], []
+        for state, own in zip(states, latents, strict=True):
+            stream, parts = state.past and state.past.stream, []
+            for latent in own.split(1, dim=1):
+                part, stream = codec.decode_next(latent[None], stream)
+                parts.append(part)
+            frames.append(torch.cat(parts, dim=2))
+            streams.append(stream)
+        return torch.cat(frames), streams
+
     def _remember(
         self,
-        maps: Sequence[Any],
+        before: Sequence[WorldState],
         latents: Tensor,
         frames: Tensor,
+        at_latents: Tensor,
         views: Sequence[MemoryView],
         cameras: Sequence[Camera],
-        seeds: Sequence[int],
-        steps: Sequence[int],
+        streams: Sequence[Any],
         watch: _Stopwatch,
     ) -> list[tuple[WorldState, Chunk]]:
-        """Estimate depth, filter, write: the end of every step. Cameras are per pixel frame."""
-        stride = self.codec.stride[0]
+        """Estimate depth, filter, write: the end of every step.
+
+        Args:
+            before: the states that it starts from.
+            latents: ``[B, C, T, h, w]``.
+            frames: all that were made, ``[B, 3, F, H, W]``.
+            at_latents: those of them that latent frames end at, ``[B, 3, T, H, W]``.
+            views: what the memories showed there.
+            cameras: there, batch shape ``[T]`` each.
+            streams: the codec's, after the frames.
+            watch: times the phases.
+        """
         view, camera = MemoryView.stack(list(views)), Camera.stack(cameras)
-        known = view.nearest((latents.shape[-2], latents.shape[-1]))
-        depth = self.depth(frames, camera, spread(known, stride))
+        known = view.nearest(self.grid)
+        depth = self.depth(at_latents, camera, known)
         watch.lap("depth")
-        static = self.static_filter(frames, depth, view, camera)
+        static = self.static_filter(at_latents, depth, view, camera)
         made = []
-        for i, map in enumerate(maps):
-            written = self.memory.write(
-                map,
+        for i, state in enumerate(before):
+            map = self.memory.write(
+                state.map,
                 latents=latents[i],
-                frames=frames[i, :, ::stride],
-                depth=depth[i, ::stride],
-                static=static[i, ::stride],
-                camera=cameras[i][::stride],
+                frames=at_latents[i],
+                depth=depth[i],
+                static=static[i],
+                camera=cameras[i],
             )
-            state = WorldState(written, latents[i, :, -1:], cameras[i][-1], seeds[i], steps[i])
-            made.append((state, Chunk(frames[i], depth[i], views[i], known[i], latents[i], watch.seconds)))
+            looked_back = torch.cat([state.preceding, latents[i]], dim=1)
+            past = state.past
+            if past:
+                coarse = resample_depth(depth[i], self.grid)
+                places = [self.references.place(coarse[t : t + 1], cameras[i][t : t + 1]) for t in range(len(coarse))]
+                readout = views[i].resize(self.grid).latents
+                past = past.on(looked_back, readout, places, streams[i], self.horizon.window)
+            preceding = looked_back[:, -self.horizon.window :]
+            after = WorldState(map, preceding, cameras[i][-1], state.seed, state.step + 1, past)
+            made.append((after, Chunk(frames[i], depth[i], views[i], known[i], latents[i], watch.seconds)))
         watch.lap("write")
         return [(state, replace(chunk, seconds=dict(watch.seconds))) for state, chunk in made]

@@ -24,7 +24,7 @@ def room(wall: float = 5.0, box: float | None = None, lintel: float | None = Non
         depth[(np.abs(right * box) < 0.4) & (down * box > HEIGHT - 0.8) & (depth > box)] = box
     if lintel is not None:  # from 0.6 m above the camera upwards
         depth[(down * lintel < -0.6) & (depth > lintel)] = lintel
-    return Observation(np.zeros((*SIZE, 3), np.uint8), depth.astype(np.float32), np.ones(SIZE, bool), camera, {})
+    return Observation(np.zeros((1, *SIZE, 3), np.uint8), depth.astype(np.float32), np.ones(SIZE, bool), camera, {})
 
 
 def test_the_way_is_free_up_to_the_wall():
@@ -74,7 +74,7 @@ def test_places_lie_on_free_ways_and_look_along_them():
 def test_places_are_relative_to_the_camera():
     view = room()
     c2w = torch.tensor([[0.0, 0, 1, 4], [0, 1, 0, 0], [-1, 0, 0, 2], [0, 0, 0, 1]])
-    moved = Observation(view.frame, view.depth, view.remembered, Camera(c2w, view.camera.K, SIZE), {})
+    moved = Observation(view.frames, view.depth, view.remembered, Camera(c2w, view.camera.K, SIZE), {})
     here, there = (draw_place(v, (1.0, 4.0), np.random.default_rng(0)) for v in (view, moved))
     np.testing.assert_allclose(there, c2w.double().numpy() @ here, atol=1e-12)
 

@@ -13,7 +13,7 @@ FORWARD = np.array([1.0, 0.0], np.float32)
 def shown(depth: float, remembered: np.ndarray) -> Observation:
     size = remembered.shape
     camera = Camera.from_fov(torch.eye(4), 90.0, size)
-    picture = np.zeros((*size, 3), np.uint8)
+    picture = np.zeros((1, *size, 3), np.uint8)
     return Observation(picture, np.full(size, depth, np.float32), remembered, camera, {})
 
 

@@ -10,6 +10,7 @@ from mirage_sim.data.clips import Clip
 from mirage_sim.data.miniworld import Twin
 from mirage_sim.evaluation.collision import (
     KINDS,
+    PARTS,
     Query,
     ask,
     count,
@@ -62,26 +63,34 @@ def test_hits_misses_alarms_and_what_is_not_remembered_are_told_apart():
     maps, here = true_maps(clip, (1, 4, 4)), np.float32([0.0, 3.5])
     wall, aside, back = np.float32([0.0, 1.5]), np.float32([0.4, 0.0]), np.float32([0.0, -3.6])
     queries = [
-        Query(8, "drives", here, wall, True),
-        Query(8, "drives", here, wall, False),
-        Query(8, "drives", here, aside, True),
-        Query(8, "steps", here, aside, False),
-        Query(8, "steps", here, aside, False),
-        Query(8, "commands", here, back, True),
+        Query(8, "drives", here, wall, True, seen=True),
+        Query(8, "drives", here, wall, False, seen=True),
+        Query(8, "drives", here, aside, True, seen=False),
+        Query(8, "steps", here, aside, False, seen=True),
+        Query(8, "steps", here, aside, False, seen=True),
+        Query(8, "commands", here, back, True, seen=False),
     ]
     counts = count(queries, maps, clip.cameras, Body())
-    assert counts.tolist() == [[0, 0, 0, 0, 1], [0, 0, 0, 2, 0], [1, 1, 1, 0, 0]]
-    assert KINDS == ("commands", "steps", "drives")
+    assert counts.tolist() == [
+        [[0, 0, 0, 0, 0], [0, 0, 0, 2, 0], [1, 1, 0, 0, 0]],
+        [[0, 0, 0, 0, 1], [0, 0, 0, 0, 0], [0, 0, 1, 0, 0]],
+    ]
+    assert PARTS == ("seen", "new") and KINDS == ("commands", "steps", "drives")
 
 
 def test_marks_are_ratios_of_sums_over_walks():
     one = np.array([[0, 0, 0, 0, 9], [1, 0, 1, 5, 0], [7, 1, 0, 5, 0]])
     two = np.array([[0, 0, 0, 3, 0], [0, 0, 0, 5, 0], [2, 1, 0, 5, 0]])
-    marks = marks_of({"latent_memory": np.stack([one, two]), "true_depth": np.stack([two, two])})
+    nothing = np.zeros_like(two)
+    latent = np.array([[one, two], [two, nothing]])  # two walks, in each what was seen and what is new
+    marks = marks_of({"latent_memory": latent, "true_depth": np.array([[two, nothing], [two, nothing]])})
     assert marks["walks"] == 2
-    assert (marks["probes"], marks["blocked"], marks["unknown"]) == (36, 11, 9)
-    assert marks["precision"] == pytest.approx(10 / 12, abs=1e-4)
-    assert marks["recall"] == pytest.approx(10 / 11, abs=1e-4)
+    assert (marks["probes"], marks["blocked"], marks["unknown"]) == (52, 13, 9)
+    assert marks["precision"] == pytest.approx(12 / 15, abs=1e-4)
+    assert marks["recall"] == pytest.approx(12 / 13, abs=1e-4)
+    assert marks["precision_seen"] == pytest.approx(10 / 12, abs=1e-4)
+    assert marks["recall_seen"] == pytest.approx(10 / 11, abs=1e-4)
+    assert (marks["precision_new"], marks["recall_new"]) == (pytest.approx(2 / 3, abs=1e-4), 1.0)
     assert marks["recall_lo"] <= marks["recall"] <= marks["recall_hi"] == 1.0
     assert marks["recall_steps"] == 0.5 and marks["precision_drives_true_depth"] == pytest.approx(2 / 3, abs=1e-4)
     assert marks["recall_commands"] is None and marks["precision_commands_true_depth_lo"] is None
@@ -149,8 +158,9 @@ def test_true_depth_stops_the_body_where_miniworld_does(twin: Twin):
     assert sum(query.kind == "steps" for query in queries) == sum(query.kind == "drives" for query in queries) > 24
     for query in queries:
         assert math.hypot(*query.way) <= 1.5 + 1e-5
-    hits, alarms, misses, passes, unknown = count(queries, maps, clip.cameras, Body(radius=twin.radius)).sum(0)
+    hits, alarms, misses, passes, unknown = count(queries, maps, clip.cameras, Body(radius=twin.radius)).sum((0, 1))
     assert hits >= 3 and passes >= 3
     assert alarms + misses <= 0.15 * (hits + alarms + misses + passes)
+    assert {query.seen for query in queries} == {True, False}
     again = ask(twin, clip, maps)
     assert [query.blocked for query in again] == [query.blocked for query in queries]

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mirage_sim.geometry import invert, is_rigid, se3_exp, se3_log
+from mirage_sim.geometry import interpolate, invert, is_rigid, se3_exp, se3_log
 
 BATCHES = st.sampled_from([(), (1,), (5,), (2, 3), (0,)])
 DTYPES = st.sampled_from([torch.float32, torch.float64])
@@ -75,3 +75,12 @@ def test_is_rigid_refuses_what_is_not() -> None:
         bad = good.clone()
         spoil(bad)
         assert is_rigid(good) and not is_rigid(bad) and not is_rigid(torch.stack([good, bad]))
+
+
+def test_interpolation_is_a_constant_twist_that_ends_exactly():
+    torch.manual_seed(5)
+    start, end = se3_exp(torch.randn(2, 6))
+    way = interpolate(start, end, torch.tensor([0.0, 0.25, 0.5, 1.0]))
+    torch.testing.assert_close(way[0], start)
+    torch.testing.assert_close(invert(way[0]) @ way[1], invert(way[1]) @ way[2], atol=1e-5, rtol=0)
+    assert torch.equal(way[3], end)

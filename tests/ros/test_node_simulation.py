@@ -198,10 +198,10 @@ def test_points_have_the_colours_that_they_were_seen_in(simulation):
 
 def test_colours_take_little_room_and_go_their_own_ways(simulation):
     colours, first = PointColours(), simulation.frame
-    colours.note(first.map, first.image)
+    colours.note(first.map, first.image[None])
     (second,) = drive(simulation, (0.8, 0.9))
     twin = colours.copy()
-    twin.note(second.map, second.image)
+    twin.note(second.map, second.image[None])
     kept = second.map.evict(700)
     assert 0 < kept.points <= 700
     np.testing.assert_allclose(twin.of(kept), expected_colours(kept, [first, second]), atol=0.51)

@@ -12,6 +12,7 @@ from mirage_sim.memory.rgb_memory import encode_rendering
 from mirage_sim.models import MiniCodec, MiniDenoiser, MiniDepth
 from mirage_sim.training.codec_stage import CodecStage, picture_loss, surrounded
 from mirage_sim.training.denoiser_stage import DenoiserStage, encode_walks
+from mirage_sim.training.depth_episodes_stage import DepthEpisodesStage
 from mirage_sim.training.depth_stage import DepthStage
 from mirage_sim.training.simulated_memory import BatchMap
 
@@ -46,6 +47,13 @@ def denoiser_stage(
     return stage, {"denoiser": denoiser}
 
 
+def depth_episodes_stage(data: WalkDataset) -> tuple[Stage, dict[str, nn.Module]]:
+    codec, denoiser, depth = networks()
+    for frozen in (codec, denoiser):
+        frozen.eval().requires_grad_(False)
+    return DepthEpisodesStage(data, codec, denoiser, depth, batch=5, alone=2), {"depth": depth}
+
+
 def denoiser_stage_that_stays(data: WalkDataset) -> tuple[Stage, dict[str, nn.Module]]:
     return denoiser_stage(data, drawn_share=0.0)
 
@@ -60,7 +68,9 @@ STAGES = {
     "denoiser": denoiser_stage,
     "denoiser at all noise levels": denoiser_stage_that_stays,
     "denoiser in bfloat16": denoiser_stage_in_bfloat16,
+    "depth on episodes": depth_episodes_stage,
 }
+GO_ON = ("denoiser", "depth on episodes")  # the next batch is the next step of their episodes
 
 
 def run(stage: Stage, seed: int, progress: float) -> dict[str, Tensor]:
@@ -95,7 +105,7 @@ def test_the_generator_decides_the_batch(name: str, data: WalkDataset):
     assert all(one != other for one, other in zip(losses(7), first, strict=True))
 
 
-@pytest.mark.parametrize("name", [name for name in STAGES if name != "denoiser"])  # which goes on to another batch
+@pytest.mark.parametrize("name", [name for name in STAGES if name not in GO_ON])
 def test_a_few_steps_on_one_batch_help(name: str, data: WalkDataset):
     stage, modules = STAGES[name](data)
     parameters = [parameter for module in modules.values() for parameter in module.parameters()]
@@ -186,3 +196,30 @@ def test_half_of_the_depth_batch_knows_something(data: WalkDataset):
     run(DepthStage(data, codec, model, batch=4, wear=0.0), 0, 0.0)
     shares = (model.known > 0).flatten(1).float().mean(1)
     assert (shares[:2] > 0.1).all() and (shares[2:] == 0).all()
+
+
+def test_depth_on_episodes_meets_its_own_estimates(data: WalkDataset):
+    """What a step estimates of the drawn frames is what the memory shows as known at the next."""
+
+    class Spy(MiniDepth):
+        def log_depth(self, frames: Tensor, camera: Camera, known: Tensor) -> Tensor:
+            self.calls = [*getattr(self, "calls", []), (frames, known)]
+            return super().log_depth(frames, camera, known) * 0.0 + 1.0  # e metres everywhere
+
+    codec, denoiser, _ = networks()
+    model = Spy((16, 32))
+    stage = DepthEpisodesStage(
+        data, codec, denoiser, model, batch=4, alone=2, rgb_share=0.25, empty_share=0.25, steps_of_episode=(30, 30)
+    )
+    stage.episodes.begin(torch.Generator().manual_seed(0))
+    stage.episodes.given.zero_()  # nothing but the start frame is of the recorder
+    for seed in range(3):
+        run(stage, seed, 0.0)
+    assert len(model.calls) == 3  # one pass serves the loss and the memory
+    for frames, known in model.calls:
+        assert frames.shape == (6, 3, 48, 64) and frames.abs().max() <= 1
+        assert (known[4:] == 0).all()  # recorded frames are seen alone
+        assert (known[0] == 0).all() and (known[1:4] > 0).flatten(1).any(1).all()
+    first, second = (known[1:4][known[1:4] > 0] for _, known in (model.calls[0], model.calls[-1]))
+    near = [((seen - torch.e).abs() < 0.2).float().mean() for seen in (first, second)]
+    assert near[1] > near[0]  # more and more of what is known is what was estimated

@@ -18,10 +18,12 @@ def config(clips: Path, output: Path, name: str, **options: Any) -> dict[str, An
 @pytest.fixture(scope="module")
 def trained(clips: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("trained")
-    for name in ("codec", "depth", "denoiser"):
+    for name in ("codec", "depth", "denoiser", "depth_episodes"):
         if name == "denoiser":
             (output / "denoiser.safetensors").rename(output / "aligner-only.safetensors")
             (output / "denoiser.safetensors").write_bytes((output / "aligner-only.safetensors").read_bytes())
+        if name == "depth_episodes":
+            (output / "depth-alone.safetensors").write_bytes((output / "depth.safetensors").read_bytes())
         train(config(clips, output, name))
     return output
 
@@ -46,12 +48,16 @@ def test_stages_train_what_they_should(trained: Path):
     fresh = MiniDenoiser().aligner.encode[0].weight
     found, start = second.aligner.encode[0].weight, first.aligner.encode[0].weight
     assert (found - start).abs().max() < 0.01 < (found - fresh).abs().max()
+    # and the second half of depth from what the first left
+    first, second = (load_model(trained / f"{name}.safetensors") for name in ("depth-alone", "depth"))
+    found, start = second.conv_in.weight, first.conv_in.weight
+    assert 0 < (found - start).abs().max() < 0.01
 
 
 def test_the_same_seed_trains_the_same_and_a_finished_stage_is_kept(trained: Path, clips: Path, tmp_path: Path):
     (tmp_path / "codec.safetensors").write_bytes((trained / "codec.safetensors").read_bytes())
     train(config(clips, tmp_path, "depth"))
-    expected = load_model(trained / "depth.safetensors").state_dict()
+    expected = load_model(trained / "depth-alone.safetensors").state_dict()
     for _ in range(2):
         found = load_model(tmp_path / "depth.safetensors").state_dict()
         assert all(torch.equal(found[key], value) for key, value in expected.items())
@@ -70,7 +76,9 @@ def test_the_denoiser_needs_the_codec_stage(clips: Path, trained: Path, tmp_path
 
 
 def test_bad_configurations(clips: Path, tmp_path: Path):
-    with pytest.raises(ValueError, match=r"stage: expected one of \['codec', 'denoiser', 'depth'\], got 'vision'"):
+    with pytest.raises(
+        ValueError, match=r"stage: expected one of \['codec', 'denoiser', 'depth', 'depth_episodes'\], got 'vision'"
+    ):
         train(config(clips, tmp_path, "vision"))
     with pytest.raises(ValueError, match="expected recorded clips"):
         train(config(tmp_path, tmp_path, "depth"))

@@ -1,7 +1,10 @@
 import pytest
 import torch
 
-from mirage_sim.world.chunks import frames_of, latents_of, spread
+from mirage_sim.geometry import Camera, se3_exp, se3_log
+from mirage_sim.world.chunks import Horizon, frames_of, latents_of
+
+CHUNK = {"latents": 9, "overlap": 1, "preceding": 2, "fps": 16.0}
 
 
 @pytest.mark.parametrize(("latents", "stride", "frames"), [(1, 1, 1), (5, 1, 5), (1, 4, 1), (9, 4, 33), (2, 8, 9)])
@@ -21,10 +24,70 @@ def test_no_latents_are_refused():
         frames_of(0, 4)
 
 
-def test_spread_puts_latents_at_the_frames_they_end_at():
-    per_latent = torch.tensor([[[1.0, 1.5], [2.0, 2.5], [3.0, 3.5]]])
-    out = spread(per_latent, 4)
-    assert out.shape == (1, 9, 2)
-    assert torch.equal(out[:, ::4], per_latent)
-    assert out.count_nonzero() == per_latent.numel()
-    assert torch.equal(spread(per_latent, 1), per_latent)
+def looking(twist: list[float]) -> Camera:
+    return Camera.from_fov(se3_exp(torch.tensor(twist)), 60.0, (8, 12))
+
+
+HERE, THERE = looking([0.0, 0.2, 0.0, 0.1, 0.0, 0.0]), looking([0.3, 0.0, 0.4, 0.0, 0.5, 0.1])
+
+
+def test_the_built_in_world_goes_frame_by_frame():
+    horizon = Horizon()
+    path = horizon.path(HERE, THERE, 1)
+    assert torch.equal(path.c2w[0], THERE.c2w) and len(path) == 1
+    assert torch.equal(horizon.ahead(HERE, path, 1).c2w, path.c2w)
+    assert (horizon.frames(1), horizon.window, horizon.dt(1)) == (1, 1, 0.1)
+
+
+@pytest.mark.parametrize("keep", [1, 3, 8])
+def test_a_step_is_a_constant_twist_that_goes_on_to_the_end_of_the_chunk(keep):
+    horizon = Horizon(keep=keep, **CHUNK)
+    assert (horizon.frames(4), horizon.window, horizon.dt(4)) == (4 * keep, 3, 0.25 * keep)
+    path = horizon.path(HERE, THERE, 4)
+    assert len(path) == 4 * keep and torch.equal(path.c2w[-1], THERE.c2w)
+    kept = horizon.kept(path, 4)
+    assert torch.equal(kept.c2w, path.c2w[3::4])
+    ahead = horizon.ahead(HERE, path, 4)
+    assert torch.equal(ahead.c2w[: keep + 1], torch.cat([HERE.c2w[None], kept.c2w]))
+    twist = se3_log(torch.linalg.inv(HERE.c2w) @ THERE.c2w) / keep
+    for i in range(9):
+        expected = HERE.c2w @ se3_exp(i * twist)
+        torch.testing.assert_close(ahead.c2w[i], expected, atol=1e-5, rtol=0)
+
+
+def test_a_bent_path_goes_on_as_its_last_latent_frame_moved():
+    horizon = Horizon(keep=2, **CHUNK)
+    first = horizon.path(HERE, THERE, 4)[:4]
+    turn = THERE.c2w @ se3_exp(torch.tensor([0.0, 0.0, 0.0, 0.0, 0.3, 0.0]))
+    path = Camera(torch.cat([first.c2w, turn.expand(4, 4, 4)]), THERE.K.expand(8, 3, 3), THERE.size)
+    ahead = horizon.ahead(HERE, path, 4)
+    torch.testing.assert_close(ahead.c2w[3], turn @ torch.linalg.inv(first.c2w[-1]) @ turn, atol=1e-5, rtol=0)
+
+
+def test_focal_lengths_change_on_the_way():
+    wide = Camera.from_fov(THERE.c2w, 80.0, (8, 12))
+    path = Horizon(**CHUNK).path(HERE, wide, 4)
+    assert torch.equal(path.K[-1], wide.K)
+    torch.testing.assert_close(path.K[1], (HERE.K + wide.K) / 2)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"keep": 9}, r"keep: expected an integer in \[1, 8\], got 9"),
+        ({"keep": 0}, "keep"),
+        ({"keep": 1.5}, "keep"),
+        ({"overlap": 2}, r"overlap: expected an integer in \[0, 1\], got 2"),
+        ({"latents": True}, "latents"),
+        ({"overlap": 0, "preceding": 0}, "preceding: expected an integer in .1, 1000., got 0"),
+        ({"fps": 0}, "fps: expected a positive number, got 0"),
+    ],
+)
+def test_impossible_horizons_are_refused(change, message):
+    with pytest.raises(ValueError, match=message):
+        Horizon(**{**CHUNK, **change})
+
+
+def test_a_codec_that_looks_back_needs_chunks_that_overlap():
+    with pytest.raises(ValueError, match="overlap: expected 1 for a codec with a temporal stride of 4, got 0"):
+        Horizon().frames(4)

@@ -3,7 +3,7 @@ import torch
 
 from mirage_sim.geometry import Camera, se3_exp
 from mirage_sim.protocols import MemoryView
-from mirage_sim.world import build_conditioning
+from mirage_sim.world import References, build_conditioning, stack_references
 
 
 def view(batch: int, latents: int) -> MemoryView:
@@ -48,3 +48,48 @@ def test_disagreeing_shapes_are_refused():
         build_conditioning(view(3, 1), torch.zeros(3, 4, 1, 2, 3), last, cameras)
     with pytest.raises(ValueError, match="preceding: expected"):
         build_conditioning(view(2, 1), torch.zeros(1, 4, 1, 2, 3), last, cameras)
+
+
+def test_what_a_larger_denoiser_is_told_is_handed_on():
+    torch.manual_seed(2)
+    last = Camera.from_fov(torch.eye(4).expand(2, 4, 4), 60.0, (8, 12))
+    cameras = Camera.from_fov(torch.eye(4).expand(2, 3, 4, 4), 60.0, (8, 12))
+    told = {
+        "first": torch.randn(2, 4, 1, 2, 3),
+        "references": torch.randn(2, 4, 2, 2, 3),
+        "preceding_readout": torch.randn(2, 4, 1, 2, 3),
+        "text": torch.randn(2, 5, 7),
+    }
+    conditioning = build_conditioning(view(2, 3), torch.zeros(2, 4, 1, 2, 3), last, cameras, **told)
+    assert all(getattr(conditioning, name) is value for name, value in told.items())
+    assert build_conditioning(view(2, 3), torch.zeros(2, 4, 0, 2, 3), last, cameras).motion.shape == (2, 3, 6)
+
+
+def wall(yaw: float = 0.0, side: float = 0.0) -> Camera:
+    twist = torch.tensor([[side, 0.0, 0.0, 0.0, yaw, 0.0]])
+    return Camera.from_fov(se3_exp(twist), 60.0, (32, 48))
+
+
+def test_references_are_frames_that_saw_the_place_best_first():
+    references = References(most=2)
+    depth = torch.full((1, 2, 3), 2.0)
+    frames = [references.place(depth, wall(side=side)) for side in (5.0, 1.0, 0.5, 0.0)]
+    assert references.choose(references.place(depth, wall()), frames) == [3, 2]
+    assert references.choose(references.place(depth, wall(side=20.0)), frames) == []
+
+
+def test_what_is_unknown_is_no_place():
+    references = References()
+    depth = torch.full((2, 2, 3), 2.0)
+    depth[1] = 0.0
+    both = Camera.stack([wall()[0], wall(side=9.0)[0]])
+    seen, alone = references.place(depth, both), references.place(depth[:1], wall())
+    assert (seen.bricks == alone.bricks).all() and (seen.masks == alone.masks).all()
+    assert len(references.place(torch.zeros(1, 2, 3), wall()).bricks) == 0
+
+
+def test_stacked_references():
+    like = torch.zeros(4, 2, 2, 3)
+    assert stack_references([], like).shape == (4, 0, 2, 3)
+    latents = [torch.full((4, 2, 3), float(i)) for i in range(3)]
+    assert torch.equal(stack_references(latents, like)[:, 2], latents[2])

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from mirage_sim.models.wan.codec import AutoencoderKLWan, DecoderState, WanCodec, published_config
+from mirage_sim.models.wan.codec import AutoencoderKLWan, WanCodec, published_config
 
 SIZE = (704, 1280)
 FRAMES = 5
@@ -59,7 +59,7 @@ def stream_bytes(config: dict[str, Any], size: tuple[int, int]) -> int:
     with torch.device("meta"), torch.inference_mode():
         codec = WanCodec(AutoencoderKLWan(**config))
         latents = torch.zeros(1, codec.channels, 1, size[0] // codec.stride[1], size[1] // codec.stride[2])
-        state = DecoderState()
-        for _ in range(3):  # later frames keep as much
-            _, state = codec.decode_next(latents, state)
-    return state.nbytes
+        _, stream = codec.decode_next(latents)
+        for _ in range(2):  # later frames keep as much
+            _, stream = codec.decode_next(latents, stream)
+    return stream.nbytes

@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from diffusers.hooks import apply_group_offloading
 from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
+from diffusers.quantizers.quantization_config import TorchAoConfig
 from torch import Tensor
 
 from mirage_sim.models.checkpoints import read_weights
@@ -53,19 +55,25 @@ def diffusers_name(name: str) -> str:
     return re.sub(r"\.(lora_[AB])\.default\.", r".\1.", name)
 
 
-def load_backbone(folder: str | Path, dtype: torch.dtype = torch.bfloat16) -> WanTransformer3DModel:
+def load_backbone(
+    folder: str | Path, dtype: torch.dtype = torch.bfloat16, quantize: bool = False
+) -> WanTransformer3DModel:
     """The backbone from a folder as diffusers publishes it.
 
     Args:
         folder: ``transformer/`` of the published model: ``config.json`` and safetensors, in one file or in shards.
         dtype: of most weights; diffusers keeps a few in float32.
+        quantize: keep the weights of linear layers in 8 bits, with torchao.
 
     Raises:
-        ImportError: if accelerate is not installed, with which diffusers loads it.
+        ImportError: if accelerate is not installed, with which diffusers loads it, or torchao, if it shall quantize.
         ValueError: if files are missing or truncated, or weights and configuration do not fit each other.
     """
     require("accelerate", "'mirage_sim[wan]'")
-    options = {"torch_dtype": dtype, "local_files_only": True}
+    options: dict[str, Any] = {"torch_dtype": dtype, "local_files_only": True}
+    if quantize:
+        torchao = require("torchao.quantization", "torchao")
+        options["quantization_config"] = TorchAoConfig(torchao.Int8WeightOnlyConfig())
     return load_pretrained(WanTransformer3DModel, str(folder), **options)  # type: ignore[no-any-return]
 
 
@@ -163,6 +171,8 @@ def load_denoiser(
     lora: str | Path | None = None,
     dtype: str = "bfloat16",
     device: str = "cpu",
+    offload: bool = False,
+    quantize: bool = False,
 ) -> WanDenoiser:
     """The denoiser from files, ready for inference.
 
@@ -173,19 +183,28 @@ def load_denoiser(
         lora: see :func:`merge_lora`; None for none.
         dtype: of the weights: ``"bfloat16"``, ``"float16"`` or ``"float32"``.
         device: where it shall be.
+        offload: keep the weights in the host's memory, from where they visit the device layer by layer.
+        quantize: see :func:`load_backbone`; not together with ``lora``.
 
     Raises:
         FileNotFoundError: if a file is missing.
         ValueError: if anything does not fit.
+        ImportError: if a library is missing that is needed to load it.
     """
     if dtype not in DTYPES:
         raise ValueError(f"dtype: expected one of {sorted(DTYPES)}, got {dtype!r}")
-    backbone: Any = load_backbone(folder, DTYPES[dtype])
-    backbone.to(device)
+    if quantize and lora is not None:
+        raise ValueError(f"lora: expected none for weights that are quantized, got {lora}")
+    backbone: Any = load_backbone(folder, DTYPES[dtype], quantize)
+    backbone.to("cpu" if offload else device)
     if lora is not None:
         merge_lora(backbone, lora)
     beside = None if branch is None else load_branch(branch, backbone)
-    return WanDenoiser(backbone, beside, codec).eval()
+    denoiser = WanDenoiser(backbone, beside, codec).eval()
+    if offload:
+        onto = torch.device(device)
+        apply_group_offloading(denoiser, onto, offload_type="leaf_level", use_stream=onto.type == "cuda")
+    return denoiser
 
 
 def _renamed(path: str | Path, state: Mapping[str, Tensor]) -> dict[str, Tensor]:

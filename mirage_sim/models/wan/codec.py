@@ -17,6 +17,7 @@ from mirage_sim.models.pretrained import load_pretrained
 Window = tuple[slice, slice]
 # of one layer of the decoder: the last frames that it saw, or the mark that it has seen only the first
 Feature = Tensor | str | None
+_SEEN_ONE = "Rep"  # diffusers' mark
 
 
 def published_config() -> dict[str, Any]:
@@ -26,7 +27,7 @@ def published_config() -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class DecoderState:
-    """What the decoder keeps of the latent frames it has decoded; ``DecoderState()`` is before the first.
+    """What the decoder keeps of the latent frames it has decoded.
 
     Nothing in it ever changes: keeping it is a snapshot, using it twice a fork.
 
@@ -34,12 +35,21 @@ class DecoderState:
         features: per window of the picture and per layer of the decoder.
     """
 
-    features: tuple[tuple[Feature, ...], ...] = ()
+    features: tuple[tuple[Feature, ...], ...]
 
     @property
     def nbytes(self) -> int:
         """Bytes of all features."""
         return sum(part.nbytes for window in self.features for part in window if isinstance(part, Tensor))
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All of it, by window and layer; of a layer that has seen only the first frame, an empty tensor."""
+        return {
+            f"{window}.{layer}": part if isinstance(part, Tensor) else torch.empty(0)
+            for window, features in enumerate(self.features)
+            for layer, part in enumerate(features)
+            if part is not None
+        }
 
 
 class WanCodec(nn.Module):
@@ -106,43 +116,57 @@ class WanCodec(nn.Module):
         windows = self._windows(grid)
         return _blend((self._decode(_cut(latents, window)) for window in windows), windows, grid).clamp(-1, 1)
 
-    def decode_next(self, latents: Tensor, state: DecoderState) -> tuple[Tensor, DecoderState]:
+    def decode_next(self, latents: Tensor, stream: DecoderState | None = None) -> tuple[Tensor, DecoderState]:
         """Decode one latent frame as soon as it is made; frame by frame this gives the bits of :meth:`decode`.
 
         Args:
             latents: ``[B, C, 1, h, w]``.
-            state: after the latent frame before; ``DecoderState()`` at the first. It stays as it was.
+            stream: after the latent frame before; None at the first. It stays as it was.
 
         Returns:
             Video ``[B, 3, 1, H, W]`` of the first latent frame and ``[B, 3, 4, H, W]`` of others, clamped to [-1, 1];
-            and the state for the next.
+            and the stream after it.
 
         Raises:
-            ValueError: if there is more than one latent frame, or the state is of another size.
+            ValueError: if there is more than one latent frame, or the stream is of another size.
         """
         grid = (latents.shape[-2], latents.shape[-1])
         windows = self._windows(grid)
-        features = state.features or ((),) * len(windows)
-        self._check(latents, features, windows)
+        features = stream.features if stream else ((),) * len(windows)
+        if latents.shape[2] != 1:
+            raise ValueError(f"latents: expected one latent frame, got {latents.shape[2]}")
+        self._check_stream(features, windows, latents.shape[0])
         made = [
             self._decode_window(_cut(latents, window), before) for window, before in zip(windows, features, strict=True)
         ]
         frames = _blend((piece for piece, _ in made), windows, grid)
         return frames.clamp(-1, 1), DecoderState(tuple(after for _, after in made))
 
-    def _check(self, latents: Tensor, features: tuple[tuple[Feature, ...], ...], windows: list[Window]) -> None:
-        if latents.shape[2] != 1:
-            raise ValueError(f"latents: expected one latent frame, got {latents.shape[2]}")
-        expected = [_cut(latents, window).shape for window in windows]
+    def stream(self, tensors: dict[str, Tensor], grid: tuple[int, int]) -> DecoderState:
+        """See :meth:`mirage_sim.protocols.StreamingCodec.stream`."""
+        windows = self._windows(grid)
+        features: list[list[Feature]] = [[None] * self.layers for _ in windows]
+        try:
+            for name, tensor in tensors.items():
+                window, layer = name.split(".")
+                features[int(window)][int(layer)] = tensor if tensor.numel() else _SEEN_ONE
+        except (ValueError, IndexError) as error:
+            raise ValueError(
+                f"stream: expected features of {len(windows)} windows of {self.layers} layers, got {name!r}"
+            ) from error
+        made = tuple(map(tuple, features))
+        if not all(any(isinstance(part, Tensor) for part in window) for window in made):
+            raise ValueError(f"stream: expected features of each of {len(windows)} windows, got none of some")
+        self._check_stream(made, windows, 1)
+        return DecoderState(made)
+
+    def _check_stream(self, features: tuple[tuple[Feature, ...], ...], windows: list[Window], batch: int) -> None:
+        expected = [(batch, row.stop - row.start, column.stop - column.start) for row, column in windows]
         # the first layer sees the latents themselves
-        seen = [next((part.shape for part in window if isinstance(part, Tensor)), None) for window in features]
-        same = len(seen) == len(expected) and all(
-            before is None or (before[0], before[-2:]) == (now[0], now[-2:])
-            for before, now in zip(seen, expected, strict=True)
-        )
-        if not same:
-            sizes = [list(shape) for shape in seen if shape]
-            raise ValueError(f"state: expected one of latents {list(latents.shape)}, got one of windows {sizes}")
+        first = [next((part.shape for part in window if isinstance(part, Tensor)), None) for window in features]
+        seen = [shape and (shape[0], *shape[-2:]) for shape in first]
+        if len(seen) != len(expected) or any(was not in (None, now) for was, now in zip(seen, expected, strict=True)):
+            raise ValueError(f"stream: expected one of windows (batch, h, w) {expected}, got one of {seen}")
 
     def _decode(self, latents: Tensor) -> Tensor:
         """All frames of one window, not clamped."""
@@ -205,13 +229,16 @@ def _ramp(length: int, scale: int, like: Tensor) -> Tensor:
     return (torch.minimum(from_end, length - from_end) / overlap).clamp(max=1.0)
 
 
-def load_codec(folder: str | Path, dtype: str = "float32", tile: tuple[int, int] | None = None) -> WanCodec:
-    """The codec in a folder as published (``vae/`` of Wan2.2-TI2V-5B for diffusers), on the CPU.
+def load_codec(
+    folder: str | Path, dtype: str = "float32", tile: tuple[int, int] | None = None, device: str = "cpu"
+) -> WanCodec:
+    """The codec in a folder as published (``vae/`` of Wan2.2-TI2V-5B for diffusers).
 
     Args:
         folder: with ``config.json`` and ``diffusion_pytorch_model.safetensors``.
         dtype: to compute in: ``"float32"``, ``"bfloat16"`` or ``"float16"``.
         tile: see :class:`WanCodec`.
+        device: where it shall be.
 
     Raises:
         FileNotFoundError: if there is no such folder.
@@ -233,4 +260,4 @@ def load_codec(folder: str | Path, dtype: str = "float32", tile: tuple[int, int]
     vae = load_pretrained(
         AutoencoderKLWan, str(folder), torch_dtype=precisions[dtype], local_files_only=True, low_cpu_mem_usage=False
     )
-    return WanCodec(vae, tile)
+    return WanCodec(vae, tile).to(device)

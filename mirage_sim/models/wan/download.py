@@ -20,6 +20,16 @@ def default_folder() -> Path:
     return user_cache("wan5b")
 
 
+def folder_of(folder: str | Path | None = None, part: str = "") -> str:
+    """The folder of a part of the published weights.
+
+    Args:
+        folder: of all of them; None for :func:`default_folder`.
+        part: ``"transformer"``, ``"vae"``; empty for the whole.
+    """
+    return str(Path(default_folder() if folder is None else folder) / part)
+
+
 def faults(folder: str | Path) -> list[str]:
     """What is missing from a folder of published weights, or truncated; a line each, none if all is there."""
     folder = Path(folder)

@@ -1,6 +1,6 @@
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from mirage_sim.models.wan.codec import DecoderState, WanCodec, load_codec, published_config
+from mirage_sim.models.wan.codec import WanCodec, load_codec, published_config
 from mirage_sim.models.wan.codec import _blend as blend
 from mirage_sim.models.wan.codec import _spans as spans
 
@@ -23,15 +23,6 @@ TOY = published_config() | {
     "latents_mean": [0.3, -0.2, 0.1, 0.0, 0.5, -0.4],
     "latents_std": [0.5, 1.5, 2.0, 1.0, 0.25, 0.75],
 }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Threads would wait for each other longer than they compute."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def toy_vae() -> AutoencoderKLWan:
@@ -78,18 +69,18 @@ def test_streaming_gives_the_bits_of_decoding_at_once(tile: tuple[int, int] | No
     codec = WanCodec(toy_vae(), tile)
     latents = noise(1, 6, 4, 5, 6)
     whole = codec.decode(latents)
-    state, frames = DecoderState(), []
+    stream, frames = None, []
     for latent in latents.split(1, dim=2):
-        made, state = codec.decode_next(latent, state)
+        made, stream = codec.decode_next(latent, stream)
         frames.append(made)
     assert [made.shape[2] for made in frames] == [1, 4, 4, 4]
     assert torch.equal(torch.cat(frames, dim=2), whole)
-    assert state.nbytes > 0 and DecoderState().nbytes == 0
+    assert stream.nbytes > 0
 
 
 def test_a_state_is_a_value_that_can_be_forked(codec: WanCodec) -> None:
     latents, other = noise(1, 6, 3, 2, 2), noise(1, 6, 1, 2, 2) * 2
-    state = DecoderState()
+    state = None
     for latent in latents[:, :, :2].split(1, dim=2):
         _, state = codec.decode_next(latent, state)
     before = [part.clone() if isinstance(part, torch.Tensor) else part for part in state.features[0]]
@@ -105,8 +96,8 @@ def test_a_state_is_a_value_that_can_be_forked(codec: WanCodec) -> None:
 def test_the_past_matters(codec: WanCodec) -> None:
     """Else a state that is lost would not be noticed."""
     latents = noise(1, 6, 2, 2, 2)
-    _, state = codec.decode_next(latents[:, :, :1], DecoderState())
-    _, other = codec.decode_next(-latents[:, :, :1], DecoderState())
+    _, state = codec.decode_next(latents[:, :, :1])
+    _, other = codec.decode_next(-latents[:, :, :1])
     made = [codec.decode_next(latents[:, :, 1:], before)[0] for before in (state, other)]
     assert not torch.equal(*made)
 
@@ -155,13 +146,44 @@ def test_odd_videos_are_refused(codec: WanCodec, shape: tuple[int, int, int]) ->
         codec.encode(torch.zeros(1, 3, *shape))
 
 
-def test_states_of_other_latents_are_refused(codec: WanCodec) -> None:
+@pytest.mark.parametrize("tile", [None, (4, 4)])
+@pytest.mark.parametrize("frames", [1, 2])
+def test_a_stream_taken_apart_and_put_together_goes_on_bit_for_bit(tile: tuple[int, int] | None, frames: int) -> None:
+    codec, stream = WanCodec(toy_vae(), tile), None
+    for latent in noise(frames, 6, 1, 5, 6).split(1):
+        _, stream = codec.decode_next(latent, stream)
+    tensors = stream.tensors()
+    assert all(isinstance(tensor, torch.Tensor) for tensor in tensors.values())
+    again = codec.stream(tensors, (5, 6))
+    following = noise(1, 6, 1, 5, 6)
+    assert torch.equal(codec.decode_next(following, again)[0], codec.decode_next(following, stream)[0])
+    assert again.nbytes == stream.nbytes
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"7.0": torch.zeros(1)}, "expected features of 1 windows of .* layers, got '7.0'"),
+        ({"0.999": torch.zeros(1)}, "got '0.999'"),
+        ({"first": torch.zeros(1)}, "got 'first'"),
+        ({"0.0": torch.zeros(1, 6, 1, 9, 9)}, "expected one of windows"),
+        (None, "got none of some"),
+    ],
+)
+def test_foreign_streams_are_refused(codec: WanCodec, change: dict[str, torch.Tensor] | None, message: str) -> None:
+    _, stream = codec.decode_next(noise(1, 6, 1, 2, 3))
+    tensors = {} if change is None else stream.tensors() | change
+    with pytest.raises(ValueError, match=message):
+        codec.stream(tensors, (2, 3))
+
+
+def test_streams_of_other_latents_are_refused(codec: WanCodec) -> None:
     latents = noise(1, 6, 1, 2, 3)
-    _, state = codec.decode_next(latents, DecoderState())
+    _, state = codec.decode_next(latents)
     for other in (noise(1, 6, 1, 3, 3), noise(2, 6, 1, 2, 3)):
-        with pytest.raises(ValueError, match="state: expected one of latents"):
+        with pytest.raises(ValueError, match="stream: expected one of windows"):
             codec.decode_next(other, state)
-    with pytest.raises(ValueError, match="state: expected one of latents"):
+    with pytest.raises(ValueError, match="stream: expected one of windows"):
         WanCodec(codec.vae, tile=(4, 4)).decode_next(noise(1, 6, 1, 6, 6), state)
     with pytest.raises(ValueError, match="latents: expected one latent frame, got 2"):
         codec.decode_next(noise(1, 6, 2, 2, 3), state)
@@ -256,7 +278,7 @@ def test_the_published_size() -> None:
     with torch.device("meta"):
         codec = WanCodec(AutoencoderKLWan(**published_config()))
         latents = torch.zeros(1, 48, 1, 44, 80)
-        frames, state = codec.decode_next(latents, DecoderState())
+        frames, state = codec.decode_next(latents)
         later, state = codec.decode_next(latents, state)
     assert sum(parameter.numel() for parameter in codec.vae.parameters()) == 704_688_668
     assert (codec.channels, codec.stride) == (48, (4, 16, 16))

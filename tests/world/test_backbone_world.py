@@ -1,0 +1,296 @@
+"""The world of the real backbone, at toy size: its chunks overlap, and it looks back."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from mirage_sim.build import build_world_model
+from mirage_sim.geometry import Camera, Drive
+from mirage_sim.memory.point_memory import resample_depth
+from mirage_sim.models.wan.toy import toy_folder
+from mirage_sim.protocols import Conditioning
+from mirage_sim.world import Horizon, World, WorldModel
+
+pytest.importorskip("transformers")
+pytest.importorskip("accelerate")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        return Path(toy_folder())
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cache(folder: Path):
+    """Of the toy's weights and prompts."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(folder.parent.parent))
+        yield
+
+
+@pytest.fixture(scope="module")
+def backbone(cache) -> WorldModel:
+    return build_world_model("wan5b-toy")
+
+
+def walk(world: World, steps: int, forward: float = 1.0, turn: float = 0.3) -> list[np.ndarray]:
+    frames = []
+    for _ in range(steps):
+        motion = Drive(dt=world.model.dt).motion(torch.tensor([forward, turn]))
+        camera = world.camera
+        frames.append(world.step(Camera(camera.c2w @ motion, camera.K, camera.size)).frames)
+    return frames
+
+
+def begun(model: WorldModel, seed: int = 0, **arguments) -> World:
+    world = World(model)
+    world.reset(seed=seed, **arguments)
+    return world
+
+
+class Listening:
+    """A denoiser that remembers what it was told, and how often it was asked."""
+
+    def __init__(self, denoiser):
+        self.denoiser = denoiser
+        self.told: list[Conditioning] = []
+        self.asked = 0
+
+    def condition(self, conditioning):
+        self.told.append(conditioning)
+        return self.denoiser.condition(conditioning)
+
+    def velocity(self, x, sigma, condition):
+        self.asked += 1
+        return self.denoiser.velocity(x, sigma, condition)
+
+
+@pytest.fixture
+def listening(backbone: WorldModel) -> WorldModel:
+    return replace(backbone, denoiser=Listening(backbone.denoiser))
+
+
+@pytest.mark.parametrize("keep", [1, 3, 8])
+def test_a_step_is_as_long_as_what_is_kept_and_costs_one_denoising(listening: WorldModel, keep: int):
+    model = replace(listening, horizon=replace(listening.horizon, keep=keep))
+    assert (model.frames, model.dt) == (4 * keep, 0.25 * keep)
+    world = begun(model)
+    (frames,) = walk(world, 1)
+    assert frames.shape == (4 * keep, 64, 96, 3)
+    assert len(listening.denoiser.told) == 1 and listening.denoiser.asked == listening.sampler.steps
+    assert listening.denoiser.told[0].view.visible.shape[1] == 9
+    assert world.state.preceding.shape == (8, min(1 + keep, 3), 4, 6)
+
+
+def test_a_chunk_starts_from_what_was_made_last_and_looks_back(listening: WorldModel):
+    world = begun(listening)
+    made = [world.state.preceding]
+    for step in range(6):
+        before = world.state
+        walk(world, 1, forward=0.05, turn=0.0)
+        made.append(world.state.preceding[:, -1:])
+        told, past = listening.denoiser.told[-1], before.past
+        assert past is not None and told.first is not None and told.preceding_readout is not None
+        assert torch.equal(told.first[0], made[step])
+        looked_back = torch.cat(made[max(step - 2, 0) : step], dim=1) if step else made[0][:, :0]
+        assert torch.equal(told.preceding[0], looked_back)
+        assert torch.equal(told.preceding_readout[0], past.readout[:, :-1])
+        assert told.text is not None and torch.equal(told.text[0], past.text)
+        # what was seen on the way, and nothing that it is shown anyway
+        earlier = torch.cat(made[: max(step - 2, 0)], dim=1) if step > 2 else made[0][:, :0]
+        for reference in told.references[0].unbind(1):
+            assert any(torch.equal(reference, frame) for frame in earlier.unbind(1))
+    assert told.references.shape[2] > 0
+
+
+def test_read_outs_of_kept_frames_are_what_the_memory_showed(backbone: WorldModel):
+    world = begun(backbone)
+    walk(world, 2)
+    before, camera = world.state, world.camera
+    walk(world, 1, turn=0.0)
+    view = backbone.memory.read(before.map, Camera(world.camera.c2w[None], camera.K[None], camera.size))
+    assert torch.equal(world.state.past.readout[:, -1:], view.resize(backbone.grid).latents)
+
+
+def test_frames_are_those_of_one_decoding(backbone: WorldModel):
+    world = begun(backbone)
+    latents, shown = [world.state.preceding], []
+    for _ in range(3):
+        shown += walk(world, 1)
+        latents.append(world.state.preceding[:, -1:])
+    whole = backbone.codec.decode(torch.cat(latents, dim=1)[None])[0, :, 1:]
+    expected = whole.add(1).mul(127.5).round().byte().permute(1, 2, 3, 0).numpy()
+    assert np.array_equal(np.concatenate(shown), expected)
+
+
+def test_latents_are_lifted_where_their_last_frame_was_seen_from(backbone: WorldModel):
+    model = replace(backbone, horizon=replace(backbone.horizon, keep=2))
+    state = model.init(torch.zeros(3, *model.size), Camera.from_fov(torch.eye(4), 60.0, model.size), 0)
+    there = Camera(state.camera.c2w @ Drive(dt=0.5).motion(torch.tensor([1.0, 1.0])), state.camera.K, model.size)
+    path = model.horizon.path(state.camera, there, 4)
+    (after,), (chunk,) = model.advance([state], [path])
+    assert chunk.depth.shape == (2, *model.size) and chunk.frames.shape[1] == 8
+    at = path[3::4]
+    view = model.memory.read(state.map, at)
+    static = model.static_filter(
+        chunk.frames[None, :, 3::4], chunk.depth[None], type(view).stack([view]), Camera.stack([at])
+    )
+    written = model.memory.write(
+        state.map, latents=chunk.latents, frames=chunk.frames[:, 3::4], depth=chunk.depth, static=static[0], camera=at
+    )
+    assert after.map.points > state.map.points
+    for name, tensor in written.tensors().items():
+        assert torch.equal(tensor, after.map.tensors()[name])
+    coarse = resample_depth(chunk.depth[1:], model.grid)
+    place = model.references.place(coarse, at[1:])
+    assert np.array_equal(after.past.places[-1].bricks, place.bricks)
+
+
+def test_the_same_seed_gives_the_same_frames_and_another_prompt_others(backbone: WorldModel):
+    first, again = begun(backbone, prompt="a red room"), begun(backbone, prompt="a red  room ")
+    other, seeded = begun(backbone, prompt="a green wood"), begun(backbone, 1, prompt="a red room")
+    frames = walk(first, 2)
+    assert np.array_equal(frames, walk(again, 2))
+    assert not np.array_equal(frames, walk(other, 2)) and not np.array_equal(frames, walk(seeded, 2))
+
+
+def test_snapshots_forks_and_files_go_on_bit_for_bit(backbone: WorldModel, tmp_path: Path):
+    world = begun(backbone)
+    walk(world, 5)
+    assert world.state.past.earlier
+    here, (fork,) = world.snapshot(), world.fork(1)
+    world.save(tmp_path / "world.safetensors")
+    onward = walk(world, 3)
+    assert np.array_equal(walk(fork, 3), onward)
+    world.restore(here)
+    assert np.array_equal(walk(world, 3), onward)
+    read = World(backbone)
+    seen = read.load(tmp_path / "world.safetensors")
+    assert np.array_equal(seen.frames, here.observation.frames)
+    assert np.array_equal(walk(read, 3), onward)
+
+
+def test_a_world_is_saved_before_its_first_step(backbone: WorldModel, tmp_path: Path):
+    world, read = begun(backbone), World(backbone)
+    world.save(tmp_path / "world.safetensors")
+    read.load(tmp_path / "world.safetensors")
+    assert np.array_equal(walk(read, 2), walk(world, 2))
+
+
+def test_worlds_that_look_back_at_more_and_less_advance_together(backbone: WorldModel):
+    worlds = [begun(backbone, seed) for seed in range(3)]
+    for steps, world in zip((4, 0, 1), worlds, strict=True):
+        walk(world, steps)
+    states = [world.state for world in worlds]
+    assert len({state.preceding.shape for state in states}) == 3
+    paths = [
+        backbone.horizon.path(s.camera, Camera(s.camera.c2w @ torch.eye(4), s.camera.K, s.camera.size), 4)
+        for s in states
+    ]
+    together, chunks = backbone.advance(states, paths)
+    for state, path, after, chunk in zip(states, paths, together, chunks, strict=True):
+        (alone,), (single,) = backbone.advance([state], [path])
+        torch.testing.assert_close(chunk.latents, single.latents, atol=1e-4, rtol=0)
+        assert alone.past.text is not None and torch.equal(alone.past.text, after.past.text)
+        assert len(alone.past.earlier) == len(after.past.earlier)
+
+
+def test_standing_still_collects_no_references(backbone: WorldModel):
+    still = Horizon(latents=3, overlap=1, preceding=0, fps=16.0)
+    world = begun(
+        replace(
+            backbone,
+            horizon=still,
+            depth=lambda frames, camera, known: torch.full((frames.shape[0], frames.shape[2], *backbone.size), 2.0),
+        )
+    )
+    walk(world, 4, forward=0.0, turn=0.0)
+    assert len(world.state.past.earlier) == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda tensors: {k: v for k, v in tensors.items() if k != "past.readout"}, "missing or unreadable: 'readout'"),
+        (lambda tensors: {k: v for k, v in tensors.items() if "stream" not in k}, "expected features of each of 1"),
+        (lambda tensors: {k: v for k, v in tensors.items() if k != "past.text"}, "expected a prompt if and only if"),
+        (lambda tensors: tensors | {"past.counts": tensors["past.counts"] + 1}, "as many bricks as masks"),
+        (lambda tensors: tensors | {"past.readout": torch.zeros(8, 1, 4, 6)}, "expected a past like preceding"),
+        (lambda tensors: tensors | {"preceding": torch.zeros(8, 1, 4, 6)}, r"preceding of torch.float32 \[8, 3, 4, 6"),
+        (lambda tensors: {k: v for k, v in tensors.items() if k != "before"}, "expected before of torch.uint8"),
+    ],
+)
+def test_damaged_files_are_refused_and_change_nothing(backbone: WorldModel, tmp_path: Path, change, message: str):
+    world, path = begun(backbone), tmp_path / "world.safetensors"
+    walk(world, 4)
+    world.save(path)
+    with safe_open(path, framework="pt") as file:
+        metadata, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}
+    save_file(change(tensors), path, metadata=metadata)
+    before = world.snapshot()
+    with pytest.raises(ValueError, match=message) as caught:
+        world.load(path)
+    assert str(path) in str(caught.value) and world.snapshot() is before
+
+
+def test_worlds_of_other_kinds_are_refused(backbone: WorldModel, world: World, tmp_path: Path):
+    other = begun(backbone)
+    other.save(tmp_path / "backbone.safetensors")
+    with pytest.raises(ValueError, match="for this model"):
+        world.load(tmp_path / "backbone.safetensors")
+    world.reset()
+    world.save(tmp_path / "mini.safetensors")
+    with pytest.raises(ValueError, match="for this model"):
+        other.load(tmp_path / "mini.safetensors")
+
+
+def test_whatever_is_refused_changes_nothing(backbone: WorldModel, world: World):
+    own = begun(backbone)
+    before = own.snapshot()
+    with pytest.raises(ValueError, match="prompt: expected at most 512 tokens, got"):
+        own.reset(prompt="very " * 500)
+    with pytest.raises(ValueError, match="prompt: expected a text, got 7"):
+        own.reset(prompt=7)
+    assert own.snapshot() is before
+    with pytest.raises(ValueError, match="prompt: expected none for a world that reads none, got 'a wood'"):
+        world.reset(prompt="a wood")
+    with pytest.raises(ValueError, match=r"cameras: expected batch shape \[4\]"):
+        backbone.advance([own.state], [Camera(own.camera.c2w[None], own.camera.K[None], backbone.size)])
+
+
+def test_depth_that_is_no_number_ends_the_step_and_nothing_else(backbone: WorldModel):
+    estimator = backbone.depth.estimator
+    world = begun(backbone)
+    before, bias = world.snapshot(), estimator.model.head.conv3.bias
+    kept = bias.data.clone()
+    bias.data.fill_(torch.nan)
+    try:
+        with pytest.raises(ValueError, match="depth: expected numbers from TransformersDepth, got NaN in"):
+            walk(world, 1)
+    finally:
+        bias.data = kept
+    assert world.snapshot() is before
+    walk(world, 1)
+
+
+@pytest.mark.parametrize("size", [(17, 333), (501, 23), (16, 16)])
+def test_pictures_of_any_size_and_shape_start_it(backbone: WorldModel, size: tuple[int, int]):
+    picture = np.random.default_rng(0).integers(0, 255, (*size, 3), dtype=np.uint8)
+    shown = World(backbone).reset(image=picture)
+    assert shown.frames.shape == (4, 64, 96, 3) and (shown.frames == shown.frame).all()
+
+
+def test_parts_that_do_not_fit_are_refused(backbone: WorldModel, model: WorldModel):
+    with pytest.raises(ValueError, match="size: expected multiples of 16 and 16, the codec's stride, got .65, 96"):
+        replace(backbone, size=(65, 96))
+    with pytest.raises(ValueError, match="overlap: expected 1 for a codec with a temporal stride of 4"):
+        replace(backbone, horizon=Horizon())
+    with pytest.raises(ValueError, match="codec: expected one that streams"):
+        replace(model, horizon=backbone.horizon)
