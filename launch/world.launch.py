@@ -17,7 +17,7 @@ from launch_ros.actions import Node
 BOOLS = ["", "true", "false"]
 # name: (description, choices). Where nothing is given, params_file decides, then configs/ros/world.yaml
 WORLD = {
-    "world": ("The learned world.", ["", "mini"]),
+    "world": ("The learned world.", ["", "mini", "wan5b", "wan5b-toy"]),
     "device": ("Where the networks run: cpu, cuda, cuda:1, ...", None),
     "mode": ("Keep pace with the clock, or advance only when stepped or commanded.", ["", "realtime", "lockstep"]),
     "frame_rate": ("Images per second of simulation.", None),

@@ -47,7 +47,6 @@ from mirage_sim.ros.images import (
     mono_image,
 )
 from mirage_sim.ros.messages import Fields, clock, diagnostics, header, message, seconds_of, stamp
-from mirage_sim.world.body import RANGE
 
 __all__ = [
     "BASE",
@@ -90,7 +89,7 @@ __all__ = [
     "velocity",
 ]
 
-SCAN_RANGE = RANGE  # metres
+SCAN_RANGE = 20.0  # metres; as far as mirage_sim.world.Body looks
 MAX_RATE = 100.0  # m/s and rad/s; a faster command is a mistake, not a wish
 MAX_DISTANCE = 10_000.0  # metres from the origin of the map, likewise
 

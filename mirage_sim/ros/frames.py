@@ -14,12 +14,11 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from mirage_sim.geometry import se3_log
-from mirage_sim.world.body import Body
 
 Array = NDArray[np.float64]
 
 MAP, ODOM, BASE, CAMERA, OPTICAL = "map", "odom", "base_link", "camera_link", "camera_optical_frame"
-CAMERA_HEIGHT = Body.camera_height  # metres
+CAMERA_HEIGHT = 1.5  # metres; as mirage_sim.world.Body has it, which is not imported: it brings the networks along
 
 #: What is right, down, forward of a camera, in the axes of a body.
 BODY_FROM_OPTICAL: Array = np.array([[0.0, 0.0, 1.0], [-1.0, 0.0, 0.0], [0.0, -1.0, 0.0]])

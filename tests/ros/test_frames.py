@@ -11,6 +11,7 @@ from hypothesis.extra.numpy import arrays
 
 from mirage_sim.geometry import Drive, se3_exp
 from mirage_sim.ros import frames
+from mirage_sim.world import Body
 
 TWISTS = arrays(np.float64, 6, elements=st.floats(-3, 3))
 HEIGHTS = st.floats(0.1, 3)
@@ -29,6 +30,7 @@ def moved(x: float = 0.0, y: float = 0.0, z: float = 0.0) -> np.ndarray:
 
 
 def test_the_camera_is_mounted_as_the_body_carries_it():
+    assert frames.CAMERA_HEIGHT == Body().camera_height
     base_from_camera = frames.base_from_camera()
     np.testing.assert_array_equal(base_from_camera @ [0, 0, 1, 1], [1, 0, 1.5, 1])  # ahead
     np.testing.assert_array_equal(base_from_camera @ [-1, 0, 0, 1], [0, 1, 1.5, 1])  # left

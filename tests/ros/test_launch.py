@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
+from mirage_sim.build import CONFIGS
 from mirage_sim.ros import launching
 from mirage_sim.ros.settings import Settings
 
@@ -216,6 +217,8 @@ def test_every_parameter_is_an_argument_with_a_description(launch_file: ModuleTy
     for setting in Settings.__dataclass_fields__.values():
         if setting.metadata["choices"]:
             assert set(arguments[setting.name].choices or ()) == {"", *setting.metadata["choices"]}
+    worlds = {path.stem for path in (CONFIGS / "world").glob("*.yaml")}
+    assert set(arguments["world"].choices or ()) == {"", *worlds}
 
 
 def test_the_python_is_that_of_the_active_environment(launch_file: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
