@@ -87,6 +87,9 @@ def _groups() -> list[str]:
 
 def _explain(error: Exception, name: str) -> str:
     """One line for what hydra says in several, with the keys that do exist."""
+    if missing := re.search(r"Missing mandatory value: (\S+)", str(error)):
+        name, full = missing.group(1), str(getattr(error, "full_key", ""))
+        return f"{full if full.endswith('.' + name) else name}: expected a value, got none"
     cause = error.__cause__ or error
     key = getattr(cause, "full_key", None)
     if not key:

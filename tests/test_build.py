@@ -175,3 +175,9 @@ def test_the_mini_world_imports_nothing_it_does_not_use() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
     assert done.stdout.strip() == "[]", done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("overrides", [[], ["world.denoiser.branch=null", "world.device.branch=null"]])
+def test_a_value_that_must_be_given_is_named(overrides):
+    with pytest.raises(ValueError, match=r"^inject\.branch: expected a value, got none$"):
+        compose("world", ["world=wan5b", "inject=branch", *overrides])
