@@ -42,7 +42,7 @@ $(VENV)/.core: $(DECLARED)
 	touch $@
 
 $(VENV)/.test: $(VENV)/.core
-	$(PIP) install -e ".[test,twin,data,learn,ros,wan,dev]"
+	$(PIP) install -e ".[test,twin,data,learn,ros,wan,train,dev]"
 	touch $@
 
 clean:

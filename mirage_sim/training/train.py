@@ -26,6 +26,29 @@ STAGES: dict[str, Callable[..., Stage]] = {
     "lora": wan_stages.lora_stage,
 }
 
+LOOP = ("name", "model", "steps", "learning_rate")  # of a stage's settings, what is not for its loss
+
+
+def begin(cfg: dict[str, Any]) -> Stage:
+    """A stage, ready to be trained.
+
+    Args:
+        cfg: see :func:`train`.
+
+    Raises:
+        ImportError: naming what to install, if accelerate or peft is missing.
+        ValueError: for an unknown stage, a world that it does not train, or where there are no clips.
+        FileNotFoundError: if the weights of the stage before are missing.
+    """
+    options = dict(cfg["stage"])
+    for key in LOOP:
+        del options[key]
+    name = cfg["stage"]["name"]
+    if name not in STAGES:
+        raise ValueError(f"stage: expected one of {sorted(STAGES)}, got {name!r}")
+    torch.manual_seed(cfg["seed"])
+    return STAGES[name](cfg, Path(cfg["output"]) / name, **options)
+
 
 def train(cfg: dict[str, Any]) -> None:
     """Train one stage, or go on with it.
@@ -36,22 +59,15 @@ def train(cfg: dict[str, Any]) -> None:
             (what it makes a part of), ``steps``, ``learning_rate``, and the keyword arguments of the stage.
 
     Raises:
-        ImportError: naming what to install, if accelerate or peft is missing.
-        ValueError: for an unknown stage, a world that it does not train, or where there are no clips.
-        FileNotFoundError: if the weights of the stage before are missing.
+        ImportError, ValueError, FileNotFoundError: see :func:`begin`.
     """
-    options = dict(cfg["stage"])
-    name, steps, learning_rate, _ = (options.pop(key) for key in ("name", "steps", "learning_rate", "model"))
-    if name not in STAGES:
-        raise ValueError(f"stage: expected one of {sorted(STAGES)}, got {name!r}")
-    torch.manual_seed(cfg["seed"])
-    output = Path(cfg["output"])
-    modules, exports, loss, accelerator = STAGES[name](cfg, output / name, **options)
+    modules, exports, loss, accelerator = begin(cfg)
+    stage, output = cfg["stage"], Path(cfg["output"])
     trainer = Trainer(
         modules,
-        output / name,
-        steps=steps,
-        learning_rate=learning_rate,
+        output / stage["name"],
+        steps=stage["steps"],
+        learning_rate=stage["learning_rate"],
         seed=cfg["seed"],
         accelerator=accelerator,
     )

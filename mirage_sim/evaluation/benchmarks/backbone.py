@@ -6,6 +6,7 @@ import torch
 from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 from torch import nn
 
+from mirage_sim.evaluation.benchmarks.training import resume_identical, stage1_loss_drop
 from mirage_sim.evaluation.benchmarks.vae import vae_marks
 from mirage_sim.geometry import Camera
 from mirage_sim.models import MiniCodec
@@ -37,8 +38,9 @@ def bench_backbone(cfg: dict[str, Any]) -> dict[str, Any]:
     Returns:
         ``{"marks": ...}``: ``params_b`` and ``side_branch_b``, billions of parameters at full size, counted on torch's
         meta device; ``keys_unmatched``, how many names of published weights and of ours, with their shapes, have no
-        partner; ``zero_branch_max_diff``, by how much a fresh side branch changes the output at toy size; and those of
-        :func:`~mirage_sim.evaluation.benchmarks.vae.vae_marks`, if wanted.
+        partner; ``zero_branch_max_diff``, by how much a fresh side branch changes the output at toy size;
+        ``toy_stage1_loss_drop`` and ``resume_identical``, of :mod:`mirage_sim.evaluation.benchmarks.training`; and
+        those of :func:`~mirage_sim.evaluation.benchmarks.vae.vae_marks`, if wanted.
     """
     with torch.device("meta"):
         backbone = WanTransformer3DModel(**published.config())
@@ -48,6 +50,8 @@ def bench_backbone(cfg: dict[str, Any]) -> dict[str, Any]:
         "side_branch_b": round(_parameters(branch) / 1e9, 4),
         "keys_unmatched": keys_unmatched(backbone, branch),
         "zero_branch_max_diff": fresh_branch_difference(),
+        "toy_stage1_loss_drop": round(stage1_loss_drop(), 3),
+        "resume_identical": resume_identical(),
     }
     return {"marks": marks | (vae_marks() if cfg["vae"] else {})}
 
