@@ -11,11 +11,15 @@ from mirage_sim.models.wan import branch, published
 
 def test_marks() -> None:
     marks = backbone.bench_backbone(compose("bench", ["bench=backbone"]))["marks"]
+    assert marks.pop("toy_stage1_loss_drop") > 0.2
+    assert marks.pop("resume_identical") is True
     assert marks == {"params_b": 4.9998, "side_branch_b": 2.6071, "keys_unmatched": 0, "zero_branch_max_diff": 0.0}
 
 
 def test_the_codec_is_measured_if_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backbone, "vae_marks", lambda: {"vae": 1.0})  # the real one takes half an hour
+    monkeypatch.setattr(backbone, "stage1_loss_drop", lambda: 0.0)  # and the test before has trained already
+    monkeypatch.setattr(backbone, "resume_identical", lambda: True)
     marks = backbone.bench_backbone(compose("bench", ["bench=backbone", "vae=true"]))["marks"]
     assert marks["vae"] == 1.0 and marks["keys_unmatched"] == 0
 
