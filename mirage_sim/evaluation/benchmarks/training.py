@@ -17,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from mirage_sim.build import compose
 from mirage_sim.data.prepare import prepare
 from mirage_sim.models.checkpoints import ASSETS, read_weights
+from mirage_sim.training.chunk_stage import ChunkStage
 from mirage_sim.training.loop import Loss, Trainer
 from mirage_sim.training.train import begin
 
@@ -41,8 +42,8 @@ def stage1_loss_drop() -> float:
         (folder / "held").mkdir()
         held_out = first.replace(folder / "held" / first.name)
         stage = begin(_config(folder, folder / "clips"))
-        held = begin(_config(folder, held_out.parent)).loss
-        held.denoiser = stage.loss.denoiser
+        others: Any = begin(_config(folder, held_out.parent)).loss
+        held = ChunkStage(stage.modules["denoiser"], others.samples)  # type: ignore[arg-type]
         before = _mean(held)
         trainer = Trainer(
             stage.modules, folder / "branch", steps=STEPS, learning_rate=LEARNING_RATE, accelerator=stage.accelerator
