@@ -124,7 +124,7 @@ def test_gradients_reach_what_learns_and_nothing_else(clips: Path, trained: Path
 
 
 def test_samples_are_what_a_rollout_would_know(clips: Path, tmp_path: Path) -> None:
-    everything = ("stage.drop.text=0", "stage.drop.references=0", "stage.drop.preceding=0")
+    everything = ("stage.drop.text=0", "stage.drop.references=0", "stage.drop.preceding=0", "world.references.voxel=1")
     samples = begin(config(clips, tmp_path, "branch", *everything, "world.horizon.latents=4")).loss.samples
     seen = set()
     for draw in range(12):
