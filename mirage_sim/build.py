@@ -87,6 +87,8 @@ def _groups() -> list[str]:
 
 def _explain(error: Exception, name: str) -> str:
     """One line for what hydra says in several, with the keys that do exist."""
+    if missing := re.search(r"Missing mandatory value: (\S+)", str(error)):
+        return f"{missing.group(1)}: expected a value, got none"
     cause = error.__cause__ or error
     key = getattr(cause, "full_key", None)
     if not key:

@@ -15,6 +15,7 @@ from mirage_sim.models.wan.requirements import GIB, Setting, machine, parameters
 OPTIONAL = (
     ("transformers", "'mirage_sim[wan]'", "wan5b: prompts; depth; what moves"),
     ("accelerate", "'mirage_sim[wan]'", "wan5b: loading"),
+    ("torchao", "torchao", "wan5b: weights in 8 bits"),
     ("torchvision", "torchvision (the one made for your torch)", "SAM 3 and Qwen3-VL"),
     ("depth_anything_3", "--no-deps depth-anything-3, then what its import asks for", "Depth Anything 3"),
     ("mapanything", "git+https://github.com/facebookresearch/map-anything", "MapAnything"),

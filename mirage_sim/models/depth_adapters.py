@@ -23,15 +23,10 @@ class DepthModel(ABC):
     """Fulfils :class:`mirage_sim.protocols.DepthEstimator` with a model that sees the frames of one world at a time.
 
     Args:
-        every: estimate each ``every``-th frame only, the first among them; the others are unknown. The memory looks at
-            one frame per latent frame, so the codec's temporal stride (4 for Wan 2.2) loses nothing that is remembered.
         device: where the model runs.
     """
 
-    def __init__(self, every: int = 1, device: str = "cpu"):
-        if every < 1:
-            raise ValueError(f"every: expected a positive number of frames, got {every}")
-        self.every = every
+    def __init__(self, device: str = "cpu"):
         self.device = torch.device(device)
 
     @abstractmethod
@@ -56,14 +51,13 @@ class DepthModel(ABC):
         batch, _, count, height, width = frames.shape
         depth = frames.new_zeros(batch, count, height, width, dtype=torch.float32)
         for world in range(batch):
-            images = (frames[world, :, :: self.every].transpose(0, 1).float() + 1) / 2
-            seen = camera[world][:: self.every].to(self.device)
-            made = self.estimate(images.to(self.device), seen).float()
+            images = (frames[world].transpose(0, 1).float() + 1) / 2
+            made = self.estimate(images.to(self.device), camera[world].to(self.device)).float()
             if bool(made.isnan().any()):
                 raise ValueError(
                     f"depth: expected numbers from {type(self).__name__}, got NaN in {int(made.isnan().sum())} pixels"
                 )
-            depth[world, :: self.every] = _resize(made.clamp(0.0, FARTHEST), (height, width)).to(depth.device)
+            depth[world] = _resize(made.clamp(0.0, FARTHEST), (height, width)).to(depth.device)
         return depth
 
 
@@ -75,7 +69,7 @@ class TransformersDepth(DepthModel):
         kind: what the model gives: ``"metric"`` depth, or inverse depth up to scale and shift (``"relative"``); None
             asks its configuration.
         typical: metres; what the median of a relative model's frame is taken for until alignment knows better.
-        every, device: see :class:`DepthModel`.
+        device: see :class:`DepthModel`.
 
     Raises:
         ImportError: if transformers is not installed.
@@ -89,10 +83,9 @@ class TransformersDepth(DepthModel):
         name: str,
         kind: Literal["metric", "relative"] | None = None,
         typical: float = 3.0,
-        every: int = 1,
         device: str = "cpu",
     ):
-        super().__init__(every, device)
+        super().__init__(device)
         transformers = require("transformers", "'mirage_sim[wan]'")
         self.model = load_pretrained(transformers.AutoModelForDepthEstimation, name).to(self.device)
         try:
@@ -130,15 +123,15 @@ class DepthAnything3(DepthModel):
 
     Args:
         name: a folder, or a name on the hub; ``DA3METRIC-LARGE`` or one of ``DA3NESTED``.
-        every, device: see :class:`DepthModel`.
+        device: see :class:`DepthModel`.
 
     Raises:
         ImportError: if the package is not installed.
         ValueError: if the model does not measure in metres.
     """
 
-    def __init__(self, name: str = "depth-anything/DA3METRIC-LARGE", every: int = 1, device: str = "cpu"):
-        super().__init__(every, device)
+    def __init__(self, name: str = "depth-anything/DA3METRIC-LARGE", device: str = "cpu"):
+        super().__init__(device)
         # it asks for numpy below 2, which nothing of it needs here
         api = require("depth_anything_3.api", "--no-deps depth-anything-3, then what its import asks for")
         self.model = api.DepthAnything3.from_pretrained(name).to(self.device).eval()
@@ -163,7 +156,7 @@ class MapAnything(DepthModel):
 
     Args:
         name: a folder, or a name on the hub; ``facebook/map-anything-apache`` has the permissive licence.
-        every, device: see :class:`DepthModel`.
+        device: see :class:`DepthModel`.
 
     Raises:
         ImportError: if the package is not installed.
@@ -171,8 +164,8 @@ class MapAnything(DepthModel):
 
     _PATCH, _LONG_SIDE = 14, 518  # of its image encoder; pixels it was trained at
 
-    def __init__(self, name: str = "facebook/map-anything-apache", every: int = 1, device: str = "cpu"):
-        super().__init__(every, device)
+    def __init__(self, name: str = "facebook/map-anything-apache", device: str = "cpu"):
+        super().__init__(device)
         models = require("mapanything.models", "git+https://github.com/facebookresearch/map-anything")
         self.model = models.MapAnything.from_pretrained(name).to(self.device).eval()
 
@@ -200,14 +193,14 @@ class UniDepth(DepthModel):
 
     Args:
         name: a folder, or a name on the hub.
-        every, device: see :class:`DepthModel`.
+        device: see :class:`DepthModel`.
 
     Raises:
         ImportError: if the package is not installed.
     """
 
-    def __init__(self, name: str = "lpiccinelli/unidepth-v2-vitl14", every: int = 1, device: str = "cpu"):
-        super().__init__(every, device)
+    def __init__(self, name: str = "lpiccinelli/unidepth-v2-vitl14", device: str = "cpu"):
+        super().__init__(device)
         models = require("unidepth.models", "git+https://github.com/lpiccinelli-eth/UniDepth")
         self.model = models.UniDepthV2.from_pretrained(name).to(self.device).eval()
 

@@ -25,34 +25,29 @@ class WithoutThings:
         segment: finds things of given names in images, such as :class:`Sam3`.
         names: always left out, such as ``("person", "sky")``.
         namer: names more for each chunk, seeing its first and its last frame, such as :class:`Qwen3VL`.
-        every: look at each ``every``-th frame, the first among them (see
-            :class:`~mirage_sim.models.depth_adapters.DepthModel`); nothing in the others may be remembered.
 
     Raises:
-        ValueError: if there are neither names nor a namer, or ``every`` is below 1.
+        ValueError: if there are neither names nor a namer.
     """
 
-    def __init__(self, segment: Segmenter, names: Sequence[str] = (), namer: Namer | None = None, every: int = 1):
+    def __init__(self, segment: Segmenter, names: Sequence[str] = (), namer: Namer | None = None):
         if isinstance(names, str) or not (names or namer):
             raise ValueError(f"names: expected a list of names where there is no namer, got {names!r}")
-        if every < 1:
-            raise ValueError(f"every: expected a positive number of frames, got {every}")
         self.segment = segment
         self.names = tuple(names)
         self.namer = namer
-        self.every = every
 
     @torch.no_grad()
     def __call__(self, frames: Tensor, depth: Tensor, view: MemoryView, camera: Camera) -> Tensor:
         """See :meth:`mirage_sim.protocols.StaticFilter.__call__`."""
         static = torch.zeros_like(depth, dtype=torch.bool)
         for world, video in enumerate(frames):
-            images = (video[:, :: self.every].transpose(0, 1).float() + 1) / 2
+            images = (video.transpose(0, 1).float() + 1) / 2
             ends = images if len(images) < 3 else images[[0, -1]]
             named = self.namer(ends) if self.namer else []
             names = list(dict.fromkeys([*self.names, *named]))
-            found = self.segment(images, names) if names else torch.zeros_like(static[world, :: self.every])
-            static[world, :: self.every] = ~found.to(static.device)
+            found = self.segment(images, names) if names else torch.zeros_like(static[world])
+            static[world] = ~found.to(static.device)
         return static
 
 

@@ -94,16 +94,6 @@ def test_a_relative_model_is_inverted_and_given_a_typical_size(relative: Path) -
     torch.testing.assert_close(product, product[:1].expand_as(product), rtol=1e-3, atol=0)
 
 
-def test_frames_between_latent_frames_may_be_left_out(metric: Path) -> None:
-    video = frames(1, 5)
-    all_of_them = TransformersDepth(str(metric))(video, camera(1, 5), nothing(1, 5))
-    some = TransformersDepth(str(metric), every=4)(video, camera(1, 5), nothing(1, 5))
-    assert not some[:, 1:4].any()
-    torch.testing.assert_close(some[:, ::4], all_of_them[:, ::4], rtol=1e-5, atol=1e-5)
-    with pytest.raises(ValueError, match="every: expected a positive number of frames, got 0"):
-        TransformersDepth(str(metric), every=0)
-
-
 def test_models_that_do_not_tell_their_kind(tmp_path: Path) -> None:
     config = transformers.GLPNConfig(
         hidden_sizes=[8, 8, 8, 8], depths=[1] * 4, num_attention_heads=[1] * 4, decoder_hidden_size=8

@@ -9,35 +9,10 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from mirage_sim.build import build_world_model
 from mirage_sim.geometry import Camera, Drive
 from mirage_sim.memory.point_memory import resample_depth
-from mirage_sim.models.wan.toy import toy_folder
 from mirage_sim.protocols import Conditioning
 from mirage_sim.world import Horizon, World, WorldModel
-
-pytest.importorskip("transformers")
-pytest.importorskip("accelerate")
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-        return Path(toy_folder())
-
-
-@pytest.fixture(scope="module", autouse=True)
-def cache(folder: Path):
-    """Of the toy's weights and prompts."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(folder.parent.parent))
-        yield
-
-
-@pytest.fixture(scope="module")
-def backbone(cache) -> WorldModel:
-    return build_world_model("wan5b-toy")
 
 
 def walk(world: World, steps: int, forward: float = 1.0, turn: float = 0.3) -> list[np.ndarray]:

@@ -1,7 +1,9 @@
-"""The real backbone without its weights: its size, the names of published weights, and a fresh branch's silence."""
+"""The real backbone without its weights: its size, the names of published weights, a fresh branch's silence, a walk."""
 
 from typing import Any
 
+import gymnasium
+import numpy as np
 import torch
 from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 from torch import nn
@@ -33,15 +35,22 @@ def bench_backbone(cfg: dict[str, Any]) -> dict[str, Any]:
     """Run the benchmark.
 
     Args:
-        cfg: ``vae``, whether to measure the codec as well.
+        cfg: ``vae``, what of the codec to measure: ``"encode"``, ``"decode"`` (both) or None.
 
     Returns:
         ``{"marks": ...}``: ``params_b`` and ``side_branch_b``, billions of parameters at full size, counted on torch's
         meta device; ``keys_unmatched``, how many names of published weights and of ours, with their shapes, have no
         partner; ``zero_branch_max_diff``, by how much a fresh side branch changes the output at toy size;
-        ``toy_stage1_loss_drop`` and ``resume_identical``, of :mod:`mirage_sim.evaluation.benchmarks.training`; and
-        those of :func:`~mirage_sim.evaluation.benchmarks.vae.vae_marks`, if wanted.
+        ``toy_chunks``, see :func:`toy_chunks`; ``toy_stage1_loss_drop`` and ``resume_identical``, see
+        :mod:`mirage_sim.evaluation.benchmarks.training`; and those of
+        :func:`~mirage_sim.evaluation.benchmarks.vae.vae_marks`, if wanted.
+
+    Raises:
+        ValueError: for an unknown ``vae``.
+        ImportError: if what loads the toy world is not installed.
     """
+    if cfg["vae"] not in (None, "encode", "decode"):
+        raise ValueError(f"vae: expected 'encode', 'decode' or null, got {cfg['vae']!r}")
     with torch.device("meta"):
         backbone = WanTransformer3DModel(**published.config())
     branch = MemoryBranch.beside(backbone)
@@ -50,10 +59,11 @@ def bench_backbone(cfg: dict[str, Any]) -> dict[str, Any]:
         "side_branch_b": round(_parameters(branch) / 1e9, 4),
         "keys_unmatched": keys_unmatched(backbone, branch),
         "zero_branch_max_diff": fresh_branch_difference(),
+        "toy_chunks": toy_chunks(),
         "toy_stage1_loss_drop": round(stage1_loss_drop(), 3),
         "resume_identical": resume_identical(),
     }
-    return {"marks": marks | (vae_marks() if cfg["vae"] else {})}
+    return {"marks": marks | (vae_marks(cfg["vae"] == "decode") if cfg["vae"] else {})}
 
 
 def _parameters(network: nn.Module) -> int:
@@ -95,6 +105,18 @@ def fresh_branch_difference() -> float:
         denoiser.velocity(x, sigma, denoiser.condition(within)) - alone.velocity(x, sigma, alone.condition(within)),
     )
     return float(torch.stack([difference.abs().max() for difference in differences]).max())  # not a number stays one
+
+
+def toy_chunks(steps: int = 5) -> int:
+    """How many of so many steps of ``world=wan5b-toy``, from files to frames, show a new picture and remember more."""
+    env = gymnasium.make("MirageWorld-v0", world="wan5b-toy")
+    last, info = env.reset(seed=0)
+    points, made = info["memory_points"], 0
+    for _ in range(steps):
+        picture, *_, info = env.step(np.array([1.0, 0.5], np.float32))
+        made += bool((picture != last).any() and info["memory_points"] >= points > 0)
+        last, points = picture, info["memory_points"]
+    return made
 
 
 def _conditioning(references: int, preceding: int) -> Conditioning:

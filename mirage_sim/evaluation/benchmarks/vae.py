@@ -16,42 +16,44 @@ TILE = (44, 46)  # two windows, side by side: a sixth more work than the whole p
 GIB = 2**30
 
 
-def vae_marks() -> dict[str, float]:
-    """One encoding and one decoding of 5 frames at 704 x 1280, in two windows and in a process of their own.
+def vae_marks(decode: bool = False) -> dict[str, float]:
+    """One encoding of 5 frames at 704 x 1280, in float32, in two windows and in a process of its own.
 
-    About 120 Tflop (100 for decoding): half an hour on two cores.
+    19 Tflop; decoding takes 100 more.
+
+    Args:
+        decode: whether to decode them as well.
 
     Returns:
-        ``vae_5f_704x1280_encode_s`` and ``..._decode_s`` (one run each); ``..._peak_gib`` of resident memory, weights
-        (float32) and libraries included; and ``vae_stream_gib``, computed, not measured: what streaming keeps of a
-        world in bfloat16, the picture decoded whole.
+        ``vae_5f_704x1280_encode_s`` and, if wanted, ``..._decode_s`` (one run each); ``..._peak_gib`` of resident
+        memory, weights (of the decoder, too) and libraries included; and ``vae_stream_gib``, computed, not measured:
+        what streaming keeps of a world in bfloat16, the picture decoded whole.
     """
     # a new process, because the peak is that of a process's whole life
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
-        measured = process.submit(measure, published_config(), SIZE, FRAMES, TILE).result()
+        measured = process.submit(measure, published_config(), SIZE, FRAMES, TILE, decode).result()
     prefix = f"vae_{FRAMES}f_{SIZE[0]}x{SIZE[1]}"
     marks = {f"{prefix}_{name}": value for name, value in measured.items()}
     return {**marks, "vae_stream_gib": round(stream_bytes(published_config(), SIZE) / 2 / GIB, 2)}
 
 
 def measure(
-    config: dict[str, Any], size: tuple[int, int], frames: int, tile: tuple[int, int] | None
+    config: dict[str, Any], size: tuple[int, int], frames: int, tile: tuple[int, int] | None, decode: bool
 ) -> dict[str, float]:
-    """Seconds of encoding and decoding noise, and the peak of this process's memory so far in GiB."""
+    """Seconds of encoding noise, and of decoding it again if wanted; and the peak of this process's memory in GiB."""
+    seconds = {}
     with torch.inference_mode():
         codec = WanCodec(AutoencoderKLWan(**config).eval(), tile)
         video = torch.rand(1, 3, frames, *size) * 2 - 1
         began = time.perf_counter()
         latents = codec.encode(video)
-        encoded = time.perf_counter()
-        codec.decode(latents)
-        decoded = time.perf_counter()
+        seconds["encode_s"] = time.perf_counter() - began
+        if decode:
+            began = time.perf_counter()
+            codec.decode(latents)
+            seconds["decode_s"] = time.perf_counter() - began
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / GIB  # Linux counts in KiB
-    return {
-        "encode_s": round(encoded - began, 1),
-        "decode_s": round(decoded - encoded, 1),
-        "peak_gib": round(peak, 2),
-    }
+    return {name: round(value, 3) for name, value in (seconds | {"peak_gib": peak}).items()}
 
 
 def stream_bytes(config: dict[str, Any], size: tuple[int, int]) -> int:

@@ -1,5 +1,6 @@
 import json
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -311,3 +312,34 @@ def test_everything_together(tmp_path: Path) -> None:
     assert made.shape == x.shape and (made - plain).abs().max() > 1e-2
     with pytest.raises(ValueError, match="dtype: expected one of .* got 'int8'"):
         load_denoiser(tmp_path / "transformer", dtype="int8")
+
+
+class TestFittingTheMachine:
+    @pytest.fixture
+    def folder(self, tmp_path: Path) -> Path:
+        toy_backbone().save_pretrained(tmp_path / "transformer")
+        return tmp_path / "transformer"
+
+    def velocity(self, folder: Path, **options: bool) -> Tensor:
+        denoiser = load_denoiser(folder, dtype="float32", **options)
+        x = randn(2, 8, 3, 4, 6, seed=30)
+        with torch.inference_mode():
+            condition = denoiser.condition(toy_conditioning(references=1, preceding=1, first=True))
+            return denoiser.velocity(x, torch.full((2, 3), 0.5), condition)
+
+    def test_offloading_changes_no_bit(self, folder: Path) -> None:
+        assert torch.equal(self.velocity(folder, offload=True), self.velocity(folder))
+
+    def test_eight_bits_are_nearly_the_same(self, folder: Path) -> None:
+        pytest.importorskip("torchao")
+        plain, quantized = self.velocity(folder), self.velocity(folder, quantize=True)
+        assert 0 < (quantized - plain).abs().max() < 0.1 * plain.abs().mean()
+
+    def test_what_quantizes_is_named_and_adapters_are_refused(
+        self, folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setitem(sys.modules, "torchao.quantization", None)
+        with pytest.raises(ImportError, match="torchao: expected it to be installed .pip install torchao."):
+            load_denoiser(folder, quantize=True)
+        with pytest.raises(ValueError, match="lora: expected none for weights that are quantized, got a.safetensors"):
+            load_denoiser(folder, lora="a.safetensors", quantize=True)

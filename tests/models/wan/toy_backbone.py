@@ -9,20 +9,12 @@ from torch import Tensor
 from mirage_sim.geometry import Camera
 from mirage_sim.models import MiniCodec
 from mirage_sim.models.wan.branch import MemoryBranch
+from mirage_sim.models.wan.toy import CHANNELS, TRANSFORMER
 from mirage_sim.protocols import Conditioning, MemoryView
 
-CHANNELS, TEXT, GRID, FRAMES = 8, 12, (4, 6), 3
+TEXT, GRID, FRAMES = 12, (4, 6), 3
 TOKENS = 6  # of a frame
-CONFIG = {
-    "num_attention_heads": 2,
-    "attention_head_dim": 16,
-    "in_channels": CHANNELS,
-    "out_channels": CHANNELS,
-    "text_dim": TEXT,
-    "freq_dim": 16,
-    "ffn_dim": 48,
-    "num_layers": 4,
-}
+CONFIG = TRANSFORMER | {"text_dim": TEXT}
 
 
 def toy_backbone(seed: int = 0, **config: Any) -> WanTransformer3DModel:
