@@ -45,7 +45,7 @@ ROS = [
 ]
 EXTRAS = {
     "ros": [f'{wheel}; sys_platform == "linux" and platform_machine == "x86_64"' for wheel in ROS],
-    "train": [],  # the loop of the mini world needs the core only
+    "train": ["accelerate>=1.15,<2", "peft>=0.21,<1", "tensorboard>=2.20,<3"],  # mirage train, of any world
     # data sets; Minari collects with jax's trees, and wants Python 3.11; bags need no ROS
     "data": ['minari[create,hdf5]>=0.5.4,<0.6; python_version >= "3.11"', "rosbags>=0.11.9,<0.12"],
     "ray": ["ray>=2.60,<3"],  # mirage rollout backend=ray

@@ -39,7 +39,7 @@ def test_examples_compose_and_settings_are_listed(name: str, capsys: pytest.Capt
     ("words", "named"),
     [
         (["rollout", "stepz=3"], "stepz: expected one of"),
-        (["rollout", "world=moon"], "world: expected one of ['mini'], got 'moon'"),
+        (["rollout", "world=moon"], "world: expected one of ['mini', 'wan5b', 'wan5b-toy'], got 'moon'"),
         (["rollout", "steps=0"], "steps: expected a positive integer"),
         (["rollout", "world.codec.path=nowhere.safetensors"], "nowhere.safetensors"),
         (["rollout", "world.sampler._target_=os.system"], "_target_"),

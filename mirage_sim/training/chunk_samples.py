@@ -2,22 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from mirage_sim.data.latents import LatentClip, LatentClips
 from mirage_sim.geometry import Camera
-from mirage_sim.protocols import Conditioning, MemoryView, SpatialMemory
+from mirage_sim.protocols import Conditioning, MemoryView, SpatialMemory, TextEncoder
 from mirage_sim.world import Horizon, References, build_conditioning, stack_references
-
-
-class TextEncoder(Protocol):
-    """What embeds prompts."""
-
-    def embed(self, prompts: list[str]) -> Tensor:
-        """Embeddings ``[B, L, channels]``."""
+from mirage_sim.world.past import Past
 
 
 class Sample(NamedTuple):
@@ -60,7 +54,7 @@ class ChunkSamples:
         drop: what is left out, and how often.
 
     Raises:
-        ValueError: if a prompt is too long.
+        ValueError: if a prompt is too long, or chunks do not overlap.
     """
 
     def __init__(
@@ -73,6 +67,8 @@ class ChunkSamples:
         text: TextEncoder,
         drop: Drop,
     ):
+        if not horizon.overlap:
+            raise ValueError("horizon: expected chunks that overlap, as those of the real backbone do, got overlap 0")
         self.clips, self.prompts, self.memory = clips, prompts, memory
         self.horizon, self.references, self.text, self.drop = horizon, references, text, drop
         text.embed(sorted({"", *prompts}))  # all at once, so that the encoder is loaded once
@@ -85,33 +81,34 @@ class ChunkSamples:
         """
         index = int(torch.randint(len(self.clips), (1,), generator=generator))
         clip, horizon = self.clips[index], self.horizon
-        earliest, latest = 1 - horizon.overlap, clip.latents.shape[1] - horizon.latents
-        if latest < earliest:
+        most = clip.latents.shape[1] - horizon.latents
+        if most < 0:
             raise ValueError(
-                f"{self.clips.paths[index]}: expected at least {horizon.latents + earliest} latent frames, "
+                f"{self.clips.paths[index]}: expected at least {horizon.latents} latent frames, "
                 f"got {clip.latents.shape[1]}"
             )
-        start = int(torch.randint(earliest, latest + 1, (1,), generator=generator))
+        start = int(torch.randint(most + 1, (1,), generator=generator))
         without_text, without_references, without_preceding = (
             float(torch.rand(1, generator=generator)) < share
             for share in (self.drop.text, self.drop.references, self.drop.preceding)
         )
-        made = start + horizon.overlap  # frames that are made already
         before = max(0, start - horizon.preceding)
         map = self._write(self.memory.empty(), clip, 0, before)
-        readout = self._read(map, clip, before, start).latents if before < start else clip.latents[:, :0]
-        view = self._read(self._write(map, clip, before, made), clip, start, start + horizon.latents)
-        shown = start if without_preceding else before
-        earlier = [] if without_references else self._references(view, clip, start, before)
-        chunk = slice(start, start + horizon.latents)
+        readout = torch.zeros_like(clip.latents[:, : start + 1])  # only that of the preceding frames is looked at
+        if before < start:
+            readout[:, before:start] = self._read(map, clip, before, start).latents
+        past = self._past(clip, readout)
+        view = self._read(self._write(map, clip, before, start + 1), clip, start, start + horizon.latents)
+        chunk, shown = slice(start, start + horizon.latents), slice(start if without_preceding else before, start)
+        references = clip.latents[:, :0] if without_references else self._references(past, view, clip.camera[chunk])
         conditioning = build_conditioning(
             MemoryView.stack([view]),
-            clip.latents[None, :, shown:start],
-            clip.camera[made - 1 : made],
+            clip.latents[None, :, shown],
+            clip.camera[start : start + 1],
             Camera.stack([clip.camera[chunk]]),
-            first=clip.latents[None, :, start:made] if horizon.overlap else None,
-            references=stack_references(earlier, clip.latents)[None],
-            preceding_readout=readout[None, :, shown - before :],
+            first=clip.latents[None, :, start : start + 1],
+            references=references[None],
+            preceding_readout=past.readout[None, :, shown.start - before : -1],
             text=self.text.embed(["" if without_text else self.prompts[index]]).to(clip.latents.device),
         )
         return Sample(clip.latents[None, :, chunk], conditioning)
@@ -135,12 +132,20 @@ class ChunkSamples:
         height, width = clip.depth.shape[-2:]
         return self.memory.read(map, clip.camera[start:end]).resize((height, width))
 
-    def _references(self, view: MemoryView, clip: LatentClip, start: int, before: int) -> list[Tensor]:
-        """Latents of the frames before the preceding ones that saw most of what the chunk will see."""
-        cameras = clip.camera
-        wanted = self.references.place(view.depth, cameras[start : start + len(view.depth)])
-        places = [self.references.place(clip.depth[i : i + 1], cameras[i : i + 1]) for i in range(before)]
-        return [clip.latents[:, i] for i in self.references.choose(wanted, places)]
+    def _past(self, clip: LatentClip, readout: Tensor) -> Past:
+        """What a rollout looks back at that has made the clip's first frames, as many as ``readout [C, T, h, w]``."""
+        made = readout.shape[1]
+        places = [self.references.place(clip.depth[i : i + 1], clip.camera[i : i + 1]) for i in range(made)]
+        nothing = Past(None, readout[:, :0])
+        return nothing.on(clip.latents[:, :made], readout, places, None, self.horizon.window)
+
+    def _references(self, past: Past, view: MemoryView, camera: Camera) -> Tensor:
+        """Latents ``[C, R, h, w]`` of the earlier frames that saw most of what the new frames of the chunk will see."""
+        new = slice(self.horizon.overlap, None)
+        chosen = self.references.choose(
+            self.references.place(view.at(new).depth, camera[new]), [frame.place for frame in past.earlier]
+        )
+        return stack_references([past.earlier[i].latents for i in chosen], view.latents)
 
 
 def _to_pixels(depth: Tensor, size: tuple[int, int]) -> Tensor:

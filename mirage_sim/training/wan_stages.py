@@ -44,7 +44,10 @@ def lora_stage(cfg: dict[str, Any], folder: Path, *, rank: int, **options: Any) 
     backbone = world["denoiser"].backbone
     branch = world["denoiser"].branch or load_branch(Path(cfg["output"]).absolute() / "branch.safetensors", backbone)
     add_lora(backbone, rank)
-    exports = {"lora_branch": _branch_writer(branch, backbone), "lora": partial(save_lora, backbone)}
+    exports: dict[str, Callable[[Path], None]] = {
+        "lora_branch": _branch_writer(branch, backbone),
+        "lora": partial(save_lora, backbone),
+    }
     return _stage(cfg, folder, world, branch, exports, **options)
 
 

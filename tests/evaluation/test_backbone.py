@@ -20,13 +20,17 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_marks() -> None:
     pytest.importorskip("transformers")
     pytest.importorskip("accelerate")
+    pytest.importorskip("peft")
     marks = backbone.bench_backbone(compose("bench", ["bench=backbone", "vae=null"]))["marks"]
+    assert marks.pop("toy_stage1_loss_drop") > 0.2
+    assert marks.pop("resume_identical") is True
     sizes = {"params_b": 4.9998, "side_branch_b": 2.6071}
     assert marks == sizes | {"keys_unmatched": 0, "zero_branch_max_diff": 0.0, "toy_chunks": 5}
 
 
 def test_what_of_the_codec_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(backbone, "toy_chunks", lambda: 5)
+    for name, mark in {"toy_chunks": 5, "stage1_loss_drop": 0.3, "resume_identical": True}.items():
+        monkeypatch.setattr(backbone, name, lambda mark=mark: mark)
     monkeypatch.setattr(backbone, "vae_marks", lambda decode: {"vae": decode})  # the real ones take very long
     for what in ("encode", "decode"):
         marks = backbone.bench_backbone(compose("bench", ["bench=backbone", f"vae={what}"]))["marks"]

@@ -6,7 +6,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from mirage_sim.training.loop import Loss, Trainer
+from mirage_sim.training.loop import Loss, Trainer, make_accelerator
 
 
 def make_modules(seed: int = 0) -> dict[str, nn.Module]:
@@ -172,3 +172,70 @@ def test_huge_gradients_are_clipped(tmp_path: Path):
     trainer.run(lambda generator, progress: {"loss": 1e6 * modules["line"](torch.ones(1, 2)).sum()})
     norms = torch.stack([parameter.grad.norm() for parameter in modules["line"].parameters()])
     assert norms.norm().item() == pytest.approx(1.0, rel=1e-3)
+
+
+def test_accumulated_batches_make_one_step(tmp_path: Path):
+    modules, drawn = {"line": nn.Linear(2, 1)}, []
+
+    def loss(generator: torch.Generator, progress: float) -> dict[str, Tensor]:
+        drawn.append(torch.randn(4, 2, generator=generator))
+        return {"loss": modules["line"](drawn[-1]).square().mean()}
+
+    start = weights(modules)
+    trainer = Trainer(
+        modules, tmp_path, steps=1, learning_rate=0.1, accelerator=make_accelerator(cpu=True, accumulate=3)
+    )
+    trainer.run(loss)
+    assert trainer.step == 1 and len({float(batch.sum()) for batch in drawn}) == 3
+    line = nn.Linear(2, 1)
+    line.load_state_dict({key.removeprefix("line."): value for key, value in start.items()})
+    line(torch.cat(drawn)).square().mean().backward()
+    nn.utils.clip_grad_norm_(line.parameters(), 1.0)
+    for name, parameter in line.named_parameters():
+        torch.testing.assert_close(modules["line"].get_parameter(name).grad, parameter.grad)
+
+
+def test_a_stateful_loss_goes_on_where_it_was(tmp_path: Path):
+    class Counting:
+        def __init__(self, line: nn.Module, stop_at: int | None = None):
+            self.line, self.stop_at, self.count = line, stop_at, torch.zeros(1)
+
+        def __call__(self, generator: torch.Generator, progress: float) -> dict[str, Tensor]:
+            if self.stop_at == int(self.count):
+                raise KeyboardInterrupt
+            self.count = self.count + 1
+            return {"loss": (self.line(self.count[None])).square().mean()}
+
+        def state_dict(self) -> dict[str, Tensor]:
+            return {"count": self.count}
+
+        def load_state_dict(self, state: dict[str, Tensor]) -> None:
+            self.count = state["count"]
+
+    modules = {"line": nn.Linear(1, 1)}
+    trainer = Trainer(modules, tmp_path, steps=6, learning_rate=0.1)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.run(Counting(modules["line"], stop_at=4), save_every=0.0)
+    again = Counting(modules["line"])
+    Trainer(modules, tmp_path, steps=6, learning_rate=0.1).run(again)
+    assert again.count == 6
+
+
+def test_a_checkpoint_of_other_networks_is_refused(tmp_path: Path):
+    modules = make_modules()
+    Trainer(modules, tmp_path, steps=1, learning_rate=0.1).run(regression(modules))
+    others = make_modules() | {"late": nn.Linear(3, 1)}
+    before = weights(others)
+    with pytest.raises(ValueError, match="expected a checkpoint of these networks, which differ in weight.late.weight"):
+        Trainer(others, tmp_path, steps=1, learning_rate=0.1)
+    assert all(torch.equal(value, before[key]) for key, value in weights(others).items())
+
+
+def test_tensorboard_gets_the_log(tmp_path: Path):
+    pytest.importorskip("tensorboard")
+    modules = make_modules()
+    accelerator = make_accelerator(tmp_path, cpu=True)
+    Trainer(modules, tmp_path, steps=2, learning_rate=0.1, accelerator=accelerator).run(
+        regression(modules), log_every=1
+    )
+    assert list((tmp_path / "tensorboard").glob("events*"))

@@ -8,6 +8,7 @@ import torch
 from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 from torch import nn
 
+from mirage_sim.evaluation.benchmarks.training import resume_identical, stage1_loss_drop
 from mirage_sim.evaluation.benchmarks.vae import vae_marks
 from mirage_sim.geometry import Camera
 from mirage_sim.models import MiniCodec
@@ -40,7 +41,8 @@ def bench_backbone(cfg: dict[str, Any]) -> dict[str, Any]:
         ``{"marks": ...}``: ``params_b`` and ``side_branch_b``, billions of parameters at full size, counted on torch's
         meta device; ``keys_unmatched``, how many names of published weights and of ours, with their shapes, have no
         partner; ``zero_branch_max_diff``, by how much a fresh side branch changes the output at toy size;
-        ``toy_chunks``, see :func:`toy_chunks`; and those of
+        ``toy_chunks``, see :func:`toy_chunks`; ``toy_stage1_loss_drop`` and ``resume_identical``, see
+        :mod:`mirage_sim.evaluation.benchmarks.training`; and those of
         :func:`~mirage_sim.evaluation.benchmarks.vae.vae_marks`, if wanted.
 
     Raises:
@@ -58,6 +60,8 @@ def bench_backbone(cfg: dict[str, Any]) -> dict[str, Any]:
         "keys_unmatched": keys_unmatched(backbone, branch),
         "zero_branch_max_diff": fresh_branch_difference(),
         "toy_chunks": toy_chunks(),
+        "toy_stage1_loss_drop": round(stage1_loss_drop(), 3),
+        "resume_identical": resume_identical(),
     }
     return {"marks": marks | (vae_marks(cfg["vae"] == "decode") if cfg["vae"] else {})}
 
