@@ -11,6 +11,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from mirage_sim.memory.kernels import WORK
+
 _INDEXED = {  # touch as much of their first argument as their others say
     torch.ops.aten.index,
     torch.ops.aten.index_put,
@@ -64,13 +66,15 @@ class _Counter(TorchDispatchMode):
 
 
 def work_of(call: Callable[[], Any]) -> int:
-    """How many elements the tensor operations of a call walk over: of each, as many as its largest tensor has.
+    """How many elements a call walks over: of each tensor operation, as many as its largest tensor has.
 
-    Looking entries up counts the entries, not the table. Views cost nothing. What is done outside torch is not seen.
+    Looking entries up counts the entries, not the table. Views cost nothing. The memory's compiled loops count blocks
+    and points; what else is done outside torch is not seen.
     """
+    before = WORK.walked
     with _Counter() as counter:
         call()
-    return counter.elements
+    return counter.elements + WORK.walked - before
 
 
 def positive_integers(cfg: Mapping[str, Any], *names: str) -> None:
