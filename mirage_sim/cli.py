@@ -97,7 +97,18 @@ def _download(_: str, config: Config) -> Config:
 # where the function bench_NAME is
 BENCHMARKS = {
     name: f"mirage_sim.evaluation.benchmarks.{name}"
-    for name in ("step", "vector", "readout", "growth", "fork", "retrieval", "learn", "backbone")
+    for name in (
+        "step",
+        "vector",
+        "readout",
+        "growth",
+        "fork",
+        "bytes",
+        "retrieval",
+        "conditioning",
+        "learn",
+        "backbone",
+    )
 } | {"ros": "mirage_sim.ros.benchmark", "all": "mirage_sim.evaluation.benchmarks.table"}
 
 COMMANDS = {

@@ -221,10 +221,9 @@ class LatentMap:
             seen_rows: int64, rows of the blocks that the frame showed; unique, ascending.
             cells: how many ids the frame takes.
         """
-        seen = self.seen.replace(seen_rows, np.full(len(seen_rows), self.next_id))
-        next_id = self.next_id + cells
+        next_id, existing = self.next_id + cells, len(self.blocks)
         if not len(new.ids):
-            return replace(self, seen=seen, next_id=next_id)
+            return replace(self, seen=self._seen(seen_rows), next_id=next_id)
         keys, order = torch.sort(block_keys(new.xyz, new.footprint, self.block_size), stable=True)
         unique, counts = (part.cpu().numpy() for part in torch.unique_consecutive(keys, return_counts=True))
         if counts.max() > BLOCK_POINTS:  # blocks of one cell then lie side by side in it
@@ -235,7 +234,7 @@ class LatentMap:
         columns = self._coded(Points(*(column[order].contiguous() for column in new)), unique, counts)
         boxes = boxes_of(self._decoded(columns.xyz, unique, counts), sizes)
         rows = self._rows_for(keys_of_pieces, np.array(sizes))
-        joined = rows < len(self.blocks)
+        joined = rows < existing
         before = self.blocks.extents.array()[rows[joined]]
         boxes[joined, :3] = np.minimum(boxes[joined, :3], before[:, :3])
         boxes[joined, 3:] = np.maximum(boxes[joined, 3:], before[:, 3:6])
@@ -243,7 +242,7 @@ class LatentMap:
         for row, key, *piece in zip(
             rows.tolist(), keys_of_pieces.tolist(), *(c.split(sizes) for c in columns), strict=True
         ):
-            if row < len(self.blocks):
+            if row < existing:
                 blocks.append(Block(key, *map(torch.cat, zip(self.blocks[row][1:], piece, strict=True))))
             else:
                 blocks.append(Block(key, *(column.clone() for column in piece)))  # a slice would keep the whole alive
@@ -252,9 +251,13 @@ class LatentMap:
         return replace(
             self,
             blocks=self.blocks.replace(rows, [blocks[i] for i in ascending], boxes[ascending], self.block_size),
-            seen=seen.replace(rows, np.full(len(rows), self.next_id)),
+            seen=self._seen(np.union1d(seen_rows, rows)),
             next_id=next_id,
         )
+
+    def _seen(self, rows: np.ndarray) -> Pages:
+        """As :attr:`seen` is once the next frame has seen these blocks; ascending."""
+        return self.seen.replace(rows, np.full(len(rows), self.next_id))
 
     def _coded(self, new: Points, keys: np.ndarray, lengths: np.ndarray) -> Points:
         """Points as blocks keep them; they come in runs of one key each."""

@@ -56,9 +56,10 @@ class Pages:
         if not len(rows):
             return self
         pages = list(self.pages)
-        numbers, starts = np.unique(rows // PAGE, return_index=True)
+        numbers = rows // PAGE
+        starts = np.flatnonzero(np.diff(numbers, prepend=-1))
         ends = [*starts[1:].tolist(), len(rows)]
-        for number, start, end in zip(numbers.tolist(), starts.tolist(), ends, strict=True):
+        for number, start, end in zip(numbers[starts].tolist(), starts.tolist(), ends, strict=True):
             old = self.pages[number] if number < len(self.pages) else self._nothing
             at = rows[start:end] - number * PAGE
             page = np.empty((max(len(old), int(at[-1]) + 1), *old.shape[1:]), old.dtype)

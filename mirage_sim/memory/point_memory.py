@@ -114,6 +114,13 @@ class PointMemory:
         """The map that remembers nothing."""
         return self._empty
 
+    def compacted(self) -> "PointMemory":
+        """The same memory with ``compact`` points."""
+        rules, size = self.rules, self._empty.block_size
+        return PointMemory(
+            self.channels, self.stride, *rules, max_points=self.max_points, block_size=size, compact=True
+        )
+
     def write(
         self, map: LatentMap, *, latents: Tensor, frames: Tensor, depth: Tensor, static: Tensor, camera: Camera
     ) -> LatentMap:

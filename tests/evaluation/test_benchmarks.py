@@ -1,6 +1,7 @@
 """The benchmarks at toy size: that they can tell right from wrong. What they measure is measured elsewhere."""
 
 import sys
+from types import SimpleNamespace
 from typing import Any
 
 import gymnasium
@@ -9,10 +10,11 @@ import pytest
 import torch
 
 from mirage_sim.build import compose
+from mirage_sim.evaluation.benchmarks import bytes as weights
 from mirage_sim.evaluation.benchmarks import fork, growth, readout, retrieval, vector
 from mirage_sim.evaluation.benchmarks.measure import side_by_side, work_of
 from mirage_sim.evaluation.benchmarks.scenes import hall
-from mirage_sim.memory import LatentMap, PointMemory
+from mirage_sim.memory import EmptyMemory, LatentMap, PointMemory
 from mirage_sim.memory.blocks import Points
 from mirage_sim.memory.latent_map import InView
 from mirage_sim.world import WorldModel
@@ -96,6 +98,13 @@ def test_forks_add_what_they_write() -> None:
     assert marks["s_per_1000_forks_3m"] > 0
 
 
+def test_compact_points_weigh_a_third() -> None:
+    compact, full = (weights.bytes_per_cell(1, compact) for compact in (True, False))
+    assert compact <= 69 and full > 3 * compact
+    with pytest.raises(ValueError, match="^memory: expected latent points"):
+        weights.with_compact_memory(SimpleNamespace(memory=EmptyMemory(4, (1, 4, 4))))
+
+
 def test_what_forks_share_counts_once() -> None:
     base, other = hall(2000, 4), hall(3000, 4)
     assert fork.extra_bytes(base, [base, base]) == 0
@@ -129,6 +138,8 @@ def test_a_batch_has_the_worlds_of_single_environments(model: WorldModel, monkey
         ("growth", {"rounds": 1}),
         ("fork", {"forks": True}),
         ("vector", {"worlds": -1}),
+        ("conditioning", {"size": [704, 1279]}),
+        ("bytes", {"frames": 0}),
     ],
 )
 def test_unusable_settings_are_refused(name: str, wrong: dict[str, Any]) -> None:

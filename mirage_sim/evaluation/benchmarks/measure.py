@@ -29,6 +29,13 @@ def median_seconds(call: Callable[[], Any], repeats: int) -> float:
     return seconds
 
 
+def timed(call: Callable[[], Any]) -> float:
+    """Wall time of one call, in seconds."""
+    began = time.perf_counter()
+    call()
+    return time.perf_counter() - began
+
+
 def side_by_side(repeats: int, *calls: Callable[[], Any]) -> list[float]:
     """Median wall time of each call, taken in turns, so that their ratios are fair on a machine whose speed swings.
 
@@ -40,10 +47,9 @@ def side_by_side(repeats: int, *calls: Callable[[], Any]) -> list[float]:
     try:
         for turn in range(repeats + 1):
             for call, times in zip(calls, seconds, strict=True):
-                began = time.perf_counter()
-                call()
+                seconds_taken = timed(call)
                 if turn:  # the first is to warm up
-                    times.append(time.perf_counter() - began)
+                    times.append(seconds_taken)
     finally:
         if collects:
             gc.enable()
