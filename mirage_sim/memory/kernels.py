@@ -38,19 +38,22 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 def _compiled(function: Function) -> Function:
     """Compile at the first call, and keep the result for later processes where there is a place to."""
     try:
-        return njit(cache=True, nogil=True, error_model="numpy")(function)
+        compiled: Any = njit(cache=True, nogil=True, error_model="numpy")(function)
     except RuntimeError:  # neither the package nor the user's cache can be written to
-        return njit(nogil=True, error_model="numpy")(function)
+        compiled = njit(nogil=True, error_model="numpy")(function)
+    return compiled
 
 
-@intrinsic
-def _pointer(typing_context: Any, address: Any) -> Any:
+def _typed_pointer(typing_context: Any, address: Any) -> Any:
     """An integer as the address that it is."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return builder.inttoptr(arguments[0], cgutils.voidptr_t)
 
     return types.voidptr(types.int64), generate
+
+
+_pointer: Any = intrinsic(_typed_pointer)
 
 
 @_compiled
@@ -116,7 +119,7 @@ def in_view(boxes: np.ndarray, view: np.ndarray, height: int, width: int) -> tup
 
 
 @_compiled
-def _hidden(nearest: np.ndarray, width: int, cells: np.ndarray, depth: float, grown: float) -> bool:
+def _hidden(nearest: np.ndarray, width: int, cells: np.ndarray, depth: float, grown: np.float32) -> bool:
     """Whether nothing at this depth or beyond can be near the surface in any of these cells."""
     for i in range(cells[0], cells[1] + 1):
         for j in range(cells[2], cells[3] + 1):
@@ -145,8 +148,8 @@ def _project(
     xyz: np.ndarray,
     length: int,
     view: np.ndarray,
-    height: float,
-    width: float,
+    height: int,
+    width: int,
     pixels: np.ndarray,
     inside: np.ndarray,
 ) -> None:
@@ -156,6 +159,7 @@ def _project(
     z_axis_x, z_axis_y, z_axis_z = view[2], view[6], view[10]
     x0, y0, z0 = view[3], view[7], view[11]
     fx, fy, cx, cy = view[12], view[13], view[14], view[15]
+    bottom, right = np.float32(height), np.float32(width)
     for j in range(length):
         dx, dy, dz = xyz[0, j] - x0, xyz[1, j] - y0, xyz[2, j] - z0
         z = z_axis_x * dx + z_axis_y * dy + z_axis_z * dz
@@ -163,7 +167,7 @@ def _project(
         v = (y_axis_x * dx + y_axis_y * dy + y_axis_z * dz) / z * fy + cy
         pixels[0, j], pixels[1, j], pixels[2, j] = u, v, z
         # every comparison with a NaN fails: no division needs guarding
-        inside[j] = (z > _NEAR) & (z < np.inf) & (u >= 0) & (u < width) & (v >= 0) & (v < height)
+        inside[j] = (z > _NEAR) & (z < np.inf) & (u >= 0) & (u < right) & (v >= 0) & (v < bottom)
 
 
 @_compiled
@@ -176,7 +180,7 @@ def sweep(
     view: np.ndarray,
     height: int,
     width: int,
-    grown: float,
+    grown: np.float32,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
     """The smallest depth per cell, and the points that may be within the tolerance of it.
 
@@ -190,7 +194,7 @@ def sweep(
         view: as of :func:`in_view`, float32.
         height: of the picture in cells.
         width: of the picture in cells.
-        grown: float32, 1 + tolerance.
+        grown: 1 + tolerance.
 
     Returns:
         Smallest depths ``[height * width]``, infinite in holes; of the points found row, position in the block and
@@ -213,7 +217,7 @@ def sweep(
         length = table[row, LENGTH]
         walked += length
         _unpack(table[row, XYZ], length, extents[row, 6:], xyz)
-        _project(xyz, length, view, np.float32(height), np.float32(width), pixels, inside)
+        _project(xyz, length, view, height, width, pixels, inside)
         hits = 0
         for j in range(length):  # without a branch that could not be foretold
             kept[hits] = j
@@ -237,9 +241,9 @@ def choose(
     table: np.ndarray,
     width: int,
     detail: int,
-    focal: float,
-    grown: float,
-    refine: float,
+    focal: np.float32,
+    grown: np.float32,
+    refine: np.float32,
     features: np.ndarray,
     source: np.ndarray,
     seen: np.ndarray,
@@ -253,9 +257,9 @@ def choose(
         table: of the blocks.
         width: of the picture in cells.
         detail: parts of a cell per axis.
-        focal: float32, in cells.
-        grown: float32, 1 + tolerance.
-        refine: float32, how many cells wide a point may be.
+        focal: in cells.
+        grown: 1 + tolerance.
+        refine: how many cells wide a point may be.
         features: out, uint8 ``[parts, bytes of a feature]``, zeros.
         source: out, int64 ``[parts]``.
         seen: out, float32 ``[4, parts]``, zeros: depth, offset to the right and down, and the winner's footprint.
@@ -298,9 +302,9 @@ def judge(
     found: np.ndarray,
     places: np.ndarray,
     table: np.ndarray,
-    focal: float,
-    grown: float,
-    refine: float,
+    focal: np.float32,
+    grown: np.float32,
+    refine: np.float32,
     fine: np.ndarray,
     shown: np.ndarray,
 ) -> None:
@@ -311,9 +315,9 @@ def judge(
         found: row, position and cell of points.
         places: u, v, z of them.
         table: of the blocks.
-        focal: float32, in cells.
-        grown: float32, 1 + tolerance.
-        refine: float32, how many cells wide a point may be.
+        focal: in cells.
+        grown: 1 + tolerance.
+        refine: how many cells wide a point may be.
         fine: out, bool per cell: some point on the surface is not coarse.
         shown: out, bool per block: some point of it is on a surface.
     """
