@@ -122,7 +122,7 @@ def _sweep(map: LatentMap, camera: Camera, rules: Rules) -> _Found:
     threads = max(min(torch.get_num_threads(), points // _SHARE), 1)
 
     def part(first: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
-        mine = InView(*(column[first::threads] for column in in_view))
+        mine = InView(*(np.ascontiguousarray(column[first::threads]) for column in in_view))
         return kernels.sweep(*mine, extents, table, view, *camera.size, grown)
 
     with ThreadPoolExecutor(threads) as pool:  # costs nothing until it is given something
