@@ -24,6 +24,7 @@ REQUIRES = [
     "gymnasium>=1.4,<2",
     "hydra-core>=1.3.2,<1.4",
     "imageio-ffmpeg>=0.6,<1",
+    "numba>=0.68.1,<1",
     "numpy>=2.2,<3",
     "opencv-python>=5.0,<6",
     "pillow>=11.3,<14",

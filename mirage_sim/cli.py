@@ -103,7 +103,19 @@ def _download(_: str, config: Config) -> Config:
 # where the function bench_NAME is
 BENCHMARKS = {
     name: f"mirage_sim.evaluation.benchmarks.{name}"
-    for name in ("step", "vector", "readout", "growth", "fork", "retrieval", "learn", "backbone", "rollout")
+    for name in (
+        "step",
+        "vector",
+        "readout",
+        "growth",
+        "fork",
+        "bytes",
+        "retrieval",
+        "conditioning",
+        "learn",
+        "backbone",
+        "rollout",
+    )
 } | {"ros": "mirage_sim.ros.benchmark", "all": "mirage_sim.evaluation.benchmarks.table"}
 
 COMMANDS = {

@@ -131,6 +131,19 @@ def is_coarse(footprint: Tensor, depth: Tensor, focal: Tensor, refine: float) ->
     return footprint > depth / focal * refine
 
 
+def zoom_of(depth: Tensor, footprint: Tensor, focal: Tensor, detail: int = 1) -> Tensor:
+    """log2 of the width of a part of a cell at some depth over the footprint of the point seen there.
+
+    Args:
+        depth: z-depth it is seen at now, metres.
+        footprint: width in metres of the cell each point was written from, same shape.
+        focal: horizontal focal length of the camera now, in cells.
+        detail: parts of a cell per axis.
+    """
+    # in doubles, rounded once: the same bits wherever the vector registers happen to be cut
+    return torch.log2(depth.double() / (detail * focal.double()) / footprint.double()).float()
+
+
 def _to_pixels(camera: Camera, points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """``u, v, z`` of ``points [B, N, 3]``; ``u`` and ``v`` mean nothing unless ``z > NEAR``."""
     x, y, z = _to_camera(camera.c2w, points)
@@ -259,8 +272,7 @@ def splat(
     index[part] = position - world * count
     depth, zoom, right, down = torch.zeros(4, len(best), device=points.device)
     depth[part] = z
-    # in doubles, rounded once: the same bits wherever the vector registers happen to be cut
-    zoom[part] = torch.log2(z.double() / (detail * focal.double()) / written.double()).float()
+    zoom[part] = zoom_of(z, written, focal, detail)
     right[part], down[part] = u - u.floor() - 0.5, v - v.floor() - 0.5
     offset = torch.stack([right, down], dim=-1).view(*grid, 2)
     return Splat(index.view(grid), depth.view(grid), offset, zoom.view(grid))

@@ -2,72 +2,60 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from mirage_sim.geometry import NEAR, Camera
+from mirage_sim.geometry import Camera
+from mirage_sim.memory import kernels
+from mirage_sim.memory.blocks import Block, Blocks, Points, boxes_of
+from mirage_sim.memory.cells import (
+    block_keys,
+    cells_of_keys,
+    coded_features,
+    codes_of,
+    curve,
+    decoded_features,
+    xyz_of,
+)
+from mirage_sim.memory.kernels import BLOCK_POINTS, KEY, LENGTH
+from mirage_sim.memory.pages import Pages
 
-BLOCK_POINTS = 1024  # points in a full block
-_CELLS_PER_EDGE = 32  # a block is at least this many written cells wide: a surface facing the camera just fills one
-_LEVELS = 64
-_REACH = 1 << 18  # blocks on either side of the origin, per axis; farther points share the outermost
+_FEW = 256  # points; a block of at most so many, or of less than come, is made anew with those that come
 _FORMAT = "mirage_sim.latent_map.1"
 
 
-class Block(NamedTuple):
-    """Up to :data:`BLOCK_POINTS` points that lie close together. Never changed once made.
+class InView(NamedTuple):
+    """Blocks that may have points in a picture, nearest first.
 
     Attributes:
-        key: the spatial cell (level and integer coordinates, packed); several blocks share it where one overflowed.
-        xyz: float32 ``[n, 3]`` metres, world frame.
-        features: ``[n, C]``.
-        ids: int64 ``[n]``, unique in the map; smaller is older.
-        footprint: float32 ``[n]``, width in metres of the cell each point was written from.
+        rows: int64 ``[n]``.
+        depths: float64 ``[n]``, less than the depth of any point of the block; metres.
+        cells: int64 ``[n, 4]``, first and last row, first and last column of the cells that it may cover.
     """
 
-    key: int
-    xyz: Tensor
-    features: Tensor
-    ids: Tensor
-    footprint: Tensor
+    rows: np.ndarray
+    depths: np.ndarray
+    cells: np.ndarray
+
+    @classmethod
+    def all(cls, blocks: int, size: tuple[int, int]) -> "InView":
+        """Every block, as if each might be anywhere in a picture of this ``(height, width)``."""
+        whole = np.array([0, size[0] - 1, 0, size[1] - 1])
+        return cls(np.arange(blocks), np.full(blocks, -np.inf), np.tile(whole, (blocks, 1)))
 
 
-class Points(NamedTuple):
-    """Points side by side, as :class:`Block` describes them."""
-
-    xyz: Tensor
-    features: Tensor
-    ids: Tensor
-    footprint: Tensor
-
-
-def block_keys(xyz: Tensor, footprint: Tensor, block_size: float) -> Tensor:
-    """The spatial cell of each point as one int64.
-
-    The edge is ``block_size`` times a power of two, the smallest that is at least 32 footprints: a distant sky, written
-    with huge footprints, falls into few large blocks.
-
-    Args:
-        xyz: ``[n, 3]`` metres.
-        footprint: ``[n]`` metres, positive.
-        block_size: smallest edge in metres.
-    """
-    level = torch.frexp(footprint * (_CELLS_PER_EDGE / block_size)).exponent.clamp(0, _LEVELS - 1)
-    edge = torch.ldexp(torch.full_like(footprint, block_size), level)
-    index = (xyz / edge[:, None]).floor().clamp(-_REACH, _REACH - 1).long() + _REACH
-    return ((level.long() * 2 * _REACH + index[:, 0]) * 2 * _REACH + index[:, 1]) * 2 * _REACH + index[:, 2]
-
-
-def _box(xyz: Tensor) -> Tensor:
-    """Lowest and highest corner ``[6]`` of points ``[n, 3]``."""
-    return torch.cat([xyz.amin(0), xyz.amax(0)])
+def view_of(camera: Camera) -> np.ndarray:
+    """One camera as the kernels take it: float32 ``[16]``, three rows of ``c2w``, then fx, fy, cx, cy."""
+    c2w, K = camera.c2w.cpu().numpy(), camera.K.cpu().numpy()
+    return np.concatenate([c2w[:3].ravel(), K[[0, 1, 0, 1], [0, 1, 2, 2]]])
 
 
 @dataclass(frozen=True)
@@ -76,23 +64,23 @@ class LatentMap:
 
     Attributes:
         blocks: the points.
-        boxes: float32 ``[blocks, 6]``, lowest and highest corner of each block's points, metres.
         seen: int64 ``[blocks]``: the value of ``next_id`` when a write last added to or saw the block.
         next_id: ids from here on are free. Every frame written takes as many as the grid has cells, used or not, so
             that on one grid ``id = write number * cells + cell``.
         block_size: smallest edge of a block in metres.
         channels: ``C``.
+        compact: features are kept in 8 bits a channel and coordinates in 16 bits, relative to their block.
     """
 
-    blocks: tuple[Block, ...]
-    boxes: Tensor
-    seen: Tensor
+    blocks: Blocks
+    seen: Pages
     next_id: int
     block_size: float
     channels: int
+    compact: bool = False
 
     @classmethod
-    def empty(cls, channels: int, block_size: float = 2.0) -> "LatentMap":
+    def empty(cls, channels: int, block_size: float = 2.0, compact: bool = False) -> "LatentMap":
         """The map that remembers nothing.
 
         Raises:
@@ -102,31 +90,50 @@ class LatentMap:
             raise ValueError(f"channels: expected at least 1, got {channels}")
         if not 0.0 < block_size < float("inf"):
             raise ValueError(f"block_size: expected a positive length in metres, got {block_size}")
-        return cls((), torch.zeros(0, 6), torch.zeros(0, dtype=torch.int64), 0, block_size, channels)
+        return cls(Blocks.empty(), Pages.of(np.zeros(0, np.int64)), 0, block_size, channels, compact)
 
-    @cached_property
+    @property
     def points(self) -> int:
         """How many points there are."""
-        return sum(len(block.ids) for block in self.blocks)
+        return self.blocks.points
 
-    @cached_property
+    @property
     def nbytes(self) -> int:
         """Bytes held by the points and the tables over them."""
-        tables = self.boxes.nbytes + self.seen.nbytes
-        return tables + sum(tensor.nbytes for block in self.blocks for tensor in block[1:])
+        return self.blocks.nbytes + self.seen.nbytes
+
+    @cached_property
+    def device(self) -> torch.device:
+        """Where the points are."""
+        return self.blocks[0].xyz.device if len(self.blocks) else torch.device("cpu")
+
+    @property
+    def boxes(self) -> Tensor:
+        """Lowest and highest corner of each block's points, float32 ``[blocks, 6]``, metres; on the host."""
+        return torch.from_numpy(self.blocks.extents.array()[:, :6].copy())
 
     def select(self, rows: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
         """``xyz [N, 3]``, ``ids [N]`` and ``footprint [N]`` of some blocks, one after the other."""
-        if not rows:
-            device = self.boxes.device
-            nothing = torch.zeros(0, dtype=torch.int64, device=device)
-            return torch.zeros(0, 3, device=device), nothing, torch.zeros(0, device=device)
+        if not len(rows):
+            nothing = torch.zeros(0, dtype=torch.int64, device=self.device)
+            return torch.zeros(0, 3, device=self.device), nothing, torch.zeros(0, device=self.device)
         chosen = [self.blocks[row] for row in rows]
+        xyz = torch.cat([block.xyz for block in chosen])
         return (
-            torch.cat([block.xyz for block in chosen]),
+            self._decoded(xyz, *self.blocks.table.array()[np.array(rows), :2].T),
             torch.cat([block.ids for block in chosen]),
             torch.cat([block.footprint for block in chosen]),
         )
+
+    def _decoded(self, xyz: Tensor, keys: np.ndarray, lengths: np.ndarray) -> Tensor:
+        """Coordinates of runs of points of one key each."""
+        if not self.compact:
+            return xyz
+        return xyz_of(xyz, self._cells(keys, lengths, xyz.device))
+
+    def _cells(self, keys: np.ndarray, lengths: np.ndarray, device: torch.device) -> Tensor:
+        """Spatial cell of each of some points that come in runs of one key each."""
+        return torch.from_numpy(cells_of_keys(keys, self.block_size).repeat(lengths, axis=0)).to(device)
 
     def xyz(self) -> Tensor:
         """All points ``[N, 3]``, metres, world frame."""
@@ -142,44 +149,41 @@ class LatentMap:
 
     def features(self) -> Tensor:
         """All features ``[N, C]``, in the order of :meth:`xyz`."""
-        if not self.blocks:
-            return self._no_features(self.boxes.device)
-        return torch.cat([block.features for block in self.blocks])
+        return self.decoded(self._stored("features"))
 
-    def _no_features(self, device: torch.device) -> Tensor:
-        """``[0, C]``, of the type of the features."""
-        dtype = self.blocks[0].features.dtype if self.blocks else torch.float32
-        return torch.zeros(0, self.channels, dtype=dtype, device=device)
+    def decoded(self, features: Tensor) -> Tensor:
+        """Features ``[n, C]`` from what blocks keep of them."""
+        return decoded_features(features) if self.compact else features
+
+    def _stored(self, name: str) -> Tensor:
+        """One column of all blocks, as it is kept."""
+        return torch.cat([getattr(block, name) for block in self.blocks] or [self.nothing(name)])
+
+    def nothing(self, name: str) -> Tensor:
+        """No rows of a column."""
+        f32, i64 = torch.float32, torch.int64
+        shapes: dict[str, tuple[tuple[int, ...], torch.dtype]] = {
+            "xyz": ((0, 3), torch.int16 if self.compact else f32),
+            "features": ((0, self.channels + 2), torch.uint8) if self.compact else ((0, self.channels), f32),
+            "ids": ((0,), i64),
+            "footprint": ((0,), f32),
+        }
+        shape, dtype = shapes[name]
+        return torch.zeros(shape, dtype=dtype)
 
     def to(self, device: torch.device | str) -> "LatentMap":
         """The same map on another device."""
-        blocks = tuple(Block(block.key, *(tensor.to(device) for tensor in block[1:])) for block in self.blocks)
-        boxes, seen = self.boxes.to(device), self.seen.to(device)
-        return LatentMap(blocks, boxes, seen, self.next_id, self.block_size, self.channels)
+        blocks = [Block(block.key, *(tensor.to(device) for tensor in block[1:])) for block in self.blocks]
+        boxes = self.blocks.extents.array()[:, :6]
+        moved = Blocks.empty().replace(np.arange(len(blocks)), blocks, boxes, self.block_size)
+        return replace(self, blocks=moved)
 
-    def cull(self, camera: Camera) -> list[int]:
-        """Rows of the blocks that may have points in the picture of one camera.
-
-        Conservative: a block is left out only where every corner of its box lies clearly on the outer side of one and
-        the same plane of the frustum; on rounding's doubt it stays.
-        """
-        if not self.blocks:
-            return []
-        height, width = camera.size
-        which = [[i, j, k] for i in (0, 3) for j in (1, 4) for k in (2, 5)]
-        corners = self.boxes[:, which] - camera.c2w[:3, 3]
-        x, y, z = (corners @ camera.c2w[:3, :3]).unbind(-1)
-        K = camera.K
-        fx, fy, cx, cy = K[0, 0], K[1, 1], K[0, 2], K[1, 2]
-        # a point is in the picture only if all five are positive; they are linear, so a box is beyond a plane where
-        # all its corners are
-        sides = torch.stack(
-            [z - NEAR, fx * x + cx * z, (width - cx) * z - fx * x, fy * y + cy * z, (height - cy) * z - fy * y]
-        )
-        scale = fx + fy + cx.abs() + cy.abs() + (1.0 + width + height)
-        slack = 1e-5 * scale * corners.abs().sum(-1).amax(-1)
-        inside = (sides.amax(-1) >= -slack).all(0)
-        return inside.nonzero().squeeze(1).tolist()
+    def cull(self, camera: Camera) -> InView:
+        """The blocks that may have points in the picture of one camera; on rounding's doubt a block stays."""
+        view = view_of(camera).astype(np.float64)
+        rows, depths, cells = kernels.in_view(self.blocks.extents.array(), view, *camera.size)
+        order = np.argsort(depths, kind="stable")
+        return InView(rows[order], depths[order], cells[order])
 
     def features_of(self, rows: Sequence[int], index: Tensor) -> Tensor:
         """Features ``[n, C]`` of points by their position in ``select(rows)``, touching only the blocks that hold them.
@@ -189,70 +193,95 @@ class LatentMap:
             index: int64 ``[n]``.
         """
         if not len(index):
-            return self._no_features(index.device)
+            return self.decoded(self.nothing("features").to(index.device))
         ends = self._ends(rows).to(index.device)
         owners, compact = torch.unique(torch.searchsorted(ends, index, right=True), return_inverse=True)
         starts = torch.cat([ends.new_zeros(1), ends[:-1]])
         sizes = (ends - starts)[owners]
         at = index - starts[owners][compact] + (sizes.cumsum(0) - sizes)[compact]
-        return torch.cat([self.blocks[rows[i]].features for i in owners.tolist()])[at]
+        return self.decoded(torch.cat([self.blocks[rows[i]].features for i in owners.tolist()])[at])
 
-    def rows_of(self, rows: Sequence[int], index: Tensor) -> Tensor:
+    def rows_of(self, rows: Sequence[int], index: Tensor) -> np.ndarray:
         """Rows of the blocks that hold points, given by their position in ``select(rows)``; unique, ascending."""
-        ends = self._ends(rows).to(index.device)
-        owners = torch.unique(torch.searchsorted(ends, index, right=True))
-        return torch.tensor(rows, dtype=torch.int64, device=index.device)[owners]
+        owners = torch.unique(torch.searchsorted(self._ends(rows).to(index.device), index, right=True))
+        return np.unique(np.array(rows, np.int64)[owners.cpu().numpy()])
 
     def _ends(self, rows: Sequence[int]) -> Tensor:
         """Where in ``select(rows)`` each block ends, int64 ``[blocks]``."""
         return torch.tensor([len(self.blocks[row].ids) for row in rows], dtype=torch.int64).cumsum(0)
 
-    def add(self, new: Points, seen_rows: Tensor, cells: int) -> "LatentMap":
-        """A map that also holds these points; only the blocks they fall into are made anew.
+    def add(self, new: Points, seen_rows: np.ndarray, cells: int) -> "LatentMap":
+        """A map that also holds these points.
+
+        They start blocks of their own beside those that are there, except that a block of few points is made anew with
+        those that join it: what a write makes is hardly more than what it adds, and blocks do not become many.
 
         Args:
-            new: the points; ids in ``[next_id, next_id + cells)``.
-            seen_rows: rows of the blocks that the frame showed.
+            new: the points, not coded; ids in ``[next_id, next_id + cells)``.
+            seen_rows: int64, rows of the blocks that the frame showed; unique, ascending.
             cells: how many ids the frame takes.
         """
-        device = new.xyz.device
-        seen = self.seen.to(device, copy=True)
-        seen[seen_rows.to(device)] = self.next_id
-        boxes = self.boxes.to(device)
-        next_id = self.next_id + cells
+        next_id, existing = self.next_id + cells, len(self.blocks)
         if not len(new.ids):
-            return LatentMap(self.blocks, boxes, seen, next_id, self.block_size, self.channels)
-        blocks = list(self.blocks)
-        last = {block.key: row for row, block in enumerate(blocks)}  # of blocks with one key only the last has room
-        keys = block_keys(new.xyz, new.footprint, self.block_size)
-        order = torch.argsort(keys, stable=True)
-        unique, counts = torch.unique_consecutive(keys[order], return_counts=True)
-        fresh: dict[int, Block] = {}
-        for key, part in zip(unique.tolist(), order.split(counts.tolist()), strict=True):
-            row = last.get(key)
-            columns: list[Tensor] = [tensor[part] for tensor in new]
-            if row is not None and len(blocks[row].ids) < BLOCK_POINTS:
-                columns = [torch.cat(pair) for pair in zip(blocks[row][1:], columns, strict=True)]
+            return replace(self, seen=self._seen(seen_rows), next_id=next_id)
+        keys, order = torch.sort(block_keys(new.xyz, new.footprint, self.block_size), stable=True)
+        unique, counts = (part.cpu().numpy() for part in torch.unique_consecutive(keys, return_counts=True))
+        if counts.max() > BLOCK_POINTS:  # blocks of one cell then lie side by side in it
+            along = curve(new.xyz[order], self._cells(unique, counts, order.device)).argsort(stable=True)
+            order = order[along[keys[along].argsort(stable=True)]]
+        sizes = [min(BLOCK_POINTS, n - start) for n in counts.tolist() for start in range(0, n, BLOCK_POINTS)]
+        keys_of_pieces = np.repeat(unique, -(-counts // BLOCK_POINTS))
+        columns = self._coded(Points(*(column[order].contiguous() for column in new)), unique, counts)
+        boxes = boxes_of(self._decoded(columns.xyz, unique, counts), sizes)
+        rows = self._rows_for(keys_of_pieces, np.array(sizes))
+        joined = rows < existing
+        before = self.blocks.extents.array()[rows[joined]]
+        boxes[joined, :3] = np.minimum(boxes[joined, :3], before[:, :3])
+        boxes[joined, 3:] = np.maximum(boxes[joined, 3:], before[:, 3:6])
+        blocks = []
+        for row, key, *piece in zip(
+            rows.tolist(), keys_of_pieces.tolist(), *(c.split(sizes) for c in columns), strict=True
+        ):
+            if row < existing:
+                blocks.append(Block(key, *map(torch.cat, zip(self.blocks[row][1:], piece, strict=True))))
             else:
-                row = None
-            pieces = list(zip(*(column.split(BLOCK_POINTS) for column in columns), strict=True))
-            for piece in pieces:
-                # a slice would keep the whole alive
-                block = Block(key, *(column.clone() if len(pieces) > 1 else column for column in piece))
-                if row is None:
-                    row = len(blocks)
-                    blocks.append(block)
-                else:
-                    blocks[row] = block
-                fresh[row] = block
-                row = None
-        rows = torch.tensor(list(fresh), device=device)
-        grown = len(blocks) - len(self.blocks)
-        boxes = torch.cat([boxes, boxes.new_zeros(grown, 6)])
-        boxes[rows] = torch.stack([_box(block.xyz) for block in fresh.values()])
-        seen = torch.cat([seen, seen.new_zeros(grown)])
-        seen[rows] = self.next_id
-        return LatentMap(tuple(blocks), boxes, seen, next_id, self.block_size, self.channels)
+                blocks.append(Block(key, *(column.clone() for column in piece)))  # a slice would keep the whole alive
+        ascending = np.argsort(rows)
+        rows = rows[ascending]
+        return replace(
+            self,
+            blocks=self.blocks.replace(rows, [blocks[i] for i in ascending], boxes[ascending], self.block_size),
+            seen=self._seen(np.union1d(seen_rows, rows)),
+            next_id=next_id,
+        )
+
+    def _seen(self, rows: np.ndarray) -> Pages:
+        """As :attr:`seen` is once the next frame has seen these blocks; ascending."""
+        return self.seen.replace(rows, np.full(len(rows), self.next_id))
+
+    def _coded(self, new: Points, keys: np.ndarray, lengths: np.ndarray) -> Points:
+        """Points as blocks keep them; they come in runs of one key each."""
+        if not self.compact:
+            return new
+        cells = self._cells(keys, lengths, new.xyz.device)
+        return new._replace(xyz=codes_of(new.xyz, cells), features=coded_features(new.features))
+
+    def _rows_for(self, keys: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+        """Where pieces go: into the newest block of their key, if that has few points, or beyond the last row.
+
+        Args:
+            keys: int64 ``[n]``, ascending.
+            sizes: int64 ``[n]``, how many points each piece has.
+        """
+        table = self.blocks.table.array()
+        newest = np.full(len(keys), -1)
+        at = np.searchsorted(keys, table[:, KEY]).clip(max=len(keys) - 1)  # the first piece of a key
+        known = np.flatnonzero(keys[at] == table[:, KEY])
+        np.maximum.at(newest, at[known], known)
+        held = np.append(table[:, LENGTH], BLOCK_POINTS)[newest]  # there is no room in a block that is not there
+        joins = (held + sizes <= BLOCK_POINTS) & (held <= np.maximum(sizes, _FEW))
+        rows = len(self.blocks) + np.cumsum(~joins) - 1
+        return np.where(joins, newest, rows)
 
     def evict(self, max_points: int) -> "LatentMap":
         """A map of at most ``max_points``: whole blocks go, those seen or written longest ago first.
@@ -261,30 +290,21 @@ class LatentMap:
         """
         if self.points <= max_points:
             return self
-        seen = self.seen.tolist()
-        excess = self.points - max_points
-        gone = set()
-        for row in sorted(range(len(self.blocks)), key=lambda row: (seen[row], row)):
-            if excess <= 0:
-                break
-            gone.add(row)
-            excess -= len(self.blocks[row].ids)
-        kept = [row for row in range(len(self.blocks)) if row not in gone]
-        rows = torch.tensor(kept, dtype=torch.int64, device=self.boxes.device)
-        blocks = tuple(self.blocks[row] for row in kept)
-        return LatentMap(blocks, self.boxes[rows], self.seen[rows], self.next_id, self.block_size, self.channels)
+        seen = self.seen.array()
+        oldest = np.argsort(seen, kind="stable")
+        gone = np.cumsum(self.blocks.table.array()[oldest, LENGTH])
+        enough = int(np.searchsorted(gone, self.points - max_points)) + 1
+        kept = np.sort(oldest[enough:])
+        return replace(self, blocks=self.blocks.take(kept), seen=Pages.of(seen[kept]))
 
     def tensors(self) -> dict[str, Tensor]:
         """The whole map as named tensors, to be stored; :meth:`from_tensors` is the inverse."""
-        xyz, ids, footprint = self.select(range(len(self.blocks)))
+        table = self.blocks.table.array()
         return {
-            "xyz": xyz,
-            "features": self.features(),
-            "ids": ids,
-            "footprint": footprint,
-            "lengths": torch.tensor([len(block.ids) for block in self.blocks], dtype=torch.int64),
-            "keys": torch.tensor([block.key for block in self.blocks], dtype=torch.int64),
-            "seen": self.seen,
+            **{name: self._stored(name) for name in Points._fields},
+            "lengths": torch.from_numpy(table[:, LENGTH].copy()),
+            "keys": torch.from_numpy(table[:, KEY].copy()),
+            "seen": torch.from_numpy(self.seen.array().copy()),
             "next_id": torch.tensor([self.next_id]),
             "block_size": torch.tensor([self.block_size], dtype=torch.float64),
         }
@@ -297,14 +317,22 @@ class LatentMap:
             ValueError: if a tensor is missing, or has a wrong type, size or value.
         """
         _check(tensors)
-        lengths = tensors["lengths"].tolist()
+        compact = tensors["xyz"].dtype == torch.int16
+        channels, block_size = tensors["features"].shape[1] - 2 * compact, float(tensors["block_size"])
+        empty = cls.empty(channels, block_size, compact)
+        keys, lengths = tensors["keys"].tolist(), tensors["lengths"].tolist()
         columns = zip(*(tensors[name].split(lengths) for name in Points._fields), strict=True)
-        keys = tensors["keys"].tolist()
-        blocks = tuple(Block(key, *(t.clone() for t in column)) for key, column in zip(keys, columns, strict=True))
-        xyz = tensors["xyz"]
-        boxes = torch.stack([_box(block.xyz) for block in blocks]) if blocks else xyz.new_zeros(0, 6)
-        next_id, block_size = int(tensors["next_id"]), float(tensors["block_size"])
-        return cls(blocks, boxes, tensors["seen"], next_id, block_size, tensors["features"].shape[1])
+        blocks = [
+            Block(key, *(t.clone(memory_format=torch.contiguous_format) for t in column))
+            for key, column in zip(keys, columns, strict=True)
+        ]
+        boxes = boxes_of(empty._decoded(tensors["xyz"], np.array(keys, np.int64), np.array(lengths, np.int64)), lengths)
+        return replace(
+            empty,
+            blocks=empty.blocks.replace(np.arange(len(blocks)), blocks, boxes, block_size),
+            seen=Pages.of(tensors["seen"].cpu().numpy()),
+            next_id=int(tensors["next_id"]),
+        )
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the map to a safetensors file, which appears whole or not at all."""
@@ -333,7 +361,9 @@ class LatentMap:
 def _check(tensors: dict[str, Tensor]) -> None:
     """Raise ValueError unless these tensors make a map."""
     i64, f32 = torch.int64, torch.float32
-    dtypes = {"xyz": f32, "ids": i64, "footprint": f32, "lengths": i64, "keys": i64, "seen": i64, "next_id": i64}
+    compact = tensors.get("xyz", torch.zeros(0)).dtype == torch.int16
+    dtypes = {"xyz": torch.int16 if compact else f32, "ids": i64, "footprint": f32, "lengths": i64, "keys": i64}
+    dtypes |= {"seen": i64, "next_id": i64} | ({"features": torch.uint8} if compact else {})
     expected = {*dtypes, "features", "block_size"}
     if set(tensors) != expected:
         raise ValueError(f"map: expected tensors {sorted(expected)}, got {sorted(tensors)}")
@@ -348,10 +378,12 @@ def _check(tensors: dict[str, Tensor]) -> None:
         if list(tensors[name].shape) != shape:
             raise ValueError(f"map: expected {name} of shape {shape}, got {list(tensors[name].shape)}")
     lengths, ids, next_id = tensors["lengths"], tensors["ids"], int(tensors["next_id"])
-    if channels < 1 or not 0 < float(tensors["block_size"]) < float("inf") or not 0 <= next_id < 1 << 62:
+    if channels < 1 + 2 * compact or not 0 < float(tensors["block_size"]) < float("inf") or not 0 <= next_id < 1 << 62:
         raise ValueError("map: expected channels and block_size to be positive and next_id in [0, 2^62)")
     if int(lengths.sum()) != n or bool(((lengths < 1) | (lengths > BLOCK_POINTS)).any()):
         raise ValueError(f"map: expected block lengths in [1, {BLOCK_POINTS}] that add up to {n} points")
+    if bool((tensors["keys"] < 0).any()):
+        raise ValueError("map: expected keys of at least 0")
     if not bool(torch.isfinite(tensors["xyz"]).all()) or not bool((tensors["footprint"] > 0).all()):
         raise ValueError("map: expected finite points with positive footprints")
     if bool(((ids < 0) | (ids >= next_id)).any()) or len(ids.unique()) != n:

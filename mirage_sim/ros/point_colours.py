@@ -5,7 +5,7 @@ from copy import copy
 import numpy as np
 
 from mirage_sim.memory import LatentMap
-from mirage_sim.memory.latent_map import Block
+from mirage_sim.memory.blocks import Blocks
 
 
 class PointColours:
@@ -19,7 +19,7 @@ class PointColours:
         self._ids = np.zeros(0, np.int64)  # ascending: of the points that have been coloured
         self._rgb = np.zeros((0, 3), np.uint8)  # theirs
         self._pictures: dict[int, np.ndarray] = {}  # by first id of the write, since then: uint8 [cells, 3]
-        self._blocks: tuple[Block, ...] = ()
+        self._blocks: Blocks | None = None
         self._next_id = 0
 
     def copy(self) -> "PointColours":

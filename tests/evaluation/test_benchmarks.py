@@ -3,6 +3,7 @@
 import os
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import gymnasium
@@ -11,11 +12,13 @@ import pytest
 import torch
 
 from mirage_sim.build import compose
+from mirage_sim.evaluation.benchmarks import bytes as weights
 from mirage_sim.evaluation.benchmarks import fork, growth, readout, retrieval, rollout, vector
 from mirage_sim.evaluation.benchmarks.measure import held_bytes, side_by_side, work_of
 from mirage_sim.evaluation.benchmarks.scenes import hall
-from mirage_sim.memory import LatentMap, PointMemory
-from mirage_sim.memory.latent_map import Points
+from mirage_sim.memory import EmptyMemory, LatentMap, PointMemory
+from mirage_sim.memory.blocks import Points
+from mirage_sim.memory.latent_map import InView
 from mirage_sim.world import WorldModel
 
 
@@ -49,12 +52,9 @@ def test_what_is_held_is_counted_and_what_is_shared_is_not() -> None:
 
 def test_an_inexact_read_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
     assert readout.is_exact([1, 2], 2000)
-    right = readout.splat
-
-    def last_written(points: Any, ids: Any, *others: Any, **settings: Any) -> Any:
-        return right(points, torch.arange(len(ids)), *others, **settings)  # ties go by position
-
-    monkeypatch.setattr(readout, "splat", last_written)
+    right = readout.look
+    # surfaces that are thicker than said
+    monkeypatch.setattr(readout, "look", lambda map, camera, rules: right(map, camera, rules._replace(tolerance=0.3)))
     assert not readout.is_exact([1, 2], 2000)
 
 
@@ -64,7 +64,7 @@ def test_culling_follows_what_is_in_view(monkeypatch: pytest.MonkeyPatch) -> Non
     assert marks["cull_share_in_view"] == pytest.approx(0.05, abs=0.005)
     assert marks["cull_work_ratio_5pct"] > 0 and marks["cull_ratio_5pct"] > 0
     right = LatentMap.cull
-    monkeypatch.setattr(LatentMap, "cull", lambda map, camera: right(map, camera)[::2])
+    monkeypatch.setattr(LatentMap, "cull", lambda map, camera: InView(*(each[::2] for each in right(map, camera))))
     same, _ = readout.culling(20_000, 1)
     assert not same
 
@@ -83,11 +83,11 @@ def test_a_circuit_that_is_known_adds_nothing(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(growth, "GRID", (11, 20))
     few = settings("growth", cameras=5, rounds=3)
     marks = growth.bench_growth(few)["marks"]
-    assert marks["growth_after_first_round"] < 0.05 and marks["step_work_ratio"] < 1.05
+    assert marks["growth_after_first_round"] < 0.05 and marks["step_work_ratio"] < 1.01
     assert marks["points"] > 300 and marks["step_time_ratio"] > 0
     monkeypatch.setattr(growth, "PointMemory", Hoarder)
     marks = growth.bench_growth(few)["marks"]
-    assert marks["growth_after_first_round"] == 2 and marks["step_work_ratio"] > 1.05
+    assert marks["growth_after_first_round"] == 2 and marks["step_work_ratio"] > 1.01
 
 
 class Hoarder(PointMemory):
@@ -96,7 +96,7 @@ class Hoarder(PointMemory):
     def write(self, map: LatentMap, **frame: Any) -> LatentMap:
         new = super().write(self.empty(), **frame)
         points = Points(new.xyz(), new.features(), new.ids() + map.next_id, new.footprint())
-        return map.add(points, torch.zeros(0, dtype=torch.int64), new.next_id)
+        return map.add(points, np.zeros(0, np.int64), new.next_id)
 
 
 def test_forks_add_what_they_write() -> None:
@@ -107,12 +107,17 @@ def test_forks_add_what_they_write() -> None:
     assert marks["s_per_1000_forks_3m"] > 0
 
 
+def test_compact_points_weigh_a_third() -> None:
+    compact, full = (weights.bytes_per_cell(1, compact) for compact in (True, False))
+    assert compact <= 69 and full > 3 * compact
+    with pytest.raises(ValueError, match="^memory: expected latent points"):
+        weights.with_compact_memory(SimpleNamespace(memory=EmptyMemory(4, (1, 4, 4))))
+
+
 def test_what_forks_share_counts_once() -> None:
     base, other = hall(2000, 4), hall(3000, 4)
-    tables = base.boxes.nbytes + base.seen.nbytes + sys.getsizeof(base.blocks)
-    assert fork.extra_bytes(base, [base, base]) == 2 * tables
-    tables = other.boxes.nbytes + other.seen.nbytes + sys.getsizeof(other.blocks)
-    assert fork.extra_bytes(base, [other, other]) == 2 * tables + 3000 * (12 + 4 * 4 + 8 + 4)
+    assert fork.extra_bytes(base, [base, base]) == 0
+    assert fork.extra_bytes(base, [other, other]) == other.nbytes > 3000 * (12 + 4 * 4 + 8 + 4)
 
 
 def test_a_batch_has_the_worlds_of_single_environments(model: WorldModel, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -161,6 +166,8 @@ def test_a_roll_out_that_fails_says_why(tmp_path: Path) -> None:
         ("vector", {"worlds": -1}),
         ("rollout", {"num_workers": 0}),
         ("rollout", {"episodes": 6}),
+        ("conditioning", {"size": [704, 1279]}),
+        ("bytes", {"frames": 0}),
     ],
 )
 def test_unusable_settings_are_refused(name: str, wrong: dict[str, Any]) -> None:

@@ -5,6 +5,7 @@ from twin import TwinMemory
 from mirage_sim.evaluation.benchmarks.scenes import furnished_room, ray_cast
 from mirage_sim.geometry import Camera, lift, se3_exp
 from mirage_sim.memory import EmptyMemory, LatentMap, PointMemory
+from mirage_sim.memory.latent_map import InView
 from mirage_sim.memory.point_memory import resample_depth, resample_static
 
 STRIDE = (1, 4, 4)
@@ -188,14 +189,14 @@ def test_culled_read_equals_full_read() -> None:
     left_out = 0
     full = LatentMapWithoutCulling(**{name: getattr(map, name) for name in map.__dataclass_fields__})
     for camera in walk(30, 1.3):
-        left_out += len(map.blocks) - len(map.cull(camera.resize((6, 8))[0]))
+        left_out += len(map.blocks) - len(map.cull(camera.resize((6, 8))[0]).rows)
         assert_same(memory.read(map, camera), memory.read(full, camera))
     assert left_out > 15 * len(map.blocks), "culling should leave out more than half"
 
 
 class LatentMapWithoutCulling(LatentMap):
-    def cull(self, camera: Camera) -> list[int]:
-        return list(range(len(self.blocks)))
+    def cull(self, camera: Camera) -> InView:
+        return InView.all(len(self.blocks), camera.size)
 
 
 def test_walking_in_a_circle_bounds_growth() -> None:

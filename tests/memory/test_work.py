@@ -2,13 +2,16 @@
 
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 
 from mirage_sim.evaluation.benchmarks.measure import work_of
 from mirage_sim.geometry import Camera
 from mirage_sim.memory import LatentMap, PointMemory
-from mirage_sim.memory.latent_map import BLOCK_POINTS, Points
+from mirage_sim.memory.blocks import Points
+from mirage_sim.memory.kernels import BLOCK_POINTS
+from mirage_sim.memory.latent_map import InView
 
 MEMORY = PointMemory(8, (1, 1, 1))
 CAMERA = Camera.from_fov(torch.eye(4)[None], 60.0, (11, 20))
@@ -30,7 +33,7 @@ def clump(map: LatentMap, centre: torch.Tensor, count: int) -> LatentMap:
         torch.arange(map.next_id, map.next_id + count),
         torch.full((count,), 0.01),
     )
-    return map.add(points, torch.zeros(0, dtype=torch.int64), count)
+    return map.add(points, np.zeros(0, np.int64), count)
 
 
 @pytest.fixture(scope="module")
@@ -44,13 +47,12 @@ def maps() -> tuple[LatentMap, LatentMap]:
     return near, far
 
 
-@pytest.mark.parametrize(
-    "use",
-    [
-        pytest.param(lambda map: MEMORY.read(map, CAMERA), id="read"),
-        pytest.param(lambda map: MEMORY.write(map, **FRAME, camera=CAMERA), id="write"),
-    ],
-)
+READ = pytest.param(lambda map: MEMORY.read(map, CAMERA), id="read")
+WRITE = pytest.param(lambda map: MEMORY.write(map, **FRAME, camera=CAMERA), id="write")
+WALL = MEMORY.write(MEMORY.empty(), **FRAME, camera=CAMERA)
+
+
+@pytest.mark.parametrize("use", [READ, WRITE])
 def test_work_follows_what_is_in_view(
     use: Callable[[LatentMap], object], maps: tuple[LatentMap, LatentMap], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -58,8 +60,21 @@ def test_work_follows_what_is_in_view(
     assert near > IN_VIEW, "the points in view were not seen to be walked over: count what replaced torch here, too"
     # each block out of view costs a look at its box
     assert far < near + BLOCKS_OUT_OF_VIEW * BLOCK_POINTS / 2
-    monkeypatch.setattr(LatentMap, "cull", lambda map, camera: list(range(len(map.blocks))))
-    assert work_of(lambda: use(maps[1])) > near + BLOCKS_OUT_OF_VIEW * BLOCK_POINTS * 2, "the count would tell"
+    monkeypatch.setattr(LatentMap, "cull", lambda map, camera: InView.all(len(map.blocks), camera.size))
+    assert work_of(lambda: use(maps[1])) > near + BLOCKS_OUT_OF_VIEW * BLOCK_POINTS * 0.9, "the count would tell"
+
+
+@pytest.mark.parametrize("use", [READ, WRITE])
+def test_work_does_not_follow_what_is_hidden(use: Callable[[LatentMap], object]) -> None:
+    """Clumps of points behind one another, without and with a wall before them."""
+    bare, walled = MEMORY.empty(), WALL
+    for i in range(40):
+        centre = torch.tensor([2.0 * (i % 8) - 7, 1.0, 21.0 + 4 * (i // 8)])
+        bare, walled = clump(bare, centre, BLOCK_POINTS), clump(walled, centre, BLOCK_POINTS)
+    assert len(walled.cull(CAMERA.resize((11, 20))[0]).rows) == 44
+    wall, behind, seen = (work_of(lambda map=map: use(map)) for map in (WALL, walled, bare))
+    assert behind < wall + BLOCK_POINTS
+    assert seen > wall + 8 * BLOCK_POINTS, "the count would tell"
 
 
 def test_a_write_shares_what_it_does_not_touch(maps: tuple[LatentMap, LatentMap]) -> None:

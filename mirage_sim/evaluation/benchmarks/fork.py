@@ -1,9 +1,9 @@
 """What it takes to go on from one large memory in many different ways."""
 
-import sys
 import time
 from typing import Any
 
+import numpy as np
 import torch
 
 from mirage_sim.evaluation.benchmarks.measure import positive_integers
@@ -71,12 +71,20 @@ def _beside_the_hall(count: int) -> Camera:
 
 def extra_bytes(base: LatentMap, forks: list[LatentMap]) -> int:
     """Bytes that forks hold and their origin does not, tables included; what forks share counts once."""
-    known = {id(block) for block in base.blocks}
+    known = {id(part) for part in (*_pages(base), *base.blocks)}
     total = 0
     for fork in forks:
-        total += fork.boxes.nbytes + fork.seen.nbytes + sys.getsizeof(fork.blocks)
+        for page in _pages(fork):
+            if id(page) not in known:
+                known.add(id(page))
+                total += page.nbytes
         for block in fork.blocks:
             if id(block) not in known:
                 known.add(id(block))
                 total += sum(column.untyped_storage().nbytes() for column in block[1:])
     return total
+
+
+def _pages(map: LatentMap) -> list[np.ndarray]:
+    """The tables over a map's points."""
+    return [page for pages in (map.blocks.rows, map.blocks.table, map.blocks.extents, map.seen) for page in pages.pages]

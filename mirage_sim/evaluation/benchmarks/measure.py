@@ -12,6 +12,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from mirage_sim.memory.kernels import WORK
+
 _INDEXED = {  # touch as much of their first argument as their others say
     torch.ops.aten.index,
     torch.ops.aten.index_put,
@@ -28,6 +30,13 @@ def median_seconds(call: Callable[[], Any], repeats: int) -> float:
     return seconds
 
 
+def timed(call: Callable[[], Any]) -> float:
+    """Wall time of one call, in seconds."""
+    began = time.perf_counter()
+    call()
+    return time.perf_counter() - began
+
+
 def side_by_side(repeats: int, *calls: Callable[[], Any]) -> list[float]:
     """Median wall time of each call, taken in turns, so that their ratios are fair on a machine whose speed swings.
 
@@ -39,10 +48,9 @@ def side_by_side(repeats: int, *calls: Callable[[], Any]) -> list[float]:
     try:
         for turn in range(repeats + 1):
             for call, times in zip(calls, seconds, strict=True):
-                began = time.perf_counter()
-                call()
+                seconds_taken = timed(call)
                 if turn:  # the first is to warm up
-                    times.append(time.perf_counter() - began)
+                    times.append(seconds_taken)
     finally:
         if collects:
             gc.enable()
@@ -65,13 +73,15 @@ class _Counter(TorchDispatchMode):
 
 
 def work_of(call: Callable[[], Any]) -> int:
-    """How many elements the tensor operations of a call walk over: of each, as many as its largest tensor has.
+    """How many elements a call walks over: of each tensor operation, as many as its largest tensor has.
 
-    Looking entries up counts the entries, not the table. Views cost nothing. What is done outside torch is not seen.
+    Looking entries up counts the entries, not the table. Views cost nothing. The memory's compiled loops count blocks
+    and points; what else is done outside torch is not seen.
     """
+    before = WORK.walked
     with _Counter() as counter:
         call()
-    return counter.elements
+    return counter.elements + WORK.walked - before
 
 
 def held_bytes(call: Callable[[], Any]) -> int:

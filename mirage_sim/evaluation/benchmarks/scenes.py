@@ -1,11 +1,12 @@
 """Places to measure in: a furnished room that is known exactly, a walk around it, and a hall of many points."""
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from mirage_sim.geometry import Camera, lift, se3_exp
 from mirage_sim.memory import LatentMap
-from mirage_sim.memory.latent_map import Points
+from mirage_sim.memory.blocks import Points
 
 HALL = (59.0, 4.0, 59.0)  # metres, around the origin; its walls cut through blocks of the map
 
@@ -72,4 +73,4 @@ def hall(count: int, channels: int) -> LatentMap:
         torch.arange(count),
         torch.rand(count, generator=generator) * 0.1 + 0.01,
     )
-    return LatentMap.empty(channels).add(points, torch.zeros(0, dtype=torch.int64), count)
+    return LatentMap.empty(channels).add(points, np.zeros(0, np.int64), count)

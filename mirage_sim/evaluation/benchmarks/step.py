@@ -10,6 +10,9 @@ import gymnasium
 import numpy as np
 
 from mirage_sim.build import instantiate
+from mirage_sim.evaluation.benchmarks.measure import side_by_side
+from mirage_sim.evaluation.rollout import LATENT, RGB_MEMORY, variants_of
+from mirage_sim.world import WorldModel
 
 WARM_UP = 20  # steps until caches are filled and oneDNN has chosen its kernels
 PHASES = ("read", "denoise", "decode", "depth", "write")
@@ -28,18 +31,21 @@ def bench_step(cfg: dict[str, Any]) -> dict[str, Any]:
     """Measure imports, the first reset and steps along a smooth, scripted drive.
 
     Args:
-        cfg: ``world`` (config of a world model), ``steps`` to time and ``seed`` of the episode.
+        cfg: ``world`` (config of a world model), ``steps`` to time, ``seed`` of the episode, and ``rgb_steps`` to time
+            with either memory.
 
     Returns:
         ``{"marks": ...}``: ``steps_per_s`` over all timed steps; ``import_s`` of ``import mirage_sim`` (median of five
         new processes); ``first_reset_s`` of import, ``gymnasium.make`` and ``reset`` (median of three); and the median
-        milliseconds per step in each phase, with ``other_ms`` for everything around them.
+        milliseconds per step in each phase, with ``other_ms`` for everything around them;
+        ``end_to_end_ratio_rgb``, the median time of a whole step with coloured points over that with latent points.
     """
     marks: dict[str, float] = {
         "import_s": statistics.median(_seconds_of(_IMPORT) for _ in range(5)),
         "first_reset_s": statistics.median(_seconds_of(_FIRST_RESET) for _ in range(3)),
     }
-    env: Any = gymnasium.make("MirageWorld-v0", world=instantiate(cfg["world"])).unwrapped
+    model: WorldModel = instantiate(cfg["world"])
+    env: Any = gymnasium.make("MirageWorld-v0", world=model).unwrapped
     _, info = env.reset(seed=int(cfg["seed"]))
     whole: list[float] = []
     phases: dict[str, list[float]] = {phase: [] for phase in PHASES}
@@ -54,7 +60,19 @@ def bench_step(cfg: dict[str, Any]) -> dict[str, Any]:
     around = [total - sum(parts) for total, parts in zip(whole, zip(*phases.values(), strict=True), strict=True)]
     marks["other_ms"] = 1e3 * statistics.median(around)
     marks["memory_points"] = info["memory_points"]
-    return {"marks": marks}
+    return {"marks": marks | _beside_rgb(model, int(cfg["seed"]), int(cfg["rgb_steps"]))}
+
+
+def _beside_rgb(model: WorldModel, seed: int, steps: int) -> dict[str, float]:
+    """Whole steps of the same networks with either memory, in turns, along the same drive from a reset."""
+    envs = []
+    for name, variant in variants_of(model, [LATENT, RGB_MEMORY]).items():
+        env = gymnasium.make("MirageWorld-v0", world=variant)
+        env.reset(seed=seed)
+        envs.append((name, env, iter(range(steps + 1))))
+    calls = [lambda env=env, step=step: env.step(_command(next(step))) for _, env, step in envs]
+    seconds = dict(zip((name for name, _, _ in envs), side_by_side(steps, *calls), strict=True))
+    return {"end_to_end_ratio_rgb": seconds[RGB_MEMORY] / seconds[LATENT]}
 
 
 def _command(step: int) -> np.ndarray:

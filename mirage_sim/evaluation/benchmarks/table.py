@@ -16,9 +16,11 @@ WANTED: dict[str, dict[str, str]] = {
         "cull_ratio_5pct": "at most 0.2",
     },
     "growth": {"growth_after_first_round": "at most 0.05", "step_time_ratio": "at most 1.2", "step_work_ratio": ""},
-    "fork": {"s_per_1000_forks_3m": "at most 5", "extra_bytes_ratio": ""},
+    "bytes": {"ratio_compact": "at least 55", "ratio_fp64": "at least 100", "revisit_loss_db": "at most 0.1"},
+    "fork": {"s_per_1000_forks_3m": "at most 5", "extra_bytes_ratio": "at most 1.1"},
     "retrieval": {"same": "true", "speedup_vs_sets": "at least 50"},
-    "step": {"steps_per_s": "at least 30"},
+    "conditioning": {"ratio": "at least 500"},
+    "step": {"steps_per_s": "at least 30", "end_to_end_ratio_rgb": ""},
     "vector": {"throughput_ratio_8": "at least 1.5", "identical": "true", "mib_per_extra_world": "at most 2"},
     "rollout": {"lost": "at most 0", "doubled": "at most 0", "identical": "true", "speedup_ray": ""},
     "ros": {

@@ -1,0 +1,146 @@
+"""Blocks: up to a thousand points that lie close together, and a persistent sequence of them."""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mirage_sim.memory.cells import STEPS, cells_of_keys
+from mirage_sim.memory.kernels import LENGTH
+from mirage_sim.memory.pages import Pages
+
+
+class Points(NamedTuple):
+    """Points side by side.
+
+    Attributes:
+        xyz: ``[n, 3]``, float32 metres in the world frame, or int16 codes (:func:`~mirage_sim.memory.cells.xyz_of`).
+        features: ``[n, C]``, or uint8 ``[n, C + 2]``, coded (:func:`~mirage_sim.memory.cells.decoded_features`).
+        ids: int64 ``[n]``, unique in the map; smaller is older.
+        footprint: float32 ``[n]``, width in metres of the cell each point was written from.
+    """
+
+    xyz: Tensor
+    features: Tensor
+    ids: Tensor
+    footprint: Tensor
+
+
+class Block(NamedTuple):
+    """Up to ``kernels.BLOCK_POINTS`` points that lie close together. Never changed once made.
+
+    Attributes:
+        key: the spatial cell (:func:`~mirage_sim.memory.cells.block_keys`); several blocks share it.
+        xyz: as the other three, of :class:`Points`.
+        features: see ``xyz``.
+        ids: see ``xyz``.
+        footprint: see ``xyz``.
+    """
+
+    key: int
+    xyz: Tensor
+    features: Tensor
+    ids: Tensor
+    footprint: Tensor
+
+
+class Blocks:
+    """Blocks with a table over them. A value: a changed copy shares what it does not change.
+
+    Attributes:
+        rows: the blocks.
+        table: int64 ``[blocks, 6]``: key, number of points, and addresses of xyz, footprint, ids and features, which
+            mean nothing except on the CPU; see ``kernels``.
+        extents: float32 ``[blocks, 10]``, metres: lowest and highest corner of the points; then, where coordinates are
+            codes, their origin and step, else zeros.
+    """
+
+    def __init__(self, rows: Pages, table: Pages, extents: Pages) -> None:
+        self.rows = rows
+        self.table = table
+        self.extents = extents
+
+    @classmethod
+    def empty(cls) -> "Blocks":
+        """No blocks."""
+        return cls(
+            Pages.of(np.zeros(0, object)), Pages.of(np.zeros((0, 6), np.int64)), Pages.of(np.zeros((0, 10), np.float32))
+        )
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, row: int) -> Block:
+        block: Block = self.rows[row]
+        return block
+
+    def __iter__(self) -> Iterator[Block]:
+        return iter(self.rows)
+
+    @property
+    def on_cpu(self) -> bool:
+        """Whether addresses mean something."""
+        return not len(self) or self[0].xyz.is_cpu
+
+    @property
+    def points(self) -> int:
+        """How many points there are."""
+        return sum(int(page[:, LENGTH].sum()) for page in self.table.pages)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the points and the table."""
+        each = sum(column[:1].nbytes for column in self[0][1:]) if len(self) else 0
+        return self.points * each + self.rows.nbytes + self.table.nbytes + self.extents.nbytes
+
+    def replace(self, rows: np.ndarray, blocks: Sequence[Block], boxes: np.ndarray, block_size: float) -> "Blocks":
+        """A copy with other blocks in some rows; those from ``len(self)`` on are added.
+
+        Args:
+            rows: int64 ``[n]``, ascending.
+            blocks: as many.
+            boxes: float32 ``[n, 6]``, lowest and highest corner of the points of each.
+            block_size: of the map.
+        """
+        objects = np.empty(len(blocks), object)
+        for i, block in enumerate(blocks):
+            objects[i] = block  # all at once, numpy would take named tuples for rows
+        table = np.array([_entry(block) for block in blocks], np.int64).reshape(-1, 6)
+        places = np.zeros((len(blocks), 4), np.float32)
+        if blocks and blocks[0].xyz.dtype == torch.int16:
+            places = cells_of_keys(table[:, 0], block_size)
+            places[:, 3] /= STEPS
+        return Blocks(
+            self.rows.replace(rows, objects),
+            self.table.replace(rows, table),
+            self.extents.replace(rows, np.concatenate([boxes, places], axis=1)),
+        )
+
+    def take(self, rows: np.ndarray) -> "Blocks":
+        """Some of the blocks."""
+        return Blocks(*(Pages.of(pages.array()[rows]) for pages in (self.rows, self.table, self.extents)))
+
+
+def _entry(block: Block) -> tuple[int, ...]:
+    """Row of the table."""
+    key, xyz, features, ids, footprint = block
+    return key, len(ids), xyz.data_ptr(), footprint.data_ptr(), ids.data_ptr(), features.data_ptr()
+
+
+def boxes_of(xyz: Tensor, lengths: list[int]) -> np.ndarray:
+    """Lowest and highest corner of each run of points: float32 ``[runs, 6]`` on the host.
+
+    Args:
+        xyz: ``[n, 3]`` metres.
+        lengths: of the runs, positive; they add up to ``n``.
+    """
+    if not lengths:
+        return np.zeros((0, 6), np.float32)
+    ends = torch.tensor(lengths, device=xyz.device)
+    owner = torch.repeat_interleave(torch.arange(len(lengths), device=xyz.device), ends)[:, None].expand(-1, 3)
+    low, high = xyz.new_full((len(lengths), 3), torch.inf), xyz.new_full((len(lengths), 3), -torch.inf)
+    low.scatter_reduce_(0, owner, xyz, "amin")
+    high.scatter_reduce_(0, owner, xyz, "amax")
+    return torch.cat([low, high], dim=1).cpu().numpy()

@@ -1,0 +1,166 @@
+"""What one camera sees of a map: the rules of the geometry's z-buffer, applied to the blocks in view.
+
+On the CPU compiled loops walk over the blocks as they lie. Elsewhere, and as the twin by which those are checked, the
+blocks in view are put side by side and given to :func:`~mirage_sim.geometry.splat` and
+:func:`~mirage_sim.geometry.cover`; the bits are the same.
+"""
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mirage_sim.geometry import Camera, cover, splat, zoom_of
+from mirage_sim.memory import kernels
+from mirage_sim.memory.latent_map import InView, LatentMap, view_of
+
+_SHARE = 1 << 17  # points in view that are worth a thread of their own
+
+
+class Sight(NamedTuple):
+    """What is shown. Grids ``[h, w]`` over the camera's, with ``detail`` samples per cell and axis.
+
+    Attributes:
+        latents: ``[h, w, C]``; zero in holes.
+        source: int64, id of the point shown; -1 in holes.
+        depth: metres; 0 in holes.
+        offset: ``[2, h, w]``: where in its cell the point is, (u, v) from the centre; 0 in holes.
+        zoom: log2 of the cell's footprint now over the point's; 0 in holes.
+    """
+
+    latents: Tensor
+    source: Tensor
+    depth: Tensor
+    offset: Tensor
+    zoom: Tensor
+
+
+class Known(NamedTuple):
+    """What a write must know. Grids ``[h, w]`` over the camera's.
+
+    Attributes:
+        surface: smallest depth of any point in the cell, metres; 0 in holes.
+        fine: bool, whether some point on that surface is not coarse.
+        rows: int64 ``[n]``, the blocks that have points on the surfaces; ascending.
+    """
+
+    surface: Tensor
+    fine: Tensor
+    rows: np.ndarray
+
+
+class Rules(NamedTuple):
+    """How a map is looked at; see :class:`~mirage_sim.memory.PointMemory`.
+
+    Attributes:
+        tolerance: relative thickness of a surface.
+        refine: how many cells wide a point may be before it counts as coarse.
+        detail: samples per cell and axis.
+    """
+
+    tolerance: float
+    refine: float
+    detail: int = 1
+
+
+def look(map: LatentMap, camera: Camera, rules: Rules) -> Sight:
+    """What one camera, on the grid of cells, is shown."""
+    return (_look if _compiled(map, camera) else look_plainly)(map, camera, rules)
+
+
+def judge(map: LatentMap, camera: Camera, rules: Rules) -> Known:
+    """What a write from one camera, on the grid of cells, must know."""
+    return (_judge if _compiled(map, camera) else judge_plainly)(map, camera, rules)
+
+
+def _compiled(map: LatentMap, camera: Camera) -> bool:
+    return camera.c2w.is_cpu and map.blocks.on_cpu
+
+
+def look_plainly(map: LatentMap, camera: Camera, rules: Rules) -> Sight:
+    """:func:`look` on any device."""
+    rows = map.cull(camera).rows.tolist()
+    xyz, ids, footprint = (column.to(camera.c2w.device) for column in map.select(rows))
+    seen = splat(xyz, ids, footprint, camera, tolerance=rules.tolerance, refine=rules.refine, detail=rules.detail)
+    visible = seen.index >= 0
+    winners = seen.index[visible]
+    features = map.features_of(rows, winners)
+    latents = features.new_zeros(*visible.shape, map.channels)
+    latents[visible] = features
+    source = torch.full_like(seen.index, -1)
+    source[visible] = ids[winners]
+    return Sight(latents, source, seen.depth, seen.offset.movedim(-1, 0), seen.zoom)
+
+
+def judge_plainly(map: LatentMap, camera: Camera, rules: Rules) -> Known:
+    """:func:`judge` on any device."""
+    rows = map.cull(camera).rows.tolist()
+    xyz, _, footprint = (column.to(camera.c2w.device) for column in map.select(rows))
+    covered = cover(xyz, footprint, camera, tolerance=rules.tolerance, refine=rules.refine)
+    return Known(covered.surface, covered.fine, map.rows_of(rows, covered.shown))
+
+
+class _Found(NamedTuple):
+    """What a sweep over the map found; see :func:`kernels.sweep`."""
+
+    nearest: np.ndarray
+    points: np.ndarray
+    places: np.ndarray
+    table: np.ndarray
+    view: np.ndarray
+    grown: np.float32
+
+
+def _sweep(map: LatentMap, camera: Camera, rules: Rules) -> _Found:
+    """Points near the surfaces, by as many threads as torch would take; blocks are dealt to them in turns."""
+    extents, table, view = map.blocks.extents.array(), map.blocks.table.array(), view_of(camera)
+    grown = np.float32(1.0 + rules.tolerance)
+    in_view = map.cull(camera)
+    points = int(table[in_view.rows, kernels.LENGTH].sum())
+    threads = max(min(torch.get_num_threads(), points // _SHARE), 1)
+
+    def part(first: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
+        mine = InView(*(np.ascontiguousarray(column[first::threads]) for column in in_view))
+        return kernels.sweep(*mine, extents, table, view, *camera.size, grown)
+
+    with ThreadPoolExecutor(threads) as pool:  # costs nothing until it is given something
+        others = [pool.submit(part, first) for first in range(1, threads)]
+        parts = [part(0), *(other.result() for other in others)]
+    nearest, found, places, walked = zip(*parts, strict=True)
+    kernels.WORK.walked += len(map.blocks) + sum(walked)
+    return _Found(np.minimum.reduce(nearest), np.concatenate(found), np.concatenate(places), table, view, grown)
+
+
+def _look(map: LatentMap, camera: Camera, rules: Rules) -> Sight:
+    found = _sweep(map, camera, rules)
+    height, width = (rules.detail * n for n in camera.size)
+    kept = map.blocks[0].features if len(map.blocks) else map.nothing("features")
+    features = torch.zeros(height, width, kept.shape[1], dtype=kept.dtype)
+    source = torch.empty(height, width, dtype=torch.int64)
+    seen = torch.zeros(4, height, width)
+    kernels.choose(
+        *found[:4],
+        camera.size[1],
+        rules.detail,
+        found.view[12],
+        found.grown,
+        np.float32(rules.refine),
+        features.view(height * width, -1).view(torch.uint8).numpy(),
+        source.view(-1).numpy(),
+        seen.view(4, -1).numpy(),
+    )
+    holes = source < 0
+    depth, written = seen[0].masked_fill(holes, 1.0), seen[3].masked_fill(holes, 1.0)
+    zoom = zoom_of(depth, written, camera.K[0, 0], rules.detail).masked_fill(holes, 0.0)
+    return Sight(map.decoded(features), source, seen[0], seen[1:3], zoom)
+
+
+def _judge(map: LatentMap, camera: Camera, rules: Rules) -> Known:
+    found = _sweep(map, camera, rules)
+    fine, shown = np.zeros(len(found.nearest), np.bool_), np.zeros(len(map.blocks), np.bool_)
+    kernels.judge(*found[:4], found.view[12], found.grown, np.float32(rules.refine), fine, shown)
+    surface = torch.from_numpy(found.nearest).view(camera.size)
+    surface = surface.masked_fill(surface == torch.inf, 0.0)
+    return Known(surface, torch.from_numpy(fine).view(camera.size), np.flatnonzero(shown))

@@ -1,0 +1,77 @@
+"""The compiled loops against their plain twin: the same bits, whatever the map, the camera and the threads."""
+
+import numpy as np
+import pytest
+import torch
+
+from mirage_sim.geometry import Camera, se3_exp
+from mirage_sim.memory import LatentMap, sight
+from mirage_sim.memory.blocks import Points
+from mirage_sim.memory.latent_map import InView
+from mirage_sim.memory.sight import Rules, judge, judge_plainly, look, look_plainly
+
+CHANNELS = 5
+
+
+def cloud(count: int, first_id: int, reach: float) -> Points:
+    generator = torch.Generator().manual_seed(first_id)
+    xyz = torch.randn(count, 3, generator=generator) * reach
+    xyz[: count // 8] = xyz[-(count // 8) :]  # exact ties
+    footprint = (torch.randn(count, generator=generator) - 3).exp()
+    ids = first_id + torch.randperm(count, generator=generator)
+    return Points(xyz, torch.randn(count, CHANNELS, generator=generator), ids, footprint)
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["full", "compact"])
+def map(request: pytest.FixtureRequest) -> LatentMap:
+    map = LatentMap.empty(CHANNELS, 1.0, compact=request.param)
+    for count, reach in ((20_000, 4.0), (3000, 40.0), (9000, 1.0), (1, 2.0)):
+        map = map.add(cloud(count, map.next_id, reach), np.zeros(0, np.int64), count)
+    return map
+
+
+def cameras(count: int) -> list[Camera]:
+    generator = torch.Generator().manual_seed(count)
+    twists = torch.randn(count, 6, generator=generator) * torch.tensor([3.0, 1.0, 3.0, 0.3, 2.0, 0.3])
+    return [Camera.from_fov(se3_exp(twist), 30.0 + 10 * i, (18, 24)) for i, twist in enumerate(twists)]
+
+
+@pytest.mark.parametrize("rules", [Rules(0.0, 2.0), Rules(0.25, 2.0, 2), Rules(0.1, 1.0, 4), Rules(0.5, 1e9)])
+def test_bits_of_the_plain_twin(map: LatentMap, rules: Rules, threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sight, "_SHARE", 100)
+    for camera in cameras(8):
+        mine, plain = look(map, camera, rules), look_plainly(map, camera, rules)
+        for name, expected in plain._asdict().items():
+            assert torch.equal(getattr(mine, name), expected), name
+        assert bool((plain.source >= 0).any())
+        known, expected_known = judge(map, camera, rules), judge_plainly(map, camera, rules)
+        assert torch.equal(known.surface, expected_known.surface) and torch.equal(known.fine, expected_known.fine)
+        assert np.array_equal(known.rows, expected_known.rows)
+
+
+def test_what_is_left_out_would_not_have_been_shown(map: LatentMap, monkeypatch: pytest.MonkeyPatch) -> None:
+    rules = Rules(0.25, 2.0, 2)
+    culled = [look(map, camera, rules) for camera in cameras(6)]
+    assert min(len(map.cull(camera).rows) for camera in cameras(6)) < len(map.blocks) / 2
+    monkeypatch.setattr(LatentMap, "cull", lambda map, camera: InView.all(len(map.blocks), camera.size))
+    for camera, mine in zip(cameras(6), culled, strict=True):
+        whole = look(map, camera, rules)
+        assert all(torch.equal(getattr(mine, name), getattr(whole, name)) for name in mine._fields)
+
+
+def test_a_camera_amid_points_and_points_at_infinity() -> None:
+    points = cloud(4000, 0, 0.01)
+    points.xyz[:5] = torch.tensor([[1e30, 0, 0], [0, -1e30, 0], [0, 0, 1e38], [0, 0, 3e38], [1e-30, 0, 1e-30]])
+    map = LatentMap.empty(CHANNELS).add(points, np.zeros(0, np.int64), 4000)
+    for camera in (Camera.from_fov(torch.eye(4), 90.0, (3, 5)), cameras(1)[0]):
+        mine, plain = look(map, camera, Rules(0.25, 2.0)), look_plainly(map, camera, Rules(0.25, 2.0))
+        assert torch.equal(mine.source, plain.source) and torch.equal(mine.depth, plain.depth)
+
+
+def test_nothing_to_see() -> None:
+    camera = Camera.from_fov(torch.eye(4), 60.0, (3, 4))
+    for compact in (False, True):
+        mine = look(LatentMap.empty(CHANNELS, compact=compact), camera, Rules(0.25, 2.0))
+        plain = look_plainly(LatentMap.empty(CHANNELS, compact=compact), camera, Rules(0.25, 2.0))
+        assert all(torch.equal(getattr(mine, name), getattr(plain, name)) for name in mine._fields)
+        assert mine.latents.shape == (3, 4, CHANNELS) and bool((mine.source == -1).all())
