@@ -1,6 +1,6 @@
 """The benchmarks at toy size: that they can tell right from wrong. What they measure is measured elsewhere."""
 
-import sys
+import importlib
 from types import SimpleNamespace
 from typing import Any
 
@@ -144,6 +144,6 @@ def test_a_batch_has_the_worlds_of_single_environments(model: WorldModel, monkey
 )
 def test_unusable_settings_are_refused(name: str, wrong: dict[str, Any]) -> None:
     (setting,) = wrong
-    bench = getattr(sys.modules[f"mirage_sim.evaluation.benchmarks.{name}"], f"bench_{name}")
+    bench = getattr(importlib.import_module(f"mirage_sim.evaluation.benchmarks.{name}"), f"bench_{name}")
     with pytest.raises(ValueError, match=f"^{setting}: expected"):
         bench(settings(name, **wrong))
