@@ -1,7 +1,7 @@
 """The benchmarks at toy size: that they can tell right from wrong. What they measure is measured elsewhere."""
 
+import importlib
 import os
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -172,6 +172,6 @@ def test_a_roll_out_that_fails_says_why(tmp_path: Path) -> None:
 )
 def test_unusable_settings_are_refused(name: str, wrong: dict[str, Any]) -> None:
     (setting,) = wrong
-    bench = getattr(sys.modules[f"mirage_sim.evaluation.benchmarks.{name}"], f"bench_{name}")
+    bench = getattr(importlib.import_module(f"mirage_sim.evaluation.benchmarks.{name}"), f"bench_{name}")
     with pytest.raises(ValueError, match=f"^{setting}: expected"):
         bench(settings(name, **wrong))

@@ -44,7 +44,7 @@ def _marks(size: tuple[int, int], frames: int) -> dict[str, float]:
     colours = PointMemory(3, (codec.stride[0], 1, 1))  # what draws the pictures of the other
     cameras = circuit(frames, size)
     generator = torch.Generator().manual_seed(0)
-    frame = {
+    frame: dict[str, Any] = {
         "latents": torch.randn(codec.channels, frames, size[0] // STRIDE, size[1] // STRIDE, generator=generator),
         "frames": torch.rand(3, frames, *size, generator=generator) * 2 - 1,
         "depth": ray_cast(cameras, *furnished_room()),

@@ -110,15 +110,15 @@ def is_exact(threads: Sequence[int], count: int) -> bool:
         for camera in _cameras(3):
             for tolerance in (0.0, TOLERANCE):
                 torch.set_num_threads(1)
-                settings = {"tolerance": tolerance, "refine": REFINE}
-                plain = splat(points.xyz, points.ids, points.footprint, camera, **settings)
+                rules = Rules(tolerance, REFINE)
+                plain = splat(points.xyz, points.ids, points.footprint, camera, tolerance=tolerance, refine=REFINE)
                 sorted_index = sorted_splat(points.xyz, points.ids, points.footprint, camera, tolerance, REFINE)
                 if not torch.equal(plain.index, sorted_index):
                     return False
                 for number in threads:
                     torch.set_num_threads(number)
                     order = torch.randperm(count, generator=torch.Generator().manual_seed(number))
-                    seen = look(_map_of(Points(*(column[order] for column in points))), camera, Rules(**settings))
+                    seen = look(_map_of(Points(*(column[order] for column in points))), camera, rules)
                     if not _same(seen, plain, points):
                         return False
     finally:
