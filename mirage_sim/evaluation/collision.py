@@ -149,6 +149,7 @@ def ask(twin: Twin, truth: Clip, maps: Sequence[LatentMap]) -> list[Query]:
         turns = np.arange(DIRECTIONS) * (2 * math.pi / DIRECTIONS) + math.atan2(ahead[1], ahead[0])
         starts = [here] * DIRECTIONS
         ground = body.around(maps[t], truth.cameras[t]).ground(_REACH)
+        ground = ground[np.lexsort(ground.T)]  # which places are drawn must not depend on how a map keeps its points
         if len(ground):
             starts += list(here + ground[rng.integers(len(ground), size=PLACES)])
             turns = np.concatenate([turns, rng.uniform(0, 2 * math.pi, PLACES)])
