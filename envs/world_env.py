@@ -9,7 +9,6 @@ from typing import Any, Literal
 
 import gymnasium
 import numpy as np
-from gymnasium import spaces
 from gymnasium.error import ResetNeeded
 from gymnasium.utils import seeding
 
@@ -18,13 +17,13 @@ from mirage_sim.envs.actions import ActionMode, Actions, moved
 from mirage_sim.envs.begun_steps import BegunStep, begin_together
 from mirage_sim.envs.collisions import CollisionMode, Collisions, Touch
 from mirage_sim.envs.ends import End, ended, make_ends
+from mirage_sim.envs.observing import Observing
 from mirage_sim.envs.seconds import Seconds
-from mirage_sim.envs.tasks import GoalTask, Outcome, Start, TaskLike, check_outcome, make_task
+from mirage_sim.envs.tasks import Outcome, Start, TaskLike, check_outcome, make_task
 from mirage_sim.envs.window import Window
 from mirage_sim.geometry import Camera, Drive
-from mirage_sim.world import Body, NotReset, Observation, Snapshot, World, WorldModel
+from mirage_sim.world import Body, NotReset, Snapshot, World, WorldModel
 
-FAR = 1e6  # metres; a bound that no world reaches, because Gymnasium warns about infinite ones
 _OPTIONS = {"image", "fov_deg", "start", "prompt"}
 
 
@@ -188,8 +187,6 @@ class MirageWorldEnv(gymnasium.Env[Any, Any]):
     ):
         if render_mode is not None and render_mode not in self.metadata["render_modes"]:
             raise ValueError(f"render_mode: expected None, 'rgb_array' or 'human', got {render_mode!r}")
-        if observation not in ("rgb", "dict"):
-            raise ValueError(f"observation: expected 'rgb' or 'dict', got {observation!r}")
         if not isinstance(world, (str, WorldModel)):
             raise ValueError(f"world: expected a name or a WorldModel, got {type(world).__name__}")
         self._task = make_task(task)
@@ -212,14 +209,11 @@ class MirageWorldEnv(gymnasium.Env[Any, Any]):
             "scan": scan,
             "starts": starts,
         }
-        self._observation = observation
+        self._observing = Observing(observation, self._task, model.size)
         self._window = Window("MirageWorld")
         self.render_mode = render_mode
         self.action_space = self._actions.space
-        space = _space(model.size)
-        if isinstance(self._task, GoalTask):
-            space = spaces.Dict({**space.spaces, "goal": self._task.goal_space(model.size)})
-        self.observation_space = space if observation == "dict" else space["rgb"]
+        self.observation_space = self._observing.space
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Start an episode; see the class for ``options``.
@@ -291,7 +285,7 @@ class MirageWorldEnv(gymnasium.Env[Any, Any]):
             )
             return None
         self._need_reset("render")
-        frame = self._picture(self._world.snapshot().observation, self._outcome)
+        frame = self._observing.picture(self._world.snapshot().observation, self._outcome)
         if self.render_mode == "rgb_array":
             return frame
         self._window.show(frame)
@@ -379,23 +373,7 @@ class MirageWorldEnv(gymnasium.Env[Any, Any]):
             self.render()
 
     def _observe(self, world: World, outcome: Outcome) -> Any:
-        shown = world.snapshot().observation
-        if self._observation == "rgb":
-            return self._picture(shown, outcome)
-        observation = {
-            "rgb": shown.frame.copy(),
-            "depth": shown.depth.copy(),
-            "pose": shown.camera.c2w.numpy().copy(),
-            "remembered": shown.remembered.astype(np.int8),
-        }
-        if isinstance(self._task, GoalTask):
-            observation["goal"] = self._task.goal(outcome.state, shown)
-        return observation
-
-    def _picture(self, shown: Observation, outcome: Outcome) -> np.ndarray:
-        if isinstance(self._task, GoalTask):
-            return self._task.picture(outcome.state, shown)
-        return shown.frame.copy()
+        return self._observing.observe(world.snapshot().observation, outcome)
 
     def _info(self, world: World, outcome: Any, touch: Touch, began: float) -> dict[str, Any]:
         shown = world.snapshot().observation
@@ -410,15 +388,3 @@ class MirageWorldEnv(gymnasium.Env[Any, Any]):
             "step_seconds": Seconds(time.perf_counter() - began),
         } | self._collisions.info(touch)
         return info | deepcopy(check_outcome(outcome, set(info)).info)
-
-
-def _space(size: tuple[int, int]) -> spaces.Dict:
-    """All that can be observed, for frames of this ``(height, width)``."""
-    return spaces.Dict(
-        {
-            "rgb": spaces.Box(0, 255, (*size, 3), np.uint8),
-            "depth": spaces.Box(0.0, FAR, tuple(size), np.float32),
-            "pose": spaces.Box(-FAR, FAR, (4, 4), np.float32),
-            "remembered": spaces.MultiBinary(tuple(size)),
-        }
-    )
