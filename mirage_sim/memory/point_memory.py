@@ -161,8 +161,9 @@ class PointMemory:
         grid = latent_grid(camera, self.stride)
         latents, source, depth, offset, zoom = zip(*(look(map, one, self.rules) for one in grid), strict=True)
         sources = torch.stack(source)
+        whole = latents[0][None] if len(latents) == 1 else torch.stack(latents)  # by far the most bytes: no copy of one
         return MemoryView(
-            latents=torch.stack(latents).movedim(-1, 0),
+            latents=whole.movedim(-1, 0),
             visible=sources >= 0,
             depth=torch.stack(depth),
             source=sources,

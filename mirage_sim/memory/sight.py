@@ -5,7 +5,6 @@ blocks in view are put side by side and given to :func:`~mirage_sim.geometry.spl
 :func:`~mirage_sim.geometry.cover`; the bits are the same.
 """
 
-from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
@@ -14,9 +13,7 @@ from torch import Tensor
 
 from mirage_sim.geometry import Camera, cover, splat, zoom_of
 from mirage_sim.memory import kernels
-from mirage_sim.memory.latent_map import InView, LatentMap, view_of
-
-_SHARE = 1 << 17  # points in view that are worth a thread of their own
+from mirage_sim.memory.latent_map import LatentMap, view_of
 
 
 class Sight(NamedTuple):
@@ -114,23 +111,12 @@ class _Found(NamedTuple):
 
 
 def _sweep(map: LatentMap, camera: Camera, rules: Rules) -> _Found:
-    """Points near the surfaces, by as many threads as torch would take; blocks are dealt to them in turns."""
+    """Points near the surfaces. In one thread: hidden blocks left out, there is too little to share."""
     extents, table, view = map.blocks.extents.array(), map.blocks.table.array(), view_of(camera)
     grown = np.float32(1.0 + rules.tolerance)
-    in_view = map.cull(camera)
-    points = int(table[in_view.rows, kernels.LENGTH].sum())
-    threads = max(min(torch.get_num_threads(), points // _SHARE), 1)
-
-    def part(first: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
-        mine = InView(*(np.ascontiguousarray(column[first::threads]) for column in in_view))
-        return kernels.sweep(*mine, extents, table, view, *camera.size, grown)
-
-    with ThreadPoolExecutor(threads) as pool:  # costs nothing until it is given something
-        others = [pool.submit(part, first) for first in range(1, threads)]
-        parts = [part(0), *(other.result() for other in others)]
-    nearest, found, places, walked = zip(*parts, strict=True)
-    kernels.WORK.walked += len(map.blocks) + sum(walked)
-    return _Found(np.minimum.reduce(nearest), np.concatenate(found), np.concatenate(places), table, view, grown)
+    nearest, found, places, walked = kernels.sweep(*map.cull(camera), extents, table, view, *camera.size, grown)
+    kernels.WORK.walked += len(map.blocks) + walked
+    return _Found(nearest, found, places, table, view, grown)
 
 
 def _look(map: LatentMap, camera: Camera, rules: Rules) -> Sight:

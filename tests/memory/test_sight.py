@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from mirage_sim.geometry import Camera, se3_exp
-from mirage_sim.memory import LatentMap, sight
+from mirage_sim.memory import LatentMap
 from mirage_sim.memory.blocks import Points
 from mirage_sim.memory.latent_map import InView
 from mirage_sim.memory.sight import Rules, judge, judge_plainly, look, look_plainly
@@ -37,8 +37,7 @@ def cameras(count: int) -> list[Camera]:
 
 
 @pytest.mark.parametrize("rules", [Rules(0.0, 2.0), Rules(0.25, 2.0, 2), Rules(0.1, 1.0, 4), Rules(0.5, 1e9)])
-def test_bits_of_the_plain_twin(map: LatentMap, rules: Rules, threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sight, "_SHARE", 100)
+def test_bits_of_the_plain_twin(map: LatentMap, rules: Rules, threads: int) -> None:
     for camera in cameras(8):
         mine, plain = look(map, camera, rules), look_plainly(map, camera, rules)
         for name, expected in plain._asdict().items():
