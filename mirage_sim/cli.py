@@ -125,7 +125,7 @@ COMMANDS = {
         _rollout,
     ),
     "train": Command(
-        "train a stage of the mini world; continues where it stopped", "mirage train stage=codec", _train, group="stage"
+        "train a stage of a world; continues where it stopped", "mirage train stage=codec", _train, group="stage"
     ),
     "record": Command("record training walks in MiniWorld", "mirage record walks=1000 output=data/clips", _record),
     "prepare": Command(
@@ -168,7 +168,7 @@ def _parser() -> argparse.ArgumentParser:
         description="A world model with a latent spatial memory that you can step.",
         epilog="commands, with an example each:\n"
         + "\n".join(lines)
-        + "\n\nSettings are given as key=value (hydra's override syntax): `world=mini` and `memory=latent|rgb|none`"
+        + "\n\nSettings are given as key=value (hydra's override syntax): `world=mini` and `memory=latent|compact|rgb|none`"
         "\nchoose a configuration, `world.sampler.steps=4` changes a value. `mirage COMMAND --help` lists them all.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         usage="mirage COMMAND [key=value ...]",
