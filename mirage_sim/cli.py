@@ -168,8 +168,9 @@ def _parser() -> argparse.ArgumentParser:
         description="A world model with a latent spatial memory that you can step.",
         epilog="commands, with an example each:\n"
         + "\n".join(lines)
-        + "\n\nSettings are given as key=value (hydra's override syntax): `world=mini` and `memory=latent|compact|rgb|none`"
-        "\nchoose a configuration, `world.sampler.steps=4` changes a value. `mirage COMMAND --help` lists them all.",
+        + "\n\nSettings are given as key=value (hydra's override syntax): `world=mini` and"
+        "\n`memory=latent|compact|rgb|none` choose a configuration, `world.sampler.steps=4` changes a value."
+        "\n`mirage COMMAND --help` lists them all.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         usage="mirage COMMAND [key=value ...]",
     )
