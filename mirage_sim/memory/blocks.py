@@ -1,7 +1,7 @@
 """Blocks: up to a thousand points that lie close together, and a persistent sequence of them."""
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -69,6 +69,19 @@ class Blocks:
             Pages.of(np.zeros(0, object)), Pages.of(np.zeros((0, 6), np.int64)), Pages.of(np.zeros((0, 10), np.float32))
         )
 
+    @classmethod
+    def of(cls, blocks: Sequence[Block], extents: np.ndarray) -> "Blocks":
+        """These blocks, with rows of :attr:`extents`."""
+        return cls(Pages.of(_objects(blocks)), Pages.of(_table(blocks)), Pages.of(extents))
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Blocks":
+        # never changed, and the addresses of a copy's tensors would be others than its table says
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # wherever it goes to, its tensors have other addresses
+        return Blocks.of, (tuple(self), self.extents.array())
+
     def __len__(self) -> int:
         return len(self.rows)
 
@@ -104,16 +117,13 @@ class Blocks:
             boxes: float32 ``[n, 6]``, lowest and highest corner of the points of each.
             block_size: of the map.
         """
-        objects = np.empty(len(blocks), object)
-        for i, block in enumerate(blocks):
-            objects[i] = block  # all at once, numpy would take named tuples for rows
-        table = np.array([_entry(block) for block in blocks], np.int64).reshape(-1, 6)
+        table = _table(blocks)
         places = np.zeros((len(blocks), 4), np.float32)
         if blocks and blocks[0].xyz.dtype == torch.int16:
             places = cells_of_keys(table[:, 0], block_size)
             places[:, 3] /= STEPS
         return Blocks(
-            self.rows.replace(rows, objects),
+            self.rows.replace(rows, _objects(blocks)),
             self.table.replace(rows, table),
             self.extents.replace(rows, np.concatenate([boxes, places], axis=1)),
         )
@@ -123,10 +133,19 @@ class Blocks:
         return Blocks(*(Pages.of(pages.array()[rows]) for pages in (self.rows, self.table, self.extents)))
 
 
-def _entry(block: Block) -> tuple[int, ...]:
-    """Row of the table."""
-    key, xyz, features, ids, footprint = block
-    return key, len(ids), xyz.data_ptr(), footprint.data_ptr(), ids.data_ptr(), features.data_ptr()
+def _objects(blocks: Sequence[Block]) -> np.ndarray:
+    objects = np.empty(len(blocks), object)
+    for i, block in enumerate(blocks):
+        objects[i] = block  # all at once, numpy would take named tuples for rows
+    return objects
+
+
+def _table(blocks: Sequence[Block]) -> np.ndarray:
+    rows = [
+        (key, len(ids), *(tensor.data_ptr() for tensor in (xyz, footprint, ids, features)))
+        for key, xyz, features, ids, footprint in blocks
+    ]
+    return np.array(rows, np.int64).reshape(-1, 6)
 
 
 def boxes_of(xyz: Tensor, lengths: list[int]) -> np.ndarray:

@@ -1,5 +1,10 @@
 """The compiled loops against their plain twin: the same bits, whatever the map, the camera and the threads."""
 
+import copy
+import gc
+import pickle
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -65,6 +70,21 @@ def test_a_camera_amid_points_and_points_at_infinity() -> None:
     for camera in (Camera.from_fov(torch.eye(4), 90.0, (3, 5)), cameras(1)[0]):
         mine, plain = look(map, camera, Rules(0.25, 2.0)), look_plainly(map, camera, Rules(0.25, 2.0))
         assert torch.equal(mine.source, plain.source) and torch.equal(mine.depth, plain.depth)
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, lambda map: pickle.loads(pickle.dumps(map))])
+def test_a_copy_outlives_its_original(map: LatentMap, copied: Callable[[LatentMap], LatentMap]) -> None:
+    """The compiled loops go by addresses, which a copy must not have from tensors that are gone."""
+    camera, rules = cameras(1)[0], Rules(0.25, 2.0, 2)
+    expected = look(map, camera, rules)
+    own = LatentMap.from_tensors(map.tensors())  # not the fixture's, so that nothing else keeps it
+    other = copied(own)
+    del own
+    gc.collect()
+    _ = [torch.full((1024, 3), 7.0) for _ in range(200)]  # takes the memory that was given back
+    assert other.blocks.table.array()[0, 2] == other.blocks[0].xyz.data_ptr()
+    found = look(other, camera, rules)
+    assert all(torch.equal(getattr(found, name), getattr(expected, name)) for name in found._fields)
 
 
 def test_nothing_to_see() -> None:
