@@ -3,7 +3,6 @@
 import hashlib
 import importlib.metadata
 import logging
-import os
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ import torch
 from mirage_sim.data.clips import Clip, load_clip, save_clip
 from mirage_sim.data.miniworld import Twin
 from mirage_sim.evaluation.manifest import SIZE, Walk
+from mirage_sim.models.pretrained import user_cache
 
 _log = logging.getLogger(__name__)
 
@@ -22,7 +22,7 @@ POSE_TOLERANCE = 1e-5  # metres and radians; the manifest keeps 6 decimals
 
 def default_cache() -> Path:
     """The user's cache folder for rendered walks."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mirage_sim" / "protocol"
+    return user_cache("protocol")
 
 
 def digest(clip: Clip) -> str:
