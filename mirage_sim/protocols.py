@@ -13,6 +13,8 @@ from torch import Tensor
 
 from mirage_sim.geometry import Camera, cells_of
 
+_ONE_SURFACE = 0.25  # relative difference in depth of samples in one cell, at most; the memory's own tolerance
+
 
 @dataclass(frozen=True)
 class MemoryView:
@@ -42,13 +44,16 @@ class MemoryView:
         """A batch from views of single worlds."""
         return cls(*(torch.stack([getattr(view, name) for view in views]) for name in cls.__dataclass_fields__))
 
-    def nearest(self, size: tuple[int, int]) -> Tensor:
-        """Depth of the nearest sample in each cell of a coarser grid, ``[..., T, *size]`` metres; 0 in holes.
+    def surface(self, size: tuple[int, int]) -> Tensor:
+        """Depth of what each cell of a coarser grid shows, ``[..., T, *size]`` metres; 0 in holes.
 
-        What :meth:`resize` gives as depth, for those who need no more.
+        The mean inverse depth of the samples on the nearest surface of the cell. The nearest sample alone, as
+        :meth:`resize` chooses it, is nearer than the cell's centre on all that is not seen straight on.
         """
-        depth = cells_of(self.depth.masked_fill(~self.visible, torch.inf), size).amin(-1)
-        return depth.masked_fill(depth == torch.inf, 0.0)
+        depth = cells_of(self.depth.masked_fill(~self.visible, torch.inf), size)
+        on_surface = depth <= depth.amin(-1, keepdim=True) * (1.0 + _ONE_SURFACE)
+        mean = on_surface.sum(-1) / (on_surface / depth).sum(-1)
+        return mean.masked_fill(~torch.isfinite(mean), 0.0)
 
     def resize(self, size: tuple[int, int]) -> "MemoryView":
         """The same view on another grid ``(height, width)``.

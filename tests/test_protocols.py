@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -55,6 +57,24 @@ def test_a_coarser_grid_shows_the_nearest_sample() -> None:
                 nearest = fine.depth[part].masked_fill(~seen, torch.inf).min()
                 assert coarse.depth[0, 0, row, column] == nearest
                 assert coarse.source[0, 0, row, column] == fine.source[part][fine.depth[part] == nearest]
+
+
+def test_the_surface_of_a_coarser_cell_is_the_mean_of_what_lies_near_the_nearest_sample() -> None:
+    depth = torch.tensor([[2.0, 2.4, 3.0, 0.0], [9.0, 0.0, 0.0, 0.0]])[None, None]
+    view = replace(scattered(1, 1, 2, 4), depth=depth, visible=depth > 0)
+    torch.testing.assert_close(view.surface((1, 2)), torch.tensor([[[[24 / 11, 3.0]]]]))  # harmonic; 9 m lies behind
+    assert torch.equal(view.surface((2, 4)), depth), "holes are 0"
+
+
+def test_on_a_floor_the_surface_of_a_cell_leans_to_no_side() -> None:
+    """The rows of a level floor under a camera that looks straight ahead, 1.5 m above it."""
+    fine, coarse = (1.5 * rows / (torch.arange(rows // 2) + 0.5) for rows in (48, 24))  # from the horizon on
+    depth = fine[None, None, :, None]
+    zeros = torch.zeros_like(depth)
+    view = MemoryView(zeros[:, None], depth > 0, depth, zeros.long(), zeros[:, None].expand(-1, 2, -1, -1, -1), zeros)
+    near = slice(4, None)  # a cell of the rows before spans more than one surface
+    torch.testing.assert_close(view.surface((12, 1))[0, 0, near, 0], coarse[near])
+    assert bool((view.resize((12, 1)).depth[0, 0, near, 0] < 0.99 * coarse[near]).all())
 
 
 def test_where_no_two_points_share_a_cell_a_fine_read_is_a_plain_one_on_a_finer_grid() -> None:

@@ -9,6 +9,8 @@ from mirage_sim.memory.latent_map import LatentMap
 from mirage_sim.memory.sight import Rules, judge, look
 from mirage_sim.protocols import MemoryView
 
+_ONE_SURFACE = 0.1  # relative difference in depth of neighbouring samples, at most
+
 
 def latent_grid(camera: Camera, stride: tuple[int, int, int]) -> Camera:
     """The cameras of batch shape ``[T]`` on the latent grid of a codec of this (t, y, x) stride.
@@ -25,9 +27,12 @@ def latent_grid(camera: Camera, stride: tuple[int, int, int]) -> Camera:
 
 
 def resample_depth(depth: Tensor, size: tuple[int, int]) -> Tensor:
-    """Depth on a coarser grid: the sample nearest to each cell's centre (below and right of it where four tie).
+    """Depth at the centres of a coarser grid's cells.
 
-    Every value is one that was there, so no point is invented between a near edge and what lies behind it.
+    A sample beside the centre of a cell on a floor is nearer or farther than the centre, always to the same side, and
+    what is remembered would lean to that side. Where a centre lies between samples, and these are of one surface, it
+    has the mean of their inverse depths, which is exact on planes. Else it has the sample below and right of it: no
+    point is invented between a near edge and what lies behind it.
 
     Args:
         depth: ``[..., H, W]`` metres; 0 or not finite means unknown.
@@ -43,8 +48,12 @@ def resample_depth(depth: Tensor, size: tuple[int, int]) -> Tensor:
     if min(h, w) < 1 or height % h or width % w:
         raise ValueError(f"size: expected a grid that divides {height} x {width}, got {h} x {w}")
     y, x = height // h, width // w
-    sample = depth[..., y // 2 :: y, x // 2 :: x]
-    return torch.where(torch.isfinite(sample) & (sample > 0), sample, 0.0)
+    depth = torch.where(torch.isfinite(depth) & (depth > 0), depth, 0.0)
+    rows, columns = range((y - 1) // 2, y // 2 + 1), range((x - 1) // 2, x // 2 + 1)
+    around = torch.stack([depth[..., i::y, j::x] for i in rows for j in columns])
+    nearest, farthest = around.amin(0), around.amax(0)
+    differ_little = (nearest > 0) & (nearest < farthest) & (farthest <= nearest * (1.0 + _ONE_SURFACE))
+    return torch.where(differ_little, len(around) / sum(1.0 / around), around[-1])
 
 
 def resample_static(static: Tensor, depth: Tensor, size: tuple[int, int]) -> Tensor:

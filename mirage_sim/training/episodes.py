@@ -140,7 +140,7 @@ class Episodes:
     def advance(self, moment: Moment, drawn: Tensor, frames: Tensor, generator: torch.Generator) -> None:
         """Go on to ``moment``, of which the model has drawn latents ``[B, C, h, w]``: frames ``[B, 3, H, W]``."""
         frames, camera = frames.clamp(-1, 1), moment.true.camera
-        known = moment.conditioning.view.nearest(self.grid)
+        known = moment.conditioning.view.surface(self.grid)
         estimate = self.depth(frames[:, :, None], camera, known)
         worn = self.wear * torch.rand(len(drawn), 1, 1, 1, generator=generator)
         worn = moment.latents + worn * torch.randn(drawn.shape, generator=generator)

@@ -87,7 +87,7 @@ class References:
 
         Args:
             depth: z-depth on the latent grid ``[T, h, w]`` in metres, 0 where unknown: of a frame that was made, or
-                what the memory shows where one is about to be made (:meth:`~mirage_sim.protocols.MemoryView.nearest`).
+                what the memory shows where one is about to be made (:meth:`~mirage_sim.protocols.MemoryView.surface`).
             camera: batch shape ``[T]``, of any size.
         """
         fine = depth.float().repeat_interleave(_SAMPLES, -2).repeat_interleave(_SAMPLES, -1)

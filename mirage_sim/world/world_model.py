@@ -262,7 +262,7 @@ class WorldModel:
         if state.past is None or not state.past.earlier:
             return state.preceding[:, :0]
         new = slice(self.horizon.overlap, None)
-        place = self.references.place(view.at(new).nearest(self.grid), ahead[new])
+        place = self.references.place(view.at(new).surface(self.grid), ahead[new])
         chosen = self.references.choose(place, [frame.place for frame in state.past.earlier])
         return stack_references([state.past.earlier[i].latents for i in chosen], state.preceding)
 
@@ -334,7 +334,7 @@ class WorldModel:
             watch: times the phases.
         """
         view, camera = MemoryView.stack(list(views)), Camera.stack(cameras)
-        known = view.nearest(self.grid)
+        known = view.surface(self.grid)
         depth = self.depth(at_latents, camera, known)
         watch.lap("depth")
         static = self.static_filter(at_latents, depth, view, camera)

@@ -233,10 +233,21 @@ def test_cap_forgets_what_was_seen_longest_ago() -> None:
     assert torch.equal(again.ids(), map.ids())
 
 
-def test_resampled_depth_is_a_real_sample() -> None:
+def test_resampled_depth_is_that_of_the_centre_on_any_plane() -> None:
+    v, u = torch.meshgrid(torch.arange(48) + 0.5, torch.arange(64) + 0.5, indexing="ij")
+    fine = 1 / (0.2 + 0.002 * u - 0.003 * v)
+    coarse = 1 / (0.2 + 0.002 * 4 * u[:12, :16] - 0.003 * 4 * v[:12, :16])
+    torch.testing.assert_close(resample_depth(fine, (12, 16)), coarse)
+    torch.testing.assert_close(resample_depth(fine[:, :48], (16, 16)), fine[1::3, 1:48:3], msg="centres are samples")
+
+
+def test_resampled_depth_invents_nothing_at_an_edge_or_beside_the_unknown() -> None:
+    depth = torch.full((2, 12, 8), 2.0)
+    depth[1, :, 6:] = 5.0  # the centre of a cell in the right column lies on the edge
+    assert torch.equal(resample_depth(depth, (3, 2))[1], torch.tensor([[2.0, 5.0]] * 3))
+    depth[0, 5, 2], depth[0, 6, 2] = torch.nan, 0.0
+    assert torch.equal(resample_depth(depth, (3, 2))[0], torch.tensor([[2.0, 2.0], [0.0, 2.0], [2.0, 2.0]]))
     depth = torch.rand(2, 12, 8)
-    coarse = resample_depth(depth, (3, 2))
-    assert torch.equal(coarse[1, 2, 1], depth[1, 10, 6])
     assert torch.equal(resample_depth(depth, (12, 8)), depth)
     assert resample_depth(depth[..., :9, :6], (3, 2))[0, 0, 0] == depth[0, 1, 1], "the middle of 3 x 3"
     with pytest.raises(ValueError, match="size: expected a grid that divides 12 x 8, got 5 x 2"):

@@ -50,6 +50,16 @@ def twin_splat(
     return shown
 
 
+def depth_at_centre(depth: np.ndarray) -> np.float32:
+    """Of one cell's samples [s, s]; 0 where unknown."""
+    s = len(depth)
+    around = [depth[i, j] for i in range((s - 1) // 2, s // 2 + 1) for j in range((s - 1) // 2, s // 2 + 1)]
+    known = all(math.isfinite(d) and d > 0 for d in around)
+    if known and min(around) < max(around) <= min(around) * f32(1.1):
+        return f32(len(around)) / sum((f32(1.0) / d for d in around), f32(0.0))
+    return f32(around[-1])
+
+
 class TwinMemory:
     """PointMemory as a list of points."""
 
@@ -78,7 +88,7 @@ class TwinMemory:
         for row in range(height):
             for column in range(width):
                 block = (slice(row * s, row * s + s), slice(column * s, column * s + s))
-                d = depth[row * s + s // 2, column * s + s // 2].numpy()[()]
+                d = depth_at_centre(depth[block].numpy())
                 known = torch.isfinite(depth[block]) & (depth[block] > 0)
                 if not (math.isfinite(d) and d > 0) or not bool(static[block][known].all()):
                     continue

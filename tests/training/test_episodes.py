@@ -85,7 +85,7 @@ def test_memories_are_those_of_the_run_time(data: WalkDataset):
                 torch.testing.assert_close(found, getattr(expected, name), atol=atol, rtol=1e-4)
         drawn = draw(moment, generator)
         frames = codec.decode_frames(drawn).clamp(-1, 1)
-        depth = depth_of(frames[:, :, None], moment.true.camera, moment.conditioning.view.nearest((12, 16)))
+        depth = depth_of(frames[:, :, None], moment.true.camera, moment.conditioning.view.surface((12, 16)))
         go_on(under_way, moment, drawn, generator)
         assert torch.equal(under_way.preceding, drawn)
         for i, memory in samples.items():

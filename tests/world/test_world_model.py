@@ -36,7 +36,7 @@ def test_chunk_has_the_promised_shapes(model, starts):
     assert chunk.latents.shape == (8, 1, height // 4, width // 4)
     assert chunk.view.visible.shape == (1, height // 2, width // 2)
     assert chunk.known.shape == (1, height // 4, width // 4)
-    assert torch.equal(chunk.known, chunk.view.resize((height // 4, width // 4)).depth)
+    assert torch.equal(chunk.known, chunk.view.surface((height // 4, width // 4)))
     assert set(chunk.seconds) == {"read", "denoise", "decode", "depth", "write"}
     assert chunk.frames.abs().max() <= 1
     assert (after.step, after.seed) == (1, 0)
