@@ -1,5 +1,8 @@
 """Both stages of the real backbone at toy size, from clips to a rollout with what they leave."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +53,27 @@ def trained(clips: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     train(config(clips, output, "branch", "stage.accumulate=2"))
     train(config(clips, output, "lora", "stage.rank=3"))
     return output
+
+
+def test_two_processes_train_as_one_that_accumulates_two_batches(clips: Path, tmp_path: Path) -> None:
+    """Processes that accelerate finds by what the launcher tells them, on the CPU, over gloo."""
+    settings = ["stage.steps=2", "stage.learning_rate=0.1", "stage.precision=float32", f"clips={clips}"]
+    settings += ["world=wan5b-toy", "stage=branch", f"stage.latents={tmp_path / 'latents'}"]
+    launched = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    weights = {}
+    for name, launcher, accumulate in (
+        ("one", [sys.executable], 2),
+        ("two", launched, 1),
+        ("half", [sys.executable], 1),
+    ):
+        output = [f"output={tmp_path / name}", f"stage.accumulate={accumulate}"]
+        command = [*launcher, "-m", "mirage_sim.cli", "train", *settings, *output]
+        environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+        subprocess.run(command, env=environment, check=True, timeout=200)
+        weights[name] = load_file(tmp_path / name / "branch.safetensors")
+    for key, expected in weights["one"].items():
+        assert torch.equal(weights["two"][key], expected), key
+    assert any(not torch.equal(weights["half"][key], expected) for key, expected in weights["one"].items())
 
 
 def world(trained: Path, lora: bool) -> Any:
