@@ -69,6 +69,8 @@ class Camera:
 
     def resize(self, size: tuple[int, int]) -> "Camera":
         """The same camera seen on another pixel grid ``(height, width)``."""
+        if size == self.size:
+            return self
         scale = torch.tensor(
             [size[1] / self.size[1], size[0] / self.size[0], 1.0], dtype=self.K.dtype, device=self.K.device
         )

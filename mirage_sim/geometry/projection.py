@@ -8,6 +8,7 @@ for any number of threads and any order of the points.
 
 import math
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -18,6 +19,8 @@ NEAR = 1e-3  # metres; nothing nearer can be divided by safely, and no real came
 NO_POINT = torch.iinfo(torch.int64).max
 _COARSE = 1 << 62  # added to the id of a point that was written too coarsely for the cell: sorts after every id
 _TILE = 1 << 16  # points projected at a time on the CPU: their temporaries stay in the cache
+
+Number = TypeVar("Number", Tensor, float)
 
 
 @dataclass(frozen=True)
@@ -131,17 +134,18 @@ def is_coarse(footprint: Tensor, depth: Tensor, focal: Tensor, refine: float) ->
     return footprint > depth / focal * refine
 
 
-def zoom_of(depth: Tensor, footprint: Tensor, focal: Tensor, detail: int = 1) -> Tensor:
-    """log2 of the width of a part of a cell at some depth over the footprint of the point seen there.
+def magnified(depth: Number, footprint: Number, focal: Number, detail: int) -> Number:
+    """Width of a part of a cell at some depth over the footprint of the point seen there: the zoom is its log2.
+
+    For tensors here, and for single numbers in the compiled loops; all of them float64.
 
     Args:
         depth: z-depth it is seen at now, metres.
-        footprint: width in metres of the cell each point was written from, same shape.
-        focal: horizontal focal length of the camera now, in cells.
+        footprint: width in metres of the cell the point was written from, same shape.
+        focal: horizontal focal length of the camera now, in cells, same shape.
         detail: parts of a cell per axis.
     """
-    # in doubles, rounded once: the same bits wherever the vector registers happen to be cut
-    return torch.log2(depth.double() / (detail * focal.double()) / footprint.double()).float()
+    return depth / (detail * focal) / footprint
 
 
 def _to_pixels(camera: Camera, points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -272,7 +276,8 @@ def splat(
     index[part] = position - world * count
     depth, zoom, right, down = torch.zeros(4, len(best), device=points.device)
     depth[part] = z
-    zoom[part] = zoom_of(z, written, focal, detail)
+    # in doubles, rounded once: the same bits wherever the vector registers happen to be cut
+    zoom[part] = torch.log2(magnified(z.double(), written.double(), focal.double(), detail)).float()
     right[part], down[part] = u - u.floor() - 0.5, v - v.floor() - 0.5
     offset = torch.stack([right, down], dim=-1).view(*grid, 2)
     return Splat(index.view(grid), depth.view(grid), offset, zoom.view(grid))

@@ -9,11 +9,12 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import numpy as np
+from llvmlite import ir
 from numba import carray, njit
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
-from mirage_sim.geometry import NEAR
+from mirage_sim.geometry import NEAR, magnified
 
 BLOCK_POINTS = 1024  # points in a full block
 KEY, LENGTH, XYZ, FOOTPRINT, IDS, FEATURES = range(6)  # columns of the table of blocks; the last four are addresses
@@ -22,6 +23,9 @@ _COARSE = np.int64(1 << 62)  # added to the id of a point that was written too c
 _NEAR = np.float32(NEAR)
 _HALF = np.float32(0.5)
 _ROUNDING = 1e-5  # relative; many times what rounding to float32 may move a point by
+_AHEAD = 32  # points; what they need of the memory is asked for this long before
+_MEMORY_PAGE = 4096  # bytes
+_ROOM = 1 << 14  # points; more are seldom found
 _CODES = np.float32(32768.5)  # a code of -32768 is the middle of the first of 65,536 steps
 
 
@@ -53,15 +57,30 @@ def _typed_pointer(typing_context: Any, address: Any) -> Any:
     return types.voidptr(types.int64), generate
 
 
+def _typed_prefetch(typing_context: Any, address: Any) -> Any:
+    """Have the memory at an address fetched, without waiting for it; nothing happens where there is none."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        place = builder.inttoptr(arguments[0], cgutils.voidptr_t)
+        prefetch = builder.module.declare_intrinsic("llvm.prefetch", [place.type], _PREFETCH)
+        to_read, closest, data = (ir.Constant(cgutils.int32_t, value) for value in (0, 3, 1))
+        builder.call(prefetch, [place, to_read, closest, data])
+
+    return types.void(types.int64), generate
+
+
+_PREFETCH = ir.FunctionType(ir.VoidType(), [cgutils.voidptr_t, *[cgutils.int32_t] * 3])
 _pointer: Any = intrinsic(_typed_pointer)
+_prefetch: Any = intrinsic(_typed_prefetch)
+_magnified = _compiled(magnified)
 
 
 @_compiled
 def in_view(boxes: np.ndarray, view: np.ndarray, height: int, width: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Which boxes may have points in a picture, how near, and where.
 
-    Conservative: a box is left out only where all of its corners lie clearly on the outer side of one and the same
-    plane of the frustum, or clearly beside the picture; on rounding's doubt it stays.
+    Conservative: a box is left out only where all of it lies clearly on the outer side of one and the same plane of
+    the frustum, or clearly beside the picture; on rounding's doubt it stays.
 
     Args:
         boxes: float32 ``[n, 6+]``, lowest and highest corner in metres.
@@ -70,36 +89,47 @@ def in_view(boxes: np.ndarray, view: np.ndarray, height: int, width: int) -> tup
         width: of the picture in cells.
 
     Returns:
-        Rows ``[m]``; less than the depth of any of their points; and first and last row, first and last column of the
-        cells they may cover ``[m, 4]``.
+        Rows ``[m]``, nearest first; less than the depth of any of their points; and first and last row, first and last
+        column of the cells they may cover ``[m, 4]``.
     """
     fx, fy, cx, cy = view[12], view[13], view[14], view[15]
     scale = fx + fy + abs(cx) + abs(cy) + (1.0 + width + height)
+    # a point is in the picture only if all are positive: its depth, and how far it is within each side of the frustum
+    planes = np.empty((5, 3), np.float64)
+    for axis in range(3):
+        x, y, z = view[4 * axis], view[4 * axis + 1], view[4 * axis + 2]
+        planes[0, axis] = z
+        planes[1, axis], planes[2, axis] = fx * x + cx * z, (width - cx) * z - fx * x
+        planes[3, axis], planes[4, axis] = fy * y + cy * z, (height - cy) * z - fy * y
     rows = np.empty(len(boxes), np.int64)
     depths = np.empty(len(boxes), np.float64)
     cells = np.empty((len(boxes), 4), np.int64)
+    middle, half = np.empty(3, np.float64), np.empty(3, np.float64)
     count = 0
     for row in range(len(boxes)):
-        reach, low, ahead = 0.0, np.inf, -np.inf
-        # a point is in the picture only if all are positive; they are linear, so a box is beyond a plane where all its
-        # corners are
-        left, right, above, below = -np.inf, -np.inf, -np.inf, -np.inf
+        for axis in range(3):
+            begin, end = np.float64(boxes[row, axis]), np.float64(boxes[row, axis + 3])
+            middle[axis], half[axis] = (begin + end) / 2 - view[4 * axis + 3], (end - begin) / 2
+        reach = abs(middle[0]) + abs(middle[1]) + abs(middle[2]) + half[0] + half[1] + half[2]
+        beyond = False
+        for plane in range(5):
+            x, y, z = planes[plane, 0], planes[plane, 1], planes[plane, 2]
+            most = x * middle[0] + y * middle[1] + z * middle[2]
+            most += abs(x) * half[0] + abs(y) * half[1] + abs(z) * half[2]
+            beyond |= most < -_ROUNDING * scale * reach
+        if beyond:
+            continue
+        low = np.inf
         u_low, u_high, v_low, v_high = np.inf, -np.inf, np.inf, -np.inf
         for corner in range(8):
-            dx = boxes[row, 3 * (corner & 1)] - view[3]
-            dy = boxes[row, 1 + 3 * (corner >> 1 & 1)] - view[7]
-            dz = boxes[row, 2 + 3 * (corner >> 2)] - view[11]
-            x = view[0] * dx + view[4] * dy + view[8] * dz
-            y = view[1] * dx + view[5] * dy + view[9] * dz
+            dx = middle[0] + (half[0] if corner & 1 else -half[0])
+            dy = middle[1] + (half[1] if corner & 2 else -half[1])
+            dz = middle[2] + (half[2] if corner & 4 else -half[2])
             z = view[2] * dx + view[6] * dy + view[10] * dz
-            reach = max(reach, abs(dx) + abs(dy) + abs(dz))
-            low, ahead = min(low, z), max(ahead, z - _NEAR)
-            left, right = max(left, fx * x + cx * z), max(right, (width - cx) * z - fx * x)
-            above, below = max(above, fy * y + cy * z), max(below, (height - cy) * z - fy * y)
-            u, v = x / z, y / z
+            u = (view[0] * dx + view[4] * dy + view[8] * dz) / z
+            v = (view[1] * dx + view[5] * dy + view[9] * dz) / z
+            low = min(low, z)
             u_low, u_high, v_low, v_high = min(u_low, u), max(u_high, u), min(v_low, v), max(v_high, v)
-        if min(ahead, left, right, above, below) < -_ROUNDING * scale * reach:
-            continue
         depth = low - _ROUNDING * reach
         top, bottom, first, last = 0.0, height - 1.0, 0.0, width - 1.0
         if depth > _NEAR:  # else it reaches behind the camera, and may be anywhere
@@ -115,7 +145,8 @@ def in_view(boxes: np.ndarray, view: np.ndarray, height: int, width: int) -> tup
         rows[count], depths[count] = row, depth
         cells[count, 0], cells[count, 1], cells[count, 2], cells[count, 3] = top, bottom, first, last
         count += 1
-    return rows[:count], depths[:count], cells[:count]
+    order = np.argsort(depths[:count], kind="mergesort")  # which is stable
+    return rows[order], depths[order], cells[order]
 
 
 @_compiled
@@ -151,15 +182,19 @@ def _project(
     height: int,
     width: int,
     pixels: np.ndarray,
-    inside: np.ndarray,
+    at: np.ndarray,
 ) -> None:
-    """u, v and z of the first points, and whether they are in the picture; a straight line of vector instructions."""
+    """u, v and z of the first points, and their cells; a straight line of vector instructions.
+
+    Beside the picture the cell is ``height * width``.
+    """
     x_axis_x, x_axis_y, x_axis_z = view[0], view[4], view[8]
     y_axis_x, y_axis_y, y_axis_z = view[1], view[5], view[9]
     z_axis_x, z_axis_y, z_axis_z = view[2], view[6], view[10]
     x0, y0, z0 = view[3], view[7], view[11]
     fx, fy, cx, cy = view[12], view[13], view[14], view[15]
     bottom, right = np.float32(height), np.float32(width)
+    across, beside = np.int32(width), np.uint32(height * width)
     for j in range(length):
         dx, dy, dz = xyz[0, j] - x0, xyz[1, j] - y0, xyz[2, j] - z0
         z = z_axis_x * dx + z_axis_y * dy + z_axis_z * dz
@@ -167,7 +202,14 @@ def _project(
         v = (y_axis_x * dx + y_axis_y * dy + y_axis_z * dz) / z * fy + cy
         pixels[0, j], pixels[1, j], pixels[2, j] = u, v, z
         # every comparison with a NaN fails: no division needs guarding
-        inside[j] = (z > _NEAR) & (z < np.inf) & (u >= 0) & (u < right) & (v >= 0) & (v < bottom)
+        inside = (z > _NEAR) & (z < np.inf) & (u >= 0) & (u < right) & (v >= 0) & (v < bottom)
+        at[j] = np.uint32(np.int32(v) * across + np.int32(u)) if inside else beside
+
+
+@_compiled
+def _doubled(rows: np.ndarray) -> np.ndarray:
+    """The same rows, and as many more to be written."""
+    return np.concatenate((rows, np.empty_like(rows)))
 
 
 @_compiled
@@ -200,14 +242,11 @@ def sweep(
         Smallest depths ``[height * width]``, infinite in holes; of the points found row, position in the block and
         cell, int32 ``[n, 3]``, and u, v, z, float32 ``[n, 3]``; and how many points were looked at.
     """
-    nearest = np.full(height * width, np.inf, np.float32)
-    room = 0
-    for i in range(len(rows)):
-        room += table[rows[i], LENGTH]
-    found = np.empty((room, 3), np.int32)
-    places = np.empty((room, 3), np.float32)
+    nearest = np.full(height * width + 1, np.inf, np.float32)
+    nearest[-1] = np.nan  # beside the picture nothing is near
+    found, places = np.empty((_ROOM, 3), np.int32), np.empty((_ROOM, 3), np.float32)
     xyz, pixels = np.empty((3, BLOCK_POINTS), np.float32), np.empty((3, BLOCK_POINTS), np.float32)
-    inside, kept = np.empty(BLOCK_POINTS, np.uint8), np.empty(BLOCK_POINTS + 1, np.int32)
+    at, kept = np.empty(BLOCK_POINTS, np.uint32), np.empty(BLOCK_POINTS + 1, np.int32)
     u, v, z = pixels[0], pixels[1], pixels[2]
     count, walked = 0, 0
     for i in range(len(rows)):
@@ -216,21 +255,36 @@ def sweep(
         row = rows[i]
         length = table[row, LENGTH]
         walked += length
+        following = table[rows[min(i + 1, len(rows) - 1)], XYZ]
+        for byte in range(0, 12 * BLOCK_POINTS, _MEMORY_PAGE):  # within one the processor looks ahead by itself
+            _prefetch(following + byte)
         _unpack(table[row, XYZ], length, extents[row, 6:], xyz)
-        _project(xyz, length, view, height, width, pixels, inside)
+        _project(xyz, length, view, height, width, pixels, at)
         hits = 0
+        # the smallest depth so far can only fall, so what is too deep now is too deep
         for j in range(length):  # without a branch that could not be foretold
             kept[hits] = j
-            hits += inside[j]
+            hits += z[j] <= nearest[at[j]] * grown
+        while count + hits > len(found):
+            found, places = _doubled(found), _doubled(places)
         for j in kept[:hits]:
-            cell = int(v[j]) * width + int(u[j])
-            # the smallest depth so far can only fall, so what is too deep now is too deep
+            cell = at[j]
             if z[j] <= nearest[cell] * grown:
                 nearest[cell] = min(nearest[cell], z[j])
                 found[count, 0], found[count, 1], found[count, 2] = row, j, cell
                 places[count, 0], places[count, 1], places[count, 2] = u[j], v[j], z[j]
                 count += 1
-    return nearest, found[:count], places[:count], walked
+    return nearest[:-1], found[:count], places[:count], walked
+
+
+@_compiled
+def _near(nearest: np.ndarray, found: np.ndarray, places: np.ndarray, grown: np.float32) -> np.ndarray:
+    """Which of the points that :func:`sweep` found are within the tolerance of the surface, after all."""
+    near, count = np.empty(len(found) + 1, np.int32), 0
+    for i in range(len(found)):  # without a branch that could not be foretold
+        near[count] = i
+        count += places[i, 2] <= nearest[found[i, 2]] * grown
+    return near[:count]
 
 
 @_compiled
@@ -247,6 +301,7 @@ def choose(
     features: np.ndarray,
     source: np.ndarray,
     seen: np.ndarray,
+    scale: np.ndarray,
 ) -> None:
     """What each part of a cell shows, of the points that :func:`sweep` found; see :func:`mirage_sim.geometry.splat`.
 
@@ -260,28 +315,36 @@ def choose(
         focal: in cells.
         grown: 1 + tolerance.
         refine: how many cells wide a point may be.
-        features: out, uint8 ``[parts, bytes of a feature]``, zeros.
-        source: out, int64 ``[parts]``.
-        seen: out, float32 ``[4, parts]``, zeros: depth, offset to the right and down, and the winner's footprint.
+        features: out, uint8 ``[parts, bytes of a feature]``; zeros in holes.
+        source: out, int64 ``[parts]``; -1 in holes.
+        seen: out, float32 ``[3, parts]``: depth, offset to the right and down; zeros in holes.
+        scale: out, float64 ``[parts]``: how much each winner is :func:`~mirage_sim.geometry.magnified`; 1 in holes.
     """
-    winner = np.empty(len(source), np.int64)
+    near = _near(nearest, found, places, grown)
+    winner = np.zeros(len(source), np.int64)
     source[:] = NO_RANK
-    for i in range(len(found)):
+    for n in range(len(near)):
+        i, ahead = near[n], near[min(n + _AHEAD, len(near) - 1)]
+        row, j = found[ahead, 0], found[ahead, 1]
+        _prefetch(table[row, FOOTPRINT] + 4 * j)
+        _prefetch(table[row, IDS] + 8 * j)
         u, v, z = places[i, 0], places[i, 1], places[i, 2]
-        if not z <= nearest[found[i, 2]] * grown:
-            continue
         row, j = found[i, 0], found[i, 1]
         length = table[row, LENGTH]
         written = carray(_pointer(table[row, FOOTPRINT]), length, np.float32)[j]
-        rank = carray(_pointer(table[row, IDS]), length, np.int64)[j]
-        if written > z / focal * refine:
-            rank += _COARSE
+        rank = carray(_pointer(table[row, IDS]), length, np.int64)[j] + _COARSE * (written > z / focal * refine)
         part = int(v * np.float32(detail)) * width * detail + int(u * np.float32(detail))
-        if rank < source[part]:
-            source[part], winner[part] = rank, i
+        best = source[part]
+        source[part], winner[part] = min(rank, best), i if rank < best else winner[part]
+    size = features.shape[1]
     for part in range(len(source)):
+        ahead = min(part + _AHEAD, len(source) - 1)
+        if source[ahead] != NO_RANK:
+            row, j = found[winner[ahead], 0], found[winner[ahead], 1]
+            for byte in range(0, size, 64):
+                _prefetch(table[row, FEATURES] + size * j + byte)
         if source[part] == NO_RANK:
-            source[part] = -1
+            source[part], features[part], seen[:, part], scale[part] = -1, 0, 0.0, 1.0
             continue
         source[part] &= _COARSE - 1
         i = winner[part]
@@ -290,9 +353,10 @@ def choose(
         u, v = places[i, 0] * np.float32(detail), places[i, 1] * np.float32(detail)
         seen[0, part] = places[i, 2]
         seen[1, part], seen[2, part] = u - np.floor(u) - _HALF, v - np.floor(v) - _HALF
-        seen[3, part] = carray(_pointer(table[row, FOOTPRINT]), length, np.float32)[j]
-        kept = carray(_pointer(table[row, FEATURES]), (length, features.shape[1]), np.uint8)
-        for byte in range(features.shape[1]):
+        written = carray(_pointer(table[row, FOOTPRINT]), length, np.float32)[j]
+        scale[part] = _magnified(np.float64(places[i, 2]), np.float64(written), np.float64(focal), detail)
+        kept = carray(_pointer(table[row, FEATURES]), (length, size), np.uint8)
+        for byte in range(size):
             features[part, byte] = kept[j, byte]
 
 
@@ -321,10 +385,9 @@ def judge(
         fine: out, bool per cell: some point on the surface is not coarse.
         shown: out, bool per block: some point of it is on a surface.
     """
-    for i in range(len(found)):
+    for i in _near(nearest, found, places, grown):
         z, cell, row = places[i, 2], found[i, 2], found[i, 0]
-        if z <= nearest[cell] * grown:
-            shown[row] = True
-            written = carray(_pointer(table[row, FOOTPRINT]), table[row, LENGTH], np.float32)[found[i, 1]]
-            if not written > z / focal * refine:
-                fine[cell] = True
+        shown[row] = True
+        written = carray(_pointer(table[row, FOOTPRINT]), table[row, LENGTH], np.float32)[found[i, 1]]
+        if not written > z / focal * refine:
+            fine[cell] = True

@@ -54,8 +54,8 @@ class InView(NamedTuple):
 
 def view_of(camera: Camera) -> np.ndarray:
     """One camera as the kernels take it: float32 ``[16]``, three rows of ``c2w``, then fx, fy, cx, cy."""
-    c2w, K = camera.c2w.cpu().numpy(), camera.K.cpu().numpy()
-    return np.concatenate([c2w[:3].ravel(), K[[0, 1, 0, 1], [0, 1, 2, 2]]])
+    c2w, K = camera.c2w.tolist(), camera.K.tolist()
+    return np.array([*c2w[0], *c2w[1], *c2w[2], K[0][0], K[1][1], K[0][2], K[1][2]], np.float32)
 
 
 @dataclass(frozen=True)
@@ -181,9 +181,7 @@ class LatentMap:
     def cull(self, camera: Camera) -> InView:
         """The blocks that may have points in the picture of one camera; on rounding's doubt a block stays."""
         view = view_of(camera).astype(np.float64)
-        rows, depths, cells = kernels.in_view(self.blocks.extents.array(), view, *camera.size)
-        order = np.argsort(depths, kind="stable")
-        return InView(rows[order], depths[order], cells[order])
+        return InView(*kernels.in_view(self.blocks.extents.array(), view, *camera.size))
 
     def features_of(self, rows: Sequence[int], index: Tensor) -> Tensor:
         """Features ``[n, C]`` of points by their position in ``select(rows)``, touching only the blocks that hold them.

@@ -74,6 +74,11 @@ def resample_static(static: Tensor, depth: Tensor, size: tuple[int, int]) -> Ten
     return cells_of(static | ~known, size).all(-1)
 
 
+def _stacked(tensors: tuple[Tensor, ...], dim: int = 0) -> Tensor:
+    """These tensors along a new dimension; no copy of one."""
+    return tensors[0].unsqueeze(dim) if len(tensors) == 1 else torch.stack(tensors, dim)
+
+
 class PointMemory:
     """A :class:`~mirage_sim.protocols.SpatialMemory` of latent tokens at 3D points.
 
@@ -169,15 +174,14 @@ class PointMemory:
         """What the map shows to cameras of batch shape ``[T]`` and pixel size, ``detail x detail`` samples per cell."""
         grid = latent_grid(camera, self.stride)
         latents, source, depth, offset, zoom = zip(*(look(map, one, self.rules) for one in grid), strict=True)
-        sources = torch.stack(source)
-        whole = latents[0][None] if len(latents) == 1 else torch.stack(latents)  # by far the most bytes: no copy of one
+        sources = _stacked(source)
         return MemoryView(
-            latents=whole.movedim(-1, 0),
+            latents=_stacked(latents).movedim(-1, 0),
             visible=sources >= 0,
-            depth=torch.stack(depth),
+            depth=_stacked(depth),
             source=sources,
-            offset=torch.stack(offset, 1),
-            zoom=torch.stack(zoom),
+            offset=_stacked(offset, 1),
+            zoom=_stacked(zoom),
         )
 
     def _write_frame(

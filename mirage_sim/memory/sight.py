@@ -11,9 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mirage_sim.geometry import Camera, cover, splat, zoom_of
+from mirage_sim.geometry import Camera, cover, splat
 from mirage_sim.memory import kernels
 from mirage_sim.memory.latent_map import LatentMap, view_of
+
+_ALONE = 2048  # logarithms; for more torch wakes its other threads, which takes far longer than these
 
 
 class Sight(NamedTuple):
@@ -123,9 +125,11 @@ def _look(map: LatentMap, camera: Camera, rules: Rules) -> Sight:
     found = _sweep(map, camera, rules)
     height, width = (rules.detail * n for n in camera.size)
     kept = map.blocks[0].features if len(map.blocks) else map.nothing("features")
-    features = torch.zeros(height, width, kept.shape[1], dtype=kept.dtype)
-    source = torch.empty(height, width, dtype=torch.int64)
-    seen = torch.zeros(4, height, width)
+    parts = height * width
+    # NumPy's, of which little is called: after a sweep each of torch's functions comes from far away in the memory
+    features = np.empty((parts, kept.shape[1] * kept.element_size()), np.uint8)
+    source, scale = np.empty((height, width), np.int64), np.empty(parts, np.float64)
+    seen = np.empty((4, height, width), np.float32)
     kernels.choose(
         *found[:4],
         camera.size[1],
@@ -133,14 +137,16 @@ def _look(map: LatentMap, camera: Camera, rules: Rules) -> Sight:
         found.view[12],
         found.grown,
         np.float32(rules.refine),
-        features.view(height * width, -1).view(torch.uint8).numpy(),
-        source.view(-1).numpy(),
-        seen.view(4, -1).numpy(),
+        features,
+        source.reshape(-1),
+        seen[:3].reshape(3, -1),
+        scale,
     )
-    holes = source < 0
-    depth, written = seen[0].masked_fill(holes, 1.0), seen[3].masked_fill(holes, 1.0)
-    zoom = zoom_of(depth, written, camera.K[0, 0], rules.detail).masked_fill(holes, 0.0)
-    return Sight(map.decoded(features), source, seen[0], seen[1:3], zoom)
+    for start in range(0, parts, _ALONE):
+        torch.from_numpy(scale[start : start + _ALONE]).log2_()
+    seen[3] = scale.reshape(height, width)
+    latents = map.decoded(torch.from_numpy(features.reshape(height, width, -1)).view(kept.dtype))
+    return Sight(latents, *(torch.from_numpy(grid) for grid in (source, seen[0], seen[1:3], seen[3])))
 
 
 def _judge(map: LatentMap, camera: Camera, rules: Rules) -> Known:

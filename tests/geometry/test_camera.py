@@ -29,6 +29,7 @@ def test_resize_scales_intrinsics_only() -> None:
     assert torch.allclose(half.K[0, :2], camera.K[0, :2] * torch.tensor([[0.5], [0.25]]))
     assert torch.equal(half.K[..., 2, 2], torch.ones(3))
     assert torch.allclose(half.resize((12, 16)).K, camera.K)
+    assert camera.resize(camera.size) is camera
 
 
 def test_batches() -> None:

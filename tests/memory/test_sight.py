@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from mirage_sim.geometry import Camera, se3_exp
+from mirage_sim.geometry import Camera, project, se3_exp
 from mirage_sim.memory import LatentMap
 from mirage_sim.memory.blocks import Points
-from mirage_sim.memory.latent_map import InView
+from mirage_sim.memory.kernels import in_view
+from mirage_sim.memory.latent_map import InView, view_of
 from mirage_sim.memory.sight import Rules, judge, judge_plainly, look, look_plainly
 
 CHANNELS = 5
@@ -61,6 +62,41 @@ def test_what_is_left_out_would_not_have_been_shown(map: LatentMap, monkeypatch:
     for camera, mine in zip(cameras(6), culled, strict=True):
         whole = look(map, camera, rules)
         assert all(torch.equal(getattr(mine, name), getattr(whole, name)) for name in mine._fields)
+
+
+def test_boxes_in_view_have_every_point_of_the_picture() -> None:
+    """Flat boxes, small ones and ones that hold the camera, each with points on its corners and within."""
+    generator = np.random.default_rng(0)
+    size = 2.0 ** generator.uniform(-6, 5, (2000, 1, 3)) * generator.integers(0, 2, (2000, 1, 3))
+    points = generator.normal(0, 4, (2000, 1, 3)) + size * generator.random((2000, 30, 3)).round(1).clip(0.2, 0.8)
+    points = torch.from_numpy(points.astype(np.float32))
+    boxes = torch.cat([points.amin(1), points.amax(1)], dim=1).numpy()
+    for camera in cameras(4):
+        u, v, z = project(points, camera)
+        found = InView(*in_view(boxes, view_of(camera).astype(np.float64), *camera.size))
+        seen = (z > 0) & (u >= 0) & (u < camera.size[1]) & (v >= 0) & (v < camera.size[0])
+        assert set(seen.any(1).nonzero().squeeze(1).tolist()) <= set(found.rows.tolist()) != set(range(2000))
+        assert (np.diff(found.depths) >= 0).all()
+        u, v, z, seen = (values[found.rows].numpy() for values in (u, v, z, seen))
+        top, bottom, first, last = found.cells.T[:, :, None]
+        assert ((found.depths[:, None] < z) | ~seen).all()
+        assert ((top <= np.floor(v)) & (np.floor(v) <= bottom) | ~seen).all()
+        assert ((first <= np.floor(u)) & (np.floor(u) <= last) | ~seen).all()
+
+
+def test_more_points_on_the_surfaces_than_there_is_room_for_at_first() -> None:
+    count = 50_000
+    points = cloud(count, 0, 1.0)
+    points.xyz[:, 2] = 5 + 1e-6 * points.xyz[:, 2].round(decimals=1)  # near-ties, and ties
+    points.xyz[(points.xyz[:, 0] * 4).floor() % 2 == 0] *= -1  # stripes of holes; what was there is behind the camera
+    map = LatentMap.empty(CHANNELS).add(points, np.zeros(0, np.int64), count)
+    camera = Camera.from_fov(torch.eye(4), 60.0, (18, 24))
+    for rules in (Rules(0.0, 2.0), Rules(1e-7, 2.0), Rules(0.25, 2.0, 2)):
+        mine, plain = look(map, camera, rules), look_plainly(map, camera, rules)
+        assert all(torch.equal(getattr(mine, name), getattr(plain, name)) for name in mine._fields)
+        known, expected = judge(map, camera, rules), judge_plainly(map, camera, rules)
+        assert torch.equal(known.surface, expected.surface) and torch.equal(known.fine, expected.fine)
+        assert bool((mine.source < 0).any()) and bool((mine.source >= 0).any())
 
 
 def test_a_camera_amid_points_and_points_at_infinity() -> None:
