@@ -3,7 +3,18 @@
 from mirage_sim.geometry.camera import Camera
 from mirage_sim.geometry.grid import cells_of
 from mirage_sim.geometry.motion import Drive
-from mirage_sim.geometry.projection import NEAR, Cover, Splat, cover, is_coarse, lift, magnified, project, splat
+from mirage_sim.geometry.projection import (
+    NEAR,
+    Cover,
+    Splat,
+    cover,
+    is_coarse,
+    lift,
+    magnified,
+    project,
+    splat,
+    zoom_of,
+)
 from mirage_sim.geometry.se3 import interpolate, invert, is_rigid, se3_exp, se3_log
 
 __all__ = [
@@ -24,4 +35,5 @@ __all__ = [
     "se3_exp",
     "se3_log",
     "splat",
+    "zoom_of",
 ]

@@ -10,6 +10,7 @@ import math
 from dataclasses import dataclass
 from typing import TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -148,6 +149,13 @@ def magnified(depth: Number, footprint: Number, focal: Number, detail: int) -> N
     return depth / (detail * focal) / footprint
 
 
+def zoom_of(magnified: Tensor) -> Tensor:
+    """log2 of what is :func:`magnified`, in doubles and rounded once: the same bits wherever the registers are cut."""
+    # on the CPU NumPy's, in one thread: torch's is MKL's, which wakes others for a few hundred numbers
+    log2 = torch.from_numpy(np.log2(magnified.numpy())) if magnified.is_cpu else torch.log2(magnified)
+    return log2.float()
+
+
 def _to_pixels(camera: Camera, points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """``u, v, z`` of ``points [B, N, 3]``; ``u`` and ``v`` mean nothing unless ``z > NEAR``."""
     x, y, z = _to_camera(camera.c2w, points)
@@ -276,8 +284,7 @@ def splat(
     index[part] = position - world * count
     depth, zoom, right, down = torch.zeros(4, len(best), device=points.device)
     depth[part] = z
-    # in doubles, rounded once: the same bits wherever the vector registers happen to be cut
-    zoom[part] = torch.log2(magnified(z.double(), written.double(), focal.double(), detail)).float()
+    zoom[part] = zoom_of(magnified(z.double(), written.double(), focal.double(), detail))
     right[part], down[part] = u - u.floor() - 0.5, v - v.floor() - 0.5
     offset = torch.stack([right, down], dim=-1).view(*grid, 2)
     return Splat(index.view(grid), depth.view(grid), offset, zoom.view(grid))

@@ -11,11 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mirage_sim.geometry import Camera, cover, splat
+from mirage_sim.geometry import Camera, cover, splat, zoom_of
 from mirage_sim.memory import kernels
 from mirage_sim.memory.latent_map import LatentMap, view_of
-
-_ALONE = 2048  # logarithms; for more torch wakes its other threads, which takes far longer than these
 
 
 class Sight(NamedTuple):
@@ -129,7 +127,7 @@ def _look(map: LatentMap, camera: Camera, rules: Rules) -> Sight:
     # NumPy's, of which little is called: after a sweep each of torch's functions comes from far away in the memory
     features = np.empty((parts, kept.shape[1] * kept.element_size()), np.uint8)
     source, scale = np.empty((height, width), np.int64), np.empty(parts, np.float64)
-    seen = np.empty((4, height, width), np.float32)
+    seen = np.empty((3, height, width), np.float32)
     kernels.choose(
         *found[:4],
         camera.size[1],
@@ -139,14 +137,13 @@ def _look(map: LatentMap, camera: Camera, rules: Rules) -> Sight:
         np.float32(rules.refine),
         features,
         source.reshape(-1),
-        seen[:3].reshape(3, -1),
+        seen.reshape(3, -1),
         scale,
     )
-    for start in range(0, parts, _ALONE):
-        torch.from_numpy(scale[start : start + _ALONE]).log2_()
-    seen[3] = scale.reshape(height, width)
     latents = map.decoded(torch.from_numpy(features.reshape(height, width, -1)).view(kept.dtype))
-    return Sight(latents, *(torch.from_numpy(grid) for grid in (source, seen[0], seen[1:3], seen[3])))
+    zoom = zoom_of(torch.from_numpy(scale.reshape(height, width)))
+    depth, offset = torch.from_numpy(seen[0]), torch.from_numpy(seen[1:])
+    return Sight(latents, torch.from_numpy(source), depth, offset, zoom)
 
 
 def _judge(map: LatentMap, camera: Camera, rules: Rules) -> Known:

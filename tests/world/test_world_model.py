@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from toy import toy_starts, untrained_model
 
-from mirage_sim.geometry import Camera, Drive, cells_of
+from mirage_sim.geometry import Camera, Drive, cells_of, projection
 from mirage_sim.memory import sight
 from mirage_sim.world import WorldState
 from mirage_sim.world.images import to_tensor
@@ -161,6 +161,7 @@ class HostReads(TorchFunctionMode):
 def test_no_latents_and_no_points_visit_the_host(model, starts, monkeypatch):
     """As it goes on other devices: a step reads two cameras, and lists and boxes of blocks, whatever is remembered."""
     monkeypatch.setattr(sight, "_compiled", lambda map, camera: False)
+    monkeypatch.setattr(projection, "zoom_of", lambda magnified: torch.log2(magnified).float())
     state = begin(model, starts[0])
     for step in range(12):
         camera = ahead(state, 1.0, 1.0 - 0.3 * step)

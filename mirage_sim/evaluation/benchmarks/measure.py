@@ -37,10 +37,16 @@ def timed(call: Callable[[], Any]) -> float:
     return time.perf_counter() - began
 
 
-def side_by_side(repeats: int, *calls: Callable[[], Any]) -> list[float]:
+def side_by_side(repeats: int, *calls: Callable[[], Any], again: int = 0) -> list[float]:
     """Median wall time of each call, taken in turns, so that their ratios are fair on a machine whose speed swings.
 
     Python's garbage collector rests meanwhile, as in ``timeit``.
+
+    Args:
+        repeats: turns that count, after one to warm up.
+        calls: without arguments.
+        again: how often each is called in its turn before it is timed. 0 finds the caches as the others left them, 1
+            and more as the call itself did.
     """
     seconds: list[list[float]] = [[] for _ in calls]
     collects = gc.isenabled()
@@ -48,6 +54,8 @@ def side_by_side(repeats: int, *calls: Callable[[], Any]) -> list[float]:
     try:
         for turn in range(repeats + 1):
             for call, times in zip(calls, seconds, strict=True):
+                for _ in range(again):
+                    call()
                 seconds_taken = timed(call)
                 if turn:  # the first is to warm up
                     times.append(seconds_taken)

@@ -143,20 +143,27 @@ def _same(seen: Sight, plain: Splat, points: Points) -> bool:
 def _speed(count: int, repeats: int) -> dict[str, float]:
     """Median seconds of a read, of one that leaves no block out, of the obvious one, and of one pass over coordinates.
 
-    The last is computed from the bandwidth at which the features are read: the coordinates alone may fit a cache.
+    Each right after itself, and the first and third (``*_cold``) right after a pass over all features as well. The pass
+    over coordinates is computed from the bandwidth at which the features are read: coordinates alone may fit a cache.
     """
     points = _cloud(count)
     map, memory = _map_of(points), PointMemory(CHANNELS, (1, 1, 1), TOLERANCE, REFINE)
     camera = _cameras(1)
-    mine, unculled, sort, whole = side_by_side(
-        repeats,
-        lambda: memory.read(map, camera),
-        lambda: memory.read(_unculled(map), camera),
-        lambda: sort_and_scatter(points.xyz, points.features, camera[0]),
-        points.features.sum,
-    )
-    floor = whole * points.xyz.nbytes / points.features.nbytes
-    return {"read": mine, "unculled": unculled, "sort": sort, "floor": floor}
+    unculled = _unculled(map)
+    read = partial(memory.read, map, camera)
+    sort = partial(sort_and_scatter, points.xyz, points.features, camera[0])
+    flush = points.features.sum
+    warm = side_by_side(repeats, read, partial(memory.read, unculled, camera), sort, flush, again=5)
+    _, read_cold, _, sort_cold = side_by_side(repeats, flush, read, flush, sort)
+    floor = warm[3] * points.xyz.nbytes / points.features.nbytes
+    return {
+        "read": warm[0],
+        "unculled": warm[1],
+        "sort": warm[2],
+        "read_cold": read_cold,
+        "sort_cold": sort_cold,
+        "floor": floor,
+    }
 
 
 class _Unculled(LatentMap):
@@ -241,13 +248,15 @@ def bench_readout(cfg: dict[str, Any]) -> dict[str, Any]:
     Returns:
         ``{"marks": ...}``: ``exact`` (bool), whether reads have the bits of their twins: the one that sorts, the one in
         plain torch, and the one that leaves no block out; seconds per read of a map of 300 thousand and 3 million
-        points; ``speedup_vs_sort_*``, seconds of the obvious read-out (:func:`sort_and_scatter`) over them, and
-        ``speedup_unculled_*``, the same for a read that looks at every point; ``over_floor_3m``, how many times longer
-        a read takes than reading all coordinates once at the machine's bandwidth (``bandwidth_gb_s``);
-        ``cull_ratio_5pct``, the time of a read of which a twentieth of 3 million points is in view
-        (``cull_share_in_view``) over the same read without culling; ``cull_work_ratio_5pct``, what is walked over
-        (:func:`work_of`), likewise; ``hole_rate_*`` and ``wrong_rate_*`` of each way to resample depth, as shares in
-        [0, 1].
+        points; ``speedup_vs_sort_*``, seconds of the obvious read-out (:func:`sort_and_scatter`) over them, each made
+        six times in a row, of which the last counts; ``speedup_vs_sort_*_cold``, likewise, each right after a pass over
+        all features, which leaves the caches full of other things; ``speedup_unculled_*``, the former for a read that
+        looks at every point;
+        ``over_floor_3m``, how many times longer a read takes than reading all coordinates once at the machine's
+        bandwidth (``bandwidth_gb_s``); ``cull_ratio_5pct``, the time of a read of which a twentieth of 3 million points
+        is in view (``cull_share_in_view``) over the same read without culling; ``cull_work_ratio_5pct``, what is walked
+        over (:func:`work_of`), likewise; ``hole_rate_*`` and ``wrong_rate_*`` of each way to resample depth, as shares
+        in [0, 1].
     """
     same, culled = culling(3_000_000, 5)
     marks: dict[str, Any] = {"exact": same and is_exact(cfg["threads"], 60_000)}
@@ -257,6 +266,7 @@ def bench_readout(cfg: dict[str, Any]) -> dict[str, Any]:
             f"seconds_{name}": seconds["read"],
             f"seconds_sort_{name}": seconds["sort"],
             f"speedup_vs_sort_{name}": seconds["sort"] / seconds["read"],
+            f"speedup_vs_sort_{name}_cold": seconds["sort_cold"] / seconds["read_cold"],
             f"speedup_unculled_{name}": seconds["sort"] / seconds["unculled"],
         }
     marks |= {

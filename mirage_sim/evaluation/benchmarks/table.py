@@ -11,7 +11,9 @@ WANTED: dict[str, dict[str, str]] = {
     "readout": {
         "exact": "true",
         "speedup_vs_sort_300k": "at least 20",
+        "speedup_vs_sort_300k_cold": "",
         "speedup_vs_sort_3m": "at least 50",
+        "speedup_vs_sort_3m_cold": "",
         "over_floor_3m": "",
         "cull_ratio_5pct": "at most 0.2",
     },
