@@ -44,8 +44,8 @@ def occupancy(points: Tensor, voxel: float = 0.1) -> Occupancy:
     xyz = points.detach().float().cpu().numpy().reshape(-1, 3)
     if not np.isfinite(xyz).all():
         raise ValueError("points: expected finite coordinates")
-    index = np.floor(xyz / np.float32(voxel)).clip(-_REACH, _REACH - 1).astype(np.int64) + _REACH
-    key = (index[:, 0] << _BITS | index[:, 1]) << _BITS | index[:, 2]
+    x, y, z = np.floor(xyz.T / np.float32(voxel), order="C").clip(-_REACH, _REACH - 1).astype(np.int64) + _REACH
+    key = (x << _BITS | y) << _BITS | z
     key = key[_starts(key)]  # neighbours in a picture are often in one voxel
     inside = key & _IN_BRICK
     bit = (inside >> 2 * _BITS - 4 | inside >> _BITS - 2 | inside) & 63
@@ -80,8 +80,8 @@ def overlaps(place: Occupancy, frames: Sequence[Occupancy]) -> np.ndarray:
     shared = np.where(theirs, np.append(place.masks, np.uint64(0))[at] & masks, np.uint64(0))
 
     def voxels(words: np.ndarray) -> np.ndarray:
-        total = np.concatenate([[0], np.cumsum(np.bitwise_count(words), dtype=np.int64)])
-        return np.diff(total[ends])
+        counts = np.append(np.bitwise_count(words), np.uint8(0))
+        return np.where(np.diff(ends) > 0, np.add.reduceat(counts, ends[:-1], dtype=np.int64), 0)
 
     both = voxels(shared)
     either = voxels(masks) + int(np.bitwise_count(place.masks).sum()) - both
