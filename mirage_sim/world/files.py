@@ -85,6 +85,10 @@ def load(path: str | Path, model: WorldModel) -> tuple[WorldState, Observation]:
     if model.horizon.overlap:
         past = _put_together(path, _below(_PAST, tensors, device), preceding, model)
     state = WorldState(map, preceding, camera.to(device), seed, step, past)
+    try:
+        model.check(state)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
     depth, remembered = own["depth"].numpy(), own["remembered"].numpy()
     frames = torch.cat([before, own["frame"][None]]).numpy()
     return state, Observation(frames, depth, remembered, camera, info)

@@ -154,10 +154,7 @@ class World:
         """
         if not isinstance(snapshot, Snapshot):
             raise ValueError(f"snapshot: expected a Snapshot of a world, got {type(snapshot).__name__}")
-        if tuple(snapshot.state.camera.size) != tuple(self.model.size):
-            raise ValueError(
-                f"snapshot: expected one of frames {tuple(self.model.size)}, got {tuple(snapshot.state.camera.size)}"
-            )
+        self.model.check(snapshot.state)
         self._now = snapshot
         return snapshot.observation
 

@@ -81,6 +81,11 @@ class _Stopwatch:
         self._last = now
 
 
+def _kind(map: Any) -> tuple[Any, ...]:
+    """What maps of one memory have in common."""
+    return type(map).__name__, getattr(map, "channels", None), "compact" if getattr(map, "compact", False) else "full"
+
+
 @dataclass(frozen=True)
 class WorldModel:
     """Networks and memory rules, put together. Holds no state of any world, so one instance serves all of them.
@@ -143,6 +148,21 @@ class WorldModel:
         """``(height, width)`` of all latents."""
         _, y, x = self.codec.stride
         return self.size[0] // y, self.size[1] // x
+
+    def check(self, state: WorldState) -> None:
+        """Whether this model can go on from a state.
+
+        Raises:
+            ValueError: naming what another kind of model made differently.
+        """
+        empty = self.memory.empty()
+        for name, ours, its in (
+            ("frames", self.size, state.camera.size),
+            ("latents", (self.codec.channels, *self.grid), (*state.preceding.shape[:1], *state.preceding.shape[2:])),
+            ("a map", _kind(empty), _kind(state.map)),
+        ):
+            if tuple(ours) != tuple(its):
+                raise ValueError(f"state: expected {name} {tuple(ours)} of this model, got {tuple(its)}")
 
     @torch.inference_mode()
     def init(self, image: Tensor, camera: Camera, seed: int, prompt: str | None = None) -> WorldState:

@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -249,6 +250,20 @@ def test_bad_resets_are_refused_and_the_world_left_alone(world, arguments, messa
 def test_what_is_no_snapshot_is_refused(world, snapshot):
     with pytest.raises(ValueError, match="snapshot: expected a Snapshot"):
         world.restore(snapshot)
+
+
+def test_moments_of_another_kind_of_model_are_refused(world, model, starts, tmp_path):
+    world.reset()
+    world.save(tmp_path / "here.safetensors")
+    compact = World(replace(model, memory=model.memory.compacted()), starts)
+    message = r"state: expected a map \('LatentMap', 8, 'compact'\) of this model, got \('LatentMap', 8, 'full'\)"
+    with pytest.raises(ValueError, match=message):
+        compact.restore(world.snapshot())
+    with pytest.raises(ValueError, match=f"here.safetensors: {message}"):
+        compact.load(tmp_path / "here.safetensors")
+    other = World(toy_model(channels=4), starts)
+    with pytest.raises(ValueError, match=r"state: expected latents \(4, 12, 16\) of this model, got \(8, 12, 16\)"):
+        other.restore(world.snapshot())
 
 
 @pytest.mark.parametrize("starts", [np.zeros((0, 48, 64, 3), np.uint8), np.zeros((2, 48, 64, 3)), [1], "frames"])
