@@ -10,8 +10,6 @@ from mirage_sim.models.codec import PATCH
 from mirage_sim.models.layers import channels_last, zero_conv
 
 NEAREST, FARTHEST = 0.05, 100.0  # metres; the sky is drawn at the far end
-_OUTLINE = 0.2  # of log depth; less than this between both sides of a pixel is no outline
-_SLOPE = 0.7  # a plane changes half as much over half the distance, an outline nearly as much
 
 
 class ResidualBlock(nn.Module):
@@ -60,32 +58,11 @@ class Pyramid(nn.Module):
         return self.after(features)
 
 
-def crisp(log_depth: Tensor) -> Tensor:
-    """Log depth ``[N, H, W]`` in which pixels on a soft outline have the depth of that side which is less far off.
-
-    A network draws an outline as a slope a few pixels wide. Points on it float between an object and what lies behind.
-    Where depth changes over 5 pixels almost as much as over 9, it does not go on changing beyond: that is an outline,
-    while walls and floors that recede go on.
-    """
-    far = _highest(log_depth[:, None])
-    near = -_highest(-log_depth[:, None])
-    step = far - near
-    wide = _highest(far) + _highest(-near)
-    nearer_side = log_depth[:, None] - near < far - log_depth[:, None]
-    outline = (step > _OUTLINE) & (step > _SLOPE * wide)
-    return torch.where(outline, torch.where(nearer_side, near, far), log_depth[:, None])[:, 0]
-
-
-def _highest(values: Tensor) -> Tensor:
-    """Within two pixels of each, ``[N, 1, H, W]``."""
-    return nn.functional.max_pool2d(values, 5, stride=1, padding=2)
-
-
 class MiniDepth(nn.Module):
     """Fulfils :class:`mirage_sim.protocols.DepthEstimator`.
 
     It sees the frame, the rays of the camera (with a known height above the floor, rays tell distance) and the depth
-    that the memory remembers, which it completes rather than contradicts. Outlines are made :func:`crisp`.
+    that the memory remembers, which it completes rather than contradicts.
 
     Args:
         widths: of the pyramid at a quarter of the resolution, from the finest level.
@@ -122,4 +99,4 @@ class MiniDepth(nn.Module):
         shape = camera.batch_shape
         flat = Camera(camera.c2w.flatten(0, 1), camera.K.flatten(0, 1), camera.size)
         log_depth = self.log_depth(frames.transpose(1, 2).flatten(0, 1), flat, known.flatten(0, 1))
-        return torch.exp(crisp(log_depth)).clamp(NEAREST, FARTHEST).unflatten(0, shape)
+        return torch.exp(log_depth).clamp(NEAREST, FARTHEST).unflatten(0, shape)

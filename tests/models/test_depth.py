@@ -5,7 +5,7 @@ import torch
 
 from mirage_sim.geometry import Camera
 from mirage_sim.models import MiniDepth
-from mirage_sim.models.depth import FARTHEST, NEAREST, crisp
+from mirage_sim.models.depth import FARTHEST, NEAREST
 
 B, F, H, W = 2, 3, 48, 64
 
@@ -25,29 +25,10 @@ def make() -> MiniDepth:
 
 def test_at_first_known_depth_is_kept_and_the_rest_is_a_room():
     frames, camera, known = inputs()
-    assert make()(frames, camera, known).shape == (B, F, H, W)
-    first = Camera(camera.c2w[:, 0], camera.K[:, 0], camera.size)
-    depth = make().log_depth(frames[:, :, 0], first, known[:, 0]).exp()
-    cells = known[:, 0].repeat_interleave(4, -2).repeat_interleave(4, -1)
+    depth = make()(frames, camera, known)
+    assert depth.shape == (B, F, H, W)
+    cells = known.repeat_interleave(4, -2).repeat_interleave(4, -1)
     torch.testing.assert_close(depth, cells.where(cells > 0, math.exp(1.5)), rtol=1e-5, atol=0)
-
-
-def test_a_soft_outline_becomes_a_step_between_its_sides():
-    near, far = math.log(2.0), math.log(5.0)
-    soft = torch.tensor([0.0] * 10 + [0.2, 0.45, 0.8] + [1.0] * 10)
-    hard = torch.tensor([0.0] * 12 + [1.0] * 11)
-    for way in (lambda row: row.expand(1, 20, -1), lambda row: row[:, None].expand(1, -1, 20)):
-        expected = near + (far - near) * way(hard)
-        torch.testing.assert_close(crisp(near + (far - near) * way(soft)), expected)
-        assert torch.equal(crisp(expected), expected), "what is crisp stays as it is"
-
-
-def test_floors_that_recede_and_curved_things_are_no_outlines():
-    floor = (1.5 * 83 / (torch.arange(4, 44) + 0.5)).log()[:, None].expand(1, 40, 30)  # from 4 pixels below the horizon
-    assert torch.equal(crisp(floor)[:, 4:-4], floor[:, 4:-4])
-    v, u = torch.meshgrid(torch.linspace(-1, 1, 40), torch.linspace(-1, 1, 40), indexing="ij")
-    ball = (3 - (3 - v**2 - u**2).sqrt()).log()[None]
-    assert torch.equal(crisp(ball), ball)
 
 
 def test_depth_stays_in_range(awake):
