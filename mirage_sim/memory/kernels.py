@@ -39,7 +39,7 @@ WORK = Work()
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
-def _compiled(function: Function) -> Function:
+def compiled(function: Function) -> Function:
     """Compile at the first call, and keep the result for later processes where there is a place to."""
     try:
         compiled: Any = njit(cache=True, nogil=True, error_model="numpy")(function)
@@ -72,10 +72,10 @@ def _typed_prefetch(typing_context: Any, address: Any) -> Any:
 _PREFETCH = ir.FunctionType(ir.VoidType(), [cgutils.voidptr_t, *[cgutils.int32_t] * 3])
 _pointer: Any = intrinsic(_typed_pointer)
 _prefetch: Any = intrinsic(_typed_prefetch)
-_magnified = _compiled(magnified)
+_magnified = compiled(magnified)
 
 
-@_compiled
+@compiled
 def in_view(boxes: np.ndarray, view: np.ndarray, height: int, width: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Which boxes may have points in a picture, how near, and where.
 
@@ -149,7 +149,7 @@ def in_view(boxes: np.ndarray, view: np.ndarray, height: int, width: int) -> tup
     return rows[order], depths[order], cells[order]
 
 
-@_compiled
+@compiled
 def _hidden(nearest: np.ndarray, width: int, cells: np.ndarray, depth: float, grown: np.float32) -> bool:
     """Whether nothing at this depth or beyond can be near the surface in any of these cells."""
     for i in range(cells[0], cells[1] + 1):
@@ -159,7 +159,7 @@ def _hidden(nearest: np.ndarray, width: int, cells: np.ndarray, depth: float, gr
     return True
 
 
-@_compiled
+@compiled
 def _unpack(address: int, length: int, origin: np.ndarray, xyz: np.ndarray) -> None:
     """Coordinates of a block, axis by axis, so that vector instructions can take them; ``origin [4]`` with the step."""
     step = origin[3]
@@ -174,7 +174,7 @@ def _unpack(address: int, length: int, origin: np.ndarray, xyz: np.ndarray) -> N
                 xyz[axis, j] = plain[j, axis]
 
 
-@_compiled
+@compiled
 def _project(
     xyz: np.ndarray,
     length: int,
@@ -206,13 +206,13 @@ def _project(
         at[j] = np.uint32(np.int32(v) * across + np.int32(u)) if inside else beside
 
 
-@_compiled
+@compiled
 def _doubled(rows: np.ndarray) -> np.ndarray:
     """The same rows, and as many more to be written."""
     return np.concatenate((rows, np.empty_like(rows)))
 
 
-@_compiled
+@compiled
 def sweep(
     rows: np.ndarray,
     depths: np.ndarray,
@@ -277,7 +277,7 @@ def sweep(
     return nearest[:-1], found[:count], places[:count], walked
 
 
-@_compiled
+@compiled
 def _near(nearest: np.ndarray, found: np.ndarray, places: np.ndarray, grown: np.float32) -> np.ndarray:
     """Which of the points that :func:`sweep` found are within the tolerance of the surface, after all."""
     near, count = np.empty(len(found) + 1, np.int32), 0
@@ -287,7 +287,7 @@ def _near(nearest: np.ndarray, found: np.ndarray, places: np.ndarray, grown: np.
     return near[:count]
 
 
-@_compiled
+@compiled
 def choose(
     nearest: np.ndarray,
     found: np.ndarray,
@@ -360,7 +360,7 @@ def choose(
             features[part, byte] = kept[j, byte]
 
 
-@_compiled
+@compiled
 def judge(
     nearest: np.ndarray,
     found: np.ndarray,

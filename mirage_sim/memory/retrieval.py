@@ -10,9 +10,10 @@ from typing import NamedTuple
 import numpy as np
 from torch import Tensor
 
+from mirage_sim.memory.kernels import compiled
+
 _BITS = 21  # per axis of a voxel's packed coordinates
 _REACH = 1 << (_BITS - 1)  # voxels on either side of the origin, per axis; farther points share the outermost
-_IN_BRICK = 3 << 2 * _BITS | 3 << _BITS | 3  # of packed coordinates, what tells the voxels of one brick apart
 
 
 class Occupancy(NamedTuple):
@@ -44,14 +45,27 @@ def occupancy(points: Tensor, voxel: float = 0.1) -> Occupancy:
     xyz = points.detach().float().cpu().numpy().reshape(-1, 3)
     if not np.isfinite(xyz).all():
         raise ValueError("points: expected finite coordinates")
-    x, y, z = np.floor(xyz.T / np.float32(voxel), order="C").clip(-_REACH, _REACH - 1).astype(np.int64) + _REACH
-    key = (x << _BITS | y) << _BITS | z
-    key = key[_starts(key)]  # neighbours in a picture are often in one voxel
-    inside = key & _IN_BRICK
-    bit = (inside >> 2 * _BITS - 4 | inside >> _BITS - 2 | inside) & 63
-    bricks, masks = _merge(key - inside, np.uint64(1) << bit.astype(np.uint64))
+    bricks, masks = _runs(xyz, np.float32(voxel))
     order = np.argsort(bricks)
     return Occupancy(*_merge(bricks[order], masks[order]))
+
+
+@compiled
+def _runs(xyz: np.ndarray, voxel: np.float32) -> tuple[np.ndarray, np.ndarray]:
+    """Bricks and masks of points, one entry for neighbours in one brick, as most in a picture are."""
+    bricks, masks = np.empty(len(xyz), np.int64), np.empty(len(xyz), np.uint64)
+    count, last = 0, np.int64(-1)
+    for i in range(len(xyz)):
+        brick, bit = np.int64(0), np.int64(0)
+        for axis in range(3):
+            index = np.int64(min(max(np.floor(xyz[i, axis] / voxel), -_REACH), _REACH - 1)) + _REACH
+            brick = brick << _BITS | index & ~3
+            bit = bit << 2 | index & 3
+        if brick != last:
+            bricks[count], masks[count], last = brick, 0, brick
+            count += 1
+        masks[count - 1] |= np.uint64(1) << np.uint64(bit)
+    return bricks[:count], masks[:count]
 
 
 def _starts(values: np.ndarray) -> np.ndarray:
@@ -67,6 +81,22 @@ def _merge(bricks: np.ndarray, masks: np.ndarray) -> tuple[np.ndarray, np.ndarra
     return bricks[starts], np.bitwise_or.reduceat(masks, starts) if len(starts) else masks
 
 
+@compiled
+def _shared(
+    own: np.ndarray, own_masks: np.ndarray, bricks: np.ndarray, masks: np.ndarray, ends: np.ndarray
+) -> np.ndarray:
+    """Of ``masks [n]`` what ``own_masks`` has, too, brick by brick; both ascend, the former from each end on anew."""
+    shared = np.zeros(len(masks), np.uint64)
+    for frame in range(len(ends) - 1):
+        i = 0
+        for j in range(ends[frame], ends[frame + 1]):
+            while i < len(own) and own[i] < bricks[j]:
+                i += 1
+            if i < len(own) and own[i] == bricks[j]:
+                shared[j] = own_masks[i] & masks[j]
+    return shared
+
+
 def overlaps(place: Occupancy, frames: Sequence[Occupancy]) -> np.ndarray:
     """Intersection over union of one set of voxels with each of several: float64 ``[frames]``, 0 where both are empty.
 
@@ -75,9 +105,7 @@ def overlaps(place: Occupancy, frames: Sequence[Occupancy]) -> np.ndarray:
     ends = np.cumsum([0, *(len(frame.bricks) for frame in frames)])
     bricks = np.concatenate([place.bricks[:0], *(frame.bricks for frame in frames)])
     masks = np.concatenate([place.masks[:0], *(frame.masks for frame in frames)])
-    at = np.searchsorted(place.bricks, bricks)
-    theirs = np.append(place.bricks, -1)[at] == bricks
-    shared = np.where(theirs, np.append(place.masks, np.uint64(0))[at] & masks, np.uint64(0))
+    shared = _shared(place.bricks, place.masks, bricks, masks, ends)
 
     def voxels(words: np.ndarray) -> np.ndarray:
         counts = np.append(np.bitwise_count(words), np.uint8(0))
