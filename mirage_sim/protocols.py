@@ -13,7 +13,7 @@ from torch import Tensor
 
 from mirage_sim.geometry import Camera, cells_of
 
-_ONE_SURFACE = 0.25  # relative difference in depth of samples in one cell, at most; the memory's own tolerance
+_WITHIN_A_CELL = 0.25  # relative difference in depth of samples in one cell, at most; the memory's own tolerance
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class MemoryView:
         :meth:`resize` chooses it, is nearer than the cell's centre on all that is not seen straight on.
         """
         depth = cells_of(self.depth.masked_fill(~self.visible, torch.inf), size)
-        on_surface = depth <= depth.amin(-1, keepdim=True) * (1.0 + _ONE_SURFACE)
+        on_surface = depth <= depth.amin(-1, keepdim=True) * (1.0 + _WITHIN_A_CELL)
         mean = on_surface.sum(-1) / (on_surface / depth).sum(-1)
         return mean.masked_fill(~torch.isfinite(mean), 0.0)
 

@@ -149,10 +149,10 @@ def magnified(depth: Number, footprint: Number, focal: Number, detail: int) -> N
     return depth / (detail * focal) / footprint
 
 
-def zoom_of(magnified: Tensor) -> Tensor:
+def zoom_of(scale: Tensor) -> Tensor:
     """log2 of what is :func:`magnified`, in doubles and rounded once: the same bits wherever the registers are cut."""
     # on the CPU NumPy's, in one thread: torch's is MKL's, which wakes others for a few hundred numbers
-    log2 = torch.from_numpy(np.log2(magnified.numpy())) if magnified.is_cpu else torch.log2(magnified)
+    log2 = torch.from_numpy(np.log2(scale.numpy())) if scale.is_cpu else torch.log2(scale)
     return log2.float()
 
 

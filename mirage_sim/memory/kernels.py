@@ -42,10 +42,10 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 def compiled(function: Function) -> Function:
     """Compile at the first call, and keep the result for later processes where there is a place to."""
     try:
-        compiled: Any = njit(cache=True, nogil=True, error_model="numpy")(function)
+        fast: Any = njit(cache=True, nogil=True, error_model="numpy")(function)
     except RuntimeError:  # neither the package nor the user's cache can be written to
-        compiled = njit(nogil=True, error_model="numpy")(function)
-    return compiled
+        fast = njit(nogil=True, error_model="numpy")(function)
+    return fast
 
 
 def _typed_pointer(typing_context: Any, address: Any) -> Any:

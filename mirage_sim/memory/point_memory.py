@@ -9,7 +9,7 @@ from mirage_sim.memory.latent_map import LatentMap
 from mirage_sim.memory.sight import Rules, judge, look
 from mirage_sim.protocols import MemoryView
 
-_ONE_SURFACE = 0.1  # relative difference in depth of neighbouring samples, at most
+_BETWEEN_SAMPLES = 0.1  # relative difference in depth of neighbouring samples, at most
 
 
 def latent_grid(camera: Camera, stride: tuple[int, int, int]) -> Camera:
@@ -52,7 +52,7 @@ def resample_depth(depth: Tensor, size: tuple[int, int]) -> Tensor:
     rows, columns = range((y - 1) // 2, y // 2 + 1), range((x - 1) // 2, x // 2 + 1)
     around = torch.stack([depth[..., i::y, j::x] for i in rows for j in columns])
     nearest, farthest = around.amin(0), around.amax(0)
-    differ_little = (nearest > 0) & (nearest < farthest) & (farthest <= nearest * (1.0 + _ONE_SURFACE))
+    differ_little = (nearest > 0) & (nearest < farthest) & (farthest <= nearest * (1.0 + _BETWEEN_SAMPLES))
     return torch.where(differ_little, len(around) / sum(1.0 / around), around[-1])
 
 

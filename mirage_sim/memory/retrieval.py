@@ -68,16 +68,11 @@ def _runs(xyz: np.ndarray, voxel: np.float32) -> tuple[np.ndarray, np.ndarray]:
     return bricks[:count], masks[:count]
 
 
-def _starts(values: np.ndarray) -> np.ndarray:
-    """Where runs of equal values begin."""
-    changes = np.ones(len(values), dtype=bool)
-    np.not_equal(values[1:], values[:-1], out=changes[1:])
-    return np.flatnonzero(changes)
-
-
 def _merge(bricks: np.ndarray, masks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """One entry for each run of equal bricks."""
-    starts = _starts(bricks)
+    changes = np.ones(len(bricks), dtype=bool)
+    np.not_equal(bricks[1:], bricks[:-1], out=changes[1:])
+    starts = np.flatnonzero(changes)
     return bricks[starts], np.bitwise_or.reduceat(masks, starts) if len(starts) else masks
 
 

@@ -150,7 +150,7 @@ class WorldModel:
         return self.size[0] // y, self.size[1] // x
 
     def check(self, state: WorldState) -> None:
-        """Whether this model can go on from a state.
+        """Refuse a state that this model cannot go on from.
 
         Raises:
             ValueError: naming what another kind of model made differently.
