@@ -50,6 +50,7 @@ def test_memory_is_a_choice(toy_world: list[str], option: str, cls: type) -> Non
     assert isinstance(model.memory, cls)
     assert model.size == SIZE
     assert model.memory.stride == model.codec.stride
+    assert (model.reprojection is None) == (option == "none")
 
 
 def test_the_rgb_memory_shares_the_codec(toy_world: list[str]) -> None:

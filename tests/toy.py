@@ -35,7 +35,7 @@ def _assemble(codec: MiniCodec, denoiser: MiniDenoiser, depth: MiniDepth, size: 
         for parameter in network.parameters():  # output layers start at zero, which would hide half of the network
             parameter += 0.03 * torch.randn_like(parameter)
     memory = PointMemory(codec.channels, codec.stride, detail=2)
-    return WorldModel(codec, denoiser, depth, AllStatic(), memory, FlowSampler(2), size)
+    return WorldModel(codec, denoiser, depth, AllStatic(), memory, FlowSampler(2), size, reprojection=1.0)
 
 
 def toy_starts(count: int = 3) -> np.ndarray:

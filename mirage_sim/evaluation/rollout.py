@@ -43,7 +43,7 @@ def variants_of(model: WorldModel, names: Sequence[str] = VARIANTS) -> dict[str,
     codec = model.codec
     models = {
         LATENT: model,
-        NO_MEMORY: replace(model, memory=EmptyMemory(codec.channels, codec.stride)),
+        NO_MEMORY: replace(model, memory=EmptyMemory(codec.channels, codec.stride), reprojection=None),
         RGB_MEMORY: replace(model, memory=RgbMemory(codec, codec.stride)),
     }
     return {name: models[name] for name in VARIANTS if name in names}

@@ -3,6 +3,7 @@
 from mirage_sim.world.body import Body, Surroundings, Travel
 from mirage_sim.world.chunks import Horizon, frames_of, latents_of
 from mirage_sim.world.conditioning import References, build_conditioning, stack_references
+from mirage_sim.world.given import Given
 from mirage_sim.world.noise import noise
 from mirage_sim.world.observation import Observation
 from mirage_sim.world.session import NotReset, Snapshot, World, step_together
@@ -11,6 +12,7 @@ from mirage_sim.world.world_model import Chunk, WorldModel, WorldState
 __all__ = [
     "Body",
     "Chunk",
+    "Given",
     "Horizon",
     "NotReset",
     "Observation",

@@ -1,4 +1,4 @@
-"""A moment of a world in one safetensors file: the map, what was made last, the camera, and what was seen last."""
+"""A moment of a world in one safetensors file: the map, what was given, made last and seen last, and the camera."""
 
 import json
 import os
@@ -13,12 +13,13 @@ from torch import Tensor
 
 from mirage_sim.geometry import Camera
 from mirage_sim.memory.retrieval import Occupancy
+from mirage_sim.world.given import Given
 from mirage_sim.world.observation import Observation
 from mirage_sim.world.past import Frame, Past
 from mirage_sim.world.world_model import WorldModel, WorldState
 
 FORMAT = "mirage_sim.world.1"
-_MAP, _PAST, _STREAM = "map.", "past.", "stream."
+_MAP, _PAST, _STREAM, _GIVEN = "map.", "past.", "stream.", "given."
 _OWN = ("preceding", "c2w", "K", "frame", "depth", "remembered")
 
 
@@ -38,6 +39,11 @@ def save(path: str | Path, state: WorldState, observation: Observation) -> None:
     tensors |= {_MAP + name: tensor for name, tensor in state.map.tensors().items()}
     if state.past:
         tensors |= {_PAST + name: tensor for name, tensor in _taken_apart(state.past).items()}
+    if state.given:
+        frame, depth, camera = state.given.frame, state.given.depth, state.given.camera
+        parts = {"frame": frame, "depth": depth, "c2w": camera.c2w, "K": camera.K}
+        # after a reset the camera is still there, and a file refuses tensors that share memory
+        tensors |= {_GIVEN + name: tensor.clone() for name, tensor in parts.items()}
     facts = {"seed": state.seed, "step": state.step, "info": observation.info}
     partial = path.with_name(f"{path.name}.partial{os.getpid()}")
     try:
@@ -84,7 +90,8 @@ def load(path: str | Path, model: WorldModel) -> tuple[WorldState, Observation]:
     preceding, past = own["preceding"].to(device), None
     if model.horizon.overlap:
         past = _put_together(path, _below(_PAST, tensors, device), preceding, model)
-    state = WorldState(map, preceding, camera.to(device), seed, step, past)
+    given = _given(path, _below(_GIVEN, tensors, device), model)
+    state = WorldState(map, preceding, camera.to(device), seed, step, past, given)
     try:
         model.check(state)
     except ValueError as error:
@@ -96,6 +103,19 @@ def load(path: str | Path, model: WorldModel) -> tuple[WorldState, Observation]:
 
 def _below(prefix: str, tensors: dict[str, Tensor], device: torch.device | str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): t.to(device) for name, t in tensors.items() if name.startswith(prefix)}
+
+
+def _given(path: Path, tensors: dict[str, Tensor], model: WorldModel) -> Given | None:
+    """The picture that the episode was given; None if the file holds none."""
+    if not tensors:
+        return None
+    height, width = model.size
+    shapes = {"frame": [3, height, width], "depth": [height, width], "c2w": [4, 4], "K": [3, 3]}
+    got = {name: list(tensor.shape) for name, tensor in tensors.items() if tensor.dtype == torch.float32}
+    if got != shapes or not all(bool(torch.isfinite(tensor).all()) for tensor in tensors.values()):
+        raise ValueError(f"{path}: expected a given picture of finite float32 {shapes} for this model, got {got}")
+    camera = Camera(tensors["c2w"], tensors["K"], model.size).validate()
+    return Given(tensors["frame"], tensors["depth"], camera)
 
 
 def _taken_apart(past: Past) -> dict[str, Tensor]:

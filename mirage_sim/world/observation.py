@@ -18,7 +18,7 @@ class Observation:
         remembered: bool ``[H, W]``; False where the memory held nothing and the picture was invented.
         camera: where it was seen from, batch shape ``()``, on the CPU.
         info: ``remembered`` (fraction of the frame), ``points`` and ``nbytes`` of the memory after the step,
-            ``seconds`` per phase (read, denoise, decode, depth, write; host time).
+            ``seconds`` per phase (read, denoise, decode, depth, reproject, write; host time).
     """
 
     frames: np.ndarray

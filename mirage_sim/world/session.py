@@ -154,7 +154,10 @@ class World:
         """
         if not isinstance(snapshot, Snapshot):
             raise ValueError(f"snapshot: expected a Snapshot of a world, got {type(snapshot).__name__}")
-        self.model.check(snapshot.state)
+        try:
+            self.model.check(snapshot.state)
+        except ValueError as error:
+            raise ValueError(f"snapshot: {error}") from error
         self._now = snapshot
         return snapshot.observation
 

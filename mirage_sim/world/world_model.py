@@ -22,6 +22,7 @@ from mirage_sim.protocols import (
 )
 from mirage_sim.world.chunks import Horizon
 from mirage_sim.world.conditioning import References, build_conditioning, stack_references
+from mirage_sim.world.given import Given
 from mirage_sim.world.noise import noise
 from mirage_sim.world.past import Past
 
@@ -37,6 +38,7 @@ class WorldState:
         seed: of the episode; with ``step`` it decides the noise.
         step: steps made so far.
         past: what else a backbone looks back at whose chunks overlap; None for others.
+        given: the picture that the episode began with, for a model that reprojects it; None for others.
     """
 
     map: Any
@@ -45,6 +47,7 @@ class WorldState:
     seed: int
     step: int
     past: Past | None = None
+    given: Given | None = None
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,8 @@ class Chunk:
         view: what the memory showed beforehand at the cameras of the ``T`` latent frames.
         known: depth of it on the latent grid ``[T, h, w]``, metres, 0 in holes.
         latents: ``[C, T, h, w]``.
-        seconds: host time of each phase (read, denoise, decode, depth, write), for all worlds of the batch together.
+        seconds: host time of each phase (read, denoise, decode, depth, reproject, write), for all worlds of the batch
+            together; reproject only where the model does.
     """
 
     frames: Tensor
@@ -103,9 +107,13 @@ class WorldModel:
         references: how earlier frames of a place are chosen; looked at where chunks overlap.
         text: embeds prompts; None for a world that reads none.
         prompt: what an episode is asked for that asks for nothing itself.
+        reprojection: how many pixels off a frame may see a surface of the picture that the episode was given, to show
+            that picture's own pixels (:meth:`~mirage_sim.world.given.Given.reproject`). The frame is then encoded anew,
+            so that latents and pictures agree. None: what the codec decodes is shown. Only where chunks do not overlap:
+            there every frame is a latent frame, and depth is estimated of no others.
 
     Raises:
-        ValueError: if codec, size and horizon do not fit each other.
+        ValueError: if codec, size, horizon and reprojection do not fit each other.
     """
 
     codec: Codec
@@ -120,6 +128,7 @@ class WorldModel:
     references: References = References()
     text: TextEncoder | None = None
     prompt: str = ""
+    reprojection: float | None = None
 
     def __post_init__(self) -> None:
         _, y, x = self.codec.stride
@@ -128,6 +137,12 @@ class WorldModel:
         self.horizon.frames(self.codec.stride[0])
         if self.horizon.overlap and not hasattr(self.codec, "decode_next"):
             raise ValueError(f"codec: expected one that streams, for chunks that overlap, got {type(self.codec)}")
+        off = self.reprojection
+        if off is not None:
+            if isinstance(off, bool) or not isinstance(off, (int, float)) or not 0.0 < off < float("inf"):
+                raise ValueError(f"reprojection: expected None or a positive number of pixels, got {off!r}")
+            if self.horizon.overlap:
+                raise ValueError(f"reprojection: expected None where chunks overlap, got {off}")
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "WorldModel":
         # immutable, and environment specifications that hold a model are copied deeply
@@ -160,6 +175,7 @@ class WorldModel:
             ("frames", self.size, state.camera.size),
             ("latents", (self.codec.channels, *self.grid), (*state.preceding.shape[:1], *state.preceding.shape[2:])),
             ("a map", _kind(empty), _kind(state.map)),
+            ("given pictures", (self.reprojection is not None,), (state.given is not None,)),
         ):
             if tuple(ours) != tuple(its):
                 raise ValueError(f"state: expected {name} {tuple(ours)} of this model, got {tuple(its)}")
@@ -202,7 +218,10 @@ class WorldModel:
         latents = self.codec.encode(frames)
         watch.lap("encode")
         streams = self._decode([before], latents)[1] if past else [None]  # the picture itself is there already
-        return self._remember([before], latents, frames, frames, [view], [one], streams, watch)[0]
+        state, chunk = self._remember([before], latents, frames, frames, [view], [one], streams, watch)[0]
+        if self.reprojection is not None:
+            state = replace(state, given=Given(image, chunk.depth[-1], camera))
+        return state, chunk
 
     def _embed(self, prompt: str | None) -> Tensor | None:
         if self.text is None:
@@ -357,6 +376,12 @@ class WorldModel:
         known = view.surface(self.grid)
         depth = self.depth(at_latents, camera, known)
         watch.lap("depth")
+        given = [state.given for state in before if state.given]
+        if given and self.reprojection is not None:
+            worlds = zip(given, frames, depth, cameras, strict=True)
+            frames = torch.stack([one.reproject(f, d, c, self.reprojection) for one, f, d, c in worlds])
+            at_latents, latents = frames, self.codec.encode(frames)
+            watch.lap("reproject")
         static = self.static_filter(at_latents, depth, view, camera)
         made = []
         for i, state in enumerate(before):
@@ -376,7 +401,7 @@ class WorldModel:
                 readout = views[i].resize(self.grid).latents
                 past = past.on(looked_back, readout, places, streams[i], self.horizon.window)
             preceding = looked_back[:, -self.horizon.window :]
-            after = WorldState(map, preceding, cameras[i][-1], state.seed, state.step + 1, past)
+            after = WorldState(map, preceding, cameras[i][-1], state.seed, state.step + 1, past, state.given)
             made.append((after, Chunk(frames[i], depth[i], views[i], known[i], latents[i], watch.seconds)))
         watch.lap("write")
         return [(state, replace(chunk, seconds=dict(watch.seconds))) for state, chunk in made]

@@ -161,6 +161,7 @@ def test_variants_share_the_networks_and_differ_in_memory(model, walks):
     models = variants_of(model)
     assert list(models) == ["latent_memory", "no_memory", "rgb_memory"]
     assert all(each.denoiser is model.denoiser and each.codec is model.codec for each in models.values())
+    assert [each.reprojection for each in models.values()] == [model.reprojection, None, model.reprojection]
     remembered = {name: drive(each, walks[:1], [1])[0].remembered[1] for name, each in models.items()}
     assert remembered["no_memory"] == 0.0
     assert remembered["latent_memory"] > 0.5 and remembered["rgb_memory"] > 0.5

@@ -128,7 +128,9 @@ def test_saved_world_goes_on_bit_for_bit_in_a_new_process(world, tmp_path):
     assert np.array_equal(np.load(tmp_path / "frames.npy"), np.stack([o.frame for o in walk(world)]))
 
 
-@pytest.mark.parametrize("damage", ["truncated", "foreign", "other", "text", "no map", "broken pose", "wrong seed"])
+@pytest.mark.parametrize(
+    "damage", ["truncated", "foreign", "other", "text", "no map", "no given", "broken pose", "wrong seed"]
+)
 def test_damaged_files_are_refused_and_the_world_left_alone(world, model, tmp_path, damage):
     world.reset(seed=1)
     walk(world)
@@ -147,6 +149,8 @@ def test_damaged_files_are_refused_and_the_world_left_alone(world, model, tmp_pa
         path.write_text("not a world")
     elif damage == "no map":
         path.write_bytes(whole.replace(b'"map.xyz"', b'"map.abc"'))
+    elif damage == "no given":
+        path.write_bytes(whole.replace(b'"given.depth"', b'"given.abcde"'))
     elif damage == "broken pose":
         pose = world.camera.c2w.numpy().tobytes()
         path.write_bytes(whole.replace(pose, np.full(16, 0.5, np.float32).tobytes()))
@@ -257,12 +261,16 @@ def test_moments_of_another_kind_of_model_are_refused(world, model, starts, tmp_
     world.save(tmp_path / "here.safetensors")
     compact = World(replace(model, memory=model.memory.compacted()), starts)
     message = r"state: expected a map \('LatentMap', 8, 'compact'\) of this model, got \('LatentMap', 8, 'full'\)"
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=f"^snapshot: {message}"):
         compact.restore(world.snapshot())
     with pytest.raises(ValueError, match=f"here.safetensors: {message}"):
         compact.load(tmp_path / "here.safetensors")
+    with pytest.raises(ValueError, match="here.safetensors: state: expected given pictures"):
+        World(replace(model, reprojection=None)).load(tmp_path / "here.safetensors")
     other = World(toy_model(channels=4), starts)
-    with pytest.raises(ValueError, match=r"state: expected latents \(4, 12, 16\) of this model, got \(8, 12, 16\)"):
+    with pytest.raises(
+        ValueError, match=r"^snapshot: state: expected latents \(4, 12, 16\) of this model, got \(8, 12, 16\)"
+    ):
         other.restore(world.snapshot())
 
 

@@ -37,7 +37,7 @@ def test_chunk_has_the_promised_shapes(model, starts):
     assert chunk.view.visible.shape == (1, height // 2, width // 2)
     assert chunk.known.shape == (1, height // 4, width // 4)
     assert torch.equal(chunk.known, chunk.view.surface((height // 4, width // 4)))
-    assert set(chunk.seconds) == {"read", "denoise", "decode", "depth", "write"}
+    assert set(chunk.seconds) == {"read", "denoise", "decode", "depth", "reproject", "write"}
     assert chunk.frames.abs().max() <= 1
     assert (after.step, after.seed) == (1, 0)
     assert after.map.points > state.map.points > 0
@@ -107,12 +107,35 @@ def test_what_was_seen_is_still_there_after_looking_away(model, starts):
 
 
 def test_a_camera_that_stands_still_sees_what_it_saw(model, starts):
+    model = replace(model, reprojection=None)
     state = begin(model, starts[0])
     seen = state.preceding
     for _ in range(3):
         (state,), (chunk,) = model.advance([state], [ahead(state, 0.0, 0.0)])
         assert chunk.known.count_nonzero() == chunk.known.numel()
         torch.testing.assert_close(chunk.latents, seen, atol=0.01, rtol=0)
+
+
+def test_a_camera_that_stands_still_sees_the_picture_it_was_given(model, starts):
+    model = replace(model, depth=Dome())
+    state = begin(model, starts[0])
+    for _ in range(3):
+        (state,), (chunk,) = model.advance([state], [ahead(state, 0.0, 0.0)])
+        torch.testing.assert_close(chunk.frames[:, 0], to_tensor(starts[0]), atol=1e-3, rtol=0)
+    decoded = replace(model, reprojection=None)
+    state = begin(decoded, starts[0])
+    _, (chunk,) = decoded.advance([state], [ahead(state, 0.0, 0.0)])
+    assert (chunk.frames[:, 0] - to_tensor(starts[0])).abs().max() > 0.05
+    assert "reproject" not in chunk.seconds
+
+
+def test_latents_are_those_of_the_frame_that_is_shown(model, starts):
+    state = begin(model, starts[0])
+    (after,), (chunk,) = model.advance([state], [ahead(state, 0.5, 0.2)])
+    with torch.inference_mode():
+        assert torch.equal(chunk.latents, model.codec.encode(chunk.frames[None])[0])
+    assert torch.equal(after.preceding[:, -1:], chunk.latents)
+    assert after.given is state.given
 
 
 def test_copying_shares_the_model(model):
@@ -139,6 +162,17 @@ def test_wrong_image_is_refused(model):
         model.init(torch.zeros(3, 10, 10), camera, 0)
     with pytest.raises(ValueError, match="camera: expected a single camera"):
         model.init(torch.zeros(3, 48, 64), camera.resize((10, 10)), 0)
+
+
+@pytest.mark.parametrize("value", [0, -0.1, float("nan"), float("inf"), True, "0.1"])
+def test_wrong_reprojection_is_refused(model, value):
+    with pytest.raises(ValueError, match="reprojection: expected None or a positive number of pixels, got"):
+        replace(model, reprojection=value)
+
+
+def test_reprojection_is_refused_where_chunks_overlap(backbone):
+    with pytest.raises(ValueError, match="reprojection: expected None where chunks overlap, got 1.0"):
+        replace(backbone, reprojection=1.0)
 
 
 T = torch.Tensor

@@ -4,6 +4,7 @@ import math
 import statistics
 import subprocess
 import sys
+from collections import defaultdict
 from typing import Any
 
 import gymnasium
@@ -15,7 +16,6 @@ from mirage_sim.evaluation.rollout import LATENT, RGB_MEMORY, variants_of
 from mirage_sim.world import WorldModel
 
 WARM_UP = 20  # steps until caches are filled and oneDNN has chosen its kernels
-PHASES = ("read", "denoise", "decode", "depth", "write")
 _IMPORT = "import time; began = time.perf_counter(); import mirage_sim; print(time.perf_counter() - began)"
 _FIRST_RESET = """
 import time
@@ -48,7 +48,7 @@ def bench_step(cfg: dict[str, Any]) -> dict[str, Any]:
     env: Any = gymnasium.make("MirageWorld-v0", world=model).unwrapped
     _, info = env.reset(seed=int(cfg["seed"]))
     whole: list[float] = []
-    phases: dict[str, list[float]] = {phase: [] for phase in PHASES}
+    phases: dict[str, list[float]] = defaultdict(list)
     for step in range(WARM_UP + int(cfg["steps"])):
         *_, info = env.step(_command(step))
         if step >= WARM_UP:
