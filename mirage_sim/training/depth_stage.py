@@ -10,19 +10,25 @@ from mirage_sim.models.codec import PATCH, MiniCodec
 from mirage_sim.models.depth import FARTHEST, NEAREST, MiniDepth
 from mirage_sim.training.simulated_memory import BatchMap
 
+_DETAIL = 2  # samples per cell and axis that the mini world's memory is read with
+
 
 class DepthStage:
     """The loss of the depth stage.
 
     Args:
         data: recorded walks.
-        codec: frozen; frames come as it decodes them, because at run time they are generated.
+        codec: frozen; frames come as it decodes them, because at run time they are generated, but for ``clean``.
         model: what is trained.
         batch: samples per step; in half of them the depth of another frame is known where it is in view.
         drift: standard deviation of the log scale by which a known depth, and with it the answer, is off: the memory's
             own depth is an estimate, and agreeing with it matters more than being right.
         wear: largest standard deviation of noise on the latents that the frames are decoded from.
         gap: the largest number of frames between the known and the target.
+        clean: share of the frames that come as they are, like the picture that an episode is given: on that one
+            all that is remembered later rests.
+        error: standard deviation of log depth by which what is remembered errs here and there: smoothly, over four
+            cells, by one and a half times as much, and each cell for itself by half of it.
     """
 
     def __init__(
@@ -35,9 +41,12 @@ class DepthStage:
         drift: float = 0.05,
         wear: float = 0.25,
         gap: int = 24,
+        clean: float = 0.6,
+        error: float = 0.02,
     ):
         self.data, self.codec, self.model = data, codec, model
         self.batch, self.drift, self.wear, self.gap = batch, drift, wear, gap
+        self.clean, self.error = clean, error
 
     def __call__(self, generator: torch.Generator, progress: float) -> dict[str, Tensor]:
         """One batch."""
@@ -47,8 +56,10 @@ class DepthStage:
         moments = self.data.draw(walks, torch.stack([first, first + reach], dim=1))
         grid = moments.camera.resize((self.data.size[0] // PATCH, self.data.size[1] // PATCH))
         cells = resample_depth(moments.depth[:, 0], grid.size)
+        cells = cells * torch.exp(self.error * self._errors(grid.size, generator))
         nothing = torch.zeros(self.batch, 1, *grid.size)
-        known = BatchMap.empty(self.batch, 1).write(nothing, cells, grid[:, 0]).read(grid[:, 1]).depth[:, 0]
+        view = BatchMap.empty(self.batch, 1).write(nothing, cells, grid[:, 0]).read(grid[:, 1], _DETAIL)
+        known = view.surface(grid.size)[:, 0]
         remembers = (torch.arange(self.batch) < self.batch // 2).float()[:, None, None]
         scale = torch.exp(self.drift * torch.randn(self.batch, 1, 1, generator=generator) * remembers)
 
@@ -57,9 +68,11 @@ class DepthStage:
         with torch.no_grad():
             latents = self.codec.encode_frames(frames)
             worn = self.codec.decode_frames(latents + level * torch.randn(latents.shape, generator=generator))
+        as_given = (torch.rand(self.batch, generator=generator) < self.clean)[:, None, None, None]
+        shown = torch.where(as_given, frames, worn.clamp(-1, 1))
         true = torch.log((moments.depth[:, 1] * scale).clamp(NEAREST, FARTHEST))
         camera = Camera(moments.camera.c2w[:, 1], moments.camera.K[:, 1], moments.camera.size)
-        log_depth = self.model.log_depth(worn.clamp(-1, 1), camera, known * scale * remembers)
+        log_depth = self.model.log_depth(shown, camera, known * scale * remembers)
 
         error = log_depth - true
         edges = (error[..., 1:, :] - error[..., :-1, :]).abs().mean() + (error[..., 1:] - error[..., :-1]).abs().mean()
@@ -70,3 +83,10 @@ class DepthStage:
             "absrel": relative[self.batch // 2 :].mean(),
             "absrel_known": relative[: self.batch // 2].mean(),
         }
+
+    def _errors(self, grid: tuple[int, int], generator: torch.Generator) -> Tensor:
+        """Errors of what is remembered ``[B, h, w]``, in parts of ``error``."""
+        height, width = (max(side // 4, 1) for side in grid)
+        smooth = torch.randn(self.batch, 1, height, width, generator=generator)
+        smooth = torch.nn.functional.interpolate(smooth, grid, mode="bilinear")[:, 0]
+        return 1.5 * smooth + 0.5 * torch.randn(self.batch, *grid, generator=generator)

@@ -175,14 +175,34 @@ def test_surrounded_closes_gaps_and_not_the_unknown():
     assert (weight[0, 0, 2, 2:4] == 1).all()
 
 
-def test_half_of_the_depth_batch_knows_something(data: WalkDataset):
-    class Spy(MiniDepth):
-        def log_depth(self, frames: Tensor, camera: Camera, known: Tensor) -> Tensor:
-            self.known = known
-            return super().log_depth(frames, camera, known)
+class Spy(MiniDepth):
+    """Keeps what it was told."""
 
+    def log_depth(self, frames: Tensor, camera: Camera, known: Tensor) -> Tensor:
+        self.frames, self.known = frames, known
+        return super().log_depth(frames, camera, known)
+
+
+def told(data: WalkDataset, **options: float) -> Spy:
     model = Spy((16, 32))
-    codec = networks()[0].eval().requires_grad_(False)
-    run(DepthStage(data, codec, model, batch=4, wear=0.0), 0, 0.0)
-    shares = (model.known > 0).flatten(1).float().mean(1)
+    run(DepthStage(data, networks()[0].eval().requires_grad_(False), model, batch=4, **options), 0, 0.0)
+    return model
+
+
+def test_half_of_the_depth_batch_knows_something(data: WalkDataset):
+    shares = (told(data, wear=0.0).known > 0).flatten(1).float().mean(1)
     assert (shares[:2] > 0.1).all() and (shares[2:] == 0).all()
+
+
+def test_what_the_depth_head_remembers_errs_by_as_much_as_is_said(data: WalkDataset):
+    exact, erring = (told(data, drift=0.0, error=error).known[:2] for error in (0.0, 0.02))
+    both = (exact > 0) & (erring > 0)
+    off = torch.log(erring[both] / exact[both])
+    assert 0.01 < off.std() < 0.04
+
+
+def test_frames_come_as_they_are_or_as_the_codec_decodes_them(data: WalkDataset):
+    decoded, mixed, given = (told(data, clean=clean).frames for clean in (0.0, 0.6, 1.0))
+    same = [(frames == given).flatten(1).all(1) for frames in (decoded, mixed)]
+    assert not same[0].any() and same[1].any() and not same[1].all()
+    assert torch.equal(torch.where(same[1][:, None, None, None], given, decoded), mixed)
