@@ -57,6 +57,9 @@ class Given:
             depth: z-depth of them ``[T, H, W]`` in metres, 0 where unknown.
             camera: they are seen from, batch shape ``[T]``, size ``(H, W)``.
             tolerance: pixels.
+
+        Returns:
+            ``[3, T, H, W]``.
         """
         height, width = camera.size
         points = lift(depth, camera).flatten(1, 2)
@@ -72,7 +75,8 @@ class Given:
         same = known & (off_u**2 + off_v**2 <= tolerance**2)
 
         pixels, detail = _sample(self._frame_and_detail, place, "bicubic").split(3, dim=1)
-        magnification = z / depth.clamp(min=NEAR)
+        focal = camera.K[:, None, None, 0, 0] / self.camera.K[0, 0]
+        magnification = focal * z / depth.clamp(min=NEAR)
         amplified = _AMPLIFIED * ((magnification - 1) / (_MAGNIFIED - 1)).clamp(0, 1)
         shown = (pixels + amplified[:, None] * detail).clamp(-1, 1)
         return torch.where(same, shown.transpose(0, 1), frames)

@@ -90,6 +90,10 @@ def _kind(map: Any) -> tuple[Any, ...]:
     return type(map).__name__, getattr(map, "channels", None), "compact" if getattr(map, "compact", False) else "full"
 
 
+def _kept(value: Any) -> tuple[str]:
+    return ("not kept" if value is None else "kept",)
+
+
 @dataclass(frozen=True)
 class WorldModel:
     """Networks and memory rules, put together. Holds no state of any world, so one instance serves all of them.
@@ -175,7 +179,7 @@ class WorldModel:
             ("frames", self.size, state.camera.size),
             ("latents", (self.codec.channels, *self.grid), (*state.preceding.shape[:1], *state.preceding.shape[2:])),
             ("a map", _kind(empty), _kind(state.map)),
-            ("given pictures", (self.reprojection is not None,), (state.given is not None,)),
+            ("a given picture", _kept(self.reprojection), _kept(state.given)),
         ):
             if tuple(ours) != tuple(its):
                 raise ValueError(f"state: expected {name} {tuple(ours)} of this model, got {tuple(its)}")

@@ -95,6 +95,10 @@ def test_what_is_seen_nearer_keeps_its_contrast():
     plain = torch.nn.functional.grid_sample(stripes[None], place, mode="bicubic", align_corners=False)[0, :, :, 4:-4]
     assert shown.std() > 1.15 * plain.std()
     assert (shown.sign() == plain.sign()).float().mean() > 0.99
+    closer = camera()
+    closer.K[:, :2, :2] *= nearer  # a longer lens magnifies like a shorter way
+    lens = wall(stripes).reproject(NOTHING, torch.full((1, *SIZE), FAR), closer, 1.0)[:, 0, :, 4:-4]
+    torch.testing.assert_close(lens, shown, atol=1e-3, rtol=0)
     same_size = wall(stripes).reproject(NOTHING, torch.full((1, *SIZE), FAR), camera(), 1.0)[:, 0]
     torch.testing.assert_close(same_size, stripes, atol=1e-4, rtol=0)
 
