@@ -10,8 +10,6 @@ from mirage_sim.models.codec import PATCH, MiniCodec
 from mirage_sim.models.depth import FARTHEST, NEAREST, MiniDepth
 from mirage_sim.training.simulated_memory import BatchMap
 
-_DETAIL = 2  # samples per cell and axis that the mini world's memory is read with
-
 
 class DepthStage:
     """The loss of the depth stage.
@@ -29,6 +27,7 @@ class DepthStage:
             all that is remembered later rests.
         error: standard deviation of log depth by which what is remembered errs here and there: smoothly, over four
             cells, by one and a half times as much, and each cell for itself by half of it.
+        detail: samples per cell and axis that the memory is read with.
     """
 
     def __init__(
@@ -43,10 +42,11 @@ class DepthStage:
         gap: int = 24,
         clean: float = 0.6,
         error: float = 0.02,
+        detail: int = 2,
     ):
         self.data, self.codec, self.model = data, codec, model
         self.batch, self.drift, self.wear, self.gap = batch, drift, wear, gap
-        self.clean, self.error = clean, error
+        self.clean, self.error, self.detail = clean, error, detail
 
     def __call__(self, generator: torch.Generator, progress: float) -> dict[str, Tensor]:
         """One batch."""
@@ -58,7 +58,7 @@ class DepthStage:
         cells = resample_depth(moments.depth[:, 0], grid.size)
         cells = cells * torch.exp(self.error * self._errors(grid.size, generator))
         nothing = torch.zeros(self.batch, 1, *grid.size)
-        view = BatchMap.empty(self.batch, 1).write(nothing, cells, grid[:, 0]).read(grid[:, 1], _DETAIL)
+        view = BatchMap.empty(self.batch, 1).write(nothing, cells, grid[:, 0]).read(grid[:, 1], self.detail)
         known = view.surface(grid.size)[:, 0]
         remembers = (torch.arange(self.batch) < self.batch // 2).float()[:, None, None]
         scale = torch.exp(self.drift * torch.randn(self.batch, 1, 1, generator=generator) * remembers)

@@ -27,7 +27,8 @@ def codec_stage(cfg: dict[str, Any], folder: Path, **options: Any) -> Stage:
 def depth_stage(cfg: dict[str, Any], folder: Path, **options: Any) -> Stage:
     """The depth head."""
     data, codec, model = _walks(cfg), _trained(cfg, "codec", MiniCodec), MiniDepth()
-    return _stage(folder, {"depth": model}, {"depth": model}, DepthStage(data, codec, model, **options))
+    loss = DepthStage(data, codec, model, detail=cfg["latent"]["detail"], **options)
+    return _stage(folder, {"depth": model}, {"depth": model}, loss)
 
 
 def denoiser_stage(cfg: dict[str, Any], folder: Path, **options: Any) -> Stage:

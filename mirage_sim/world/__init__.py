@@ -7,7 +7,8 @@ from mirage_sim.world.given import Given
 from mirage_sim.world.noise import noise
 from mirage_sim.world.observation import Observation
 from mirage_sim.world.session import NotReset, Snapshot, World, step_together
-from mirage_sim.world.world_model import Chunk, WorldModel, WorldState
+from mirage_sim.world.state import Chunk, WorldState
+from mirage_sim.world.world_model import WorldModel
 
 __all__ = [
     "Body",

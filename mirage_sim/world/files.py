@@ -16,7 +16,8 @@ from mirage_sim.memory.retrieval import Occupancy
 from mirage_sim.world.given import Given
 from mirage_sim.world.observation import Observation
 from mirage_sim.world.past import Frame, Past
-from mirage_sim.world.world_model import WorldModel, WorldState
+from mirage_sim.world.state import WorldState
+from mirage_sim.world.world_model import WorldModel
 
 FORMAT = "mirage_sim.world.1"
 _MAP, _PAST, _STREAM, _GIVEN = "map.", "past.", "stream.", "given."
@@ -109,11 +110,13 @@ def _given(path: Path, tensors: dict[str, Tensor], model: WorldModel) -> Given |
     """The picture that the episode was given; None if the file holds none."""
     if not tensors:
         return None
-    height, width = model.size
-    shapes = {"frame": [3, height, width], "depth": [height, width], "c2w": [4, 4], "K": [3, 3]}
-    got = {name: list(tensor.shape) for name, tensor in tensors.items() if tensor.dtype == torch.float32}
-    if got != shapes or not all(bool(torch.isfinite(tensor).all()) for tensor in tensors.values()):
-        raise ValueError(f"{path}: expected a given picture of finite float32 {shapes} for this model, got {got}")
+    size = tuple(model.size)
+    shapes = {"frame": [3, *size], "depth": [*size], "c2w": [4, 4], "K": [3, 3]}
+    if unknown := sorted(set(tensors) - set(shapes)):
+        raise ValueError(f"{path}: expected a given picture of {sorted(shapes)}, got {unknown}, too")
+    _expect(path, tensors, {name: (torch.float32, shape) for name, shape in shapes.items()}, _GIVEN)
+    if not all(bool(torch.isfinite(tensors[name]).all()) for name in shapes):
+        raise ValueError(f"{path}: expected a given picture of finite numbers")
     camera = Camera(tensors["c2w"], tensors["K"], model.size).validate()
     return Given(tensors["frame"], tensors["depth"], camera)
 
@@ -177,11 +180,17 @@ def _check(path: Path, own: dict[str, Tensor], step: int, model: WorldModel) -> 
         "depth": (torch.float32, [*size]),
         "remembered": (torch.bool, [*size]),
     }
-    for name, (dtype, shape) in expected.items():
-        tensor = own[name]
-        if tensor.dtype != dtype or list(tensor.shape) != shape:
-            raise ValueError(
-                f"{path}: expected {name} of {dtype} {shape} for this model, got {tensor.dtype} {list(tensor.shape)}"
-            )
+    _expect(path, own, expected)
     if not bool(torch.isfinite(own["preceding"]).all()):
         raise ValueError(f"{path}: expected finite preceding latents")
+
+
+def _expect(
+    path: Path, tensors: dict[str, Tensor], expected: dict[str, tuple[torch.dtype, list[int]]], prefix: str = ""
+) -> None:
+    """Raise ValueError unless these tensors are there, each of its type and shape; the prefix is for the message."""
+    for name, (dtype, shape) in expected.items():
+        tensor = tensors.get(name)
+        if tensor is None or tensor.dtype != dtype or list(tensor.shape) != shape:
+            got = "nothing" if tensor is None else f"{tensor.dtype} {list(tensor.shape)}"
+            raise ValueError(f"{path}: expected {prefix}{name} of {dtype} {shape} for this model, got {got}")

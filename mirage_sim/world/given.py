@@ -62,16 +62,15 @@ class Given:
             ``[3, T, H, W]``.
         """
         height, width = camera.size
-        points = lift(depth, camera).flatten(1, 2)
-        u, v, z = (part.unflatten(1, (height, width)) for part in project(points, self.camera))
+        points = lift(depth, camera)
+        u, v, z = _seen(points, self.camera)
         place = torch.stack([u * (2 / width) - 1, v * (2 / height) - 1], dim=-1)
         there = _sample(self.depth[None], place, "nearest")[:, 0]
         known = (depth > 0) & (there > 0) & (z > NEAR) & (u >= 0) & (u < width) & (v >= 0) & (v < height)
 
-        centre, share = self.camera.c2w[:3, 3], torch.where(known, there / z, 1.0).flatten(1)
-        back_u, back_v, _ = project(centre + (points - centre) * share[..., None], camera)
-        off_u = back_u.unflatten(1, (height, width)) - _centres(width, depth)
-        off_v = back_v.unflatten(1, (height, width)) - _centres(height, depth)[:, None]
+        centre, share = self.camera.c2w[:3, 3], torch.where(known, there / z, 1.0)
+        back_u, back_v, _ = _seen(centre + (points - centre) * share[..., None], camera)
+        off_u, off_v = back_u - _centres(width, depth), back_v - _centres(height, depth)[:, None]
         same = known & (off_u**2 + off_v**2 <= tolerance**2)
 
         pixels, detail = _sample(self._frame_and_detail, place, "bicubic").split(3, dim=1)
@@ -80,6 +79,12 @@ class Given:
         amplified = _AMPLIFIED * ((magnification - 1) / (_MAGNIFIED - 1)).clamp(0, 1)
         shown = (pixels + amplified[:, None] * detail).clamp(-1, 1)
         return torch.where(same, shown.transpose(0, 1), frames)
+
+
+def _seen(points: Tensor, camera: Camera) -> tuple[Tensor, Tensor, Tensor]:
+    """As :func:`project`, of ``points [T, H, W, 3]``: u, v and z ``[T, H, W]``."""
+    u, v, z = (part.unflatten(1, points.shape[1:3]) for part in project(points.flatten(1, 2), camera))
+    return u, v, z
 
 
 def _centres(count: int, like: Tensor) -> Tensor:

@@ -12,7 +12,8 @@ from mirage_sim.geometry import Camera
 from mirage_sim.world import files
 from mirage_sim.world.images import builtin_starts, fit, read_image, to_tensor, to_uint8
 from mirage_sim.world.observation import Observation
-from mirage_sim.world.world_model import Chunk, WorldModel, WorldState
+from mirage_sim.world.state import Chunk, WorldState
+from mirage_sim.world.world_model import WorldModel
 
 
 class NotReset(RuntimeError):  # noqa: N818  (it is a state, like Gymnasium's ResetNeeded)

@@ -39,9 +39,8 @@ def test_a_camera_that_did_not_move_sees_the_picture():
 @pytest.mark.parametrize(("columns", "rows"), [(3, 0), (-5, 0), (0, 2), (-1, -4)])
 def test_a_wall_moves_against_the_camera_and_what_comes_in_is_kept(columns, rows):
     metre = FAR / FOCAL  # that a pixel spans on the wall
-    shown = wall(noise()).reproject(NOTHING, torch.full((1, *SIZE), FAR), camera(columns * metre, rows * metre), 1.0)[
-        :, 0
-    ]
+    moved = camera(columns * metre, rows * metre)
+    shown = wall(noise()).reproject(NOTHING, torch.full((1, *SIZE), FAR), moved, 1.0)[:, 0]
     expected = torch.full((3, *SIZE), 9.0)
     for v in range(SIZE[0]):
         for u in range(SIZE[1]):
@@ -86,7 +85,7 @@ def test_a_ramp_stays_a_ramp_however_near_it_is_seen():
 
 
 def test_what_is_seen_nearer_keeps_its_contrast():
-    """Of stripes as fine as pixels, twice as near, interpolation alone keeps less than what is shown."""
+    """Of stripes two pixels wide, seen half as large again, interpolation alone keeps less than what is shown."""
     stripes = 0.5 * (1 - 2 * (torch.arange(SIZE[1]) // 2 % 2).float()).expand(3, *SIZE).contiguous()
     nearer = 1.5
     depth, at = torch.full((1, *SIZE), FAR / nearer), camera(z=FAR - FAR / nearer)
