@@ -6,6 +6,8 @@ import platform
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from mirage_sim.evaluation.provenance import cpu
 from mirage_sim.models.checkpoints import ASSETS
 from mirage_sim.models.wan import download
@@ -43,8 +45,8 @@ def doctor(config: dict[str, Any]) -> dict[str, str]:
         "host": f"{cpu()}; {here.ram_gib:.1f} GiB of memory free; Python {platform.python_version()}",
         "device": f"{here.gpu}, {here.gpu_gib:.1f} GiB free" if here.gpu else "no GPU that this torch can use",
     }
-    for module in ("torch", "diffusers"):
-        lines[module] = _version(module)
+    lines["torch"] = str(torch.__version__)  # with the build, such as +cpu, which what was installed may not tell
+    lines["diffusers"] = _version("diffusers")
     for module, install, purpose in OPTIONAL:
         found = importlib.util.find_spec(module) is not None
         lines[module] = _version(module) if found else f"missing ({purpose}): pip install {install}"
