@@ -53,7 +53,7 @@ def _train(_: str, config: Config) -> Config:
 
 
 def _record(_: str, config: Config) -> Config:
-    from mirage_sim.data.miniworld import record
+    from mirage_sim.data.record import record
 
     count = record(Path(config["output"]), config["walks"], config["frames"], config["first_seed"])
     return {"recorded": count, "output": config["output"]}

@@ -140,7 +140,7 @@ def test_targets_outside_are_refused(target: object) -> None:
 
 
 def test_nothing_is_built_before_all_targets_are_checked(tmp_path: Path) -> None:
-    bystander = {"_target_": "mirage_sim.data.miniworld.record", "output": str(tmp_path / "new"), "walks": 1}
+    bystander = {"_target_": "mirage_sim.data.record.record", "output": str(tmp_path / "new"), "walks": 1}
     with pytest.raises(ValueError, match=r"os\.system"):
         instantiate([bystander, {"deep": {"_target_": "os.system", "command": "true"}}])
     assert not (tmp_path / "new").exists()

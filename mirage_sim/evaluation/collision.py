@@ -34,12 +34,12 @@ from numpy.typing import NDArray
 
 from mirage_sim.build import build_world_model, instantiate
 from mirage_sim.data.clips import Clip
-from mirage_sim.data.miniworld import Twin
+from mirage_sim.data.simulators import ReferenceSimulator
 from mirage_sim.evaluation.manifest import PROTOCOL, load_manifest
 from mirage_sim.evaluation.metrics import bootstrap_ratio
 from mirage_sim.evaluation.runs import KNOWN, check_settings
 from mirage_sim.evaluation.summary import finite, write_json
-from mirage_sim.evaluation.truth import load_truth, make_twin
+from mirage_sim.evaluation.truth import load_truth, open_simulator
 from mirage_sim.geometry import Camera, Drive, invert
 from mirage_sim.memory import LatentMap, PointMemory
 from mirage_sim.world import Body, Surroundings, WorldModel
@@ -117,18 +117,18 @@ def learned_maps(model: WorldModel, clips: Sequence[Clip]) -> list[list[LatentMa
     return maps
 
 
-def ask(twin: Twin, truth: Clip, maps: Sequence[LatentMap]) -> list[Query]:
+def ask(simulator: ReferenceSimulator, truth: Clip, maps: Sequence[LatentMap]) -> list[Query]:
     """All queries of one walk, answered by MiniWorld.
 
     Args:
-        twin: of the walk's environment; it is reset, and not rendered.
+        simulator: of the walk's environment; it is reset, and not rendered.
         truth: the walk, in the frame of its first camera.
         maps: of true depth, one per frame: where the places are drawn from.
     """
-    twin.reset(int(truth.source["seed"]))
-    origin = twin.camera().c2w.double().numpy()[[0, 2]][:, [0, 2, 3]]  # plan to MiniWorld's x and z
+    simulator.reset(int(truth.source["seed"]))
+    origin = simulator.camera().c2w.double().numpy()[[0, 2]][:, [0, 2, 3]]  # plan to MiniWorld's x and z
     rng = np.random.default_rng(int(truth.source["seed"]))
-    body, drive, queries = Body(radius=twin.radius), Drive(), []
+    body, drive, queries = Body(radius=simulator.radius), Drive(), []
     step = drive.max_speed * drive.dt
 
     @cache
@@ -155,7 +155,7 @@ def ask(twin: Twin, truth: Clip, maps: Sequence[LatentMap]) -> list[Query]:
             turns = np.concatenate([turns, rng.uniform(0, 2 * math.pi, PLACES)])
         for place, turn in zip(starts, turns, strict=True):
             direction = np.array([math.cos(turn), math.sin(turn)])
-            free = twin.free_steps(origin @ [*place, 1.0], origin[:, :2] @ direction, DRIVE_STEPS)
+            free = simulator.free_steps(origin @ [*place, 1.0], origin[:, :2] @ direction, DRIVE_STEPS)
             if free is not None:
                 for kind, steps in (("steps", 1), ("drives", DRIVE_STEPS)):
                     way = (direction * step * steps).astype(np.float32)
@@ -235,11 +235,11 @@ def evaluate(cfg: Mapping[str, Any], model: WorldModel | None = None) -> dict[st
     counts: dict[str, list[NDArray[np.int64]]] = {name: [] for name in names}
     environments = [clip.source["environment"] for clip in clips]
     for environment in sorted(set(environments), key=environments.index):
-        twin = make_twin(environment)
+        simulator = open_simulator(environment)
         own = [clip for clip in clips if clip.source["environment"] == environment]
         for first in range(0, len(own), batch):
-            _count_group(twin, own[first : first + batch], model, counts)
-        twin.close()
+            _count_group(simulator, own[first : first + batch], model, counts)
+        simulator.close()
         _log.info("%s: %d walks asked", environment, len(own))
     arrays = {name: np.stack(rows) for name, rows in counts.items()}
     result: dict[str, Any] = {
@@ -264,12 +264,15 @@ def evaluate(cfg: Mapping[str, Any], model: WorldModel | None = None) -> dict[st
 
 
 def _count_group(
-    twin: Twin, clips: Sequence[Clip], model: WorldModel, counts: Mapping[str, list[NDArray[np.int64]]]
+    simulator: ReferenceSimulator,
+    clips: Sequence[Clip],
+    model: WorldModel,
+    counts: Mapping[str, list[NDArray[np.int64]]],
 ) -> None:
     """Ask on some walks of one environment, and add a row for each to the counts."""
     perfect = [true_maps(clip, model.codec.stride) for clip in clips]
-    queries = [ask(twin, clip, maps) for clip, maps in zip(clips, perfect, strict=True)]
-    body = Body(radius=twin.radius)
+    queries = [ask(simulator, clip, maps) for clip, maps in zip(clips, perfect, strict=True)]
+    body = Body(radius=simulator.radius)
     for name, rows in counts.items():
         held = perfect if name == TRUE else learned_maps(model, clips)
         rows += [count(q, maps, clip.cameras, body) for q, maps, clip in zip(queries, held, clips, strict=True)]

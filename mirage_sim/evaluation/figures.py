@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from mirage_sim.data.clips import Clip
-from mirage_sim.data.miniworld import HELD_OUT_ENVIRONMENTS
+from mirage_sim.data.simulators.miniworld import HELD_OUT_ENVIRONMENTS
 from mirage_sim.evaluation.metrics import (
     Array,
     Interval,

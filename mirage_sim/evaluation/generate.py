@@ -9,16 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from mirage_sim.data.clips import Clip
-from mirage_sim.data.miniworld import (
-    EVALUATION_SEEDS,
-    HELD_OUT_ENVIRONMENTS,
-    TRAINING_ENVIRONMENTS,
-    Twin,
-    WalkSpec,
-    record_walk,
-)
+from mirage_sim.data.record import WalkSpec, record_walk
+from mirage_sim.data.simulators import EVALUATION_SEEDS, ReferenceSimulator
+from mirage_sim.data.simulators.miniworld import HELD_OUT_ENVIRONMENTS, TRAINING_ENVIRONMENTS
 from mirage_sim.evaluation.manifest import Manifest, Walk, manifest_path, save_manifest
-from mirage_sim.evaluation.truth import digest, follow, make_twin, rendered_by
+from mirage_sim.evaluation.truth import digest, follow, open_simulator, rendered_by
 from mirage_sim.evaluation.visibility import seen_from
 
 _log = logging.getLogger(__name__)
@@ -57,11 +52,11 @@ def _walk(clip: Clip, commands: Commands, quick: bool, leg: int = 0) -> Walk:
     )
 
 
-def wander(twin: Twin, environment: str, seed: int, quick: bool) -> Walk:
+def wander(simulator: ReferenceSimulator, environment: str, seed: int, quick: bool) -> Walk:
     """A smooth walk of 32 steps: the recorder's commands, rounded, driven again."""
-    recorded = record_walk(twin, WalkSpec(environment, seed, STEPS + 1, "wander"))
+    recorded = record_walk(simulator, WalkSpec(environment, seed, STEPS + 1, "wander"))
     commands = _rounded(recorded.commands.numpy())
-    return _walk(follow(twin, environment, seed, commands), commands, quick)
+    return _walk(follow(simulator, environment, seed, commands), commands, quick)
 
 
 def outbound(kind: str, rng: np.random.Generator) -> Commands:
@@ -81,10 +76,10 @@ def undo(commands: Commands) -> Commands:
     return [(-forward, -turn) for forward, turn in reversed(commands)]
 
 
-def circuit(twin: Twin, environment: str, seed: int, kind: str, quick: bool) -> Walk | None:
+def circuit(simulator: ReferenceSimulator, environment: str, seed: int, kind: str, quick: bool) -> Walk | None:
     """The circuit of this seed, or None when its way is blocked or A stays in view for too long."""
     commands = outbound(kind, np.random.default_rng(seed))
-    away = follow(twin, environment, seed, commands)
+    away = follow(simulator, environment, seed, commands)
     cameras = away.cameras
     for leg in LEGS:
         if away.blocked[:leg].any():
@@ -95,7 +90,7 @@ def circuit(twin: Twin, environment: str, seed: int, kind: str, quick: bool) -> 
         return None
     there = commands[:leg]
     commands = [*there, *undo(there), *there]
-    whole = follow(twin, environment, seed, commands)
+    whole = follow(simulator, environment, seed, commands)
     if whole.blocked.any():
         return None
     return _walk(whole, commands, quick, leg)
@@ -112,14 +107,14 @@ def write_manifest(path: Path | None = None) -> Manifest:
     """
     walks, circuits, made_by = [], [], {}
     for i, environment in enumerate(ENVIRONMENTS):
-        twin = make_twin(environment)
+        simulator = open_simulator(environment)
         made_by = rendered_by()
         first = EVALUATION_SEEDS[0] + i * _SEEDS_PER_ENVIRONMENT
-        walks += [wander(twin, environment, first + j, j < QUICK_WALKS) for j in range(WALKS)]
+        walks += [wander(simulator, environment, first + j, j < QUICK_WALKS) for j in range(WALKS)]
         found, seed = 0, first + _FIRST_CIRCUIT_SEED
         while found < CIRCUITS:
             kind = CIRCUIT_KINDS[(i + found) % len(CIRCUIT_KINDS)]
-            made = circuit(twin, environment, seed, kind, found < QUICK_CIRCUITS)
+            made = circuit(simulator, environment, seed, kind, found < QUICK_CIRCUITS)
             seed += 1
             if made is not None:
                 circuits.append(made)
@@ -127,7 +122,7 @@ def write_manifest(path: Path | None = None) -> Manifest:
         _log.info(
             "%s: %d walks; %d circuits from %d seeds", environment, WALKS, found, seed - first - _FIRST_CIRCUIT_SEED
         )
-        twin.close()
+        simulator.close()
     manifest = Manifest(tuple(walks), tuple(circuits), made_by)
     save_manifest(manifest, path or manifest_path())
     return manifest

@@ -13,10 +13,11 @@ from typing import Any
 
 import torch
 
-from mirage_sim.data.miniworld import CAMERA_HEIGHT, EVALUATION_SEEDS, FOV_DEG
+from mirage_sim.data.simulators import EVALUATION_SEEDS, CameraMount
 from mirage_sim.geometry import Camera
 
 PROTOCOL = 1
+MOUNT = CameraMount()  # of every walk
 SIZE = (96, 128)  # height, width
 SUBSETS = ("quick", "full")
 
@@ -57,9 +58,9 @@ class Walk:
         for i, (x, z, heading) in enumerate(self.poses):
             cos, sin = math.cos(heading), math.sin(heading)
             c2w[i] = torch.tensor(
-                [[sin, 0.0, cos, x], [0.0, -1.0, 0.0, CAMERA_HEIGHT], [cos, 0.0, -sin, z], [0.0, 0.0, 0.0, 1.0]]
+                [[sin, 0.0, cos, x], [0.0, -1.0, 0.0, MOUNT.height], [cos, 0.0, -sin, z], [0.0, 0.0, 0.0, 1.0]]
             )
-        return Camera.from_fov(c2w, FOV_DEG, SIZE)
+        return Camera.from_fov(c2w, MOUNT.fov_deg, SIZE)
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ def pinned() -> dict[str, Any]:
     return {
         "protocol": PROTOCOL,
         "size": list(SIZE),
-        "camera": {"height": CAMERA_HEIGHT, "fov": FOV_DEG, "pitch": 0.0},
+        "camera": {"height": MOUNT.height, "fov": MOUNT.fov_deg, "pitch": MOUNT.pitch_deg},
         "drive": {"dt": 0.1, "max_speed": 1.5, "max_turn_rate": round(math.pi / 3, 6)},
     }
 

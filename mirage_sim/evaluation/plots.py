@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from mirage_sim.data.miniworld import HELD_OUT_ENVIRONMENTS
+from mirage_sim.data.simulators.miniworld import HELD_OUT_ENVIRONMENTS
 from mirage_sim.evaluation.figures import (
     REGIONS,
     SHARP,

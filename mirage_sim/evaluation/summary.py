@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from mirage_sim.data.clips import Clip
-from mirage_sim.data.miniworld import HELD_OUT_ENVIRONMENTS
+from mirage_sim.data.simulators.miniworld import HELD_OUT_ENVIRONMENTS
 from mirage_sim.evaluation.figures import REGIONS, STEPS, Figures, Run, Series, circuit_series, step_series, walk_series
 from mirage_sim.evaluation.manifest import PROTOCOL
 from mirage_sim.evaluation.metrics import Array

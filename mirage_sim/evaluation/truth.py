@@ -11,7 +11,8 @@ import numpy as np
 import torch
 
 from mirage_sim.data.clips import Clip, load_clip, save_clip
-from mirage_sim.data.miniworld import Twin
+from mirage_sim.data.simulators import ReferenceSimulator
+from mirage_sim.data.simulators.miniworld import MiniWorldSimulator
 from mirage_sim.evaluation.manifest import SIZE, Walk
 from mirage_sim.models.pretrained import user_cache
 
@@ -31,14 +32,14 @@ def digest(clip: Clip) -> str:
     return hashlib.sha256(clip.frames.contiguous().numpy().tobytes() + depth.tobytes()).hexdigest()
 
 
-def make_twin(environment: str) -> Twin:
-    """A twin of protocol size.
+def open_simulator(environment: str) -> ReferenceSimulator:
+    """The reference simulator at the protocol's size.
 
     Raises:
         ImportError: naming what to install, where MiniWorld or EGL is missing.
     """
     try:
-        return Twin(environment, SIZE)
+        return MiniWorldSimulator(environment, SIZE)
     except ImportError as error:
         raise ImportError(
             "rendering the protocol's walks needs MiniWorld and headless GL: pip install 'mirage_sim[twin]', and on "
@@ -47,7 +48,7 @@ def make_twin(environment: str) -> Twin:
 
 
 def rendered_by() -> dict[str, str]:
-    """Versions that decide the pixels; call it while a twin is open."""
+    """Versions that decide the pixels; call it while a simulator is open."""
     from pyglet.gl import gl_info
 
     return {
@@ -57,22 +58,22 @@ def rendered_by() -> dict[str, str]:
     }
 
 
-def follow(twin: Twin, environment: str, seed: int, commands: Sequence[tuple[float, float]]) -> Clip:
+def follow(simulator: ReferenceSimulator, environment: str, seed: int, commands: Sequence[tuple[float, float]]) -> Clip:
     """Drive through a scene by the given commands and keep everything."""
-    twin.reset(seed)
+    simulator.reset(seed)
     frames, depths, poses, blocked = [], [], [], []
     for step in range(len(commands) + 1):
-        frame, depth = twin.render()
+        frame, depth = simulator.render()
         frames.append(torch.from_numpy(frame))
         depths.append(torch.from_numpy(depth))
-        poses.append(twin.camera().c2w)
+        poses.append(simulator.camera().c2w)
         if step < len(commands):
-            blocked.append(twin.step(np.array(commands[step])))
+            blocked.append(simulator.step(np.array(commands[step])))
     return Clip(
         frames=torch.stack(frames),
         depth=torch.stack(depths),
         c2w=torch.stack(poses),
-        K=twin.camera().K.clone(),
+        K=simulator.camera().K.clone(),
         commands=torch.tensor(commands, dtype=torch.float32),
         blocked=torch.tensor(blocked),
         source={"environment": environment, "seed": str(seed)},
@@ -122,13 +123,13 @@ def load_truth(walks: Sequence[Walk], made_by: dict[str, str], cache: Path | Non
             missing[walk.environment].append(walk)
     for environment, group in missing.items():
         _log.info("rendering %d walks of %s", len(group), environment)
-        twin = make_twin(environment)
+        simulator = open_simulator(environment)
         here = rendered_by()
         for walk in group:
-            clip = follow(twin, environment, walk.seed, walk.commands)
+            clip = follow(simulator, environment, walk.seed, walk.commands)
             check(clip, walk, here, made_by)
             save_clip(clip, paths[walk.name])
-        twin.close()
+        simulator.close()
     clips = []
     for walk in walks:
         clip = load_clip(paths[walk.name])

@@ -2,13 +2,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from mirage_sim.data.miniworld import Twin
+from mirage_sim.data.simulators.miniworld import MiniWorldSimulator
 
 
 @pytest.fixture(scope="session")
-def twin() -> Iterator[Twin]:
+def simulator() -> Iterator[MiniWorldSimulator]:
     try:
-        made = Twin("RoomObjects")
+        made = MiniWorldSimulator("RoomObjects")
     except ImportError as error:
         pytest.skip(str(error))
     yield made

@@ -1,4 +1,4 @@
-"""The real twin: skipped, with the reason, where MiniWorld or EGL is missing."""
+"""The real MiniWorld: skipped, with the reason, where MiniWorld or EGL is missing."""
 
 import sys
 from dataclasses import replace
@@ -9,25 +9,17 @@ import pytest
 import torch
 
 from mirage_sim.data.clips import Clip, load_clip
-from mirage_sim.data.miniworld import (
-    CAMERA_HEIGHT,
-    EVALUATION_SEEDS,
-    FOV_DEG,
-    SHIPPED_SEEDS,
-    TRAINING_SEEDS,
-    Twin,
-    WalkSpec,
-    record,
-    record_walk,
-)
+from mirage_sim.data.record import WalkSpec, record, record_walk
+from mirage_sim.data.simulators import EVALUATION_SEEDS, SHIPPED_SEEDS, TRAINING_SEEDS, CameraMount
+from mirage_sim.data.simulators.miniworld import MiniWorldSimulator
 from mirage_sim.geometry import Camera, Drive, lift, splat
 
 SPEC = WalkSpec("RoomObjects", 9, 12, "wander")
 
 
 @pytest.fixture(scope="module")
-def clip(twin: Twin) -> Clip:
-    return record_walk(twin, SPEC)
+def clip(simulator: MiniWorldSimulator) -> Clip:
+    return record_walk(simulator, SPEC)
 
 
 def test_a_clip_holds_everything(clip: Clip):
@@ -37,23 +29,23 @@ def test_a_clip_holds_everything(clip: Clip):
     assert clip.source == {"environment": "RoomObjects", "seed": "9", "kind": "wander"}
     assert clip.frames.float().std() > 5 and clip.depth.min() > 0
     cameras = clip.cameras.validate()
-    assert torch.equal(clip.K, Camera.from_fov(torch.eye(4), FOV_DEG, (96, 128)).K)
-    assert (cameras.c2w[:, 1, 3] - CAMERA_HEIGHT).abs().max() < 1e-6
+    assert torch.equal(clip.K, Camera.from_fov(torch.eye(4), CameraMount().fov_deg, (96, 128)).K)
+    assert (cameras.c2w[:, 1, 3] - CameraMount().height).abs().max() < 1e-6
     assert torch.equal(cameras.c2w[:, :3, 1], torch.tensor([0.0, -1.0, 0.0]).expand(12, 3))  # level
 
 
-def test_the_same_spec_gives_the_same_clip(twin: Twin, clip: Clip):
-    other = record_walk(twin, replace(SPEC, seed=10))
+def test_the_same_spec_gives_the_same_clip(simulator: MiniWorldSimulator, clip: Clip):
+    other = record_walk(simulator, replace(SPEC, seed=10))
     assert not torch.equal(other.frames, clip.frames)
-    again = record_walk(twin, SPEC)  # the walk between must leave no trace
+    again = record_walk(simulator, SPEC)  # the walk between must leave no trace
     for name in ("frames", "depth", "c2w", "K", "commands", "blocked"):
         assert torch.equal(getattr(again, name), getattr(clip, name)), name
 
 
-def test_poses_follow_the_drive(twin: Twin):
+def test_poses_follow_the_drive(simulator: MiniWorldSimulator):
     checked = 0
     for kind in ("wander", "return", "pivot"):
-        clip = record_walk(twin, WalkSpec("RoomObjects", 5, 20, kind))
+        clip = record_walk(simulator, WalkSpec("RoomObjects", 5, 20, kind))
         predicted = clip.c2w[:-1] @ Drive().motion(clip.commands)
         error = (predicted - clip.c2w[1:]).abs().flatten(1).amax(1)
         assert error[~clip.blocked].max() < 1e-4
@@ -61,31 +53,31 @@ def test_poses_follow_the_drive(twin: Twin):
     assert checked > 30
 
 
-def test_a_blocked_step_turns_on_the_spot(twin: Twin):
-    twin.reset(3)
+def test_a_blocked_step_turns_on_the_spot(simulator: MiniWorldSimulator):
+    simulator.reset(3)
     for _ in range(200):  # straight ahead until a wall
-        before = twin.camera()
-        if twin.step(np.array([1.0, 0.5])):
+        before = simulator.camera()
+        if simulator.step(np.array([1.0, 0.5])):
             break
     else:
         pytest.fail("no wall was met")
-    after = twin.camera()
+    after = simulator.camera()
     assert torch.equal(after.c2w[:3, 3], before.c2w[:3, 3])
     turned = before.c2w @ Drive().motion(torch.tensor([0.0, 0.5]))
     torch.testing.assert_close(after.c2w, turned, atol=1e-5, rtol=0)
 
 
-def test_another_drive_is_obeyed(twin: Twin):
+def test_another_drive_is_obeyed(simulator: MiniWorldSimulator):
     slow = Drive(dt=0.05, max_speed=0.8, max_turn_rate=2.0)
-    twin.reset(3)
-    start, standard = twin.camera(), twin.drive
-    twin.drive = slow
+    simulator.reset(3)
+    start, standard = simulator.camera(), simulator.drive
+    simulator.drive = slow
     try:
-        assert not twin.step(np.array([0.5, -1.0]))
+        assert not simulator.step(np.array([0.5, -1.0]))
     finally:
-        twin.drive = standard
+        simulator.drive = standard
     expected = start.c2w @ slow.motion(torch.tensor([0.5, -1.0]))
-    torch.testing.assert_close(twin.camera().c2w, expected, atol=1e-4, rtol=0)
+    torch.testing.assert_close(simulator.camera().c2w, expected, atol=1e-4, rtol=0)
 
 
 def test_true_depth_carries_one_frame_into_another(clip: Clip):
@@ -108,7 +100,7 @@ def test_true_depth_carries_one_frame_into_another(clip: Clip):
     assert error.median() < 0.01 and (error > 0.1).float().mean() < 0.05  # edges fall into the next pixel
 
 
-def test_record_skips_what_is_there(twin: Twin, tmp_path: Path):
+def test_record_skips_what_is_there(simulator: MiniWorldSimulator, tmp_path: Path):
     assert record(tmp_path, walks=2, frames=3, first_seed=40) == 2
     names = ["FourRooms-000041.safetensors", "OneRoom-000040.safetensors"]
     assert sorted(file.name for file in tmp_path.iterdir()) == names
@@ -137,4 +129,4 @@ def test_record_refuses_the_seeds_of_the_evaluation(tmp_path: Path, first_seed: 
 def test_missing_miniworld_is_named(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "miniworld", None)  # makes the import fail
     with pytest.raises(ImportError, match=r"needs MiniWorld and EGL: pip install mirage_sim\[twin\]"):
-        Twin("OneRoom")
+        MiniWorldSimulator("OneRoom")

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from mirage_sim.data.clips import Clip
-from mirage_sim.data.miniworld import Twin
+from mirage_sim.data.simulators import ReferenceSimulator
 from mirage_sim.evaluation.collision import (
     KINDS,
     PARTS,
@@ -20,7 +20,7 @@ from mirage_sim.evaluation.collision import (
     marks_of,
     true_maps,
 )
-from mirage_sim.evaluation.truth import follow, make_twin
+from mirage_sim.evaluation.truth import follow, open_simulator
 from mirage_sim.geometry import Camera, Drive
 from mirage_sim.world import Body
 
@@ -121,46 +121,48 @@ def test_wrong_settings_are_named(cfg, message, model):
 
 
 @pytest.fixture(scope="module")
-def twin():
+def simulator():
     try:
-        made = make_twin("OneRoom")
+        made = open_simulator("OneRoom")
     except ImportError as error:
         pytest.skip(str(error))
     yield made
     made.close()
 
 
-def test_miniworld_is_asked_and_left_as_it_was(twin: Twin):
-    twin.reset(800_000)
-    assert twin.radius == pytest.approx(0.4)
-    before = twin.camera().c2w
+def test_miniworld_is_asked_and_left_as_it_was(simulator: ReferenceSimulator):
+    simulator.reset(800_000)
+    assert simulator.radius == pytest.approx(0.4)
+    before = simulator.camera().c2w
     here, ahead = before[[0, 2], 3].double().numpy(), before[[0, 2], 2].double().numpy()
-    free = twin.free_steps(here, ahead, 1000)
+    free = simulator.free_steps(here, ahead, 1000)
     assert 0 <= free < 1000
-    assert torch.equal(twin.camera().c2w, before)
+    assert torch.equal(simulator.camera().c2w, before)
     blocked = 0
-    while not twin.step(np.array([1.0, 0.0])):
+    while not simulator.step(np.array([1.0, 0.0])):
         blocked += 1
     assert blocked == free  # the same answer as really going there
-    assert twin.free_steps(here + 1000.0 * ahead, ahead, 3) == 3  # nothing stands outside of the room
-    there = twin.camera().c2w[[0, 2], 3].double().numpy()
-    assert twin.free_steps(there, ahead, 5) == 0
-    assert twin.free_steps(there + 0.3 * ahead, ahead, 5) is None
+    assert simulator.free_steps(here + 1000.0 * ahead, ahead, 3) == 3  # nothing stands outside of the room
+    there = simulator.camera().c2w[[0, 2], 3].double().numpy()
+    assert simulator.free_steps(there, ahead, 5) == 0
+    assert simulator.free_steps(there + 0.3 * ahead, ahead, 5) is None
 
 
-def test_true_depth_stops_the_body_where_miniworld_does(twin: Twin):
+def test_true_depth_stops_the_body_where_miniworld_does(simulator: ReferenceSimulator):
     """One walk with true depth in the memory: the geometry alone, without any network."""
     commands = [(1.0, 0.0)] * 8 + [(0.3, 1.0)] * 8
-    clip = from_first(follow(twin, "OneRoom", 800_000, commands))
+    clip = from_first(follow(simulator, "OneRoom", 800_000, commands))
     maps = true_maps(clip, (1, 4, 4))
-    queries = ask(twin, clip, maps)
+    queries = ask(simulator, clip, maps)
     assert queries == sorted(queries, key=lambda query: query.kind != "commands")
     assert sum(query.kind == "steps" for query in queries) == sum(query.kind == "drives" for query in queries) > 24
     for query in queries:
         assert math.hypot(*query.way) <= 1.5 + 1e-5
-    hits, alarms, misses, passes, unknown = count(queries, maps, clip.cameras, Body(radius=twin.radius)).sum((0, 1))
+    hits, alarms, misses, passes, unknown = count(queries, maps, clip.cameras, Body(radius=simulator.radius)).sum(
+        (0, 1)
+    )
     assert hits >= 3 and passes >= 3
     assert alarms + misses <= 0.15 * (hits + alarms + misses + passes)
     assert {query.seen for query in queries} == {True, False}
-    again = ask(twin, clip, maps)
+    again = ask(simulator, clip, maps)
     assert [query.blocked for query in again] == [query.blocked for query in queries]

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from mirage_sim.data.miniworld import EVALUATION_SEEDS, HELD_OUT_ENVIRONMENTS, TRAINING_ENVIRONMENTS
+from mirage_sim.data.simulators import EVALUATION_SEEDS
+from mirage_sim.data.simulators.miniworld import HELD_OUT_ENVIRONMENTS, TRAINING_ENVIRONMENTS
 from mirage_sim.evaluation.generate import undo
 from mirage_sim.evaluation.manifest import Manifest, load_manifest, manifest_path, save_manifest
 from mirage_sim.geometry import Drive

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mirage_sim.data.miniworld import CAMERA_HEIGHT, FOV_DEG
+from mirage_sim.data.simulators import CameraMount
 from mirage_sim.evaluation import truth
 from mirage_sim.evaluation.manifest import Manifest, Walk, load_manifest
 from mirage_sim.evaluation.truth import check, digest, load_truth
@@ -31,11 +31,11 @@ def chosen(manifest: Manifest) -> list[Walk]:
 def rendered(manifest: Manifest, chosen: list[Walk], tmp_path_factory: pytest.TempPathFactory):
     """Clips rendered now, and the cache they went to."""
     try:
-        twin = truth.make_twin("OneRoom")
+        simulator = truth.open_simulator("OneRoom")
     except ImportError as error:
         pytest.skip(str(error))
     here = truth.rendered_by()
-    twin.close()
+    simulator.close()
     if here != manifest.rendered_by:
         pytest.skip(f"pixels are only equal with the manifest's renderer {manifest.rendered_by}; here: {here}")
     cache = tmp_path_factory.mktemp("protocol")
@@ -48,8 +48,8 @@ def test_regenerated_walks_are_the_manifests(rendered, chosen: list[Walk]):
     assert len(list(cache.iterdir())) == len(chosen)
     for clip, walk in zip(clips, chosen, strict=True):
         torch.testing.assert_close(clip.c2w, walk.cameras.c2w, atol=1e-5, rtol=0)
-        assert torch.equal(clip.K, Camera.from_fov(torch.eye(4), FOV_DEG, (96, 128)).K)
-        assert (clip.c2w[:, 1, 3] - CAMERA_HEIGHT).abs().max() < 1e-6
+        assert torch.equal(clip.K, Camera.from_fov(torch.eye(4), CameraMount().fov_deg, (96, 128)).K)
+        assert (clip.c2w[:, 1, 3] - CameraMount().height).abs().max() < 1e-6
 
 
 def test_the_cache_gives_the_same_clips_without_rendering(rendered, chosen, manifest, monkeypatch: pytest.MonkeyPatch):
@@ -58,7 +58,7 @@ def test_the_cache_gives_the_same_clips_without_rendering(rendered, chosen, mani
     def refuse(environment: str):
         raise AssertionError("the cache was not used")
 
-    monkeypatch.setattr(truth, "make_twin", refuse)
+    monkeypatch.setattr(truth, "open_simulator", refuse)
     for first, again in zip(clips, load_truth(chosen, manifest.rendered_by, cache), strict=True):
         assert torch.equal(first.frames, again.frames) and torch.equal(first.depth, again.depth)
 

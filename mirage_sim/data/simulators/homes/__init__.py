@@ -1,0 +1,1 @@
+"""Furnished apartments as a reference simulator."""

@@ -1,0 +1,40 @@
+"""Furniture: meshes with a name, a category and a size."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from mirage_sim.data.simulators.homes.scene import Mesh
+
+HELD_OUT_REMAINDER = 9  # pieces whose index leaves it when divided by 10 are in no training scene
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A piece of furniture, a door or a window.
+
+    Attributes:
+        name: unique, such as ``"Scopia#chair_1"``.
+        index: number in its catalogue (``9`` of ``id#9``).
+        category: what it is: ``"sofa"``, ``"bed"``, ``"door"``, …; see ``CATEGORIES``.
+        size: width (x), height (y), depth (z), metres.
+        elevation: of its bottom above the floor, metres.
+        mesh: in the piece's own frame: x to the right of somebody who faces it, y up, its front towards +z; the origin
+            lies below the centre of its footprint, at its bottom. ``mesh.layer`` counts ``textures`` from 0.
+        textures: uint8 ``[L, TEXTURE_SIZE, TEXTURE_SIZE, 4]``; layer 0 is white.
+        credit: author and licence.
+    """
+
+    name: str
+    index: int
+    category: str
+    size: tuple[float, float, float]
+    elevation: float
+    mesh: Mesh
+    textures: np.ndarray
+    credit: str
+
+    @property
+    def held_out(self) -> bool:
+        """Whether no training scene may show it."""
+        return self.index % 10 == HELD_OUT_REMAINDER

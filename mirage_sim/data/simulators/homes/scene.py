@@ -1,0 +1,63 @@
+"""What a renderer draws: triangles with textures, and the light that falls on them."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+TEXTURE_SIZE = 64  # pixels of a texture's side
+
+
+@dataclass(frozen=True)
+class Mesh:
+    """Triangles.
+
+    Attributes:
+        positions: float32 ``[V, 3]``, metres, y up.
+        normals: float32 ``[V, 3]``, unit length.
+        uv: float32 ``[V, 2]``, in repeats of the texture, (0, 0) at its lower left corner as in OBJ files.
+        layer: int32 ``[V]``, number of the texture; the vertices of a triangle share it.
+        colour: uint8 ``[V, 3]``, sRGB; multiplies the texture.
+        faces: int32 ``[F, 3]``, counter-clockwise seen from outside; both sides are drawn.
+    """
+
+    positions: np.ndarray
+    normals: np.ndarray
+    uv: np.ndarray
+    layer: np.ndarray
+    colour: np.ndarray
+    faces: np.ndarray
+
+
+@dataclass(frozen=True)
+class Lamp:
+    """A light that shines to all sides from a point.
+
+    Attributes:
+        position: ``[x, y, z]``, metres.
+        colour: linear RGB; 1 lights a white surface that faces it at 1 m fully.
+        room: number of the room that it lights; others are dark to it.
+    """
+
+    position: tuple[float, float, float]
+    colour: tuple[float, float, float]
+    room: int
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A home, ready to be drawn.
+
+    Attributes:
+        parts: meshes of walls, floors, ceilings and furniture. Each is drawn or culled as a whole: keep them small.
+        rooms: for each part, the number of the room that it stands in; -1 for what several rooms share, such as doors.
+        textures: uint8 ``[L, TEXTURE_SIZE, TEXTURE_SIZE, 4]``, sRGB and alpha, row 0 on top. Below an alpha of half
+            nothing is drawn. Layer 0 is white.
+        lamps: lights.
+        movers: meshes in frames of their own, drawn at poses given to every rendering.
+    """
+
+    parts: tuple[Mesh, ...]
+    rooms: tuple[int, ...]
+    textures: np.ndarray
+    lamps: tuple[Lamp, ...]
+    movers: tuple[Mesh, ...] = ()

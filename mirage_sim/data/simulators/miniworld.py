@@ -1,0 +1,133 @@
+"""MiniWorld (Farama) as a reference simulator: rooms, mazes and boxes.
+
+Needs the ``twin`` extra and EGL (Debian: ``libegl1 libgl1 libegl-mesa0 libgl1-mesa-dri``). Importing this module needs
+neither; making a :class:`MiniWorldSimulator` does.
+"""
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+
+from mirage_sim.data.simulators.simulator import CameraMount
+from mirage_sim.geometry import Camera, Drive
+
+TRAINING_ENVIRONMENTS = (
+    "OneRoom",
+    "FourRooms",
+    "Hallway",
+    "TMaze",
+    "Maze",
+    "MazeS3",
+    "RoomObjects",
+    "PickupObjects",
+    "CollectHealth",
+    "PutNext",
+)
+HELD_OUT_ENVIRONMENTS = ("YMaze", "WallGap")  # evaluated, never trained on
+
+
+class MiniWorldSimulator:
+    """One MiniWorld environment with a pinned camera; a :class:`mirage_sim.data.simulators.ReferenceSimulator`.
+
+    Domain randomisation is on, for variety. It would change the camera as well: every reset restores the mount.
+
+    Args:
+        environment: such as ``"OneRoom"``.
+        size: image ``(height, width)`` in pixels.
+        mount: how the camera is fixed to the body.
+        drive: what commands mean.
+
+    Raises:
+        ImportError: where MiniWorld or EGL is missing.
+    """
+
+    def __init__(
+        self,
+        environment: str,
+        size: tuple[int, int] = (96, 128),
+        *,
+        mount: CameraMount | None = None,
+        drive: Drive | None = None,
+    ):
+        try:
+            import pyglet
+
+            pyglet.options["headless"] = True
+            import gymnasium
+            import miniworld  # noqa: F401  (registers the environments)
+        except ImportError as error:
+            raise ImportError(
+                f"the MiniWorld simulator needs MiniWorld and EGL: pip install mirage_sim[twin] ({error})"
+            ) from error
+        self.drive = drive or Drive()
+        self.mount = mount or CameraMount()
+        self.size = size
+        height, width = size
+        self._env: Any = gymnasium.make(
+            f"MiniWorld-{environment}-v0",
+            obs_width=width,
+            obs_height=height,
+            domain_rand=True,
+            max_episode_steps=10**9,
+            disable_env_checker=True,
+        ).unwrapped
+
+    def reset(self, seed: int) -> None:
+        """Build the scene of this seed."""
+        self._env.reset(seed=seed)
+        agent = self._env.agent
+        agent.cam_height, agent.cam_fov_y, agent.cam_fwd_disp = self.mount.height, self.mount.fov_deg, 0.0
+        agent.cam_pitch = -self.mount.pitch_deg  # MiniWorld's looks up
+
+    def render(self) -> tuple[np.ndarray, np.ndarray]:
+        """Image uint8 ``[H, W, 3]`` and z-depth float32 ``[H, W]`` in metres (about 100 where the sky is)."""
+        frame = np.ascontiguousarray(self._env.render_obs())
+        return frame, np.ascontiguousarray(self._env.render_depth()[..., 0], dtype=np.float32)
+
+    def static_mask(self) -> np.ndarray:
+        """All True: nothing moves in MiniWorld."""
+        return np.ones(self.size, dtype=bool)
+
+    def camera(self) -> Camera:
+        """The true camera; the world frame is MiniWorld's (y up, metres)."""
+        agent = self._env.agent
+        c2w = self.mount.camera_to_world(agent.pos, agent.dir)
+        return Camera.from_fov(torch.from_numpy(c2w).float(), self.mount.fov_deg, self.size)
+
+    def step(self, command: np.ndarray) -> bool:
+        """Hold ``(forward, turn)`` in [-1, 1]^2 for one step; True when the way was blocked.
+
+        The arc is exact: half of the turn, the chord, the other half. A blocked step turns, as a robot would.
+        """
+        forward = float(command[0]) * self.drive.max_speed * self.drive.dt
+        turn = float(command[1]) * self.drive.max_turn_rate * self.drive.dt
+        chord = forward * float(np.sinc(turn / 2 / math.pi))
+        self._env.turn_agent(math.degrees(turn / 2))
+        moved = self._env.move_agent(chord, 0.0) if chord else True
+        self._env.turn_agent(math.degrees(turn / 2))
+        return not moved
+
+    @property
+    def radius(self) -> float:
+        """Radius of the agent in metres: 0.4, but 1.5 in RoomObjects."""
+        return float(self._env.agent.radius)
+
+    def free_steps(self, place: np.ndarray, direction: np.ndarray, steps: int) -> int | None:
+        """Count the full-speed steps straight ahead that succeed from ``place``; the agent is put back afterwards."""
+        agent = self._env.agent
+        pos, heading = agent.pos.copy(), agent.dir
+        agent.pos = np.array([place[0], pos[1], place[1]])
+        agent.dir = math.atan2(-direction[1], direction[0])
+        free: int | None = None
+        if self._env.move_agent(0.0, 0.0):
+            free = 0
+            while free < steps and self._env.move_agent(self.drive.max_speed * self.drive.dt, 0.0):
+                free += 1
+        agent.pos, agent.dir = pos, heading
+        return free
+
+    def close(self) -> None:
+        """Free the GL context."""
+        self._env.close()
