@@ -55,8 +55,7 @@ def _train(_: str, config: Config) -> Config:
 def _record(_: str, config: Config) -> Config:
     from mirage_sim.data.record import record
 
-    count = record(Path(config["output"]), config["walks"], config["frames"], config["first_seed"])
-    return {"recorded": count, "output": config["output"]}
+    return {"recorded": record(**config | {"output": Path(config["output"])}), "output": config["output"]}
 
 
 def _prepare(_: str, config: Config) -> Config:
@@ -127,7 +126,9 @@ COMMANDS = {
     "train": Command(
         "train a stage of a world; continues where it stopped", "mirage train stage=codec", _train, group="stage"
     ),
-    "record": Command("record training walks in MiniWorld", "mirage record walks=1000 output=data/clips", _record),
+    "record": Command(
+        "record training walks in a reference simulator", "mirage record simulator=homes walks=1000", _record
+    ),
     "prepare": Command(
         "make training clips of films with known cameras and depth",
         "mirage prepare vipe source=data/films output=data/clips",
