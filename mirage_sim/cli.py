@@ -78,6 +78,8 @@ def _eval(variant: str, config: Config) -> Config:
         from mirage_sim.evaluation.collision import evaluate
     elif variant == "revisit":
         from mirage_sim.evaluation.revisit import evaluate
+    elif variant == "photos":
+        from mirage_sim.evaluation.photos import evaluate
     else:
         from mirage_sim.evaluation.fidelity import evaluate
     return evaluate(config)
@@ -139,7 +141,7 @@ COMMANDS = {
         "measure the generated world against the true one",
         "mirage eval fidelity walks=quick --json",
         _eval,
-        ("fidelity", "revisit", "collision", "compare", "report"),
+        ("fidelity", "revisit", "collision", "photos", "compare", "report"),
         group="eval",
         files={"compare": ("a.json", "b.json"), "report": ("folder",)},
     ),
