@@ -59,7 +59,11 @@ def _record(_: str, config: Config) -> Config:
     return {"recorded": count, "output": config["output"]}
 
 
-def _prepare(_: str, config: Config) -> Config:
+def _prepare(variant: str, config: Config) -> Config:
+    if variant == "photographs":
+        from mirage_sim.data.photographs import prepare_photographs
+
+        return prepare_photographs(config) | {"output": config["output"]}
     from mirage_sim.data.prepare import prepare
 
     return prepare(config) | {"output": config["output"]}
@@ -131,10 +135,10 @@ COMMANDS = {
     ),
     "record": Command("record training walks in MiniWorld", "mirage record walks=1000 output=data/clips", _record),
     "prepare": Command(
-        "make training clips of films with known cameras and depth",
+        "make training data: clips of films with known cameras and depth, crops of photographs",
         "mirage prepare vipe source=data/films output=data/clips",
         _prepare,
-        ("vipe", "realestate10k", "clips"),
+        ("vipe", "realestate10k", "clips", "photographs"),
         group="prepare",
     ),
     "eval": Command(
