@@ -58,7 +58,11 @@ def _record(_: str, config: Config) -> Config:
     return {"recorded": record(**config | {"output": Path(config["output"])}), "output": config["output"]}
 
 
-def _prepare(_: str, config: Config) -> Config:
+def _prepare(variant: str, config: Config) -> Config:
+    if variant == "photographs":
+        from mirage_sim.data.photographs import prepare_photographs
+
+        return prepare_photographs(config) | {"output": config["output"]}
     from mirage_sim.data.prepare import prepare
 
     return prepare(config) | {"output": config["output"]}
@@ -77,6 +81,8 @@ def _eval(variant: str, config: Config) -> Config:
         from mirage_sim.evaluation.collision import evaluate
     elif variant == "revisit":
         from mirage_sim.evaluation.revisit import evaluate
+    elif variant == "photos":
+        from mirage_sim.evaluation.photos import evaluate
     else:
         from mirage_sim.evaluation.fidelity import evaluate
     return evaluate(config)
@@ -130,17 +136,17 @@ COMMANDS = {
         "record training walks in a reference simulator", "mirage record simulator=homes walks=1000", _record
     ),
     "prepare": Command(
-        "make training clips of films with known cameras and depth",
+        "make training data: clips of films with known cameras and depth, crops of photographs",
         "mirage prepare vipe source=data/films output=data/clips",
         _prepare,
-        ("vipe", "realestate10k", "clips"),
+        ("vipe", "realestate10k", "clips", "photographs"),
         group="prepare",
     ),
     "eval": Command(
         "measure the generated world against the true one",
         "mirage eval fidelity walks=quick --json",
         _eval,
-        ("fidelity", "revisit", "collision", "compare", "report"),
+        ("fidelity", "revisit", "collision", "photos", "compare", "report"),
         group="eval",
         files={"compare": ("a.json", "b.json"), "report": ("folder",)},
     ),
