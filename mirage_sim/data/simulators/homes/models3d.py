@@ -10,6 +10,7 @@ from PIL import Image
 
 from mirage_sim.data.simulators.homes.scene import TEXTURE_SIZE, Mesh
 from mirage_sim.data.simulators.homes.sh3f import Archive, Entry
+from mirage_sim.data.simulators.homes.thinning import collapse_edges
 from mirage_sim.models.pretrained import require
 
 MAX_MODEL_FACES = 300_000
@@ -229,48 +230,34 @@ def charts(model: Model) -> np.ndarray:
 def thin(model: Model, limit: int) -> Model:
     """The model with at most about ``limit`` triangles.
 
-    Edges are collapsed by quadric errors (Garland & Heckbert 1997). A triangle that is left keeps its material; the
-    values at its corners come from the nearest of the collapsed triangles of its own chart, so that textures neither
+    A triangle that is left keeps its material; the values at its corners come from the nearest of the collapsed triangles of its own chart, so that textures neither
     stretch nor jump to another part of their image.
     """
     if len(model.faces) <= limit:
         return model
-    library = require("fast_simplification", "'mirage_sim[homes]'")
-    scale = np.ptp(model.positions, axis=0).max()  # the library's thresholds are lengths
-    positions, faces, collapses = library.simplify(
-        model.positions / scale, model.faces.astype(np.int32), target_count=limit, return_collapses=True
-    )
-    positions *= scale
-    root = np.arange(len(model.positions))
-    root[collapses[:, 1]] = collapses[:, 0]
-    while (root != root[root]).any():
-        root = root[root]
+    root = collapse_edges(model.positions, model.faces, model.material, limit)
     ends = root[model.faces]
     left = np.flatnonzero((ends != np.roll(ends, 1, 1)).all(1))
-    uv, normals = _transfer(model, ends, left, positions[faces])
-    thinned = Model(positions, faces.astype(np.int64), normals, uv, model.material[left], model.materials)
-    return thinned
+    uv, normals = _transfer(model, ends, left)
+    return Model(model.positions, ends[left], normals, uv, model.material[left], model.materials)
 
 
-def _transfer(
-    model: Model, ends: np.ndarray, left: np.ndarray, corners: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+def _transfer(model: Model, ends: np.ndarray, left: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Texture coordinates and normals at the corners of the triangles that are left.
 
     Args:
         model: before.
         ends: int64 ``[F, 3]``, the vertices that those of its faces collapsed into.
         left: int64 ``[L]``, the faces that are left.
-        corners: float64 ``[L, 3, 3]``, where their corners are now.
     """
-    chart = charts(model)
+    chart, corners = charts(model), model.positions[ends[left].ravel()]
     key = chart[:, None] * len(model.positions) + ends
     order = np.argsort(key, axis=None, kind="stable")
     sorted_keys, wanted = key.ravel()[order], key[left].ravel()
     first, last = np.searchsorted(sorted_keys, wanted), np.searchsorted(sorted_keys, wanted, side="right")
     query = np.repeat(np.arange(len(wanted)), last - first)
     face = order[np.arange(len(query)) - np.repeat(np.cumsum(last - first) - last, last - first)] // 3
-    weights, distance = _nearest(corners.reshape(-1, 3)[query], model.positions[model.faces[face]])
+    weights, distance = _nearest(corners[query], model.positions[model.faces[face]])
     best = np.lexsort((face, distance, query))[np.searchsorted(query, np.arange(len(wanted)))]
     weights, face = weights[best, :, None], face[best]
     uv, normals = (weights * model.uv[face]).sum(1), unit((weights * model.normals[face]).sum(1))
