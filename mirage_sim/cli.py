@@ -59,7 +59,11 @@ def _record(_: str, config: Config) -> Config:
     return {"recorded": count, "output": config["output"]}
 
 
-def _prepare(_: str, config: Config) -> Config:
+def _prepare(variant: str, config: Config) -> Config:
+    if variant == "furniture":
+        from mirage_sim.data.simulators.homes.furniture_files import prepare_furniture
+
+        return prepare_furniture(config["source"])
     from mirage_sim.data.prepare import prepare
 
     return prepare(config) | {"output": config["output"]}
@@ -129,10 +133,10 @@ COMMANDS = {
     ),
     "record": Command("record training walks in MiniWorld", "mirage record walks=1000 output=data/clips", _record),
     "prepare": Command(
-        "make training clips of films with known cameras and depth",
+        "make training clips of films with known cameras and depth, or furniture for homes",
         "mirage prepare vipe source=data/films output=data/clips",
         _prepare,
-        ("vipe", "realestate10k", "clips"),
+        ("vipe", "realestate10k", "clips", "furniture"),
         group="prepare",
     ),
     "eval": Command(

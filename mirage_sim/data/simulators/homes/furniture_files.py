@@ -25,13 +25,14 @@ logger = logging.getLogger(__name__)
 
 PACKAGE = "sweethome3d-furniture"
 TRIANGLES = 1500  # of a piece of a metre or more
+FOLIAGE = 3500  # of such a plant, which would lose its leaves with fewer
 
 
-def prepare_furniture(cfg: dict[str, Any]) -> dict[str, Any]:
+def prepare_furniture(source: str | None = None) -> dict[str, Any]:
     """Make the furniture of the homes out of the package's.
 
     Args:
-        cfg: ``source``: a folder that holds ``.sh3f`` files, or the package's ``.deb`` file; None fetches it.
+        source: a folder that holds ``.sh3f`` files, or the package's ``.deb`` file; None fetches it.
 
     Returns:
         Number of ``pieces``, the ``digest`` of their contents, and the ``output`` folder and its ``bytes``.
@@ -41,7 +42,7 @@ def prepare_furniture(cfg: dict[str, Any]) -> dict[str, Any]:
         OSError: if the package cannot be fetched.
     """
     folder = user_cache("furniture")
-    with _archives(cfg["source"]) as paths:
+    with _archives(source) as paths:
         archives = [Archive(path) for path in paths]
         entries = [(archive, entry) for archive in archives for entry in archive.catalogue()]
         if not entries:
@@ -54,7 +55,8 @@ def prepare_furniture(cfg: dict[str, Any]) -> dict[str, Any]:
 def make_piece(archive: Archive, entry: Entry) -> Piece:
     """A piece as a catalogue describes it, of at most about ``TRIANGLES`` triangles; small ones have fewer."""
     model = read_model(archive, entry.model)
-    limit = int(np.clip(TRIANGLES * max(entry.size), TRIANGLES / 5, TRIANGLES))
+    most = FOLIAGE if entry.category == "plant" else TRIANGLES
+    limit = int(np.clip(most * max(entry.size), most / 5, most))
     mesh, textures = to_mesh(thin(model, limit), entry)
     return Piece(
         entry.id, entry.index, entry.category, entry.size, entry.elevation, mesh, textures, entry.credit

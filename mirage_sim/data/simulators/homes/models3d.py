@@ -1,6 +1,7 @@
 """Models of furniture: read from OBJ files, thinned, and made into meshes."""
 
 import io
+import posixpath
 import warnings
 from dataclasses import dataclass, replace
 from typing import Any
@@ -49,16 +50,23 @@ class Model:
 
 
 class _Files:
-    """What trimesh may read: files of an archive, seen from one folder. Keeps the first error, which trimesh hides."""
+    """What trimesh may read: files of an archive, seen from one folder. Keeps the last error, which trimesh hides.
+
+    Some models name files of their author's machine. Their materials have a colour only.
+    """
 
     def __init__(self, archive: Archive, folder: str) -> None:
-        self.archive, self.folder, self.error = archive, folder, None
+        self.archive, self.folder = archive, folder
+        self.error: ValueError | None = None
 
     def get(self, name: str) -> bytes:
+        path = posixpath.normpath(f"{self.folder}/{name}")
+        if path not in self.archive:
+            raise FileNotFoundError(path)
         try:
-            return self.archive.read(f"{self.folder}/{name.strip()}".replace("\\", "/"))
+            return self.archive.read(path)
         except ValueError as error:
-            self.error = self.error or error
+            self.error = error
             raise
 
     __getitem__ = get
@@ -85,6 +93,8 @@ def read_model(archive: Archive, path: str) -> Model:
             parts = obj.load_obj(io.BytesIO(data), resolver=files, group_material=True)["geometry"]
     except Exception as error:  # whatever a foreign file does to a foreign reader
         raise ValueError(f"{path}: expected an OBJ file: {type(error).__name__} {error}") from error
+    if files.error:
+        raise files.error
     if not parts:
         raise ValueError(f"{path}: expected triangles, got none")
     corners = [_corners(path, part) for _, part in sorted(parts.items())]
@@ -144,10 +154,11 @@ def _weld(
     if not np.isfinite(corners).all() or not np.isfinite(uv).all():
         raise ValueError(f"{path}: expected finite positions and texture coordinates")
     low, extent = corners.min((0, 1)), np.ptp(corners, axis=(0, 1)).max()
-    grid = np.round((corners - low) / max(extent, 1e-12) * 2**20).astype(np.int64).reshape(-1, 3)
-    _, first, inverse = np.unique(grid, axis=0, return_index=True, return_inverse=True)
+    grid = np.round((corners - low) / max(extent, 1e-12) * 2**20).astype(np.int64)
+    _, first, inverse = np.unique(grid @ [1 << 42, 1 << 21, 1], return_index=True, return_inverse=True)
     faces = inverse.reshape(-1, 3)
-    _, once = np.unique(np.sort(faces, 1), axis=0, return_index=True)  # some models show both sides by two faces
+    key = np.sort(faces, 1) @ [len(first) ** 2, len(first), 1]
+    _, once = np.unique(key, return_index=True)  # some models show both sides by two faces
     whole = np.sort(once)
     whole = whole[(faces != np.roll(faces, 1, 1)).all(1)[whole]]
     model = Model(corners.reshape(-1, 3)[first], faces[whole], normals[whole], uv[whole], material[whole], materials)
@@ -216,13 +227,11 @@ def components(count: int, pairs: np.ndarray) -> np.ndarray:
 
 
 def charts(model: Model) -> np.ndarray:
-    """For each face, the number of the smooth, evenly textured surface that it is part of."""
+    """For each face, the number of the evenly textured surface that it is part of."""
     first, second, pairs = _edges(model.faces)
-    uv, normals = model.uv.reshape(-1, 2), model.normals.reshape(-1, 3)
-    joined = (
-        (model.material[first] == model.material[second])
-        & (np.abs(uv[pairs[..., 0]] - uv[pairs[..., 1]]).max((1, 2)) < 1e-4)
-        & ((normals[pairs[..., 0]] * normals[pairs[..., 1]]).sum(-1).min(1) > 0.999)
+    uv = model.uv.reshape(-1, 2)
+    joined = (model.material[first] == model.material[second]) & (
+        np.abs(uv[pairs[..., 0]] - uv[pairs[..., 1]]).max((1, 2)) < 1e-4
     )
     return components(len(model.faces), np.stack([first, second], 1)[joined])
 
@@ -230,20 +239,24 @@ def charts(model: Model) -> np.ndarray:
 def thin(model: Model, limit: int) -> Model:
     """The model with at most about ``limit`` triangles.
 
-    A triangle that is left keeps its material; the values at its corners come from the nearest of the collapsed triangles of its own chart, so that textures neither
-    stretch nor jump to another part of their image.
+    A triangle that is left keeps its material. The texture coordinates at its corners come from the nearest of the
+    collapsed triangles of its own chart, so that textures neither stretch nor jump to another part of their image.
     """
     if len(model.faces) <= limit:
         return model
     root = collapse_edges(model.positions, model.faces, model.material, limit)
     ends = root[model.faces]
     left = np.flatnonzero((ends != np.roll(ends, 1, 1)).all(1))
-    uv, normals = _transfer(model, ends, left)
-    return Model(model.positions, ends[left], normals, uv, model.material[left], model.materials)
+    if any(material.texture is not None for material in model.materials):
+        uv = _transfer_uv(model, ends, left)
+    else:
+        uv = model.uv[left]
+    normals = np.zeros((len(left), 3, 3))  # those of the new shape: the old ones bend large, flat triangles
+    return _with_normals(Model(model.positions, ends[left], normals, uv, model.material[left], model.materials))
 
 
-def _transfer(model: Model, ends: np.ndarray, left: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Texture coordinates and normals at the corners of the triangles that are left.
+def _transfer_uv(model: Model, ends: np.ndarray, left: np.ndarray) -> np.ndarray:
+    """Texture coordinates at the corners of the triangles that are left.
 
     Args:
         model: before.
@@ -259,9 +272,7 @@ def _transfer(model: Model, ends: np.ndarray, left: np.ndarray) -> tuple[np.ndar
     face = order[np.arange(len(query)) - np.repeat(np.cumsum(last - first) - last, last - first)] // 3
     weights, distance = _nearest(corners[query], model.positions[model.faces[face]])
     best = np.lexsort((face, distance, query))[np.searchsorted(query, np.arange(len(wanted)))]
-    weights, face = weights[best, :, None], face[best]
-    uv, normals = (weights * model.uv[face]).sum(1), unit((weights * model.normals[face]).sum(1))
-    return uv.reshape(-1, 3, 2), normals.reshape(-1, 3, 3)
+    return (weights[best, :, None] * model.uv[face[best]]).sum(1).reshape(-1, 3, 2)
 
 
 def _nearest(points: np.ndarray, triangles: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
