@@ -63,6 +63,10 @@ def _prepare(variant: str, config: Config) -> Config:
         from mirage_sim.data.photographs import prepare_photographs
 
         return prepare_photographs(config) | {"output": config["output"]}
+    if variant == "furniture":
+        from mirage_sim.data.simulators.homes.furniture_files import prepare_furniture
+
+        return prepare_furniture(config["source"])
     from mirage_sim.data.prepare import prepare
 
     return prepare(config) | {"output": config["output"]}
@@ -136,10 +140,10 @@ COMMANDS = {
         "record training walks in a reference simulator", "mirage record simulator=homes walks=1000", _record
     ),
     "prepare": Command(
-        "make training data: clips of films with known cameras and depth, crops of photographs",
+        "make data to train on: clips of films, crops of photographs, furniture for homes",
         "mirage prepare vipe source=data/films output=data/clips",
         _prepare,
-        ("vipe", "realestate10k", "clips", "photographs"),
+        ("vipe", "realestate10k", "clips", "photographs", "furniture"),
         group="prepare",
     ),
     "eval": Command(

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mirage_sim.data.simulators.homes.furniture_kinds import CATEGORIES
 from mirage_sim.data.simulators.homes.scene import Mesh
 from mirage_sim.models.pretrained import user_cache
 
@@ -71,3 +72,10 @@ def load_furniture(folder: str | Path | None = None) -> Furniture:
     from mirage_sim.data.simulators.homes.furniture_cache import load_pieces
 
     return Furniture(*load_pieces(user_cache("furniture") if folder is None else Path(folder)))
+
+
+def procedural_pieces() -> tuple[Piece, ...]:
+    """Pieces made in code, several of every category that rooms need. The same call gives the same pieces."""
+    from mirage_sim.data.simulators.homes.procedural import procedural_pieces as make
+
+    return make()
