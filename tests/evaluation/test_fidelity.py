@@ -26,7 +26,7 @@ MARKS = """psnr_1 psnr_16 psnr_16_first_frame psnr_16_no_memory psnr_16_rgb_memo
 gain_16_first_frame gain_16_no_memory sharpness_4 sharpness_16 absrel_16 unseen_env_drop""".split()
 REVISIT_MARKS = """revisit_a revisit_ab revisit_a_no_memory revisit_ab_no_memory gain_revisit_a_no_memory
 gain_revisit_ab_no_memory gain_revisit_a_rgb_memory sharpness_b""".split()
-VARIANTS = {"latent_memory", "no_memory", "rgb_memory"}
+VARIANTS = {"latent_memory", "no_memory", "rgb_memory", "true_depth"}
 
 
 def test_every_mark_has_its_interval(evaluated):
@@ -53,7 +53,7 @@ def test_the_folder_holds_every_walks_figures(evaluated):
             assert own[f"sharpness_{step}"] == pytest.approx(
                 own[f"energy_{step}"] / own[f"true_energy_{step}"], abs=1e-4
             )
-            assert own[f"abs_rel_{step}"] > 0
+            assert own[f"abs_rel_{step}"] > 0 == row["true_depth"][f"abs_rel_{step}"]
     figures = figures_of(saved["per_walk"])["latent_memory"]
     assert result["tables"]["latent_memory"]["8"]["whole"]["psnr"] == pytest.approx(
         figures["psnr_whole_8"].mean(), abs=1e-3
@@ -73,10 +73,11 @@ def test_the_drop_is_between_environments_of_training_and_others(evaluated):
     assert result["held_out"]["marks"]["walks"] == result["held_out"]["marks"]["circuits"] == 1
 
 
-def test_pictures_and_videos_show_one_clip_per_environment(evaluated):
+def test_images_and_videos_show_clips_of_every_environment(evaluated):
     folder = evaluated[0] / "fidelity"
     assert {path.name for path in folder.iterdir()} == {
         "walk-OneRoom-0.png",
+        "walk-OneRoom-1.png",
         "walk-Maze-2.png",
         "walk-YMaze-3.png",
         "circuit-OneRoom-3.png",
@@ -84,9 +85,9 @@ def test_pictures_and_videos_show_one_clip_per_environment(evaluated):
         "walks.mp4",
         "circuits.mp4",
     }
-    for name, frames in (("walks.mp4", 3 * 25), ("circuits.mp4", 2 * 7)):
+    for name, frames in (("walks.mp4", 4 * 25), ("circuits.mp4", 2 * 7)):
         video = imageio_ffmpeg.read_frames(str(folder / name))
-        assert next(video)["size"] == (4 * 2 * SIZE[1], 2 * SIZE[0] + 20)  # truth and three variants, doubled, titled
+        assert next(video)["size"] == (5 * 2 * SIZE[1], 2 * SIZE[0] + 20)  # truth and four variants, doubled, titled
         assert len(list(video)) == frames
 
 
@@ -94,7 +95,7 @@ def test_a_second_run_goes_on_where_the_first_was(evaluated, model, toy_truth, t
     first = evaluated[1]
     output = Path(copytree(evaluated[0], tmp_path / "output"))
     parts = sorted((output / "parts").rglob("*.safetensors"))
-    assert len(parts) == 3 * (4 + 2) and first["driven"] == 18
+    assert len(parts) == 4 * (4 + 2) and first["driven"] == 24
     with safe_open(parts[0], framework="np") as file:
         assert file.keys()
     parts[0].unlink()
@@ -121,7 +122,7 @@ def test_a_damaged_part_is_named(evaluated, model, toy_truth, tmp_path: Path):
 def test_the_fingerprint_tells_models_apart(model):
     models = variants_of(model)
     prints = {fingerprint(each) for each in (*models.values(), replace(model, sampler=FlowSampler(1)))}
-    assert len(prints) == 4
+    assert len(prints) == 5
     assert fingerprint(replace(model)) == fingerprint(model)
 
 
@@ -159,9 +160,14 @@ def test_batches_do_not_change_what_is_shown(model, walks):
 
 def test_variants_share_the_networks_and_differ_in_memory(model, walks):
     models = variants_of(model)
-    assert list(models) == ["latent_memory", "no_memory", "rgb_memory"]
+    assert list(models) == ["latent_memory", "no_memory", "rgb_memory", "true_depth"]
     assert all(each.denoiser is model.denoiser and each.codec is model.codec for each in models.values())
-    assert [each.reprojection for each in models.values()] == [model.reprojection, None, model.reprojection]
+    assert [each.reprojection for each in models.values()] == [
+        model.reprojection,
+        None,
+        model.reprojection,
+        model.reprojection,
+    ]
     remembered = {name: drive(each, walks[:1], [1])[0].remembered[1] for name, each in models.items()}
     assert remembered["no_memory"] == 0.0
     assert remembered["latent_memory"] > 0.5 and remembered["rgb_memory"] > 0.5

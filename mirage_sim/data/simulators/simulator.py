@@ -64,7 +64,7 @@ class ReferenceSimulator(Protocol):
     Attributes:
         size: image ``(height, width)`` in pixels.
         drive: what commands mean in metres and radians.
-        mount: how the camera is fixed to the body.
+        mount: how the camera is fixed to the body; another one may be set, and counts from the next reset.
     """
 
     size: tuple[int, int]
@@ -107,6 +107,9 @@ class ReferenceSimulator(Protocol):
         Returns:
             0 to ``steps``, or None where the body cannot stand.
         """
+
+    def rendered_by(self) -> dict[str, str]:
+        """Name the versions that decide the pixels: of the simulator's packages, of the GL driver and its renderer."""
 
     def close(self) -> None:
         """Free the graphics context."""
