@@ -9,6 +9,7 @@ import torch
 
 from mirage_sim.data.simulators import CameraMount
 from mirage_sim.evaluation import truth
+from mirage_sim.evaluation.generate import CIRCUIT_KINDS, circuit, wander
 from mirage_sim.evaluation.manifest import Manifest, Walk, load_manifest
 from mirage_sim.evaluation.truth import check, digest, load_truth
 from mirage_sim.evaluation.visibility import seen_from
@@ -61,6 +62,13 @@ def test_the_cache_gives_the_same_clips_without_rendering(rendered, chosen, mani
     monkeypatch.setattr(truth, "open_simulator", refuse)
     for first, again in zip(clips, load_truth(chosen, manifest, cache), strict=True):
         assert torch.equal(first.frames, again.frames) and torch.equal(first.depth, again.depth)
+
+
+def test_the_committed_walks_can_be_generated_again(rendered, chosen: list[Walk]):
+    simulator = truth.open_simulator("miniworld", "OneRoom")
+    assert wander(simulator, "OneRoom", chosen[1].seed, quick=True) == chosen[1]
+    assert circuit(simulator, "OneRoom", chosen[2].seed, CIRCUIT_KINDS[0], quick=True) == chosen[2]
+    simulator.close()
 
 
 def test_another_pixel_pose_or_bump_is_a_clear_error(rendered, chosen: list[Walk]):
