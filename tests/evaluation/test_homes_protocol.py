@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from toy import untrained_model
 
 from mirage_sim.data.simulators import CameraMount
 from mirage_sim.evaluation import collision, compare, fidelity, generate, runs, truth
@@ -176,13 +175,13 @@ def rendered(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     return made, folder
 
 
-def test_generated_walks_are_rendered_again_and_scored(rendered, monkeypatch: pytest.MonkeyPatch):
+def test_generated_walks_are_rendered_again_and_scored(rendered, model, monkeypatch: pytest.MonkeyPatch):
     made, folder = rendered
     loaded = load_manifest(folder / "manifest.json", made.simulator)
     assert loaded == made and made.walks[0].mount == made.circuits[0].mount == ROBOT
     for module in (runs, collision):
         monkeypatch.setattr(module, "load_manifest", lambda protocol: loaded)
-    model = untrained_model()
+    model = replace(model, size=(96, 128))
     settings = {"protocol": made.simulator, "cache": str(folder / "cache"), "variants": ["latent_memory"]}
     marks = fidelity.evaluate(settings, model)["marks"]
     assert marks["walks"] == marks["circuits"] == 1 and marks["psnr_16"] > 0
