@@ -53,6 +53,7 @@ ESTIMATED, TRUE = "latent_memory", "true_depth"
 VARIANTS = (ESTIMATED, TRUE)
 EVERY = 8  # cameras from one that is probed to the next
 DIRECTIONS, PLACES, DRIVE_STEPS = 8, 24, 10
+ABOVE_CAMERA = 0.1  # metres from the camera to the top of the body, as in the homes simulator
 _REACH = 8.0  # metres within which places are drawn
 _COUNTS = ("hits", "false_alarms", "misses", "passes", "unknown")
 
@@ -119,7 +120,8 @@ def learned_maps(model: WorldModel, clips: Sequence[Clip]) -> list[list[LatentMa
 
 def body_of(simulator: ReferenceSimulator) -> Body:
     """A body of the size of the simulator's, which carries the camera where the simulator's does."""
-    return Body(radius=simulator.radius, camera_height=simulator.mount.height)
+    height = simulator.mount.height
+    return Body(simulator.radius, height=height + ABOVE_CAMERA, camera_height=height)
 
 
 def ask(simulator: ReferenceSimulator, truth: Clip, maps: Sequence[LatentMap]) -> list[Query]:

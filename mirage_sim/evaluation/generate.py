@@ -136,7 +136,8 @@ def pairs(
 ) -> tuple[list[Walk], list[Walk]]:
     """One walk for each mount through homes with held-out furniture, and the same walks among seen pieces.
 
-    Both must be the same drive: a seed whose way is blocked in either home is passed over for the next one.
+    Both must be the same drive: a seed whose way is blocked in either home, or whose start is not free in both, is
+    passed over for the next one.
     """
     walks: list[Walk] = []
     again: list[Walk] = []
@@ -148,7 +149,7 @@ def pairs(
             continue
         commands = list(walk.commands)
         other = _walk(follow(paired, PAIRED, seed, commands, mount), commands, walk.quick, mount)
-        if not other.blocked:
+        if not other.blocked and other.poses == walk.poses:
             walks.append(walk)
             again.append(other)
     _log.info("%s: %d pairs from %d seeds", UNSEEN, len(walks), next(seeds) - first_seed)
