@@ -55,11 +55,18 @@ def _train(_: str, config: Config) -> Config:
 def _record(_: str, config: Config) -> Config:
     from mirage_sim.data.record import record
 
-    count = record(Path(config["output"]), config["walks"], config["frames"], config["first_seed"])
-    return {"recorded": count, "output": config["output"]}
+    return {"recorded": record(**config | {"output": Path(config["output"])}), "output": config["output"]}
 
 
-def _prepare(_: str, config: Config) -> Config:
+def _prepare(variant: str, config: Config) -> Config:
+    if variant == "photographs":
+        from mirage_sim.data.photographs import prepare_photographs
+
+        return prepare_photographs(config) | {"output": config["output"]}
+    if variant == "furniture":
+        from mirage_sim.data.simulators.homes.furniture_files import prepare_furniture
+
+        return prepare_furniture(config["source"])
     from mirage_sim.data.prepare import prepare
 
     return prepare(config) | {"output": config["output"]}
@@ -78,6 +85,8 @@ def _eval(variant: str, config: Config) -> Config:
         from mirage_sim.evaluation.collision import evaluate
     elif variant == "revisit":
         from mirage_sim.evaluation.revisit import evaluate
+    elif variant == "photos":
+        from mirage_sim.evaluation.photos import evaluate
     else:
         from mirage_sim.evaluation.fidelity import evaluate
     return evaluate(config)
@@ -127,19 +136,21 @@ COMMANDS = {
     "train": Command(
         "train a stage of a world; continues where it stopped", "mirage train stage=codec", _train, group="stage"
     ),
-    "record": Command("record training walks in MiniWorld", "mirage record walks=1000 output=data/clips", _record),
+    "record": Command(
+        "record training walks in a reference simulator", "mirage record simulator=homes walks=1000", _record
+    ),
     "prepare": Command(
-        "make training clips of films with known cameras and depth",
+        "make data to train on: clips of films, crops of photographs, furniture for homes",
         "mirage prepare vipe source=data/films output=data/clips",
         _prepare,
-        ("vipe", "realestate10k", "clips"),
+        ("vipe", "realestate10k", "clips", "photographs", "furniture"),
         group="prepare",
     ),
     "eval": Command(
         "measure the generated world against the true one",
         "mirage eval fidelity walks=quick --json",
         _eval,
-        ("fidelity", "revisit", "collision", "compare", "report"),
+        ("fidelity", "revisit", "collision", "photos", "compare", "report"),
         group="eval",
         files={"compare": ("a.json", "b.json"), "report": ("folder",)},
     ),

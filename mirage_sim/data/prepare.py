@@ -107,7 +107,7 @@ def cut(film: Film, chosen: Sequence[int], size: tuple[int, int], source: dict[s
         raise ValueError("frames: expected at least one")
     Camera(c2w, camera.K.expand(len(c2w), 3, 3), size).validate()
     whole = np.array([fx, fy, cx, cy])
-    depth = torch.stack([_fit_depth(values, whole, camera) for values in film.depth(chosen)])
+    depth = torch.stack([fit_depth(values, whole, camera) for values in film.depth(chosen)])
     if (unknown := (depth > 0).flatten(1).any(1).logical_not()).any():
         raise ValueError(f"depth: expected some in each frame, got none in {int(unknown.sum())} of {len(depth)}")
     nothing = torch.zeros(0, 2), torch.zeros(0, dtype=torch.bool)
@@ -115,8 +115,17 @@ def cut(film: Film, chosen: Sequence[int], size: tuple[int, int], source: dict[s
     return Clip(torch.stack(pictures), depth.half(), c2w, camera.K, *nothing, captioned)
 
 
-def _fit_depth(depth: np.ndarray, shares: np.ndarray, camera: Camera) -> torch.Tensor:
-    """Depth of a whole picture as a camera of the same place and other intrinsics sees it: the nearest sample."""
+def fit_depth(depth: np.ndarray, shares: np.ndarray, camera: Camera) -> torch.Tensor:
+    """Depth of a whole picture as a camera of the same place and other intrinsics sees it: the nearest sample.
+
+    Args:
+        depth: ``[H, W]`` in metres; what is not positive and finite is unknown.
+        shares: ``(fx, fy, cx, cy)`` of the whole picture as shares of its width and height.
+        camera: batch shape ``()``.
+
+    Returns:
+        float32 of the camera's size, 0 where unknown.
+    """
     fx, fy, cx, cy = shares
     (height, width), K = camera.size, camera.K.double().numpy()
     u = ((np.arange(width) + 0.5 - K[0, 2]) / K[0, 0] * fx + cx) * depth.shape[1]

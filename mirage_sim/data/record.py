@@ -1,6 +1,9 @@
 """Recorded walks through reference simulators: training clips, and what the package ships as start images and walks."""
 
+import multiprocessing
 import os
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -8,21 +11,42 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
+from tqdm import tqdm
 
 from mirage_sim.data.clips import Clip, save_clip
-from mirage_sim.data.simulators import SHIPPED_SEEDS, TRAINING_SEEDS, ReferenceSimulator
+from mirage_sim.data.simulators import (
+    SHIPPED_SEEDS,
+    TRAINING_SEEDS,
+    CameraMount,
+    ReferenceSimulator,
+    make_simulator,
+)
 from mirage_sim.data.simulators.miniworld import HELD_OUT_ENVIRONMENTS, TRAINING_ENVIRONMENTS, MiniWorldSimulator
 from mirage_sim.data.walks import Walker
+
+TRAINED_ON = {"miniworld": TRAINING_ENVIRONMENTS, "homes": ("seen",)}  # environments of every simulator
+
+_BATCH = 50  # walks that a worker records before it reports
+_MOUNT = 7  # stream of random numbers that draws cameras
 
 
 @dataclass(frozen=True)
 class WalkSpec:
-    """What makes a walk again: environment, scene seed, number of frames, kind of walk (None: drawn by the seed)."""
+    """What makes a walk again.
+
+    Attributes:
+        environment: of the simulator.
+        seed: of the scene.
+        frames: number of frames.
+        kind: of walk; drawn by the seed if None.
+        mount: the camera's; the one that the simulator has if None.
+    """
 
     environment: str
     seed: int
     frames: int
     kind: str | None = None
+    mount: CameraMount | None = None
 
 
 def record_walk(simulator: ReferenceSimulator, spec: WalkSpec) -> Clip:
@@ -32,8 +56,10 @@ def record_walk(simulator: ReferenceSimulator, spec: WalkSpec) -> Clip:
         simulator: of ``spec.environment``.
         spec: the walk.
     """
+    if spec.mount is not None:
+        simulator.mount = spec.mount
     simulator.reset(spec.seed)
-    walker = Walker(np.random.default_rng(spec.seed), spec.frames - 1, spec.kind)
+    walker = Walker(np.random.default_rng(spec.seed), spec.frames - 1, spec.kind, simulator.turn_distance)
     frames, depths, poses, commands, blocked = [], [], [], [], []
     bumped = False
     for step in range(spec.frames):
@@ -57,35 +83,91 @@ def record_walk(simulator: ReferenceSimulator, spec: WalkSpec) -> Clip:
     )
 
 
-def record(output: Path, walks: int, frames: int = 40, first_seed: int = 0) -> int:
-    """Record training walks, spread over the training environments, skipping those that are there already.
+def draw_mount(rng: np.random.Generator, robot_share: float) -> CameraMount:
+    """The camera of a walk: the standard one, or one as robots carry it.
+
+    Args:
+        rng: decides.
+        robot_share: probability of a robot's camera: 0.3 to 1.5 m high, vertical field of view 50 to 75 degrees,
+            pitch -10 to 10 degrees.
+    """
+    if rng.random() >= robot_share:
+        return CameraMount()
+    height, fov_deg, pitch_deg = (round(float(rng.uniform(*ends)), 2) for ends in ((0.3, 1.5), (50, 75), (-10, 10)))
+    return CameraMount(height, fov_deg, pitch_deg)
+
+
+def record(
+    output: Path,
+    walks: int,
+    frames: int = 40,
+    first_seed: int = 0,
+    simulator: str = "miniworld",
+    robot_share: float = 0.0,
+    workers: int = 1,
+) -> int:
+    """Record training walks, skipping those that are there already.
 
     Args:
         output: folder for ``ENVIRONMENT-SEED.safetensors``.
-        walks: how many in all.
+        walks: number of walks in all, spread over the training environments of the simulator.
         frames: frames per walk.
         first_seed: of the first walk; seeds count up. Must stay within ``TRAINING_SEEDS``.
+        simulator: ``"miniworld"`` or ``"homes"``.
+        robot_share: share of the walks with a robot's camera, see :func:`draw_mount`.
+        workers: processes that render.
 
     Returns:
-        How many were recorded now.
+        The number of walks that were recorded now.
+
+    Raises:
+        ValueError: for seeds outside of training, an unknown simulator or numbers out of range.
+        ImportError: where the simulator's libraries or EGL are missing.
     """
+    if walks < 1 or frames < 2 or workers < 1:
+        raise ValueError(f"walks, frames, workers: expected at least 1, 2 and 1, got {walks}, {frames} and {workers}")
     if first_seed not in TRAINING_SEEDS or first_seed + walks - 1 not in TRAINING_SEEDS:
         raise ValueError(
             f"seeds: expected within {TRAINING_SEEDS} (the rest is for evaluation), got {first_seed}+{walks}"
         )
-    recorded = 0
-    for i, name in enumerate(TRAINING_ENVIRONMENTS):
-        seeds = range(first_seed + i, first_seed + walks, len(TRAINING_ENVIRONMENTS))
-        missing = [seed for seed in seeds if not (output / f"{name}-{seed:06d}.safetensors").exists()]
-        if not missing:
-            continue
-        simulator = MiniWorldSimulator(name)
-        for seed in missing:
-            clip = record_walk(simulator, WalkSpec(name, seed, frames))
-            save_clip(replace(clip, depth=clip.depth.half()), output / f"{name}-{seed:06d}.safetensors")
-            recorded += 1
-        simulator.close()
-    return recorded
+    if simulator not in TRAINED_ON:
+        raise ValueError(f"simulator: expected one of {sorted(TRAINED_ON)}, got {simulator!r}")
+    environments = TRAINED_ON[simulator]
+    tasks = []
+    for i, environment in enumerate(environments):
+        seeds = range(first_seed + i, first_seed + walks, len(environments))
+        missing = [seed for seed in seeds if not _path(output, environment, seed).exists()]
+        for start in range(0, len(missing), _BATCH):
+            batch = missing[start : start + _BATCH]
+            mounts = [draw_mount(np.random.default_rng([seed, _MOUNT]), robot_share) for seed in batch]
+            specs = [WalkSpec(environment, s, frames, None, m) for s, m in zip(batch, mounts, strict=True)]
+            tasks.append((output, simulator, specs))
+    count = sum(len(specs) for _, _, specs in tasks)
+    with tqdm(total=count, unit="walk", disable=None) as progress:
+        if workers == 1:
+            for task in tasks:
+                progress.update(_record_batch(*task))
+        else:
+            # GL contexts do not survive a fork
+            with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+                for future in as_completed([pool.submit(_record_batch, *task) for task in tasks]):
+                    progress.update(future.result())
+    return count
+
+
+def _record_batch(output: Path, simulator: str, specs: Sequence[WalkSpec]) -> int:
+    """Record some walks of one environment; returns how many."""
+    made = make_simulator(simulator, specs[0].environment)
+    for spec in specs:
+        clip = record_walk(made, spec)
+        clip = replace(clip, depth=clip.depth.half(), source=clip.source | {"simulator": simulator})
+        save_clip(clip, _path(output, spec.environment, spec.seed))
+    made.close()
+    return len(specs)
+
+
+def _path(output: Path, environment: str, seed: int) -> Path:
+    return output / f"{environment}-{seed:06d}.safetensors"
 
 
 def record_shipped(output: Path, starts: int = 72, walks: int = 3, frames: int = 25) -> None:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-WALL_DISTANCE = 1.8  # metres; nearer walls fill the picture and teach nothing
+TURN_DISTANCE = 1.8  # metres; nearer walls fill the image and teach nothing
 
 
 class Walker:
@@ -15,9 +15,12 @@ class Walker:
 
     KINDS = ("wander", "pivot", "return")
 
-    def __init__(self, rng: np.random.Generator, steps: int, kind: str | None = None):
+    def __init__(
+        self, rng: np.random.Generator, steps: int, kind: str | None = None, turn_distance: float = TURN_DISTANCE
+    ):
         self.rng = rng
         self.steps = steps
+        self.turn_distance = turn_distance
         self.kind = kind or str(rng.choice(self.KINDS, p=[0.6, 0.15, 0.25]))
         if self.kind not in self.KINDS:
             raise ValueError(f"kind: expected one of {self.KINDS}, got {kind!r}")
@@ -57,7 +60,7 @@ class Walker:
             turn = self.rng.choice([0.0, self.rng.uniform(-0.4, 0.4), self.rng.uniform(-1.0, 1.0)], p=[0.3, 0.4, 0.3])
             self._target = np.array([forward, turn])
             self._hold = int(self.rng.integers(4, 12))
-        if (blocked or horizon[third:-third].min() < WALL_DISTANCE) and self._target[0] >= 0.0:
+        if (blocked or horizon[third:-third].min() < self.turn_distance) and self._target[0] >= 0.0:
             # keep the side once chosen: changing sides in a corner would oscillate
             side = np.sign(self._command[1]) if blocked else np.sign(horizon[:third].mean() - horizon[-third:].mean())
             self._target = np.array([-0.1 if blocked else 0.0, (side or 1.0) * self.rng.uniform(0.6, 1.0)])

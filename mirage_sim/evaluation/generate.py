@@ -136,8 +136,8 @@ def pairs(
 ) -> tuple[list[Walk], list[Walk]]:
     """One walk for each mount through homes with held-out furniture, and the same walks among seen pieces.
 
-    Both must be the same drive: a seed whose way is blocked in either home, or whose start is not free in both, is
-    passed over for the next one.
+    Both must be the same drive: a seed whose cameras differ, because the way is blocked in one home and free in the
+    other, is passed over for the next one.
     """
     walks: list[Walk] = []
     again: list[Walk] = []
@@ -145,11 +145,9 @@ def pairs(
     while len(walks) < len(mounts):
         seed, mount = next(seeds), mounts[len(walks)]
         walk = wander(unseen, UNSEEN, seed, len(walks) < quick, mount)
-        if walk.blocked:
-            continue
         commands = list(walk.commands)
         other = _walk(follow(paired, PAIRED, seed, commands, mount), commands, walk.quick, mount)
-        if not other.blocked and other.poses == walk.poses:
+        if (walk.poses, walk.blocked) == (other.poses, other.blocked):
             walks.append(walk)
             again.append(other)
     _log.info("%s: %d pairs from %d seeds", UNSEEN, len(walks), next(seeds) - first_seed)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from mirage_sim.data.walks import WALL_DISTANCE, Walker
+from mirage_sim.data.walks import TURN_DISTANCE, Walker
 from mirage_sim.geometry import Drive
 
 OPEN = np.full((8, 12), 9.0, dtype=np.float32)
@@ -71,7 +71,7 @@ def test_a_return_undoes_every_command(steps: int):
 
 
 def test_a_wanderer_turns_to_the_open_side():
-    near = WALL_DISTANCE - 0.5
+    near = TURN_DISTANCE - 0.5
     for side, turn in ((slice(0, 4), 1.0), (slice(8, 12), -1.0)):  # open to the left, open to the right
         depth = np.full_like(OPEN, near)
         depth[:, side] = 9.0

@@ -44,6 +44,8 @@ class MiniWorldSimulator:
         ImportError: where MiniWorld or EGL is missing.
     """
 
+    turn_distance = 1.8
+
     def __init__(
         self,
         environment: str,

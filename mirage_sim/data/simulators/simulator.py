@@ -64,12 +64,14 @@ class ReferenceSimulator(Protocol):
     Attributes:
         size: image ``(height, width)`` in pixels.
         drive: what commands mean in metres and radians.
-        mount: how the camera is fixed to the body; another one may be set, and counts from the next reset.
+        mount: how the camera is fixed to the body; a change takes effect at the next reset.
+        turn_distance: metres to an obstacle at which recorded walks turn away.
     """
 
     size: tuple[int, int]
     drive: Drive
     mount: CameraMount
+    turn_distance: float
 
     def reset(self, seed: int) -> None:
         """Build the scene of this seed and put the body at its start. The same seed gives the same scene."""

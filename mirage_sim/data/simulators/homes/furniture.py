@@ -1,10 +1,13 @@
 """Furniture: meshes with a name, a category and a size."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
+from mirage_sim.data.simulators.homes.furniture_kinds import CATEGORIES
 from mirage_sim.data.simulators.homes.scene import Mesh
+from mirage_sim.models.pretrained import user_cache
 
 HELD_OUT_REMAINDER = 9  # pieces whose index leaves it when divided by 10 are in no training scene
 
@@ -38,3 +41,41 @@ class Piece:
     def held_out(self) -> bool:
         """Whether no training scene may show it."""
         return self.index % 10 == HELD_OUT_REMAINDER
+
+
+@dataclass(frozen=True)
+class Furniture:
+    """Prepared furniture.
+
+    Attributes:
+        pieces: all of it, in the order of the catalogues.
+        digest: SHA-256 of its contents, in hexadecimal.
+    """
+
+    pieces: tuple[Piece, ...]
+    digest: str
+
+    def of(self, category: str) -> tuple[Piece, ...]:
+        """The pieces of a category."""
+        return tuple(piece for piece in self.pieces if piece.category == category)
+
+
+def load_furniture(folder: str | Path | None = None) -> Furniture:
+    """Read what ``mirage prepare furniture`` made.
+
+    Args:
+        folder: that holds it; None for the user's cache.
+
+    Raises:
+        ValueError: if it is missing, damaged, or of another version.
+    """
+    from mirage_sim.data.simulators.homes.furniture_cache import load_pieces
+
+    return Furniture(*load_pieces(user_cache("furniture") if folder is None else Path(folder)))
+
+
+def procedural_pieces() -> tuple[Piece, ...]:
+    """Pieces made in code, several of every category that rooms need. The same call gives the same pieces."""
+    from mirage_sim.data.simulators.homes.procedural import procedural_pieces as make
+
+    return make()

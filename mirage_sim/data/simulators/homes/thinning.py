@@ -1,0 +1,158 @@
+"""Thinning of triangle meshes by edge collapses (Garland & Heckbert, Surface simplification using quadric error metrics)."""
+
+import heapq
+
+import numba
+import numpy as np
+
+BORDER_WEIGHT = 3.0  # of a border's shape beside that of the surface
+STEEPEST = 0.2  # cosine of the most that a triangle may turn in a collapse
+
+
+def collapse_edges(positions: np.ndarray, faces: np.ndarray, material: np.ndarray, limit: int) -> np.ndarray:
+    """Let vertices fall onto their neighbours, the least harmful first, until few triangles are left.
+
+    The harm is the distance of the new place from the planes of all triangles that met in the old ones, and, where a
+    surface or a material ends, from the border. Small separate parts vanish when that is the least harm.
+
+    Args:
+        positions: float64 ``[V, 3]``.
+        faces: int64 ``[F, 3]``.
+        material: int64 ``[F]``.
+        limit: triangles to keep.
+
+    Returns:
+        The vertex that each fell onto in the end, itself if it stayed: int64 ``[V]``. Triangles with two corners in
+        one place have vanished.
+    """
+    return _collapse(positions, faces.copy(), _quadrics(positions, faces, material), limit)
+
+
+def _quadrics(positions: np.ndarray, faces: np.ndarray, material: np.ndarray) -> np.ndarray:
+    """For each vertex, the sum of squared distances from planes as a quadratic form: float64 ``[V, 4, 4]``."""
+    a, b, c = (positions[faces[:, i]] for i in range(3))
+    normal = np.cross(b - a, c - a)
+    area = np.linalg.norm(normal, axis=1)
+    normal /= np.where(area > 0, area, 1)[:, None]
+    total = np.zeros((len(positions), 4, 4))
+    for corner in range(3):
+        _add_planes(total, faces[:, corner], normal, a, area)
+    start, end = faces.ravel(), faces[:, [1, 2, 0]].ravel()
+    order = np.lexsort((np.maximum(start, end), np.minimum(start, end)))
+    edges = np.sort(np.stack([start, end], 1)[order], axis=1)
+    same = (edges[1:] == edges[:-1]).all(1) & (np.diff(np.repeat(material, 3)[order]) == 0)
+    border = ~(np.append(same, False) | np.append(False, same))
+    at, face = edges[border], order[border] // 3
+    along = positions[at[:, 1]] - positions[at[:, 0]]
+    across = np.cross(along, normal[face])
+    length = np.linalg.norm(across, axis=1)
+    across /= np.where(length > 0, length, 1)[:, None]
+    for corner in range(2):
+        _add_planes(total, at[:, corner], across, positions[at[:, 0]], BORDER_WEIGHT * length**2)
+    return total
+
+
+def _add_planes(total: np.ndarray, at: np.ndarray, normal: np.ndarray, point: np.ndarray, weight: np.ndarray) -> None:
+    plane = np.concatenate([normal, -(normal * point).sum(1, keepdims=True)], 1)
+    np.add.at(total, at, weight[:, None, None] * plane[:, :, None] * plane[:, None, :])
+
+
+@numba.njit(cache=True)
+def _harm(quadrics, positions, old, new):  # type: ignore[no-untyped-def]
+    harm = 0.0
+    for i in range(4):
+        x = positions[new, i] if i < 3 else 1.0
+        for j in range(4):
+            y = positions[new, j] if j < 3 else 1.0
+            harm += x * y * (quadrics[old, i, j] + quadrics[new, i, j])
+    return max(harm, 0.0)
+
+
+@numba.njit(cache=True)
+def _turns(positions, faces, after, first, old, new):  # type: ignore[no-untyped-def]
+    """Whether a triangle would turn over if one vertex fell onto another."""
+    corner = first[old]
+    while corner >= 0:
+        face = corner // 3
+        a, b = faces[face, (corner + 1) % 3], faces[face, (corner + 2) % 3]
+        if a != new and b != new and a != b and a != old and b != old:
+            edge = positions[b] - positions[a]
+            before = np.cross(edge, positions[old] - positions[a])
+            then = np.cross(edge, positions[new] - positions[a])
+            if (before * then).sum() < STEEPEST * np.sqrt((before * before).sum() * (then * then).sum()):
+                return True
+        corner = after[corner]
+    return False
+
+
+@numba.njit(cache=True)
+def _collapse(positions, faces, quadrics, limit):  # type: ignore[no-untyped-def]
+    count = len(faces)
+    root = np.arange(len(positions))
+    stamp = np.zeros(len(positions), np.int64)
+    # the corners at each vertex, as a linked list
+    first, last, after = np.full(len(positions), -1), np.full(len(positions), -1), np.full(3 * count, -1)
+    for corner in range(3 * count):
+        vertex = faces[corner // 3, corner % 3]
+        if first[vertex] < 0:
+            first[vertex] = corner
+        else:
+            after[last[vertex]] = corner
+        last[vertex] = corner
+    heap = [(0.0, 0, 0, -1, 0)]  # harm, old, new and their stamps
+    for face in range(count):
+        for i in range(3):
+            a, b = faces[face, i], faces[face, (i + 1) % 3]
+            heap.append((_harm(quadrics, positions, a, b), a, b, 0, 0))
+            heap.append((_harm(quadrics, positions, b, a), b, a, 0, 0))
+    heapq.heapify(heap)
+    while count > limit and len(heap) > 0:
+        _, old, new, old_stamp, new_stamp = heapq.heappop(heap)
+        if stamp[old] != old_stamp or stamp[new] != new_stamp or _turns(positions, faces, after, first, old, new):
+            continue
+        corner = first[old]
+        while corner >= 0:
+            face = corner // 3
+            a, b, c = faces[face]
+            whole = a != b and b != c and c != a
+            faces[face, corner % 3] = new
+            a, b, c = faces[face]
+            if whole and (a == b or b == c or c == a):
+                count -= 1
+            corner = after[corner]
+        after[last[new]] = first[old]
+        last[new] = last[old]
+        first[old] = -1
+        root[old] = new
+        quadrics[new] += quadrics[old]
+        stamp[old] = -1
+        stamp[new] += 1
+        # faces that vanished leave the list; edges of those that are left have a new harm
+        corner, kept = first[new], -1
+        first[new] = -1
+        while corner >= 0:
+            face = corner // 3
+            a, b, c = faces[face]
+            if a != b and b != c and c != a:
+                if kept < 0:
+                    first[new] = corner
+                else:
+                    after[kept] = corner
+                kept = corner
+                for i in range(1, 3):
+                    other = faces[face, (corner + i) % 3]
+                    heapq.heappush(heap, (_harm(quadrics, positions, new, other), new, other, stamp[new], stamp[other]))
+                    heapq.heappush(heap, (_harm(quadrics, positions, other, new), other, new, stamp[other], stamp[new]))
+            corner = after[corner]
+        if kept >= 0:
+            after[kept] = -1
+            last[new] = kept
+        else:
+            stamp[new] = -1
+    for vertex in range(len(root)):
+        end = vertex
+        while root[end] != end:
+            end = root[end]
+        while root[vertex] != end:
+            root[vertex], vertex = end, root[vertex]
+    return root

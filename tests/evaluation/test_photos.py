@@ -1,0 +1,109 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from mirage_sim.build import build_world_model
+from mirage_sim.data.samples import PHOTOGRAPHS, StereoPair, motorcycle
+from mirage_sim.evaluation import photos
+from mirage_sim.evaluation.photos import OWN, REPEATED, TRUE, MeasuredFirst, codec_psnr, drive_pair, evaluate
+from mirage_sim.geometry import lift, project
+from mirage_sim.world import WorldModel
+
+
+def noise_pair() -> StereoPair:
+    """A wall whose disparity grows to the right."""
+    rng = np.random.default_rng(0)
+    disparity = np.tile(np.linspace(5, 25, 600, dtype=np.float32), (300, 1))
+    left, right = rng.integers(0, 256, (2, 300, 600, 3), dtype=np.uint8)
+    return StereoPair(left, right, disparity, 400.0, (280.0, 160.0), 12.0, 0.1)
+
+
+def test_views_keep_what_corresponds():
+    left, right = photos.views_of(noise_pair(), (96, 128))
+    assert left.image.shape == (96, 128, 3) and left.camera.size == (96, 128)
+    # 300 x 600 is cut to 300 x 400, then shrunk by 3.125
+    u, _, _ = project(lift(left.depth, left.camera).reshape(-1, 3), right.camera)
+    moved = torch.arange(128) + 0.5 - u.reshape(96, 128)
+    columns = ((torch.arange(128) + 0.5) * 3.125 + 100).floor()
+    expected = (5 + 20 * columns / 599) / 3.125
+    torch.testing.assert_close(moved, expected.expand(96, 128), atol=1e-3, rtol=0)
+    assert left.image[0, 0] == pytest.approx(noise_pair().left[:3, 100:103].mean((0, 1)), abs=12)
+
+
+def test_measured_depth_is_that_of_the_first_view_only(model: WorldModel):
+    height, width = model.size
+    left, right = photos.views_of(noise_pair(), model.size)
+    estimator = MeasuredFirst(model.depth, left)
+    frames = torch.zeros(1, 3, 1, height, width)
+    known = torch.zeros(1, 1, *model.grid)
+    batch = [
+        type(left.camera)(view.camera.c2w[None, None], view.camera.K[None, None], model.size) for view in (left, right)
+    ]
+    torch.testing.assert_close(estimator(frames, batch[0], known)[0, 0], left.depth)
+    torch.testing.assert_close(estimator(frames, batch[1], known), model.depth(frames, batch[1], known))
+
+
+def test_seen_pixels_are_scored_apart():
+    pair = noise_pair()
+    pair.disparity[100:200, 250:350] = 0.0  # unknown
+    left, right = photos.views_of(pair, (96, 128))
+    unseen = np.zeros((96, 128), bool)
+    unseen[34:62, 46:74] = True
+    unseen[:, 125:] = True  # cut off on the left image's right side
+    frame = right.image.copy()
+    frame[unseen] = 255 - frame[unseen]
+    figures = photos.score_pair({"x": frame}, left, right)
+    assert figures["psnr_x_seen"] == 50.0 > figures["psnr_x"]
+    assert 0.8 < figures["seen_part"] < 1 - unseen.mean()
+
+
+def test_codec_is_measured_at_the_size_of_the_world(model: WorldModel):
+    image = np.random.default_rng(0).integers(0, 256, (4 * model.size[0], 5 * model.size[1], 3), dtype=np.uint8)
+    assert 0 < codec_psnr(model, image) < 50
+
+
+def test_true_depth_shows_the_motorcycle_better(tmp_path: Path):
+    pytest.importorskip("skimage", reason="pip install 'mirage_sim[perceptual]'")
+    mini = build_world_model("mini")
+    left, right = photos.views_of(motorcycle(tmp_path), mini.size)
+    shown = drive_pair(mini, left, right)
+    assert list(shown) == [REPEATED, OWN, "own_depth_latents", TRUE, "true_depth_latents"]
+    np.testing.assert_array_equal(shown[REPEATED], left.image)
+    figures = photos.score_pair(shown, left, right)
+    assert figures["psnr_repeated"] == pytest.approx(13.59, abs=0.02)
+    assert figures["psnr_true_depth"] > figures["psnr_repeated"] + 5
+    assert figures["psnr_true_depth"] > figures["psnr_own_depth"]
+    assert figures["psnr_true_depth_seen"] > figures["psnr_true_depth"]
+    assert 0.8 < figures["seen_part"] < 0.9
+
+
+def test_what_is_missing_is_null_with_its_reason(model: WorldModel, tmp_path: Path):
+    result = evaluate({"source": str(tmp_path), "output": str(tmp_path / "out")}, model)
+    assert result["marks"]["codec_psnr"] is None  # the mean is over all nine or over none
+    assert result["marks"]["aloe_psnr_true_depth"] is None
+    assert list(result["images"]) == list(PHOTOGRAPHS)
+    assert result["images"]["building.jpg"] is None
+    for name in ("aloe", "aloeL.jpg", "building.jpg", "home.jpg", "leuvenA.jpg"):
+        assert "expected a file of Debian's opencv-doc" in result["missing"][name]
+    assert json.loads((tmp_path / "out" / "photos.json").read_text())["marks"] == result["marks"]
+
+
+def test_what_is_there_is_scored(model: WorldModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    pair = noise_pair()
+    monkeypatch.setattr(photos, "read_photograph", lambda name, folder: pair.left)
+    monkeypatch.setattr(photos, "PAIRS", {"aloe": lambda folder: pair})
+    result = evaluate({"output": str(tmp_path)}, model)
+    images = list(result["images"].values())
+    assert result["missing"] == {} and result["marks"]["codec_psnr"] == pytest.approx(sum(images) / 9, abs=1e-3)
+    assert {"aloe_psnr_own_depth", "aloe_psnr_repeated_seen", "aloe_seen_part"} <= set(result["marks"])
+    assert (tmp_path / "aloe.png").exists()
+    again = evaluate({}, model)
+    assert again["marks"] == result["marks"]
+
+
+def test_unknown_settings_are_refused(model: WorldModel):
+    with pytest.raises(ValueError, match=r"cfg: expected keys among .*'source'.*, got \['sources'\]"):
+        evaluate({"sources": "x"}, model)
