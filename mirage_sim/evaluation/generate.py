@@ -67,8 +67,7 @@ def _walk(clip: Clip, commands: Commands, quick: bool, mount: CameraMount, leg: 
 
 def wander(simulator: ReferenceSimulator, environment: str, seed: int, quick: bool, mount: CameraMount = MOUNT) -> Walk:
     """A smooth walk of 32 steps: the recorder's commands, rounded, driven again."""
-    simulator.mount = mount
-    recorded = record_walk(simulator, WalkSpec(environment, seed, STEPS + 1, "wander"))
+    recorded = record_walk(simulator, WalkSpec(environment, seed, STEPS + 1, "wander", mount))
     commands = _rounded(recorded.commands.numpy())
     return _walk(follow(simulator, environment, seed, commands, mount), commands, quick, mount)
 

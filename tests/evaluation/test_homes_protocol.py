@@ -10,12 +10,15 @@ import pytest
 import torch
 
 from mirage_sim.data.simulators import CameraMount
+from mirage_sim.data.simulators.homes.furniture_cache import save_pieces
+from mirage_sim.data.simulators.homes.procedural import procedural_pieces
 from mirage_sim.evaluation import collision, compare, fidelity, generate, runs, truth
 from mirage_sim.evaluation.figures import pair_series
 from mirage_sim.evaluation.manifest import MOUNT, Manifest, Walk, load_manifest, manifest_path, save_manifest
 from mirage_sim.evaluation.metrics import bootstrap_mean
 from mirage_sim.evaluation.rollout import drive, variants_of
 from mirage_sim.evaluation.summary import load_result
+from mirage_sim.models.pretrained import user_cache
 
 ROBOT = CameraMount(0.45, 72.5)
 
@@ -154,6 +157,17 @@ def test_true_depth_is_the_scenes_at_every_step(model, long_walks):
         np.testing.assert_array_equal(rollout.depth, clip.depth[: len(rollout.depth)].float().numpy())
     alone = drive(variants_of(model)["true_depth"], long_walks[1:2], [2])[0]
     np.testing.assert_allclose(alone.frames.astype(int), told[1].frames.astype(int), atol=1)
+
+
+def test_missing_or_other_furniture_is_named(manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    with pytest.raises(ValueError, match="mirage prepare furniture"):
+        truth.load_truth(manifest.walks, manifest)
+    save_pieces(procedural_pieces()[:3], user_cache("furniture"))
+    with pytest.raises(
+        ValueError, match=f"^furniture: expected that of the manifest's homes, {manifest.furniture}, got"
+    ):
+        truth.load_truth(manifest.walks, manifest)
 
 
 @pytest.fixture(
