@@ -1,4 +1,4 @@
-"""``mirage eval collision``: does the memory stop a body where the true world does? Protocol 1, scored apart.
+"""``mirage eval collision``: does the memory stop a body where the true world does? Scored apart.
 
 The world is driven along the true cameras of the manifest's walks. *Queries* are put to a
 :class:`~mirage_sim.world.Body` of the size of MiniWorld's agent, which moves through what is remembered at that step,
@@ -35,7 +35,7 @@ from numpy.typing import NDArray
 from mirage_sim.build import build_world_model, instantiate
 from mirage_sim.data.clips import Clip
 from mirage_sim.data.simulators import ReferenceSimulator
-from mirage_sim.evaluation.manifest import PROTOCOL, load_manifest
+from mirage_sim.evaluation.manifest import Walk, load_manifest
 from mirage_sim.evaluation.metrics import bootstrap_ratio
 from mirage_sim.evaluation.runs import KNOWN, check_settings
 from mirage_sim.evaluation.summary import finite, write_json
@@ -53,6 +53,7 @@ ESTIMATED, TRUE = "latent_memory", "true_depth"
 VARIANTS = (ESTIMATED, TRUE)
 EVERY = 8  # cameras from one that is probed to the next
 DIRECTIONS, PLACES, DRIVE_STEPS = 8, 24, 10
+ABOVE_CAMERA = 0.1  # metres from the camera to the top of the body, as in the homes simulator
 _REACH = 8.0  # metres within which places are drawn
 _COUNTS = ("hits", "false_alarms", "misses", "passes", "unknown")
 
@@ -117,6 +118,12 @@ def learned_maps(model: WorldModel, clips: Sequence[Clip]) -> list[list[LatentMa
     return maps
 
 
+def body_of(simulator: ReferenceSimulator) -> Body:
+    """A body of the size of the simulator's, which carries the camera where the simulator's does."""
+    height = simulator.mount.height
+    return Body(simulator.radius, height=height + ABOVE_CAMERA, camera_height=height)
+
+
 def ask(simulator: ReferenceSimulator, truth: Clip, maps: Sequence[LatentMap]) -> list[Query]:
     """All queries of one walk, answered by MiniWorld.
 
@@ -128,7 +135,7 @@ def ask(simulator: ReferenceSimulator, truth: Clip, maps: Sequence[LatentMap]) -
     simulator.reset(int(truth.source["seed"]))
     origin = simulator.camera().c2w.double().numpy()[[0, 2]][:, [0, 2, 3]]  # plan to MiniWorld's x and z
     rng = np.random.default_rng(int(truth.source["seed"]))
-    body, drive, queries = Body(radius=simulator.radius), Drive(), []
+    body, drive, queries = body_of(simulator), Drive(), []
     step = drive.max_speed * drive.dt
 
     @cache
@@ -207,10 +214,11 @@ def marks_of(counts: Mapping[str, NDArray[np.int64]]) -> dict[str, float | None]
 
 
 def evaluate(cfg: Mapping[str, Any], model: WorldModel | None = None) -> dict[str, Any]:
-    """Compare collisions with MiniWorld's.
+    """Compare collisions with the reference simulator's.
 
     Args:
-        cfg: ``world`` (a name, or a composed node with ``_target_``; default ``"mini"``), ``walks`` (``"quick"`` or
+        cfg: ``world`` (a name, or a composed node with ``_target_``; default ``"mini"``), ``protocol`` (name of the
+            reference simulator, ``"miniworld"`` or ``"homes"``), ``walks`` (``"quick"`` or
             ``"full"``), ``variants`` (some of ``"latent_memory"``, the world's own depth, and ``"true_depth"``; None:
             both), ``output`` (folder for ``collision.json``; None writes nothing), ``cache`` (folder for true clips;
             None: the user's cache), ``batch`` (clips that go through the networks together).
@@ -221,29 +229,29 @@ def evaluate(cfg: Mapping[str, Any], model: WorldModel | None = None) -> dict[st
 
     Raises:
         ValueError: for unknown keys and values, or when rendered truth differs from the manifest.
-        ImportError: where MiniWorld or EGL is missing.
+        ImportError: where the simulator's packages or EGL are missing.
     """
     chosen, batch = check_settings(cfg, KNOWN, VARIANTS)
     names = [name for name in VARIANTS if name in chosen]
-    manifest = load_manifest().subset(cfg.get("walks", "quick"))
+    manifest = load_manifest(protocol=cfg.get("protocol", "miniworld")).subset(cfg.get("walks", "quick"))
     if model is None:
         world = cfg.get("world", "mini")
         model = build_world_model(world) if isinstance(world, str) else instantiate(world)
     started = time.perf_counter()
     cache = Path(cfg["cache"]) if cfg.get("cache") else None
-    clips = [from_first(clip) for clip in load_truth(manifest.walks, manifest.rendered_by, cache)]
+    clips = [from_first(clip) for clip in load_truth(manifest.walks, manifest, cache)]
     counts: dict[str, list[NDArray[np.int64]]] = {name: [] for name in names}
-    environments = [clip.source["environment"] for clip in clips]
+    environments = [walk.environment for walk in manifest.walks]
     for environment in sorted(set(environments), key=environments.index):
-        simulator = open_simulator(environment)
-        own = [clip for clip in clips if clip.source["environment"] == environment]
+        simulator = open_simulator(manifest.simulator, environment)
+        own = [pair for pair in zip(manifest.walks, clips, strict=True) if pair[0].environment == environment]
         for first in range(0, len(own), batch):
             _count_group(simulator, own[first : first + batch], model, counts)
         simulator.close()
         _log.info("%s: %d walks asked", environment, len(own))
     arrays = {name: np.stack(rows) for name, rows in counts.items()}
     result: dict[str, Any] = {
-        "protocol": PROTOCOL,
+        "protocol": manifest.protocol,
         "subset": cfg.get("walks", "quick"),
         "marks": marks_of(arrays),
         "environments": {
@@ -265,14 +273,20 @@ def evaluate(cfg: Mapping[str, Any], model: WorldModel | None = None) -> dict[st
 
 def _count_group(
     simulator: ReferenceSimulator,
-    clips: Sequence[Clip],
+    group: Sequence[tuple[Walk, Clip]],
     model: WorldModel,
     counts: Mapping[str, list[NDArray[np.int64]]],
 ) -> None:
     """Ask on some walks of one environment, and add a row for each to the counts."""
+    clips = [clip for _, clip in group]
     perfect = [true_maps(clip, model.codec.stride) for clip in clips]
-    queries = [ask(simulator, clip, maps) for clip, maps in zip(clips, perfect, strict=True)]
-    body = Body(radius=simulator.radius)
+    asked = []
+    for (walk, clip), maps in zip(group, perfect, strict=True):
+        simulator.mount = walk.mount
+        asked.append((ask(simulator, clip, maps), body_of(simulator)))
     for name, rows in counts.items():
         held = perfect if name == TRUE else learned_maps(model, clips)
-        rows += [count(q, maps, clip.cameras, body) for q, maps, clip in zip(queries, held, clips, strict=True)]
+        rows += [
+            count(queries, maps, clip.cameras, body)
+            for (queries, body), maps, clip in zip(asked, held, clips, strict=True)
+        ]

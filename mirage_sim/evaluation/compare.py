@@ -3,12 +3,23 @@
 from pathlib import Path
 from typing import Any
 
-from mirage_sim.evaluation.figures import Figures, Series, circuit_series, paired_difference, step_series, walk_series
+from mirage_sim.evaluation.figures import (
+    Figures,
+    Series,
+    circuit_series,
+    pair_series,
+    paired_difference,
+    step_series,
+    walk_series,
+)
 from mirage_sim.evaluation.summary import figures_of, finite, load_result
 
 
 def _clips(result: dict[str, Any]) -> dict[str, list[tuple[str, int]]]:
-    return {kind: [(row["environment"], row["seed"]) for row in result[f"per_{kind}"]] for kind in ("walk", "circuit")}
+    return {
+        kind: [(row["environment"], row["seed"]) for row in result.get(f"per_{kind}", [])]
+        for kind in ("walk", "circuit", "pair")
+    }
 
 
 def _summary(result: dict[str, Any]) -> str:
@@ -36,9 +47,15 @@ def _common(first: dict[str, Figures], second: dict[str, Figures]) -> tuple[dict
     )
 
 
-def _every(walks: dict[str, Figures], circuits: dict[str, Figures], environments: list[str]) -> dict[str, Series]:
+def _every(
+    walks: dict[str, Figures],
+    circuits: dict[str, Figures],
+    pairs: dict[str, Figures],
+    clips: dict[str, list[tuple[str, int]]],
+) -> dict[str, Series]:
     """All series by name; marks have plain names, others are ``VARIANT/figure_step``."""
-    series = walk_series(walks, environments) | circuit_series(circuits)
+    series = walk_series(walks, [name for name, _ in clips["walk"]]) | circuit_series(circuits)
+    series |= pair_series(walks, clips["walk"], pairs, [seed for _, seed in clips["pair"]])
     for variant, own in walks.items():
         series |= {f"{variant}/{name}": each for name, each in step_series(own).items()}
     return series
@@ -60,13 +77,15 @@ def compare(a: Path, b: Path) -> dict[str, Any]:
     """
     results = [load_result(path) for path in (a, b)]
     _check_alike(a, results[0], b, results[1])
-    walks = _common(*(figures_of(result["per_walk"]) for result in results))
-    circuits = _common(*(figures_of(result["per_circuit"]) for result in results))
+    walks, circuits, pairs = (
+        _common(*(figures_of(result.get(f"per_{kind}", [])) for result in results))
+        for kind in ("walk", "circuit", "pair")
+    )
     if not walks[0] and not circuits[0]:
         raise ValueError(f"{a}, {b}: expected a variant that both have driven, got none")
-    environments = [name for name, _ in _clips(results[0])["walk"]]
-    first, second = (_every(walks[i], circuits[i], environments) for i in (0, 1))
-    marks: dict[str, float | None] = {"walks": len(environments), "circuits": len(results[0]["per_circuit"])}
+    clips = _clips(results[0])
+    first, second = (_every(walks[i], circuits[i], pairs[i], clips) for i in (0, 1))
+    marks: dict[str, float | None] = {"walks": len(clips["walk"]), "circuits": len(clips["circuit"])}
     figures: dict[str, dict[str, Any]] = {}
     for name in first:
         difference = paired_difference(second[name], first[name])

@@ -8,6 +8,7 @@ import torch
 
 from mirage_sim.data.clips import Clip
 from mirage_sim.data.simulators.miniworld import HELD_OUT_ENVIRONMENTS
+from mirage_sim.evaluation.manifest import UNSEEN
 from mirage_sim.evaluation.metrics import (
     Array,
     Interval,
@@ -24,6 +25,7 @@ from mirage_sim.evaluation.rollout import FIRST_FRAME, LATENT, Rollout
 from mirage_sim.evaluation.visibility import seen_from
 
 STEPS = (1, 2, 4, 8, 16, 24)
+POOLED = slice(8, 25)  # steps of each walk whose images are compared as a set
 REGIONS = ("whole", "seen", "new")
 REVISITS = ("revisit_a", "revisit_ab")
 SHARP = (0.8, 1.25)  # what sharpness should be within
@@ -112,12 +114,14 @@ class Run:
         figures: per variant, ``[clips]`` each.
         shown: of the clips to look at, by position: per variant the frames uint8 ``[S + 1, H, W, 3]``.
         driven: drives that were made now and not taken from an earlier run's parts.
+        features: of the images at ``POOLED`` steps by the model under test, per clip ``[steps, D]``; none unless asked.
     """
 
     clips: Sequence[Clip]
     figures: Mapping[str, Figures]
     shown: Mapping[int, Mapping[str, np.ndarray]]
     driven: int = 0
+    features: Sequence[np.ndarray] = ()
 
 
 @dataclass(frozen=True)
@@ -217,6 +221,26 @@ def walk_series(figures: Mapping[str, Figures], environments: Sequence[str]) -> 
     if isinstance(gained, MeanOf) and trained.any() and not trained.all():
         series["unseen_env_drop"] = DropOf(gained.values, trained)
     return series
+
+
+def pair_series(
+    walks: Mapping[str, Figures], clips: Sequence[tuple[str, int]], pairs: Mapping[str, Figures], seeds: Sequence[int]
+) -> dict[str, Series]:
+    """The mark over pairs of walks through one home: with held-out furniture, and with the nearest seen pieces.
+
+    ``unseen_furniture_drop`` is the mean of the paired difference of ``gain_16_first_frame``, seen minus held-out.
+
+    Args:
+        walks: figures of each variant over walks.
+        clips: environment and seed of each walk.
+        pairs: figures over the walks with seen pieces.
+        seeds: of each of these.
+    """
+    if not {LATENT, FIRST_FRAME} <= set(walks) & set(pairs):
+        return {}
+    gains = [figures[LATENT]["psnr_whole_16"] - figures[FIRST_FRAME]["psnr_whole_16"] for figures in (walks, pairs)]
+    unseen = [clips.index((UNSEEN, seed)) for seed in seeds]
+    return {"unseen_furniture_drop": MeanOf(gains[1] - gains[0][unseen])}
 
 
 def circuit_series(figures: Mapping[str, Figures]) -> dict[str, Series]:

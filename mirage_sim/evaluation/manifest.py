@@ -1,9 +1,11 @@
-"""The committed list of walks that every figure is measured on: protocol 1.
+"""The committed lists of walks that every figure is measured on: one manifest per protocol.
 
-The manifest holds what makes each walk again (environment, seed, commands), where its cameras must then stand, and a
-hash of its frames and depth. Reading it needs neither MiniWorld nor EGL; making the frames again does (``truth.py``).
+A manifest holds what makes each walk again (environment, seed, commands, camera mount), where its cameras must then
+stand, and a hash of its frames and depth. Reading it needs no simulator and no EGL; making the frames again does
+(``truth.py``).
 """
 
+import hashlib
 import json
 import math
 from dataclasses import dataclass, replace
@@ -11,13 +13,18 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from mirage_sim.data.simulators import EVALUATION_SEEDS, CameraMount
+from mirage_sim.data.simulators.miniworld import HELD_OUT_ENVIRONMENTS
 from mirage_sim.geometry import Camera
 
-PROTOCOL = 1
-MOUNT = CameraMount()  # of every walk
+# number and file of the protocol on each reference simulator
+PROTOCOLS = {"miniworld": (1, "walks.json"), "homes": (2, "homes.json")}
+SEEN, UNSEEN, PAIRED = "seen", "unseen", "paired"  # the environments of protocol 2
+HELD_OUT = (*HELD_OUT_ENVIRONMENTS, UNSEEN)  # environments of any protocol that show what training never shows
+MOUNT = CameraMount()  # of every walk that does not name its own
 SIZE = (96, 128)  # height, width
 SUBSETS = ("quick", "full")
 
@@ -27,14 +34,15 @@ class Walk:
     """One walk, or one circuit A, B, A, B when ``leg`` is not 0.
 
     Attributes:
-        environment: MiniWorld environment, such as ``"OneRoom"``.
+        environment: of the simulator, such as ``"OneRoom"`` or ``"unseen"``.
         seed: of the scene, within ``EVALUATION_SEEDS``.
         quick: whether it belongs to the quick subset.
         commands: one ``(forward, turn)`` in [-1, 1] per step.
         blocked: the steps whose way was blocked.
-        poses: one ``(x, z, heading)`` per frame: metres in MiniWorld's world frame (y up), radians, 6 decimals.
+        poses: one ``(x, z, heading)`` per frame: metres in the simulator's world frame (y up), radians, 6 decimals.
         sha256: hex digest of frames and depth, see :func:`mirage_sim.evaluation.truth.digest`.
         leg: steps from A to B; B is seen at steps ``leg`` and ``3 * leg``, A at 0 and ``2 * leg``. 0 for a walk.
+        mount: how the camera is fixed to the body.
     """
 
     environment: str
@@ -45,6 +53,7 @@ class Walk:
     poses: tuple[tuple[float, float, float], ...]
     sha256: str
     leg: int = 0
+    mount: CameraMount = MOUNT
 
     @property
     def name(self) -> str:
@@ -54,13 +63,8 @@ class Walk:
     @property
     def cameras(self) -> Camera:
         """The cameras as the manifest states them, batch shape ``[steps + 1]``."""
-        c2w = torch.zeros(len(self.poses), 4, 4)
-        for i, (x, z, heading) in enumerate(self.poses):
-            cos, sin = math.cos(heading), math.sin(heading)
-            c2w[i] = torch.tensor(
-                [[sin, 0.0, cos, x], [0.0, -1.0, 0.0, MOUNT.height], [cos, 0.0, -sin, z], [0.0, 0.0, 0.0, 1.0]]
-            )
-        return Camera.from_fov(c2w, MOUNT.fov_deg, SIZE)
+        c2w = np.stack([self.mount.camera_to_world(np.array([x, 0.0, z]), heading) for x, z, heading in self.poses])
+        return Camera.from_fov(torch.from_numpy(c2w), self.mount.fov_deg, SIZE)
 
 
 @dataclass(frozen=True)
@@ -70,12 +74,29 @@ class Manifest:
     Attributes:
         walks: the walks, grouped by environment.
         circuits: the revisit circuits, grouped by environment.
-        rendered_by: versions of MiniWorld and of the GL renderer that the hashes were made with.
+        rendered_by: versions of the simulator and of the GL renderer that the hashes were made with.
+        simulator: which reference simulator the walks lead through.
+        furniture: digest of the furniture in its scenes; empty where the simulator needs none.
+        pairs: some walks of ``UNSEEN`` homes once more, in the same homes furnished with seen pieces (``PAIRED``): the
+            same seeds, commands and cameras.
     """
 
     walks: tuple[Walk, ...]
     circuits: tuple[Walk, ...]
     rendered_by: dict[str, str]
+    simulator: str = "miniworld"
+    furniture: str = ""
+    pairs: tuple[Walk, ...] = ()
+
+    @property
+    def protocol(self) -> int:
+        """Number of the protocol."""
+        return PROTOCOLS[self.simulator][0]
+
+    @property
+    def sha256(self) -> str:
+        """Hex digest of the file that :func:`save_manifest` writes."""
+        return hashlib.sha256(_text(self).encode()).hexdigest()
 
     def subset(self, name: str) -> "Manifest":
         """The ``"quick"`` or the ``"full"`` version.
@@ -91,15 +112,22 @@ class Manifest:
             self,
             walks=tuple(walk for walk in self.walks if walk.quick),
             circuits=tuple(walk for walk in self.circuits if walk.quick),
+            pairs=tuple(walk for walk in self.pairs if walk.quick),
         )
 
 
-def pinned() -> dict[str, Any]:
-    """What every walk shares, and what the manifest must agree with: camera, picture size, meaning of a command."""
+def pinned(simulator: str) -> dict[str, Any]:
+    """What the walks of a protocol share, and its manifest must agree with: camera, image size, meaning of a command.
+
+    Raises:
+        ValueError: if there is no protocol on this simulator.
+    """
+    if simulator not in PROTOCOLS:
+        raise ValueError(f"protocol: expected one of {sorted(PROTOCOLS)}, got {simulator!r}")
     return {
-        "protocol": PROTOCOL,
+        "protocol": PROTOCOLS[simulator][0],
         "size": list(SIZE),
-        "camera": {"height": MOUNT.height, "fov": MOUNT.fov_deg, "pitch": MOUNT.pitch_deg},
+        "camera": _camera(MOUNT),
         "drive": {"dt": 0.1, "max_speed": 1.5, "max_turn_rate": round(math.pi / 3, 6)},
     }
 
@@ -108,25 +136,42 @@ def _entry(walk: Walk) -> dict[str, Any]:
     entry: dict[str, Any] = {"environment": walk.environment, "seed": walk.seed, "quick": walk.quick}
     if walk.leg:
         entry["leg"] = walk.leg
+    if walk.mount != MOUNT:
+        entry["camera"] = _camera(walk.mount)
     entry |= {"sha256": walk.sha256, "commands": walk.commands, "blocked": walk.blocked, "poses": walk.poses}
     return entry
 
 
-def save_manifest(manifest: Manifest, path: Path) -> None:
-    """Write a manifest as JSON, one walk per line; the file appears whole or not at all."""
-    head = json.dumps(pinned() | {"rendered_by": manifest.rendered_by}, indent=1)[:-2]
+def _camera(mount: CameraMount) -> dict[str, float]:
+    return {"height": mount.height, "fov": mount.fov_deg, "pitch": mount.pitch_deg}
+
+
+def _text(manifest: Manifest) -> str:
+    """A manifest as JSON, one walk per line."""
+    about: dict[str, Any] = pinned(manifest.simulator) | {"rendered_by": manifest.rendered_by}
+    if manifest.furniture:
+        about["furniture"] = manifest.furniture
+    kinds = {"walks": manifest.walks, "circuits": manifest.circuits}
+    if manifest.pairs:
+        kinds["pairs"] = manifest.pairs
     lists = [
         f' "{key}": [\n' + ",\n".join(json.dumps(_entry(walk), separators=(",", ":")) for walk in walks) + "\n ]"
-        for key, walks in (("walks", manifest.walks), ("circuits", manifest.circuits))
+        for key, walks in kinds.items()
     ]
+    return ",\n".join([json.dumps(about, indent=1)[:-2], *lists]) + "\n}\n"
+
+
+def save_manifest(manifest: Manifest, path: Path) -> None:
+    """Write a manifest; the file appears whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
-    partial.write_text(",\n".join([head, *lists]) + "\n}\n")
+    partial.write_text(_text(manifest))
     partial.replace(path)
 
 
 def _walk(entry: dict[str, Any], where: str) -> Walk:
     try:
+        camera = entry.get("camera", _camera(MOUNT))
         walk = Walk(
             environment=str(entry["environment"]),
             seed=int(entry["seed"]),
@@ -136,6 +181,7 @@ def _walk(entry: dict[str, Any], where: str) -> Walk:
             poses=tuple((float(x), float(z), float(heading)) for x, z, heading in entry["poses"]),
             sha256=str(entry["sha256"]),
             leg=int(entry.get("leg", 0)),
+            mount=CameraMount(float(camera["height"]), float(camera["fov"]), float(camera["pitch"])),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{where}: expected a walk with all its fields, got {error!r}") from error
@@ -147,30 +193,56 @@ def _walk(entry: dict[str, Any], where: str) -> Walk:
         )
     if walk.leg and len(walk.commands) != 3 * walk.leg:
         raise ValueError(f"{where}: commands: expected three legs of {walk.leg}, got {len(walk.commands)}")
+    mount = walk.mount
+    if not (0.0 < mount.height < 10.0 and 0.0 < mount.fov_deg < 180.0 and abs(mount.pitch_deg) < 90.0):
+        raise ValueError(f"{where}: camera: expected metres in (0, 10), degrees in (0, 180), (-90, 90), got {mount}")
     return walk
 
 
-def manifest_path() -> Path:
-    """Where the committed manifest lies inside the package."""
-    return Path(str(resources.files("mirage_sim"))) / "assets" / "protocol" / "walks.json"
+def _check_pairs(manifest: Manifest, path: Path) -> None:
+    """Pairs are walks of unseen homes once more: what was driven and where the cameras stood must not differ."""
+    unseen = {walk.seed: walk for walk in manifest.walks if walk.environment == UNSEEN}
+    for i, walk in enumerate(manifest.pairs):
+        other = unseen.get(walk.seed)
+        if other is None or replace(walk, environment=UNSEEN, sha256=other.sha256) != other:
+            raise ValueError(
+                f"{path}: pairs[{i}]: expected the commands and cameras of the {UNSEEN!r} walk of its seed {walk.seed}"
+            )
 
 
-def load_manifest(path: Path | None = None) -> Manifest:
+def manifest_path(protocol: str = "miniworld") -> Path:
+    """Where the committed manifest of a protocol lies inside the package."""
+    return Path(str(resources.files("mirage_sim"))) / "assets" / "protocol" / PROTOCOLS[protocol][1]
+
+
+def load_manifest(path: Path | None = None, protocol: str = "miniworld") -> Manifest:
     """Read a manifest; the committed one by default.
 
+    Args:
+        path: of the file.
+        protocol: name of the protocol, one of ``PROTOCOLS``: that of its simulator.
+
     Raises:
-        ValueError: if it is not a manifest of this protocol.
+        ValueError: if there is no such protocol, or the file is not a manifest of it.
     """
-    path = path or manifest_path()
+    expected = pinned(protocol)
+    path = path or manifest_path(protocol)
     try:
         content = json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise ValueError(f"{path}: expected a readable manifest in JSON: {error}") from error
-    for key, expected in pinned().items():
-        if content.get(key) != expected:
-            raise ValueError(f"{path}: {key}: expected {expected}, got {content.get(key)}")
+    for key, value in expected.items():
+        if content.get(key) != value:
+            raise ValueError(f"{path}: {key}: expected {value}, got {content.get(key)}")
     lists = {
         key: tuple(_walk(entry, f"{path}: {key}[{i}]") for i, entry in enumerate(content.get(key, [])))
-        for key in ("walks", "circuits")
+        for key in ("walks", "circuits", "pairs")
     }
-    return Manifest(lists["walks"], lists["circuits"], dict(content.get("rendered_by", {})))
+    manifest = Manifest(
+        **lists,
+        rendered_by=dict(content.get("rendered_by", {})),
+        simulator=protocol,
+        furniture=str(content.get("furniture", "")),
+    )
+    _check_pairs(manifest, path)
+    return manifest

@@ -1,6 +1,7 @@
 """What an evaluation has measured so far, kept in its folder, so that it can be stopped and go on.
 
-One safetensors file per clip and variant: every figure as a float64 scalar, and the frames of the clips that are shown.
+One safetensors file per clip and variant: every figure as a float64 scalar, and arrays such as the frames of the clips
+that are shown.
 Parts are found again only by the same networks, settings, code and truth.
 """
 
@@ -8,7 +9,7 @@ import dataclasses
 import functools
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,10 @@ from mirage_sim.evaluation.figures import Row
 from mirage_sim.evaluation.truth import digest
 from mirage_sim.world import WorldModel
 
-_FRAMES = "frames"
+ARRAYS = ("frames", "features")  # that a part may hold beside its figures
 _CODE = (  # what decides a figure; a change elsewhere, of a page or of a plot, keeps the parts
     "protocols.py geometry memory models world data/clips.py evaluation/rollout.py evaluation/figures.py "
-    "evaluation/metrics.py evaluation/visibility.py"
+    "evaluation/metrics.py evaluation/visibility.py evaluation/perceptual.py"
 ).split()
 
 
@@ -91,19 +92,20 @@ class Parts:
             f"{kind}-{source['environment']}-{source['seed']}-{steps}-{digest(clip)[:12]}.safetensors"
         )
 
-    def save(self, kind: str, clip: Clip, row: Row, frames: np.ndarray, shown: bool) -> None:
-        """Keep the figures of a clip, and its frames ``[S + 1, H, W, 3]`` if it is to be shown."""
-        path = self._path(kind, clip, len(frames) - 1)
+    def save(self, kind: str, clip: Clip, steps: int, row: Row, arrays: Mapping[str, np.ndarray]) -> None:
+        """Keep the figures of a clip that was driven for some steps, and some of ``ARRAYS`` by name."""
+        path = self._path(kind, clip, steps)
         path.parent.mkdir(parents=True, exist_ok=True)
         tensors = {name: torch.tensor(value, dtype=torch.float64) for name, value in row.items()}
-        if shown:
-            tensors[_FRAMES] = torch.from_numpy(frames)
+        tensors |= {name: torch.from_numpy(array) for name, array in arrays.items()}
         partial = path.with_suffix(f".partial{os.getpid()}")
         save_file(tensors, partial)
         partial.replace(path)
 
-    def load(self, kind: str, clip: Clip, steps: int, shown: bool) -> tuple[Row, np.ndarray | None] | None:
-        """Figures and, if shown, frames; None where they have not been made yet.
+    def load(
+        self, kind: str, clip: Clip, steps: int, wanted: Collection[str]
+    ) -> tuple[Row, dict[str, np.ndarray]] | None:
+        """Figures and the wanted arrays; None where one of them has not been made yet.
 
         Raises:
             ValueError: if the file is damaged.
@@ -114,9 +116,9 @@ class Parts:
         try:
             with safe_open(path, framework="pt") as file:
                 names = set(file.keys())
-                if shown and _FRAMES not in names:
+                if not names.issuperset(wanted):
                     return None
-                frames = file.get_tensor(_FRAMES).numpy() if shown else None
-                return {name: float(file.get_tensor(name)) for name in sorted(names - {_FRAMES})}, frames
+                row = {name: float(file.get_tensor(name)) for name in sorted(names.difference(ARRAYS))}
+                return row, {name: file.get_tensor(name).numpy() for name in wanted}
         except (SafetensorError, OSError) as error:
             raise ValueError(f"{path}: expected a whole part of an evaluation; it can be deleted: {error}") from error

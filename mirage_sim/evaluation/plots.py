@@ -9,7 +9,6 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from mirage_sim.data.simulators.miniworld import HELD_OUT_ENVIRONMENTS
 from mirage_sim.evaluation.figures import (
     REGIONS,
     SHARP,
@@ -21,8 +20,9 @@ from mirage_sim.evaluation.figures import (
     suffix_of,
     walk_series,
 )
+from mirage_sim.evaluation.manifest import HELD_OUT
 from mirage_sim.evaluation.metrics import Interval
-from mirage_sim.evaluation.rollout import FIRST_FRAME, LATENT, NO_MEMORY, RGB_MEMORY
+from mirage_sim.evaluation.rollout import FIRST_FRAME, LATENT, NO_MEMORY, RGB_MEMORY, TRUE_DEPTH
 from mirage_sim.evaluation.summary import figures_of
 
 # colours that the colour-blind can tell apart, and a marker each for print
@@ -30,6 +30,7 @@ STYLES = {
     LATENT: ("latent memory", "#0072B2", "o"),
     RGB_MEMORY: ("RGB memory", "#009E73", "s"),
     NO_MEMORY: ("no memory", "#D55E00", "^"),
+    TRUE_DEPTH: ("true depth", "#CC79A7", "D"),
     FIRST_FRAME: ("first frame repeated", "#777777", "x"),
 }
 
@@ -93,7 +94,7 @@ def plot_sharpness(figures: Mapping[str, Figures]) -> bytes:
 
 def _per_environment(axis: Axes, rows: Sequence[Mapping[str, Any]], gains: Mapping[str, tuple[str, str]]) -> None:
     """Paired gains of each environment with their intervals, one line per environment."""
-    names = sorted({row["environment"] for row in rows}, key=lambda name: (name in HELD_OUT_ENVIRONMENTS, name))
+    names = sorted({row["environment"] for row in rows}, key=lambda name: (name in HELD_OUT, name))
     for line, name in enumerate(names):
         own = [row for row in rows if row["environment"] == name]
         figures = figures_of(own)
@@ -104,9 +105,7 @@ def _per_environment(axis: Axes, rows: Sequence[Mapping[str, Any]], gains: Mappi
                 interval = series[gain].interval()
                 _dot(axis, interval, line + offset, colour, label if line == 0 else None)
     axis.axvline(0, color="black", linewidth=0.8)
-    axis.set_yticks(
-        range(len(names)), [f"{name}, held out" if name in HELD_OUT_ENVIRONMENTS else name for name in names]
-    )
+    axis.set_yticks(range(len(names)), [f"{name}, held out" if name in HELD_OUT else name for name in names])
     axis.invert_yaxis()
     axis.legend(fontsize=8, loc="lower left", bbox_to_anchor=(0, 1), ncols=len(gains), frameon=False)
 

@@ -18,6 +18,7 @@ COLUMNS = {
     "": "latent memory",
     "_rgb_memory": "RGB memory",
     "_no_memory": "no memory",
+    "_true_depth": "true depth",
     "_first_frame": "first frame repeated",
 }
 FIGURES = {
@@ -33,6 +34,7 @@ FIGURES = {
     "revisit_a": "A again, against truth (revisit_a), dB",
     "revisit_ab": "B again, against B (revisit_ab), dB",
     "sharpness_b": "sharpness of the pictures at B",
+    "kd_lite0": "kernel distance to the true images (kd_lite0)",
 }
 GAINS = {
     "gain_1": "PSNR after 1 step, dB",
@@ -150,6 +152,14 @@ def _warnings(marks: Mapping[str, Any]) -> Iterable[str]:
         yield (
             f"<p>In the kinds of environment that training never saw, the gain over the first frame at 16 steps is "
             f"<b>{drop:.2f} dB</b> smaller ({low:.2f} to {high:.2f}, unpaired; <code>unseen_env_drop</code>).</p>"
+        )
+
+    if (drop := marks.get("unseen_furniture_drop")) is not None:
+        low, high = marks["unseen_furniture_drop_lo"], marks["unseen_furniture_drop_hi"]
+        yield (
+            f"<p>Among furniture that training never saw, the gain over the first frame at 16 steps is <b>{drop:.2f} dB"
+            f"</b> smaller ({low:.2f} to {high:.2f}) than in the same homes with the nearest seen pieces, paired "
+            "(<code>unseen_furniture_drop</code>).</p>"
         )
 
 

@@ -8,7 +8,7 @@ from mirage_sim.world import WorldModel
 
 
 def evaluate(cfg: Mapping[str, Any], model: WorldModel | None = None) -> dict[str, Any]:
-    """Run the revisit circuits of protocol 1, without its walks.
+    """Run the revisit circuits of a protocol, without its walks.
 
     Args:
         cfg: as of :func:`mirage_sim.evaluation.fidelity.evaluate`; the file in ``output`` is ``revisit.json``. With the
@@ -20,6 +20,6 @@ def evaluate(cfg: Mapping[str, Any], model: WorldModel | None = None) -> dict[st
 
     Raises:
         ValueError: for unknown keys and values, or when rendered truth differs from the manifest.
-        ImportError: where truth must be rendered and MiniWorld or EGL is missing.
+        ImportError: where truth must be rendered, and the simulator's packages or EGL are missing.
     """
     return run_protocol("revisit", cfg, model, with_walks=False)

@@ -1,17 +1,36 @@
 """Driving a learned world along true cameras, several walks as one batch."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from mirage_sim.data.clips import Clip
+from mirage_sim.geometry import Camera
 from mirage_sim.memory import EmptyMemory, RgbMemory
 from mirage_sim.world import WorldModel
 from mirage_sim.world.images import to_tensor, to_uint8
 
 LATENT, NO_MEMORY, RGB_MEMORY, FIRST_FRAME = "latent_memory", "no_memory", "rgb_memory", "first_frame"
-VARIANTS = (LATENT, NO_MEMORY, RGB_MEMORY)
+TRUE_DEPTH = "true_depth"
+VARIANTS = (LATENT, NO_MEMORY, RGB_MEMORY, TRUE_DEPTH)
+
+
+@dataclass(frozen=True)
+class TrueDepth:
+    """A depth estimator that gives the true z-depth of the scene, whatever was generated there.
+
+    Attributes:
+        depth: at the cameras that come next, ``[B, 1, H, W]`` metres; empty until a drive sets it for every step.
+    """
+
+    depth: Tensor = field(default_factory=lambda: torch.zeros(0))
+
+    def __call__(self, frames: Tensor, camera: Camera, known: Tensor) -> Tensor:
+        """See :meth:`mirage_sim.protocols.DepthEstimator.__call__`."""
+        return self.depth
 
 
 @dataclass(frozen=True)
@@ -32,7 +51,7 @@ class Rollout:
 
 
 def variants_of(model: WorldModel, names: Sequence[str] = VARIANTS) -> dict[str, WorldModel]:
-    """The same networks with each of the memories; the model's own memory is the one under test.
+    """The same networks with each of the memories, and with true depth; the model itself is under test.
 
     Raises:
         ValueError: for an unknown name.
@@ -45,6 +64,7 @@ def variants_of(model: WorldModel, names: Sequence[str] = VARIANTS) -> dict[str,
         LATENT: model,
         NO_MEMORY: replace(model, memory=EmptyMemory(codec.channels, codec.stride), reprojection=None),
         RGB_MEMORY: replace(model, memory=RgbMemory(codec, codec.stride)),
+        TRUE_DEPTH: replace(model, depth=TrueDepth()),
     }
     return {name: models[name] for name in VARIANTS if name in names}
 
@@ -77,19 +97,29 @@ def drive(model: WorldModel, clips: Sequence[Clip], steps: Sequence[int], batch:
     return [rollouts[i] for i in range(len(clips))]
 
 
+def _at(model: WorldModel, clips: Sequence[Clip], step: int) -> WorldModel:
+    """The model for this step of the clips: one that estimates depth itself, or is given the true one."""
+    if not isinstance(model.depth, TrueDepth):
+        return model
+    depth = torch.stack([clip.depth[step : step + 1].float() for clip in clips])
+    return replace(model, depth=TrueDepth(depth.to(model.device)))
+
+
 def _drive_group(model: WorldModel, clips: list[Clip], lengths: list[int]) -> list[Rollout]:
     cameras = [clip.cameras.to(model.device) for clip in clips]
     states, frames, depths, remembered = [], [], [], []
     for clip, camera in zip(clips, cameras, strict=True):
         given = clip.frames[0].numpy()
-        state, chunk = model.observe(to_tensor(given, model.device), camera[0], int(clip.source["seed"]))
+        own = _at(model, [clip], 0)
+        state, chunk = own.observe(to_tensor(given, model.device), camera[0], int(clip.source["seed"]))
         states.append(state)
         frames.append([given])
         depths.append([chunk.depth[-1].cpu().numpy()])
         remembered.append([1.0])
     for step in range(1, max(lengths) + 1):
         active = [i for i, length in enumerate(lengths) if step <= length]
-        advanced, chunks = model.advance([states[i] for i in active], [cameras[i][step : step + 1] for i in active])
+        ahead = [cameras[i][step : step + 1] for i in active]
+        advanced, chunks = _at(model, [clips[i] for i in active], step).advance([states[i] for i in active], ahead)
         for i, state, chunk in zip(active, advanced, chunks, strict=True):
             states[i] = state
             frames[i].append(to_uint8(chunk.frames[:, -1]))

@@ -1,10 +1,10 @@
 """One run of the protocol: settings checked, truth loaded, every variant driven and scored, results written."""
 
 import datetime
-import hashlib
 import logging
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,19 +13,23 @@ import torch
 
 from mirage_sim.build import build_world_model, instantiate
 from mirage_sim.data.clips import Clip
-from mirage_sim.evaluation.figures import STEPS, Figures, Row, Run, circuit_row, stack, walk_row
-from mirage_sim.evaluation.manifest import load_manifest, manifest_path
-from mirage_sim.evaluation.parts import Parts, fingerprint
+from mirage_sim.evaluation import perceptual
+from mirage_sim.evaluation.figures import POOLED, STEPS, Figures, Row, Run, circuit_row, stack, walk_row
+from mirage_sim.evaluation.manifest import SIZE, load_manifest
+from mirage_sim.evaluation.parts import ARRAYS, Parts, fingerprint
 from mirage_sim.evaluation.provenance import commit, cpu
-from mirage_sim.evaluation.rollout import FIRST_FRAME, VARIANTS, Rollout, drive, repeat_first_frame, variants_of
-from mirage_sim.evaluation.sheets import first_of_each, write_pictures
+from mirage_sim.evaluation.rollout import FIRST_FRAME, LATENT, VARIANTS, Rollout, drive, repeat_first_frame, variants_of
+from mirage_sim.evaluation.sheets import to_show, write_pictures
 from mirage_sim.evaluation.summary import summarise, write_json
 from mirage_sim.evaluation.truth import load_truth
 from mirage_sim.world import WorldModel
 
 _log = logging.getLogger(__name__)
 
-KNOWN = {"world", "walks", "variants", "output", "cache", "batch", "memory", "latent"}
+KNOWN = {"world", "protocol", "walks", "variants", "output", "cache", "batch", "memory", "latent"}
+
+
+Describe = Callable[[np.ndarray], np.ndarray]  # images uint8 [N, H, W, 3] to features [N, D]
 
 
 def _score(
@@ -36,35 +40,46 @@ def _score(
     lengths: Sequence[int],
     output: Path | None,
     batch: int,
+    describe: Describe | None = None,
 ) -> Run:
     """Drive every variant along all clips; each batch is scored and kept before the next one is driven."""
-    shown: dict[int, dict[str, np.ndarray]] = {i: {} for i in first_of_each(clips)}
+    shown: dict[int, dict[str, np.ndarray]] = {i: {} for i in to_show(clips)}
     figures: dict[str, Figures] = {}
+    features: list[np.ndarray] = []
     driven = 0
     for variant, model in models.items():
-        started, rows = time.perf_counter(), {}
+        started = time.perf_counter()
+        made: dict[int, tuple[Row, dict[str, np.ndarray]]] = {}
+        described = describe if variant == LATENT else None
+        wanted = [
+            [name for name, needed in zip(ARRAYS, (i in shown, described), strict=True) if needed]
+            for i in range(len(clips))
+        ]
         parts = Parts(output, model) if output else None
         for i, clip in enumerate(clips):
-            if parts and (found := parts.load(kind, clip, lengths[i], i in shown)):
-                rows[i], frames = found
-                if frames is not None:
-                    shown[i][variant] = frames
+            if parts and (found := parts.load(kind, clip, lengths[i], wanted[i])):
+                made[i] = found
         # alike lengths share a batch, so that it stays full until its end
-        left = sorted((i for i in range(len(clips)) if i not in rows), key=lambda i: lengths[i])
+        left = sorted((i for i in range(len(clips)) if i not in made), key=lambda i: lengths[i])
         for first in range(0, len(left), batch):
             group = left[first : first + batch]
             rollouts = drive(model, [clips[i] for i in group], [lengths[i] for i in group], batch)
             for i, rollout in zip(group, rollouts, strict=True):
-                rows[i] = score(clips[i], rollout)
-                if i in shown:
-                    shown[i][variant] = rollout.frames
+                arrays = {"frames": rollout.frames} if i in shown else {}
+                if described:
+                    arrays["features"] = described(rollout.frames[POOLED])
+                made[i] = score(clips[i], rollout), arrays
                 if parts:
-                    parts.save(kind, clips[i], rows[i], rollout.frames, i in shown)
+                    parts.save(kind, clips[i], lengths[i], *made[i])
         driven += len(left)
         seconds = time.perf_counter() - started
         _log.info("%s: %d of %d %ss driven in %.0f s", variant, len(left), len(clips), kind, seconds)
-        figures[variant] = stack([rows[i] for i in range(len(clips))])
-    return Run(clips, figures, shown, driven)
+        figures[variant] = stack([made[i][0] for i in range(len(clips))])
+        for i, frames in shown.items():
+            frames[variant] = made[i][1]["frames"]
+        if described:
+            features = [made[i][1]["features"] for i in range(len(clips))]
+    return Run(clips, figures, shown, driven, features)
 
 
 def score_walks(
@@ -73,6 +88,7 @@ def score_walks(
     steps: int = STEPS[-1],
     output: Path | None = None,
     batch: int = 8,
+    describe: Describe | None = None,
 ) -> Run:
     """Drive every variant along the first ``steps`` steps of all walks; the first frame repeated is one more variant.
 
@@ -82,10 +98,11 @@ def score_walks(
         steps: to drive.
         output: folder that keeps what is measured, batch by batch; None keeps nothing.
         batch: clips that go through the networks together.
+        describe: makes the run's ``features`` of what the model under test shows.
     """
-    run = _score("walk", walk_row, models, clips, [steps] * len(clips), output, batch)
+    run = _score("walk", walk_row, models, clips, [steps] * len(clips), output, batch, describe)
     repeated = stack([walk_row(clip, repeat_first_frame(clip, steps)) for clip in clips])
-    return Run(clips, {**run.figures, FIRST_FRAME: repeated}, run.shown, run.driven)
+    return replace(run, figures={**run.figures, FIRST_FRAME: repeated})
 
 
 def score_circuits(
@@ -93,6 +110,24 @@ def score_circuits(
 ) -> Run:
     """Drive every variant along all circuits, to their ends; arguments as of :func:`score_walks`."""
     return _score("circuit", circuit_row, models, clips, [len(clip) - 1 for clip in clips], output, batch)
+
+
+def _describe(wanted: bool) -> Describe | None:
+    """The network whose features ``kd_lite0`` compares; None where it is not wanted or not installed."""
+    if not wanted:
+        return None
+    try:
+        perceptual.features(np.zeros((1, *SIZE, 3), np.uint8))
+    except ImportError as error:
+        _log.warning("kd_lite0 is null: %s", error)
+        return None
+    return perceptual.features
+
+
+def _kernel_marks(run: Run) -> dict[str, float | None]:
+    """``kd_lite0``, its interval and its floor; all None where the run has no features."""
+    true = [perceptual.features(clip.frames[POOLED].numpy()) for clip in run.clips] if run.features else []
+    return perceptual.score(run.features, true)
 
 
 def _folder(cfg: Mapping[str, Any], name: str) -> Path | None:
@@ -143,7 +178,8 @@ def run_protocol(command: str, cfg: Mapping[str, Any], model: WorldModel | None,
         ImportError: where truth must be rendered and MiniWorld or EGL is missing.
     """
     names, batch = check_settings(cfg, KNOWN, VARIANTS)
-    manifest = load_manifest().subset(cfg.get("walks", "quick"))
+    whole = load_manifest(protocol=cfg.get("protocol", "miniworld"))
+    manifest = whole.subset(cfg.get("walks", "quick"))
     output, cache = _folder(cfg, "output"), _folder(cfg, "cache")
     if model is None:
         world = cfg.get("world", "mini")
@@ -151,24 +187,33 @@ def run_protocol(command: str, cfg: Mapping[str, Any], model: WorldModel | None,
     models = variants_of(model, names)
     started = time.perf_counter()
     truth = {
-        kind: load_truth(chosen, manifest.rendered_by, cache)
-        for kind, chosen in (("walks", manifest.walks if with_walks else ()), ("circuits", manifest.circuits))
+        kind: load_truth(chosen, manifest, cache)
+        for kind, chosen in (
+            ("walks", manifest.walks if with_walks else ()),
+            ("circuits", manifest.circuits),
+            ("pairs", manifest.pairs if with_walks and LATENT in names else ()),
+        )
     }
-    walks = score_walks(models, truth["walks"], STEPS[-1], output, batch) if with_walks else None
+    describe = _describe(with_walks and LATENT in names and cfg.get("walks") == "full")
+    walks = score_walks(models, truth["walks"], STEPS[-1], output, batch, describe) if with_walks else None
     circuits = score_circuits(models, truth["circuits"], output, batch)
+    pairs = score_walks({LATENT: model}, truth["pairs"], STEPS[-1], output, batch) if truth["pairs"] else None
+    runs = [run for run in (walks, circuits, pairs) if run]
     result: dict[str, Any] = {
         "command": command,
         "subset": cfg.get("walks", "quick"),
-        "manifest": hashlib.sha256(manifest_path().read_bytes()).hexdigest(),
+        "manifest": whole.sha256,
         "model": fingerprint(model),
         "cpu": cpu(),
         "commit": commit(),
         "torch": torch.__version__,
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        **summarise(walks, circuits),
-        "driven": (walks.driven if walks else 0) + circuits.driven,
+        **summarise(manifest.protocol, walks, circuits, pairs),
+        "driven": sum(run.driven for run in runs),
         "seconds": round(time.perf_counter() - started, 1),
     }
+    if walks:
+        result["marks"] |= _kernel_marks(walks)
     if output:
         write_pictures(output / command, walks, circuits)
         write_json(result, output / f"{command}.json")

@@ -9,21 +9,23 @@ from PIL import Image
 from mirage_sim.data.clips import Clip
 from mirage_sim.evaluation.figures import Run, leg_of
 from mirage_sim.evaluation.pictures import contact_sheet, save_picture, save_video, side_by_side
-from mirage_sim.evaluation.rollout import LATENT, NO_MEMORY, RGB_MEMORY
+from mirage_sim.evaluation.rollout import LATENT, NO_MEMORY, RGB_MEMORY, TRUE_DEPTH
 
+SHOWN = 12  # clips of a kind, spread over its environments
 SHEET_STEPS = (0, 1, 4, 8, 16, 24)
 FPS = 5  # half of the walk's own pace: there are up to four pictures to follow
 IN_VIDEO = 6  # clips, and compression, so that a page with two videos stays below 10 MB; sheets are exact
 QUALITY = 5
-NAMES = {LATENT: "latent memory", NO_MEMORY: "no memory", RGB_MEMORY: "RGB memory"}
+NAMES = {LATENT: "latent memory", NO_MEMORY: "no memory", RGB_MEMORY: "RGB memory", TRUE_DEPTH: "true depth"}
 
 
-def first_of_each(clips: Sequence[Clip]) -> list[int]:
-    """Position of the first clip of every environment."""
-    found: dict[str, int] = {}
+def to_show(clips: Sequence[Clip]) -> list[int]:
+    """Positions of the first clips of every environment, equally many of each."""
+    found: dict[str, list[int]] = {}
     for i, clip in enumerate(clips):
-        found.setdefault(clip.source["environment"], i)
-    return list(found.values())
+        found.setdefault(clip.source["environment"], []).append(i)
+    each = max(SHOWN // max(len(found), 1), 1)
+    return sorted(i for own in found.values() for i in own[:each])
 
 
 def _sheet(clip: Clip, shown: Mapping[str, np.ndarray], columns: Mapping[str, int]) -> Image.Image:

@@ -8,9 +8,18 @@ from typing import Any
 import numpy as np
 
 from mirage_sim.data.clips import Clip
-from mirage_sim.data.simulators.miniworld import HELD_OUT_ENVIRONMENTS
-from mirage_sim.evaluation.figures import REGIONS, STEPS, Figures, Run, Series, circuit_series, step_series, walk_series
-from mirage_sim.evaluation.manifest import PROTOCOL
+from mirage_sim.evaluation.figures import (
+    REGIONS,
+    STEPS,
+    Figures,
+    Run,
+    Series,
+    circuit_series,
+    pair_series,
+    step_series,
+    walk_series,
+)
+from mirage_sim.evaluation.manifest import HELD_OUT
 from mirage_sim.evaluation.metrics import Array
 from mirage_sim.evaluation.rollout import FIRST_FRAME
 
@@ -54,8 +63,8 @@ def _part(run: Run | None, environments: Sequence[str]) -> Run | None:
     return Run([clip for clip, kept in zip(run.clips, keep, strict=True) if kept], figures, {})
 
 
-def marks_of(walks: Run | None, circuits: Run | None) -> dict[str, float | None]:
-    """The marks, flat: how many walks and circuits, and each mean with its ``_lo`` and ``_hi``."""
+def marks_of(walks: Run | None, circuits: Run | None, pairs: Run | None = None) -> dict[str, float | None]:
+    """The marks, flat: how many clips of each kind, and each mean with its ``_lo`` and ``_hi``."""
     marks: dict[str, float | None] = {}
     series: dict[str, Series] = {}
     if walks:
@@ -64,6 +73,14 @@ def marks_of(walks: Run | None, circuits: Run | None) -> dict[str, float | None]
     if circuits:
         marks["circuits"] = len(circuits.clips)
         series |= circuit_series(circuits.figures)
+    if walks and pairs:
+        marks["pairs"] = len(pairs.clips)
+        series |= pair_series(
+            walks.figures,
+            [(clip.source["environment"], int(clip.source["seed"])) for clip in walks.clips],
+            pairs.figures,
+            [int(clip.source["seed"]) for clip in pairs.clips],
+        )
     for name, each in series.items():
         marks |= {key: finite(value) for key, value in each.interval().marks(name).items()}
     return marks
@@ -79,18 +96,20 @@ def _per_clip(run: Run | None) -> list[dict[str, Any]]:
     ]
 
 
-def summarise(walks: Run | None, circuits: Run | None) -> dict[str, Any]:
+def summarise(protocol: int, walks: Run | None, circuits: Run | None, pairs: Run | None = None) -> dict[str, Any]:
     """All figures of a run: marks, tables, environments, and each clip's own figures.
 
     Args:
+        protocol: its number.
         walks: None where only circuits were driven.
         circuits: None where only walks were driven.
+        pairs: walks in homes with seen furniture, which belong to some of ``walks``; None where the protocol has none.
     """
     driven = [run for run in (walks, circuits) if run]
     environments = sorted({name for run in driven for name in _environments(run.clips)})
     result: dict[str, Any] = {
-        "protocol": PROTOCOL,
-        "marks": marks_of(walks, circuits),
+        "protocol": protocol,
+        "marks": marks_of(walks, circuits, pairs),
         "tables": {variant: _table(own) for variant, own in walks.figures.items()} if walks else {},
         "environments": {},
         "memory_nbytes": {
@@ -100,10 +119,11 @@ def summarise(walks: Run | None, circuits: Run | None) -> dict[str, Any]:
     for name in environments:
         marks = marks_of(_part(walks, [name]), _part(circuits, [name]))
         result["environments"][name] = {key: v for key, v in marks.items() if not key.endswith(("_lo", "_hi"))}
-    if held_out := [name for name in environments if name in HELD_OUT_ENVIRONMENTS]:
+    if held_out := [name for name in environments if name in HELD_OUT]:
         marks = marks_of(_part(walks, held_out), _part(circuits, held_out))
         result["held_out"] = {"environments": held_out, "marks": marks}
-    return result | {"per_walk": _per_clip(walks), "per_circuit": _per_clip(circuits)}
+    per_clip = {"walk": walks, "circuit": circuits} | ({"pair": pairs} if pairs else {})
+    return result | {f"per_{kind}": _per_clip(run) for kind, run in per_clip.items()}
 
 
 def figures_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, Figures]:
@@ -131,7 +151,7 @@ def load_result(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict) or not {"protocol", "marks", "per_walk", "per_circuit"} <= set(content):
         raise ValueError(f"{path}: expected the JSON that mirage eval fidelity or revisit wrote, with per_walk")
     try:
-        for rows in (content["per_walk"], content["per_circuit"]):
+        for rows in (content["per_walk"], content["per_circuit"], content.get("per_pair", [])):
             [(row["environment"], row["seed"]) for row in rows]
             figures_of(rows)
     except (KeyError, TypeError, ValueError) as error:

@@ -1,7 +1,6 @@
 """True frames and depth of the manifest's walks: rendered again, checked against the manifest, kept in a cache."""
 
 import hashlib
-import importlib.metadata
 import logging
 from collections import defaultdict
 from collections.abc import Sequence
@@ -11,14 +10,14 @@ import numpy as np
 import torch
 
 from mirage_sim.data.clips import Clip, load_clip, save_clip
-from mirage_sim.data.simulators import ReferenceSimulator
-from mirage_sim.data.simulators.miniworld import MiniWorldSimulator
-from mirage_sim.evaluation.manifest import SIZE, Walk
+from mirage_sim.data.simulators import CameraMount, ReferenceSimulator, make_simulator
+from mirage_sim.evaluation.manifest import MOUNT, SIZE, Manifest, Walk
 from mirage_sim.models.pretrained import user_cache
 
 _log = logging.getLogger(__name__)
 
 POSE_TOLERANCE = 1e-5  # metres and radians; the manifest keeps 6 decimals
+_EXTRAS = {"miniworld": "twin", "homes": "homes"}  # what each simulator needs
 
 
 def default_cache() -> Path:
@@ -32,34 +31,53 @@ def digest(clip: Clip) -> str:
     return hashlib.sha256(clip.frames.contiguous().numpy().tobytes() + depth.tobytes()).hexdigest()
 
 
-def open_simulator(environment: str) -> ReferenceSimulator:
+def open_simulator(simulator: str, environment: str) -> ReferenceSimulator:
     """The reference simulator at the protocol's size.
 
+    Args:
+        simulator: its name.
+        environment: kind of scene.
+
     Raises:
-        ImportError: naming what to install, where MiniWorld or EGL is missing.
+        ImportError: naming what to install, where its packages or EGL are missing.
     """
     try:
-        return MiniWorldSimulator(environment, SIZE)
+        return make_simulator(simulator, environment, SIZE)
     except ImportError as error:
         raise ImportError(
-            "rendering the protocol's walks needs MiniWorld and headless GL: pip install 'mirage_sim[twin]', and on "
-            f"Debian: apt-get install libegl1 libgl1 libegl-mesa0 libgl1-mesa-dri ({error})"
+            f"rendering the protocol's walks needs a simulator and headless GL: pip install "
+            f"'mirage_sim[{_EXTRAS[simulator]}]', and on Debian: apt-get install libegl1 libgl1 libegl-mesa0 "
+            f"libgl1-mesa-dri ({error})"
         ) from error
 
 
-def rendered_by() -> dict[str, str]:
-    """Versions that decide the pixels; call it while a simulator is open."""
-    from pyglet.gl import gl_info
+def check_furniture(expected: str) -> None:
+    """Compare the prepared furniture with what the manifest's homes were furnished with.
 
-    return {
-        "miniworld": importlib.metadata.version("miniworld"),
-        "renderer": gl_info.get_renderer(),
-        "gl": gl_info.get_version(),
-    }
+    Args:
+        expected: digest of the furniture.
+
+    Raises:
+        ValueError: if no furniture is prepared, or other furniture.
+    """
+    from mirage_sim.data.simulators.homes.furniture import load_furniture
+
+    if (found := load_furniture().digest) != expected:
+        raise ValueError(
+            f"furniture: expected that of the manifest's homes, {expected}, got {found}: "
+            "prepare it again with mirage prepare furniture"
+        )
 
 
-def follow(simulator: ReferenceSimulator, environment: str, seed: int, commands: Sequence[tuple[float, float]]) -> Clip:
-    """Drive through a scene by the given commands and keep everything."""
+def follow(
+    simulator: ReferenceSimulator,
+    environment: str,
+    seed: int,
+    commands: Sequence[tuple[float, float]],
+    mount: CameraMount = MOUNT,
+) -> Clip:
+    """Drive through a scene by the given commands, with the camera at ``mount``, and keep everything."""
+    simulator.mount = mount
     simulator.reset(seed)
     frames, depths, poses, blocked = [], [], [], []
     for step in range(len(commands) + 1):
@@ -92,6 +110,8 @@ def check(clip: Clip, walk: Walk, here: dict[str, str], made_by: dict[str, str])
     error = (clip.c2w - expected).abs().amax().item()
     if error > POSE_TOLERANCE:
         raise ValueError(f"{walk.name}: cameras differ from the manifest by {error:.2g} (expected < {POSE_TOLERANCE})")
+    if not torch.equal(clip.K, walk.cameras.K[0]):
+        raise ValueError(f"{walk.name}: intrinsics differ from those of the manifest's {walk.mount}: got {clip.K}")
     if tuple(np.flatnonzero(clip.blocked.numpy())) != walk.blocked:
         raise ValueError(f"{walk.name}: blocked steps differ from the manifest's {walk.blocked}")
     found = digest(clip)
@@ -103,17 +123,17 @@ def check(clip: Clip, walk: Walk, here: dict[str, str], made_by: dict[str, str])
         )
 
 
-def load_truth(walks: Sequence[Walk], made_by: dict[str, str], cache: Path | None = None) -> list[Clip]:
+def load_truth(walks: Sequence[Walk], manifest: Manifest, cache: Path | None = None) -> list[Clip]:
     """True clips of the given walks, from the cache or rendered now (about 0.3 s each, plus seconds per environment).
 
     Args:
-        walks: walks or circuits of one manifest.
-        made_by: the manifest's ``rendered_by``, for the message when pixels differ.
+        walks: walks, circuits or pairs of the manifest.
+        manifest: says which simulator renders them, and what made it.
         cache: folder; the user's cache folder by default.
 
     Raises:
-        ImportError: where something must be rendered and MiniWorld or EGL is missing.
-        ValueError: if a clip is not what the manifest says.
+        ImportError: where something must be rendered, and the simulator's packages or EGL are missing.
+        ValueError: if a clip is not what the manifest says, or the furniture is not prepared or not the manifest's.
     """
     folder = cache or default_cache()
     paths = {walk.name: folder / f"{walk.name}-{walk.sha256[:12]}.safetensors" for walk in walks}
@@ -121,18 +141,20 @@ def load_truth(walks: Sequence[Walk], made_by: dict[str, str], cache: Path | Non
     for walk in walks:
         if not paths[walk.name].exists():
             missing[walk.environment].append(walk)
+    if missing and manifest.furniture:
+        check_furniture(manifest.furniture)
     for environment, group in missing.items():
         _log.info("rendering %d walks of %s", len(group), environment)
-        simulator = open_simulator(environment)
-        here = rendered_by()
+        simulator = open_simulator(manifest.simulator, environment)
+        here = simulator.rendered_by()
         for walk in group:
-            clip = follow(simulator, environment, walk.seed, walk.commands)
-            check(clip, walk, here, made_by)
+            clip = follow(simulator, environment, walk.seed, walk.commands, walk.mount)
+            check(clip, walk, here, manifest.rendered_by)
             save_clip(clip, paths[walk.name])
         simulator.close()
     clips = []
     for walk in walks:
         clip = load_clip(paths[walk.name])
-        check(clip, walk, {"file": str(paths[walk.name])}, made_by)
+        check(clip, walk, {"file": str(paths[walk.name])}, manifest.rendered_by)
         clips.append(clip)
     return clips

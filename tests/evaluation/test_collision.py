@@ -123,7 +123,7 @@ def test_wrong_settings_are_named(cfg, message, model):
 @pytest.fixture(scope="module")
 def simulator():
     try:
-        made = open_simulator("OneRoom")
+        made = open_simulator("miniworld", "OneRoom")
     except ImportError as error:
         pytest.skip(str(error))
     yield made

@@ -84,7 +84,7 @@ def test_runs_on_other_walks_are_refused_and_both_are_named(pair, change):
 def test_runs_without_a_common_variant_are_refused(pair):
     def rename(content: dict[str, Any]) -> None:
         for row in (*content["per_walk"], *content["per_circuit"]):
-            for name in ("latent_memory", "no_memory", "rgb_memory", "first_frame"):
+            for name in ("latent_memory", "no_memory", "rgb_memory", "true_depth", "first_frame"):
                 if name in row:
                     row[f"other_{name}"] = row.pop(name)
 

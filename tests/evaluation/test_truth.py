@@ -9,6 +9,7 @@ import torch
 
 from mirage_sim.data.simulators import CameraMount
 from mirage_sim.evaluation import truth
+from mirage_sim.evaluation.generate import CIRCUIT_KINDS, circuit, wander
 from mirage_sim.evaluation.manifest import Manifest, Walk, load_manifest
 from mirage_sim.evaluation.truth import check, digest, load_truth
 from mirage_sim.evaluation.visibility import seen_from
@@ -31,15 +32,15 @@ def chosen(manifest: Manifest) -> list[Walk]:
 def rendered(manifest: Manifest, chosen: list[Walk], tmp_path_factory: pytest.TempPathFactory):
     """Clips rendered now, and the cache they went to."""
     try:
-        simulator = truth.open_simulator("OneRoom")
+        simulator = truth.open_simulator("miniworld", "OneRoom")
     except ImportError as error:
         pytest.skip(str(error))
-    here = truth.rendered_by()
+    here = simulator.rendered_by()
     simulator.close()
     if here != manifest.rendered_by:
         pytest.skip(f"pixels are only equal with the manifest's renderer {manifest.rendered_by}; here: {here}")
     cache = tmp_path_factory.mktemp("protocol")
-    return load_truth(chosen, manifest.rendered_by, cache), cache
+    return load_truth(chosen, manifest, cache), cache
 
 
 def test_regenerated_walks_are_the_manifests(rendered, chosen: list[Walk]):
@@ -55,12 +56,19 @@ def test_regenerated_walks_are_the_manifests(rendered, chosen: list[Walk]):
 def test_the_cache_gives_the_same_clips_without_rendering(rendered, chosen, manifest, monkeypatch: pytest.MonkeyPatch):
     clips, cache = rendered
 
-    def refuse(environment: str):
+    def refuse(simulator: str, environment: str):
         raise AssertionError("the cache was not used")
 
     monkeypatch.setattr(truth, "open_simulator", refuse)
-    for first, again in zip(clips, load_truth(chosen, manifest.rendered_by, cache), strict=True):
+    for first, again in zip(clips, load_truth(chosen, manifest, cache), strict=True):
         assert torch.equal(first.frames, again.frames) and torch.equal(first.depth, again.depth)
+
+
+def test_the_committed_walks_can_be_generated_again(rendered, chosen: list[Walk]):
+    simulator = truth.open_simulator("miniworld", "OneRoom")
+    assert wander(simulator, "OneRoom", chosen[1].seed, quick=True) == chosen[1]
+    assert circuit(simulator, "OneRoom", chosen[2].seed, CIRCUIT_KINDS[0], quick=True) == chosen[2]
+    simulator.close()
 
 
 def test_another_pixel_pose_or_bump_is_a_clear_error(rendered, chosen: list[Walk]):
@@ -83,7 +91,7 @@ def test_another_pixel_pose_or_bump_is_a_clear_error(rendered, chosen: list[Walk
 def test_a_manifest_of_other_frames_is_refused_and_leaves_no_file(rendered, chosen, manifest, tmp_path: Path):
     other = replace(chosen[0], sha256="0" * 64)
     with pytest.raises(ValueError, match="frames or depth differ from the manifest"):
-        load_truth([other], manifest.rendered_by, tmp_path)
+        load_truth([other], manifest, tmp_path)
     assert not list(tmp_path.iterdir())
 
 
@@ -101,7 +109,7 @@ def test_a_circuit_leaves_and_returns(rendered, chosen: list[Walk]):
 def test_missing_miniworld_names_what_to_install(monkeypatch: pytest.MonkeyPatch, manifest, chosen, tmp_path: Path):
     monkeypatch.setitem(sys.modules, "miniworld", None)  # makes the import fail
     with pytest.raises(ImportError, match=r"mirage_sim\[twin\].*libegl1"):
-        load_truth(chosen, manifest.rendered_by, tmp_path)
+        load_truth(chosen, manifest, tmp_path)
 
 
 WITHOUT_EGL = """
@@ -121,7 +129,7 @@ from mirage_sim.evaluation.truth import load_truth
 
 manifest = load_manifest()
 try:
-    load_truth(manifest.circuits[:1], manifest.rendered_by, Path(sys.argv[1]))
+    load_truth(manifest.circuits[:1], manifest, Path(sys.argv[1]))
 except ImportError as error:
     print(error)
 """
@@ -141,4 +149,4 @@ def test_a_damaged_file_of_the_cache_is_named(manifest, chosen, tmp_path: Path):
     path = tmp_path / f"{walk.name}-{walk.sha256[:12]}.safetensors"
     path.write_bytes(b"half a clip")
     with pytest.raises(ValueError, match=f"{path.name}: expected a readable clip"):
-        load_truth([walk], manifest.rendered_by, tmp_path)
+        load_truth([walk], manifest, tmp_path)

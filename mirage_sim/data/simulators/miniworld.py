@@ -4,6 +4,7 @@ Needs the ``twin`` extra and EGL (Debian: ``libegl1 libgl1 libegl-mesa0 libgl1-m
 neither; making a :class:`MiniWorldSimulator` does.
 """
 
+import importlib.metadata
 import math
 from typing import Any
 
@@ -129,6 +130,16 @@ class MiniWorldSimulator:
                 free += 1
         agent.pos, agent.dir = pos, heading
         return free
+
+    def rendered_by(self) -> dict[str, str]:
+        """Versions of MiniWorld, of the GL renderer and of GL."""
+        from pyglet.gl import gl_info
+
+        return {
+            "miniworld": importlib.metadata.version("miniworld"),
+            "renderer": gl_info.get_renderer(),
+            "gl": gl_info.get_version(),
+        }
 
     def close(self) -> None:
         """Free the GL context."""

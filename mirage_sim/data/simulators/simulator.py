@@ -110,6 +110,9 @@ class ReferenceSimulator(Protocol):
             0 to ``steps``, or None where the body cannot stand.
         """
 
+    def rendered_by(self) -> dict[str, str]:
+        """Name the versions that decide the pixels: of the simulator's packages, of the GL driver and its renderer."""
+
     def close(self) -> None:
         """Free the graphics context."""
 

@@ -46,7 +46,7 @@ def bench_bytes(cfg: dict[str, Any]) -> dict[str, Any]:
     # where the start picture itself is shown, nobody sees what the coding of latents costs
     model: WorldModel = replace(instantiate(cfg["world"]), reprojection=None)
     manifest = load_manifest().subset(cfg["walks"])
-    circuits = load_truth(manifest.circuits, manifest.rendered_by, cfg["cache"])
+    circuits = load_truth(manifest.circuits, manifest, cfg["cache"])
     run = score_circuits({"full": model, "compact": with_compact_memory(model)}, circuits, batch=cfg["batch"])
     loss = bootstrap_mean(run.figures["full"]["revisit_a"] - run.figures["compact"]["revisit_a"])
     return {
