@@ -13,23 +13,15 @@ from mirage_sim.models.denoiser import MiniDenoiser
 from mirage_sim.models.depth import MiniDepth
 from mirage_sim.training.codec_stage import picture_loss, surrounded
 from mirage_sim.training.episodes import Episodes, Moment
+from mirage_sim.training.precision import Precision
 from mirage_sim.training.texture import texture_loss, windows
 
 logger = logging.getLogger(__name__)
 
 # weight of the mean over a few cells where the truth is one of many pictures: its colour is less free than its stones
 TONE = 5.0
-PRECISIONS = ("float32", "bfloat16", "auto")
 MAP_FRAMES = 16  # frames' worth of points that a map holds on an accelerator: more than episodes were seen to need
 UNDETERMINED = 0.03  # weight of the distance from the truth where the truth is one of many pictures that would do
-
-
-def has_bfloat16(device: torch.device) -> bool:
-    """Whether a device computes with bfloat16; a CPU that only imitates it takes far longer than with float32."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
-    return device.type == "cpu" and bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
 @torch.inference_mode()
@@ -69,8 +61,7 @@ class DenoiserStage:
         wear: largest standard deviation of noise on latents of true frames after the start.
         drawn_share: of the batches that draw from pure noise and go on; the others train all noise levels.
         texture: weight of the difference of textures, where the network draws from nothing but what it is told.
-        precision: of the denoiser's and the decoder's arithmetic, ``"float32"`` or ``"bfloat16"``; weights, geometry
-            and losses are float32. ``"auto"`` is bfloat16 where the device computes with it.
+        precision: of the denoiser's and the decoder's arithmetic, see :class:`Precision`.
 
     Raises:
         ValueError: for an unknown precision.
@@ -92,11 +83,8 @@ class DenoiserStage:
         texture: float = 13.0,
         precision: str = "float32",
     ):
-        if precision not in PRECISIONS:
-            raise ValueError(f"precision: expected one of {PRECISIONS}, got {precision!r}")
         self.codec, self.model, self.drawn_share = codec, model, drawn_share
-        self.texture = texture
-        self.bfloat16 = precision == "bfloat16" or precision == "auto" and has_bfloat16(data.device)
+        self.texture, self.precision = texture, Precision(precision, data.device)
         self.episodes = Episodes(
             data,
             encode_walks(data, codec),
@@ -121,7 +109,7 @@ class DenoiserStage:
         s = sigma[:, None, None, None]
         noise = torch.randn(clean.shape, generator=generator, device=clean.device)
         noisy = (1 - s) * clean + s * noise
-        with torch.autocast(clean.device.type, torch.bfloat16, enabled=self.bfloat16):
+        with self.precision():
             predicted = self.model.predict_clean(noisy, sigma, self.model.condition(moment.conditioning)).float()
             generated = self.codec.decode_frames(predicted).float()
         if drawn:

@@ -8,6 +8,7 @@ from mirage_sim.geometry import Camera
 from mirage_sim.memory.point_memory import resample_depth
 from mirage_sim.models.codec import PATCH, MiniCodec
 from mirage_sim.models.depth import FARTHEST, NEAREST, MiniDepth
+from mirage_sim.training.precision import Precision
 from mirage_sim.training.simulated_memory import BatchMap
 
 
@@ -28,6 +29,7 @@ class DepthStage:
         error: standard deviation of log depth by which what is remembered errs here and there: smoothly, over four
             cells, by one and a half times as much, and each cell for itself by half of it.
         detail: samples per cell and axis that the memory is read with.
+        precision: of the networks' arithmetic, see :class:`Precision`.
     """
 
     def __init__(
@@ -43,10 +45,12 @@ class DepthStage:
         clean: float = 0.6,
         error: float = 0.02,
         detail: int = 2,
+        precision: str = "float32",
     ):
         self.data, self.codec, self.model = data, codec, model
         self.batch, self.drift, self.wear, self.gap = batch, drift, wear, gap
         self.clean, self.error, self.detail = clean, error, detail
+        self.precision = Precision(precision, data.device)
 
     def __call__(self, generator: torch.Generator, progress: float) -> dict[str, Tensor]:
         """One batch."""
@@ -67,15 +71,16 @@ class DepthStage:
 
         frames = moments.frames[:, 1]
         level = self.wear * torch.rand(count, 1, 1, 1, generator=generator, device=device)
-        with torch.no_grad():
+        with torch.no_grad(), self.precision():
             latents = self.codec.encode_frames(frames)
             noise = torch.randn(latents.shape, generator=generator, device=device)
             worn = self.codec.decode_frames(latents + level * noise)
         as_given = (torch.rand(count, generator=generator, device=device) < self.clean)[:, None, None, None]
-        shown = torch.where(as_given, frames, worn.clamp(-1, 1))
+        shown = torch.where(as_given, frames, worn.float().clamp(-1, 1))
         true = torch.log((moments.depth[:, 1] * scale).clamp(NEAREST, FARTHEST))
         camera = Camera(moments.camera.c2w[:, 1], moments.camera.K[:, 1], moments.camera.size)
-        log_depth = self.model.log_depth(shown, camera, known * scale * remembers)
+        with self.precision():
+            log_depth = self.model.log_depth(shown, camera, known * scale * remembers).float()
 
         error = log_depth - true
         edges = (error[..., 1:, :] - error[..., :-1, :]).abs().mean() + (error[..., 1:] - error[..., :-1]).abs().mean()

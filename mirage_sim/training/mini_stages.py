@@ -26,19 +26,23 @@ class Networks(NamedTuple):
     denoiser: MiniDenoiser
     depth: MiniDepth
 
+    def to(self, device: torch.device) -> "Networks":
+        """The networks, brought to a device."""
+        return Networks(*(network.to(device) for network in self))
+
 
 def build_loss(
     name: str, data: WalkDataset, networks: Networks, options: Mapping[str, Any]
 ) -> tuple[dict[str, nn.Module], Loss]:
-    """What a stage trains, by name, and its loss. The networks are brought to the device of the data.
+    """What a stage trains, by name, and its loss.
 
     Args:
         name: ``"codec"``, ``"depth"`` or ``"denoiser"``.
         data: recorded walks.
-        networks: to train, or to learn from.
+        networks: to train, or to learn from, where the data are.
         options: keyword arguments of the loss.
     """
-    codec, denoiser, depth = (network.to(data.device).requires_grad_(False) for network in networks)
+    codec, denoiser, depth = (network.requires_grad_(False) for network in networks)
     modules: dict[str, nn.Module]
     if name == "codec":
         modules = {"codec": codec, "aligner": denoiser.aligner}
@@ -96,7 +100,7 @@ def _stage(
     exports: Sequence[str],
     options: Mapping[str, Any],
 ) -> Stage:
-    modules, loss = build_loss(cfg["stage"]["name"], data, networks, options)
+    modules, loss = build_loss(cfg["stage"]["name"], data, networks.to(data.device), options)
     writers = {name: partial(save_model, getattr(networks, name)) for name in exports}
     return Stage(modules, writers, loss, make_accelerator(folder, cpu=data.device.type == "cpu"), data.device)
 

@@ -5,6 +5,7 @@ that it began with, the last ones and their average. All that a run has done is 
 and started again with the same settings, it goes on.
 """
 
+import inspect
 import logging
 import re
 import time
@@ -23,7 +24,7 @@ from mirage_sim.models import MiniCodec, MiniDenoiser, MiniDepth, load_model, sa
 from mirage_sim.training.loop import Trainer, make_accelerator
 from mirage_sim.training.mini_stages import Networks, build_loss, choose_device
 from mirage_sim.training.recipe_state import RecipeState
-from mirage_sim.training.validation import STEPS, Scores, stage_scores, world_scores
+from mirage_sim.training.validation import Scores, stage_scores, world_scores
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +38,7 @@ PARTS = ("record", *TRAINED, "finish")  # of a run, that share its time
 SETTINGS = ("recipe", "clips", "validation", "photographs", "from", "budget", "seed")  # with which a run goes on
 LEAST = 1.0  # seconds of a part
 WALKS_AT_ONCE = 50  # between looks at the clock
+OF_SOURCE = ("folder", "weight", "walks", "first_seed")  # of a source of walks; the rest is for the recorder
 UNITS = {"s": 1, "m": 60, "h": 3600}
 
 Weights = dict[str, Path]
@@ -94,7 +96,7 @@ class _Run:
 
     def _check(self) -> None:
         """Refuse what can be seen to fail before it begins."""
-        world, shares = self.cfg["world"], self.shares
+        world, shares, validation = self.cfg["world"], self.shares, self.cfg["validation"]
         if world["denoiser"]["_target_"] != "mirage_sim.models.load_model":
             raise ValueError("world: expected mini, which recipe=mini makes, got another one")
         if set(shares) != set(PARTS) or not all(share > 0 for share in shares.values()):
@@ -109,8 +111,16 @@ class _Run:
         if not self.cfg["clips"] or not isinstance(self.cfg["clips"], Mapping):
             raise ValueError(f"clips: expected one or more sources with a folder each, got {self.cfg['clips']!r}")
         for name, source in self.cfg["clips"].items():
-            if not source["walks"] and not list(Path(source["folder"]).glob("*.safetensors")):
-                raise ValueError(f"clips.{name}: expected clips in {source['folder']}, or a number of walks to record")
+            known = {*OF_SOURCE, *inspect.signature(record).parameters} - {"output"}
+            if set(OF_SOURCE) - set(source) or set(source) - known:
+                got = sorted(source)
+                raise ValueError(f"clips.{name}: expected {sorted(OF_SOURCE)} and what mirage record takes, got {got}")
+            if not source["weight"] > 0:
+                raise ValueError(f"clips.{name}.weight: expected a positive number, got {source['weight']}")
+            wanted = {Path(source["folder"]): source["walks"], _validation_folder(source): validation["walks"]}
+            for folder, walks in wanted.items():
+                if not walks and not list(folder.glob("*.safetensors")):
+                    raise ValueError(f"clips.{name}: expected clips in {folder}, or a number of walks to record")
         make_accelerator(cpu=self.device.type == "cpu")  # says what to install, before hours are spent
 
     @property
@@ -192,7 +202,7 @@ class _Run:
         for unused in ("name", "model", "steps"):
             options.pop(unused, None)
         weights, photographs = self._weights(), {}
-        networks = _read(weights)
+        networks = _read(weights).to(self.device)
         if name == "codec" and self.photographs is not None:
             photographs = {"photographs": self.photographs}
         modules, loss = build_loss(name, self._data, networks, options | photographs)
@@ -256,9 +266,9 @@ def _validation_folder(source: Mapping[str, Any]) -> Path:
 
 def _record_walks(source: Mapping[str, Any], walks: int, first_seed: int, folder: Path) -> None:
     """Record the walks of one source that are not there yet."""
-    if source["simulator"] != "miniworld":
-        raise ValueError(f"clips: expected simulator miniworld, got {source['simulator']!r}")
-    record(folder, walks, source["frames"], first_seed)
+    if walks:
+        options = {key: value for key, value in source.items() if key not in OF_SOURCE}
+        record(folder, walks, first_seed=first_seed, **options)
 
 
 def _load(folder: str | None) -> Networks:
