@@ -98,7 +98,8 @@ class Trainer:
         generator_device: of the generators that a loss draws its batches with.
 
     Raises:
-        ValueError: unless either steps or seconds are positive; if the folder holds a damaged state, or one of other modules; nothing has changed then.
+        ValueError: unless one of steps and seconds is there; if the folder holds a damaged state, or one of other
+            modules; nothing has changed then.
     """
 
     def __init__(

@@ -28,7 +28,7 @@ class Networks(NamedTuple):
 
     def to(self, device: torch.device) -> "Networks":
         """The networks, brought to a device."""
-        return Networks(*(network.to(device) for network in self))
+        return Networks(self.codec.to(device), self.denoiser.to(device), self.depth.to(device))
 
 
 def build_loss(
@@ -42,7 +42,9 @@ def build_loss(
         networks: to train, or to learn from, where the data are.
         options: keyword arguments of the loss.
     """
-    codec, denoiser, depth = (network.requires_grad_(False) for network in networks)
+    codec, denoiser, depth = networks
+    for network in networks:
+        network.requires_grad_(False)
     modules: dict[str, nn.Module]
     if name == "codec":
         modules = {"codec": codec, "aligner": denoiser.aligner}

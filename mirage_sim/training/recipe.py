@@ -279,7 +279,7 @@ def _load(folder: str | None) -> Networks:
 
 
 def _read(weights: Weights) -> Networks:
-    networks = {name: load_model(path) for name, path in weights.items()}
+    networks: dict[str, Any] = {name: load_model(path) for name, path in weights.items()}
     for name, network in networks.items():
         if not isinstance(network, KINDS[name]):
             raise ValueError(f"{weights[name]}: expected a {KINDS[name].__name__}, got a {type(network).__name__}")

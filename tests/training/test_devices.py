@@ -1,4 +1,4 @@
-"""The stages on an accelerator, in tensors without values: one that stays on the CPU or is asked for its value fails."""
+"""The stages on an accelerator, in tensors without values: to leave one on the CPU or to ask for its value fails."""
 
 from pathlib import Path
 
