@@ -1,0 +1,74 @@
+"""Light maps: the light on flat parts of a home, on a grid finer than their triangles."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from mirage_sim.data.simulators.homes.scene import Mesh
+
+TEXEL = 0.06  # metres
+WIDTH = 512  # texels
+
+
+class LightMap:
+    """Where in one texture the light of each flat part has its place.
+
+    A part's grid spans the rectangle around it; its outer texels lie on the rectangle's sides, so that the light of
+    neighbours meets. Texel (0, 0) is white, for parts that are not flat.
+
+    Args:
+        parts: all parts of a scene.
+
+    Attributes:
+        size: ``(width, height)`` of the texture.
+        points: float32 ``[N, 3]``, metres: where the light of each texel in use is wanted.
+        normals: float32 ``[N, 3]``.
+        texels: int64 ``[N]``, positions in the flattened texture.
+        places: of each part float32 ``[V, 2]``, texture coordinates of its vertices.
+    """
+
+    def __init__(self, parts: Sequence[Mesh]):
+        charts = {number: _chart(part) for number, part in enumerate(parts) if part.is_flat}
+        corners, height = _pack([chart[1] for chart in charts.values()])
+        self.size = (WIDTH, height)
+        points, normals, texels = [np.zeros((0, 3))], [np.zeros((0, 3))], [np.zeros(0, np.int64)]
+        half = np.array([0.5, 0.5])
+        self.places = [np.tile((half / self.size).astype(np.float32), (len(part.positions), 1)) for part in parts]
+        for (number, (axes, count, low, high)), corner in zip(charts.items(), corners, strict=True):
+            flat = parts[number].positions @ axes.T
+            share = (flat[:, :2] - low) / np.maximum(high - low, 1e-6)
+            self.places[number] = ((corner + half + share * (count - 1)) / self.size).astype(np.float32)
+            u, v = (np.linspace(low[k], high[k], count[k]) for k in (0, 1))
+            u, v = (each.ravel() for each in np.meshgrid(u, v))
+            points.append(np.stack([u, v, np.full(len(u), flat[0, 2])], -1) @ axes)
+            normals.append(np.broadcast_to(axes[2], (len(u), 3)))
+            rows, columns = corner[1] + np.arange(count[1]), corner[0] + np.arange(count[0])
+            texels.append((rows[:, None] * WIDTH + columns).ravel())
+        self.points = np.concatenate(points).astype(np.float32)
+        self.normals = np.concatenate(normals).astype(np.float32)
+        self.texels = np.concatenate(texels)
+
+
+def _chart(part: Mesh) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Axes ``[3, 3]`` of a flat part, the last its normal; along the first two: texels, beginning and end."""
+    normal = part.normals[0].astype(np.float64)
+    first = np.cross([0.0, 1.0, 0.0] if abs(normal[1]) < 0.9 else [0.0, 0.0, 1.0], normal)
+    first /= np.linalg.norm(first)
+    axes = np.stack([first, np.cross(normal, first), normal])
+    flat = part.positions @ axes[:2].T
+    low, high = flat.min(0), flat.max(0)
+    count = np.minimum(np.ceil((high - low) / TEXEL).astype(np.int64) + 1, WIDTH - 1)
+    return axes, count, low, high
+
+
+def _pack(counts: Sequence[np.ndarray]) -> tuple[np.ndarray, int]:
+    """Corners ``[N, 2]`` of rectangles in rows of a texture, tallest first, and the texture's height."""
+    corners = np.zeros((len(counts), 2), np.int64)
+    x, y, row = 1, 0, 1  # the first texel is taken
+    for number in sorted(range(len(counts)), key=lambda number: -counts[number][1]):
+        width, height = counts[number]
+        if x + width > WIDTH:
+            x, y, row = 0, y + row, 0
+        corners[number] = x, y
+        x, row = x + width, max(row, height)
+    return corners, int(y + row)
