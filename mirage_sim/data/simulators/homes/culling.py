@@ -13,9 +13,9 @@ class Culling:
     """Bounding boxes, floors and portals of a home."""
 
     def __init__(self, scene: Scene):
-        bounds = [(part.positions.min(0), part.positions.max(0)) for part in scene.parts]
-        boxes = [np.stack(np.meshgrid(*np.stack(each, -1), indexing="ij"), -1).reshape(8, 3) for each in bounds]
-        self._boxes = _homogeneous(np.array(boxes, np.float64).reshape(-1, 8, 3))
+        bounds = np.array([(part.positions.min(0), part.positions.max(0)) for part in scene.parts], np.float64)
+        corners = np.array([[x, y, z] for x in (0, 1) for y in (0, 1) for z in (0, 1)])
+        self._boxes = _homogeneous(bounds[:, corners, [0, 1, 2]])
         self._rooms = np.array(scene.rooms, np.int64)
         self._flat = np.array([part.is_flat for part in scene.parts], bool)
         self._portals = _homogeneous(np.array([p.corners for p in scene.portals], np.float64).reshape(-1, 4, 3))
@@ -40,9 +40,10 @@ class Culling:
         inside = (w.max(1) > 0) & ((clip[..., 0] + w).max(1) >= 0) & ((w - clip[..., 0]).max(1) >= 0)
         inside &= ((clip[..., 1] + w).max(1) >= 0) & ((w - clip[..., 1]).max(1) >= 0)
         seen = self._rectangles(view_projection, eye)
-        for part in np.flatnonzero(inside & (self._rooms >= 0)) if seen is not None else ():
-            box = _bounds(clip[part], SCREEN)
-            inside[part] = any(_overlap(box, each) for each in seen.get(int(self._rooms[part]), ()))
+        if seen is not None:
+            for part in np.flatnonzero(inside & (self._rooms >= 0)):
+                box = _bounds(clip[part], SCREEN)
+                inside[part] = any(_overlap(box, each) for each in seen.get(int(self._rooms[part]), ()))
         chosen = np.flatnonzero(inside)
         return chosen[np.lexsort((w[chosen].min(1), self._flat[chosen]))]
 

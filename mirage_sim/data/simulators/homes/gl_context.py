@@ -2,6 +2,7 @@
 
 import ctypes
 import ctypes.util
+import importlib
 from typing import Any
 
 _EGL_DRAW, _EGL_READ = 0x3059, 0x305A  # as in EGL/egl.h
@@ -21,8 +22,7 @@ class HeadlessContext:
 
     def __init__(self) -> None:
         try:
-            import moderngl
-
+            moderngl: Any = importlib.import_module("moderngl")  # its types do not know backends by name
             self._egl = ctypes.CDLL(ctypes.util.find_library("EGL") or "libEGL.so.1")
             for name in ("eglGetCurrentDisplay", "eglGetCurrentContext", "eglGetCurrentSurface"):
                 getattr(self._egl, name).restype = ctypes.c_void_p

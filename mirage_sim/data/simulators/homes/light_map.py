@@ -1,5 +1,6 @@
 """Light maps: the light on flat parts of a home, on a grid finer than their triangles."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -7,7 +8,8 @@ import numpy as np
 from mirage_sim.data.simulators.homes.scene import Mesh
 
 TEXEL = 0.06  # metres
-WIDTH = 512  # texels
+WIDTH = 512  # texels of the texture
+MOST = 192  # texels along a side of a part
 
 
 class LightMap:
@@ -38,12 +40,11 @@ class LightMap:
             flat = parts[number].positions @ axes.T
             share = (flat[:, :2] - low) / np.maximum(high - low, 1e-6)
             self.places[number] = ((corner + half + share * (count - 1)) / self.size).astype(np.float32)
-            u, v = (np.linspace(low[k], high[k], count[k]) for k in (0, 1))
-            u, v = (each.ravel() for each in np.meshgrid(u, v))
-            points.append(np.stack([u, v, np.full(len(u), flat[0, 2])], -1) @ axes)
-            normals.append(np.broadcast_to(axes[2], (len(u), 3)))
-            rows, columns = corner[1] + np.arange(count[1]), corner[0] + np.arange(count[0])
-            texels.append((rows[:, None] * WIDTH + columns).ravel())
+            rows, columns = np.divmod(np.arange(count[0] * count[1]), count[0])
+            across = low + np.stack([columns, rows], -1) * ((high - low) / np.maximum(count - 1, 1))
+            points.append(across @ axes[:2] + flat[0, 2] * axes[2])
+            normals.append(np.broadcast_to(axes[2], (len(rows), 3)))
+            texels.append((corner[1] + rows) * WIDTH + corner[0] + columns)
         self.points = np.concatenate(points).astype(np.float32)
         self.normals = np.concatenate(normals).astype(np.float32)
         self.texels = np.concatenate(texels)
@@ -51,13 +52,14 @@ class LightMap:
 
 def _chart(part: Mesh) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Axes ``[3, 3]`` of a flat part, the last its normal; along the first two: texels, beginning and end."""
-    normal = part.normals[0].astype(np.float64)
-    first = np.cross([0.0, 1.0, 0.0] if abs(normal[1]) < 0.9 else [0.0, 0.0, 1.0], normal)
-    first /= np.linalg.norm(first)
-    axes = np.stack([first, np.cross(normal, first), normal])
+    x, y, z = map(float, part.normals[0])
+    length = math.hypot(x, z)
+    first = (z / length, 0.0, -x / length) if length > 0.1 else (1.0, 0.0, 0.0)  # level
+    second = (y * first[2], z * first[0] - x * first[2], -y * first[0])
+    axes = np.array([first, second, (x, y, z)])
     flat = part.positions @ axes[:2].T
     low, high = flat.min(0), flat.max(0)
-    count = np.minimum(np.ceil((high - low) / TEXEL).astype(np.int64) + 1, WIDTH - 1)
+    count = np.minimum(np.ceil((high - low) / TEXEL).astype(np.int64) + 1, MOST)
     return axes, count, low, high
 
 

@@ -20,7 +20,7 @@ FITTING = 0.35  # metres around a lamp where nothing casts shadows: it may hang 
 NEAREST = 0.3  # metres; no surface is lit as if it were nearer to a lamp
 LIFT = 1.25  # cells above its surface where a point looks up its light
 BOUNCES = 1.6  # what all bounces return, over what the first does
-DIRECTIONS = 32
+DIRECTIONS = 64
 GROUND = 0.2  # radiance of the ground outside, over the sky's
 
 
@@ -191,8 +191,8 @@ def _trilinear(grid, x, y, z):
 
 
 @compiled
-def _direct(px, py, pz, nx, ny, nz, origin, cell, lamps, visible, lift, result):
-    """Add the light of all lamps on a surface point to ``result``, linear RGB."""
+def _direct(px, py, pz, nx, ny, nz, origin, cell, lamps, visible, lift, smooth, result):
+    """Add the light of all lamps on a surface point to ``result``, linear RGB; shadows are smooth, or as in its voxel."""
     inverse = np.float32(1.0) / cell
     gx = (px - origin[0]) * inverse + lift * nx
     gy = (py - origin[1]) * inverse + lift * ny
@@ -207,7 +207,7 @@ def _direct(px, py, pz, nx, ny, nz, origin, cell, lamps, visible, lift, result):
         light = facing / (square * math.sqrt(square))
         if light < 0.002:
             continue
-        light *= _trilinear(visible[k], gx, gy, gz)
+        light *= _trilinear(visible[k], gx, gy, gz) if smooth else visible[k, int(gx), int(gy), int(gz)]
         result[0] += light * lamps[k, 3]
         result[1] += light * lamps[k, 4]
         result[2] += light * lamps[k, 5]
@@ -237,7 +237,7 @@ def _reflect(corners, albedo, origin, cell, lamps, visible, returned, coarse, li
                 v = np.float32((j // 2 + (1.0 if j % 2 == 0 else 2.0) / 3) / steps)
                 px, py, pz = ax + u * bx + v * cx, ay + u * by + v * cy, az + u * bz + v * cz
                 light[:] = 0
-                _direct(px, py, pz, nx, ny, nz, origin, cell, lamps, visible, lift, light)
+                _direct(px, py, pz, nx, ny, nz, origin, cell, lamps, visible, lift, False, light)
                 x, y, z = (
                     int((px - origin[0]) * inverse),
                     int((py - origin[1]) * inverse),
@@ -327,7 +327,7 @@ def _look_up(points, normals, origin, cell, lamps, visible, faces, coarse, lift,
         px, py, pz = points[p]
         nx, ny, nz = normals[p]
         result[p] = 0
-        _direct(px, py, pz, nx, ny, nz, origin, cell, lamps, visible, lift, result[p])
+        _direct(px, py, pz, nx, ny, nz, origin, cell, lamps, visible, lift, True, result[p])
         gx = (px - origin[0]) * inverse + lift / 2 * nx
         gy = (py - origin[1]) * inverse + lift / 2 * ny
         gz = (pz - origin[2]) * inverse + lift / 2 * nz

@@ -1,6 +1,7 @@
 """What a renderer draws: triangles with textures, and the light that falls on them."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -27,7 +28,7 @@ class Mesh:
     colour: np.ndarray
     faces: np.ndarray
 
-    @property
+    @cached_property
     def is_flat(self) -> bool:
         """Whether all vertices lie in one plane and share its normal."""
         normal = self.normals[0]
