@@ -55,9 +55,8 @@ EXTRAS = {
     # the real backbone: text, depth, what moves (transformers wants Python 3.11); diffusers loads it with accelerate
     "wan": ["accelerate>=1.15,<2", 'transformers>=5.23,<6; python_version >= "3.11"'],
     "viewer": ["viser>=1.1,<2"],
-    "homes": [
-        "moderngl>=5.12,<6",
-    ],
+    # furnished homes, and their furniture made ready; these exactly, so that the same scene has the same image
+    "homes": ["fast-simplification==0.2.0", "moderngl==5.13.0", "trimesh==5.2.0"],
     "twin": ["miniworld==2.1.0", "pyglet>=1.5.31,<2"],
     "dev": ["ruff>=0.17.6,<0.18", "mypy>=2.4,<3"],
     "test": [
