@@ -153,7 +153,14 @@ def _piece(entry: dict[str, Any], mesh: Mesh, textures: np.ndarray) -> Piece:
     if entry["category"] not in CATEGORIES:
         raise ValueError(f"category {entry['category']!r}")
     return Piece(
-        str(entry["name"]), int(entry["index"]), entry["category"], size, elevation, mesh, textures, str(entry["credit"])
+        str(entry["name"]),
+        int(entry["index"]),
+        entry["category"],
+        size,
+        elevation,
+        mesh,
+        textures,
+        str(entry["credit"]),
     )
 
 

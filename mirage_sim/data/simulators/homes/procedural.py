@@ -34,7 +34,7 @@ class _Look:
 
 def procedural_pieces() -> tuple[Piece, ...]:
     """Pieces of every category that rooms need, each in several looks. The same call gives the same pieces."""
-    pieces = []
+    pieces: list[Piece] = []
     for category, (make, elevation) in _KINDS.items():
         for number in range(VARIANTS):
             shapes = Shapes()
@@ -318,9 +318,7 @@ def _small(shapes: Shapes, look: _Look) -> None:
         shapes.turned(((0.05, 0), (0.09, 0.1), (0.03, 0.22), (0.045, 0.26)), 0, 0, look.accent)
     elif look.number == 1:
         for i in range(3):
-            shapes.box(
-                (-0.11, 0.11 - 0.01 * i), (0.035 * i, 0.035 * i + 0.03), (-0.08, 0.08), (_FABRICS[i], "fabric")
-            )
+            shapes.box((-0.11, 0.11 - 0.01 * i), (0.035 * i, 0.035 * i + 0.03), (-0.08, 0.08), (_FABRICS[i], "fabric"))
     elif look.number == 2:
         shapes.turned(((0.05, 0), (0.13, 0.07), (0.12, 0.07), (0, 0.02)), 0, 0, look.wood)
         for x, z in ((0.04, 0.03), (-0.05, 0.02), (0.0, -0.05)):

@@ -72,9 +72,7 @@ class Shapes:
                 uv = positions[:, [0, 2]] / REPEAT
             self._add(positions, normals, uv, _grid_faces(1, around), paint)
 
-    def _add(
-        self, positions: np.ndarray, normals: np.ndarray, uv: np.ndarray, faces: np.ndarray, paint: Paint
-    ) -> None:
+    def _add(self, positions: np.ndarray, normals: np.ndarray, uv: np.ndarray, faces: np.ndarray, paint: Paint) -> None:
         colour, texture = paint
         if texture not in self._names:
             self._names.append(texture)
