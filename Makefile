@@ -43,7 +43,7 @@ $(VENV)/.core: $(DECLARED)
 	touch $@
 
 $(VENV)/.test: $(VENV)/.core
-	$(PIP) install -e ".[test,twin,data,learn,ray,ros,wan,train,dev]"
+	$(PIP) install -e ".[test,twin,homes,data,learn,ray,ros,wan,train,dev]"
 	touch $@
 
 clean:

@@ -8,7 +8,7 @@ from toy_furniture import CHAIR, MATERIALS, entry, picture, write_deb, write_sh3
 
 from mirage_sim.data.simulators.homes import models3d, sh3f
 from mirage_sim.data.simulators.homes.furniture import load_furniture
-from mirage_sim.data.simulators.homes.furniture_files import prepare_furniture
+from mirage_sim.data.simulators.homes.furniture_prepare import prepare_furniture
 from mirage_sim.models.pretrained import user_cache
 
 

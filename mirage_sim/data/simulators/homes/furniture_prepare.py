@@ -100,13 +100,15 @@ def unpack(package: Path, folder: Path) -> None:
     """
     try:
         with package.open("rb") as file, tarfile.open(fileobj=_data_of(file), mode="r|*") as tar:
+            left = MAX_ARCHIVE
             for member in tar:
                 name = Path(member.name).name
                 source = tar.extractfile(member) if member.isreg() and name.endswith(".sh3f") else None
                 if source is None:
                     continue
-                if member.size > MAX_ARCHIVE:
-                    raise ValueError(f"{name} has {member.size} bytes")
+                left -= member.size
+                if left < 0:
+                    raise ValueError(f"more than {MAX_ARCHIVE} bytes")
                 with (folder / name).open("xb") as copy:
                     shutil.copyfileobj(source, copy)
     except (tarfile.TarError, ValueError, EOFError, OSError, lzma.LZMAError, zlib.error) as error:
