@@ -36,6 +36,11 @@ class Culling:
             eye: ``[3]``, position of the camera.
         """
         clip = self._boxes @ view_projection.T
+        chosen = np.flatnonzero(self._may_show(clip, view_projection, eye))
+        return chosen[np.lexsort((clip[chosen, :, 3].min(1), self._flat[chosen]))]
+
+    def _may_show(self, clip: np.ndarray, view_projection: np.ndarray, eye: np.ndarray) -> np.ndarray:
+        """Whether each part may, bool; ``clip`` are the corners ``[P, 8, 4]`` of their boxes."""
         w = clip[..., 3]
         inside = (w.max(1) > 0) & ((clip[..., 0] + w).max(1) >= 0) & ((w - clip[..., 0]).max(1) >= 0)
         inside &= ((clip[..., 1] + w).max(1) >= 0) & ((w - clip[..., 1]).max(1) >= 0)
@@ -44,8 +49,7 @@ class Culling:
             for part in np.flatnonzero(inside & (self._rooms >= 0)):
                 box = _bounds(clip[part], SCREEN)
                 inside[part] = any(_overlap(box, each) for each in seen.get(int(self._rooms[part]), ()))
-        chosen = np.flatnonzero(inside)
-        return chosen[np.lexsort((w[chosen].min(1), self._flat[chosen]))]
+        return inside
 
     def _rectangles(self, view_projection: np.ndarray, eye: np.ndarray) -> dict[int, list[Rectangle]] | None:
         """Through which parts of the screen each room may be seen; None where the camera is in no room."""

@@ -86,7 +86,16 @@ class Renderer:
         self._loaded: _Loaded | None = None
 
     def load(self, scene: Scene) -> None:
-        """Light a home and make it the one to draw."""
+        """Light a home and make it the one to draw.
+
+        Raises:
+            ValueError: if no part is in a room, or a texture that is used is missing.
+        """
+        if len(scene.rooms) != len(scene.parts) or max(scene.rooms, default=-1) < 0:
+            raise ValueError(f"scene: expected a room for each of {len(scene.parts)} parts, got {scene.rooms}")
+        used = max(int(mesh.layer.max()) for mesh in (*scene.parts, *scene.movers))
+        if used >= len(scene.textures):
+            raise ValueError(f"scene.textures: expected {used + 1} or more layers, got {len(scene.textures)}")
         with self._gl as context:
             if self._loaded:
                 self._loaded.release()
@@ -231,7 +240,7 @@ def _vertices(meshes: Sequence[Mesh], light_map: LightMap, field: LightField) ->
     vertices = np.zeros(sum(counts), _VERTEX)
     vertices["position"] = np.concatenate([mesh.positions for mesh in meshes])
     vertices["normal"] = np.concatenate([mesh.normals for mesh in meshes])
-    vertices["texture_place"][:, :2] = np.concatenate([mesh.uv for mesh in meshes])
+    vertices["texture_place"][:, :2] = np.concatenate([mesh.uv for mesh in meshes]) * [1, -1]  # row 0 is on top
     vertices["texture_place"][:, 2] = np.concatenate([mesh.layer for mesh in meshes])
     vertices["light_map_place"][: sum(counts[:parts])] = np.concatenate(light_map.places)
     light = LINEAR[np.concatenate([mesh.colour for mesh in meshes])]
