@@ -115,6 +115,7 @@ BENCHMARKS = {
         "learn",
         "backbone",
         "rollout",
+        "simulators",
     )
 } | {"ros": "mirage_sim.ros.benchmark", "all": "mirage_sim.evaluation.benchmarks.table"}
 
