@@ -136,6 +136,7 @@ BENCHMARKS = {
         "learn",
         "backbone",
         "rollout",
+        "simulators",
     )
 } | {"ros": "mirage_sim.ros.benchmark", "all": "mirage_sim.evaluation.benchmarks.table"}
 
