@@ -37,7 +37,7 @@ TRAINED = {
 PARTS = ("record", *TRAINED, "finish")  # of a run, that share its time
 SETTINGS = ("recipe", "clips", "validation", "photographs", "from", "budget", "seed")  # with which a run goes on
 LEAST = 1.0  # seconds of a part
-WALKS_AT_ONCE = 50  # between looks at the clock
+WALKS_AT_ONCE = 20  # between looks at the clock
 OF_SOURCE = ("folder", "weight", "walks", "first_seed")  # of a source of walks; the rest is for the recorder
 UNITS = {"s": 1, "m": 60, "h": 3600}
 
