@@ -6,7 +6,7 @@ TORCH_INDEX ?=
 SOAK_SECONDS ?= 600
 
 BIN := $(VENV)/bin
-TORCH := $(shell sed -n 's/^ *"\(torch==[^"]*\)",*$$/\1/p' setup.py)
+TORCH := $(shell sed -n 's/^TESTED_TORCH = "\(torch==[^"]*\)"$$/\1/p' setup.py)
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 # threads that wait spin for a moment only, whatever imports torch first; see mirage_sim/__init__.py
 export GOMP_SPINCOUNT ?= 10000

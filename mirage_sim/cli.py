@@ -46,10 +46,22 @@ def _rollout(_: str, config: Config) -> Config:
 
 
 def _train(_: str, config: Config) -> Config:
+    if "recipe" in config:
+        from mirage_sim.training.recipe import train_recipe
+
+        return train_recipe(config, _quick_protocols, commit())
     from mirage_sim.training import train
 
     train(config)
     return {}
+
+
+def _quick_protocols(world: Config, output: Path) -> Config:
+    """Metrics of the quick fidelity and collision protocols, with the latent memory alone."""
+    from mirage_sim.evaluation import collision, fidelity
+
+    settings = {"world": world, "walks": "quick", "variants": ["latent_memory"], "output": str(output)}
+    return {part.__name__.rpartition(".")[2]: part.evaluate(settings)["marks"] for part in (fidelity, collision)}
 
 
 def _record(_: str, config: Config) -> Config:
@@ -134,7 +146,10 @@ COMMANDS = {
         _rollout,
     ),
     "train": Command(
-        "train a stage of a world; continues where it stopped", "mirage train stage=codec", _train, group="stage"
+        "train a stage of a world, or all of mini (recipe=mini); continues where it stopped",
+        "mirage train recipe=mini budget=2h",
+        _train,
+        group="stage",
     ),
     "record": Command(
         "record training walks in a reference simulator", "mirage record simulator=homes walks=1000", _record

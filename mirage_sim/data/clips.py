@@ -73,6 +73,17 @@ def load_source(path: Path) -> dict[str, str]:
         return dict(file.metadata() or {})
 
 
+def load_size(path: Path) -> tuple[int, int, int]:
+    """Number of frames, height and width of a clip, without reading the rest.
+
+    Raises:
+        ValueError: if the file is not a whole clip.
+    """
+    with _opened(path) as file:
+        count, height, width, _ = file.get_slice("frames").get_shape()
+        return count, height, width
+
+
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
     try:

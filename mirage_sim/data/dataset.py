@@ -1,12 +1,14 @@
 """Recorded walks held in memory, and random draws of frames from them."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from mirage_sim.data.clips import load_clip
+from mirage_sim.data.clips import load_clip, load_size
 from mirage_sim.geometry import Camera
 
 
@@ -25,28 +27,50 @@ class Moments(NamedTuple):
 
 
 class WalkDataset:
-    """All clips of a folder, of equal length and size, stacked in memory as they are stored (uint8 and float16).
+    """Clips of equal length and size, held in one device's memory as they are stored (uint8 and float16).
 
     Args:
-        folder: holds ``*.safetensors`` clips.
+        folders: a folder of ``*.safetensors`` clips; or several, each with the weight that :meth:`choose` gives it.
+        device: where the clips are held.
 
     Raises:
-        ValueError: if there are none, or they differ in length or size.
+        ValueError: if a folder holds no clips, clips differ in length or size, or a weight is not positive.
     """
 
-    def __init__(self, folder: Path):
-        paths = sorted(folder.glob("*.safetensors"))
-        if not paths:
-            raise ValueError(f"{folder}: expected recorded clips (*.safetensors); make some with `mirage record`")
-        clips = [load_clip(path) for path in paths]
-        shapes = {tuple(clip.frames.shape) for clip in clips}
-        if len(shapes) != 1:
-            raise ValueError(f"{folder}: expected clips of one length and size, got {sorted(shapes)}")
-        self.frames = torch.stack([clip.frames for clip in clips])
-        self.depth = torch.stack([clip.depth for clip in clips])
-        self.c2w = torch.stack([clip.c2w for clip in clips])
-        self.K = clips[0].K
-        self.size = (self.frames.shape[2], self.frames.shape[3])
+    def __init__(self, folders: Path | Mapping[Path, float], device: torch.device | str = "cpu"):
+        weights = folders if isinstance(folders, Mapping) else {folders: 1.0}
+        paths = {folder: sorted(folder.glob("*.safetensors")) for folder in weights}
+        for folder, found in paths.items():
+            if not found:
+                raise ValueError(f"{folder}: expected recorded clips (*.safetensors); make some with `mirage record`")
+            if not 0 < weights[folder] < float("inf"):
+                raise ValueError(f"{folder}: expected a positive weight, got {weights[folder]}")
+        every = [path for found in paths.values() for path in found]
+        sizes = {load_size(path) for path in every}
+        if len(sizes) != 1:
+            names = ", ".join(str(folder) for folder in weights)
+            raise ValueError(f"{names}: expected clips of one length and size, got {sorted(sizes)}")
+        length, height, width = sizes.pop()
+        # filled clip by clip: memory holds everything once
+        self.frames = torch.empty(len(every), length, height, width, 3, dtype=torch.uint8)
+        self.depth = torch.empty(len(every), length, height, width, dtype=torch.float16)
+        self.c2w = torch.empty(len(every), length, 4, 4)
+        self.K = torch.empty(len(every), 3, 3)
+        for walk, path in enumerate(every):
+            clip = load_clip(path)
+            self.frames[walk], self.depth[walk], self.c2w[walk], self.K[walk] = (
+                clip.frames,
+                clip.depth,
+                clip.c2w,
+                clip.K,
+            )
+        self.size = (height, width)
+        self.device = torch.device(device)
+        self.frames, self.depth, self.c2w, self.K = (
+            values.to(self.device) for values in (self.frames, self.depth, self.c2w, self.K)
+        )
+        ends = torch.tensor([weights[folder] / len(found) for folder, found in paths.items() for _ in found]).cumsum(0)
+        self._ends = (ends / ends[-1]).to(self.device) if len(weights) > 1 else None
 
     def __len__(self) -> int:
         return self.frames.shape[0]
@@ -56,6 +80,13 @@ class WalkDataset:
         """Frames per walk."""
         return self.frames.shape[1]
 
+    def choose(self, count: int, generator: torch.Generator) -> Tensor:
+        """Draw ``count`` walks at random: int64 ``[count]``."""
+        if self._ends is None:
+            return torch.randint(len(self), (count,), generator=generator, device=self.device)
+        share = torch.rand(count, generator=generator, device=self.device)
+        return torch.searchsorted(self._ends, share, right=True).clamp(max=len(self) - 1)
+
     def draw(self, walks: Tensor, times: Tensor) -> Moments:
         """The moments ``times [B, S]`` of ``walks [B]``."""
         at = (walks[:, None], times)
@@ -64,4 +95,27 @@ class WalkDataset:
 
     def cameras(self, walks: Tensor, times: Tensor) -> Camera:
         """Only the cameras, batch shape ``[B, S]``, of what :meth:`draw` gives."""
-        return Camera(self.c2w[walks[:, None], times], self.K.expand(*times.shape, 3, 3), self.size)
+        K = self.K[walks][:, None].expand(*times.shape, 3, 3)
+        return Camera(self.c2w[walks[:, None], times], K, self.size)
+
+
+def load_photographs(path: Path, size: tuple[int, int]) -> Tensor:
+    """Photographs of one size: uint8 ``[N, H, W, 3]``.
+
+    Args:
+        path: of a safetensors file that holds them as ``images``.
+        size: ``(H, W)``.
+
+    Raises:
+        ValueError: if it is no such file.
+    """
+    wanted = f"images uint8 [N, {size[0]}, {size[1]}, 3]"
+    try:
+        with safe_open(path, framework="pt") as file:
+            found = file.get_slice("images") if "images" in file.keys() else None
+            shape = found.get_shape() if found else []
+            if not found or found.get_dtype() != "U8" or shape[1:] != [*size, 3] or not shape[0]:
+                raise ValueError(f"photographs: expected {wanted} in {path}, got {shape or sorted(file.keys())}")
+            return file.get_tensor("images")
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"photographs: expected {wanted} in a safetensors file, got {path}: {error}") from error

@@ -2,6 +2,7 @@
 
 from mirage_sim.geometry.camera import Camera
 from mirage_sim.geometry.grid import cells_of
+from mirage_sim.geometry.masked_projection import masked_cover, masked_splat
 from mirage_sim.geometry.motion import Drive
 from mirage_sim.geometry.projection import (
     NEAR,
@@ -31,6 +32,8 @@ __all__ = [
     "is_rigid",
     "lift",
     "magnified",
+    "masked_cover",
+    "masked_splat",
     "project",
     "se3_exp",
     "se3_log",

@@ -71,10 +71,10 @@ class Camera:
         """The same camera seen on another pixel grid ``(height, width)``."""
         if size == self.size:
             return self
-        scale = torch.tensor(
-            [size[1] / self.size[1], size[0] / self.size[0], 1.0], dtype=self.K.dtype, device=self.K.device
-        )
-        return Camera(self.c2w, self.K * scale[:, None], size)
+        # factors are numbers, not a tensor: bringing one to an accelerator would wait for it
+        x, y = size[1] / self.size[1], size[0] / self.size[0]
+        K = torch.stack([self.K[..., 0, :] * x, self.K[..., 1, :] * y, self.K[..., 2, :]], dim=-2)
+        return Camera(self.c2w, K, size)
 
     def to(self, device: torch.device | str) -> "Camera":
         """The same camera on another device."""

@@ -18,7 +18,7 @@ from mirage_sim.geometry.camera import Camera
 
 NEAR = 1e-3  # metres; nothing nearer can be divided by safely, and no real camera sees it
 NO_POINT = torch.iinfo(torch.int64).max
-_COARSE = 1 << 62  # added to the id of a point that was written too coarsely for the cell: sorts after every id
+COARSE = 1 << 62  # added to the id of a point that was written too coarsely for the cell: sorts after every id
 _TILE = 1 << 16  # points projected at a time on the CPU: their temporaries stay in the cache
 
 Number = TypeVar("Number", Tensor, float)
@@ -156,7 +156,7 @@ def zoom_of(scale: Tensor) -> Tensor:
     return log2.float()
 
 
-def _to_pixels(camera: Camera, points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def to_pixels(camera: Camera, points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """``u, v, z`` of ``points [B, N, 3]``; ``u`` and ``v`` mean nothing unless ``z > NEAR``."""
     x, y, z = _to_camera(camera.c2w, points)
     K = camera.K[:, None]
@@ -179,7 +179,7 @@ def _surfaces(
     tile = max(_TILE // max(worlds, 1), 1) if points.device.type == "cpu" else max(count, 1)
     found = []
     for start in range(0, max(count, 1), tile):
-        u, v, z = _to_pixels(camera, points[:, start : start + tile])
+        u, v, z = to_pixels(camera, points[:, start : start + tile])
         # u = -0.3 must not round into column 0, and every comparison with a NaN fails: no division needs guarding
         hit = (z > NEAR) & (z < torch.inf) & (u >= 0) & (u < width) & (v >= 0) & (v < height)
         if valid is not None:
@@ -270,7 +270,7 @@ def splat(
 
     world = cell // cells
     focal, written = camera.K[world, 0, 0], footprint[position]
-    rank = ids[position] + is_coarse(written, z, focal, refine) * _COARSE
+    rank = ids[position] + is_coarse(written, z, focal, refine) * COARSE
     u, v = u * detail, v * detail
     part = (world * height + v.long()) * width + u.long()
     best = torch.full((worlds * height * width,), NO_POINT, device=points.device).scatter_reduce_(0, part, rank, "amin")

@@ -57,14 +57,15 @@ class OneDnnConv(nn.Conv2d):
 
     Below 20,480 input values PyTorch takes a plain loop instead, which is slower and hands the layout on as NCHW; and
     it lays the weights out anew in every call. The operators are those that torch.compile uses; they are not public,
-    and torch is pinned.
+    and the same in all versions of torch that this package accepts so far.
     """
 
     _laid_out: tuple[object, Tensor] | None = None
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         possible = input.device.type == "cpu" and torch.backends.mkldnn.is_available()
-        if torch.is_grad_enabled() or not possible or isinstance(self.padding, str):
+        plain = torch.is_grad_enabled() or torch.is_autocast_enabled("cpu")  # which lays weights out anew, in any case
+        if plain or not possible or isinstance(self.padding, str):
             return super()._conv_forward(input, weight, bias)
         how = (self.padding, self.stride, self.dilation, self.groups)
         state = (weight.data_ptr(), weight._version, input.shape)

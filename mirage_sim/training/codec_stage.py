@@ -8,6 +8,7 @@ from mirage_sim.geometry import cells_of
 from mirage_sim.memory.point_memory import resample_depth
 from mirage_sim.models.codec import MiniCodec
 from mirage_sim.models.denoiser import ReadoutAligner
+from mirage_sim.training.precision import Precision
 from mirage_sim.training.simulated_memory import BatchMap
 
 
@@ -48,6 +49,9 @@ class CodecStage:
         noise: standard deviation of the noise put on latents before decoding, so that small errors of the denoiser
             stay small in the picture.
         gap: the largest number of frames between the earliest and the target.
+        photographs: images uint8 ``[N, H, W, 3]`` of the walks' size, only to be reconstructed; None for none.
+        photograph_share: of the batch that are photographs, where there are any.
+        precision: of the networks' arithmetic, see :class:`Precision`.
     """
 
     def __init__(
@@ -59,40 +63,57 @@ class CodecStage:
         batch: int = 8,
         noise: float = 0.1,
         gap: int = 24,
+        photographs: Tensor | None = None,
+        photograph_share: float = 0.3,
+        precision: str = "float32",
     ):
         self.data, self.codec, self.aligner = data, codec, aligner
-        self.batch, self.noise, self.gap = batch, noise, gap
+        self.photographs = None if photographs is None else photographs.to(data.device)
+        self.precision = Precision(precision, data.device)
+        self.still = 0 if photographs is None else round(batch * photograph_share)
+        self.batch, self.noise, self.gap = batch - self.still, noise, gap
 
     def __call__(self, generator: torch.Generator, progress: float) -> dict[str, Tensor]:
         """One batch: reconstruct the target, and draw it from the memory of two earlier frames."""
-        walks = torch.randint(len(self.data), (self.batch,), generator=generator)
-        reach = torch.randint(1, self.gap + 1, (self.batch,), generator=generator)
-        first = (torch.rand(self.batch, generator=generator) * (self.data.length - reach)).long()
-        between = first + (torch.rand(self.batch, generator=generator) * reach).long()
+        device = self.data.device
+
+        def uniform() -> Tensor:
+            return torch.rand(self.batch, generator=generator, device=device)
+
+        walks = self.data.choose(self.batch, generator)
+        reach = torch.randint(1, self.gap + 1, (self.batch,), generator=generator, device=device)
+        first = (uniform() * (self.data.length - reach)).long()
+        between = first + (uniform() * reach).long()
         target = first + reach
         # memory works both ways: half of the samples look back in time
-        flip = torch.rand(self.batch, generator=generator) < 0.5
+        flip = uniform() < 0.5
         first, target = torch.where(flip, target, first), torch.where(flip, first, target)
         moments = self.data.draw(walks, torch.stack([first, between, target], dim=1))
 
-        latents = self.codec.encode_frames(moments.frames.flatten(0, 1)).unflatten(0, (self.batch, 3))
+        latents = self._encode(moments.frames.flatten(0, 1)).unflatten(0, (self.batch, 3))
         grid = moments.camera.resize((latents.shape[-2], latents.shape[-1]))
         depth = resample_depth(moments.depth, grid.size)
-        memory = BatchMap.empty(self.batch, latents.shape[2])
+        memory = BatchMap.empty(self.batch, latents.shape[2], device)
         for moment in (0, 1):
             memory = memory.write(latents[:, moment], depth[:, moment], grid[:, moment])
         view = memory.read(grid[:, 2], self.aligner.detail)
-        aligned, _, _ = self.aligner(view, grid.size)
+        with self.precision():
+            aligned, _, _ = self.aligner(view, grid.size)
 
-        together = torch.cat([latents[:, 2], aligned])
-        together = together + self.noise * torch.randn(together.shape, generator=generator)
-        reconstructed, warped = self.codec.decode_frames(together).chunk(2)
-        true = moments.frames[:, 2]
+        true, targets, encoded = moments.frames[:, 2], moments.frames[:, 2], latents[:, 2]
+        if self.photographs is not None:
+            still = self._draw_photographs(self.photographs, generator)
+            targets, encoded = torch.cat([targets, still]), torch.cat([encoded, self._encode(still)])
+        together = torch.cat([encoded, aligned.float()])
+        together = together + self.noise * torch.randn(together.shape, generator=generator, device=device)
+        with self.precision():
+            decoded = self.codec.decode_frames(together).float()
+        reconstructed, warped = decoded.split([len(encoded), self.batch])
         weight = surrounded(view.resize(grid.size).visible)
-        reconstruction = picture_loss(reconstructed, true)
+        reconstruction = picture_loss(reconstructed, targets)
         warp = picture_loss(warped, true, weight)
         with torch.no_grad():
-            psnr = -10 * torch.log10((reconstructed - true).square().mean() / 4)
+            psnr = -10 * torch.log10((reconstructed - targets).square().mean() / 4)
             squared = cells_of((warped - true).square().mean(1), grid.size).mean(-1)[:, None] * weight
             warp_psnr = -10 * torch.log10(squared.sum() / weight.sum().clamp(min=1) / 4)
         return {
@@ -101,3 +122,12 @@ class CodecStage:
             "warp_psnr": warp_psnr,
             "seen": weight.mean(),
         }
+
+    def _encode(self, frames: Tensor) -> Tensor:
+        with self.precision():
+            return self.codec.encode_frames(frames).float()
+
+    def _draw_photographs(self, photographs: Tensor, generator: torch.Generator) -> Tensor:
+        """Some of them, ``[still, 3, H, W]`` in [-1, 1]."""
+        chosen = torch.randint(len(photographs), (self.still,), generator=generator, device=photographs.device)
+        return photographs[chosen].permute(0, 3, 1, 2).float() / 127.5 - 1.0

@@ -1,6 +1,7 @@
 """The denoiser stage: flow matching on latents, conditioned on what a memory would show."""
 
 import logging
+import random
 from collections.abc import Mapping
 
 import torch
@@ -12,21 +13,23 @@ from mirage_sim.models.denoiser import MiniDenoiser
 from mirage_sim.models.depth import MiniDepth
 from mirage_sim.training.codec_stage import picture_loss, surrounded
 from mirage_sim.training.episodes import Episodes, Moment
+from mirage_sim.training.precision import Precision
 from mirage_sim.training.texture import texture_loss, windows
 
 logger = logging.getLogger(__name__)
 
 # weight of the mean over a few cells where the truth is one of many pictures: its colour is less free than its stones
 TONE = 5.0
-PRECISIONS = ("float32", "bfloat16")
+MAP_FRAMES = 16  # frames' worth of points that a map holds on an accelerator: more than episodes were seen to need
 UNDETERMINED = 0.03  # weight of the distance from the truth where the truth is one of many pictures that would do
 
 
 @torch.inference_mode()
 def encode_walks(data: WalkDataset, codec: MiniCodec) -> Tensor:
-    """Latents of every recorded frame, float16 ``[walks, frames, C, h, w]``."""
+    """Latents of every recorded frame, float16 ``[walks, frames, C, h, w]`` where the data are."""
     (height, width), (_, y, x) = data.size, codec.stride
-    latents = torch.empty(len(data), data.length, codec.channels, height // y, width // x, dtype=torch.float16)
+    shape = (len(data), data.length, codec.channels, height // y, width // x)
+    latents = torch.empty(shape, dtype=torch.float16, device=data.device)
     for walk in range(len(data)):
         frames = data.frames[walk].permute(0, 3, 1, 2).float() / 127.5 - 1.0
         latents[walk] = codec.encode_frames(frames).half()
@@ -58,8 +61,7 @@ class DenoiserStage:
         wear: largest standard deviation of noise on latents of true frames after the start.
         drawn_share: of the batches that draw from pure noise and go on; the others train all noise levels.
         texture: weight of the difference of textures, where the network draws from nothing but what it is told.
-        precision: of the denoiser's and the decoder's arithmetic, ``"float32"`` or ``"bfloat16"``; weights, geometry
-            and losses are float32.
+        precision: of the denoiser's and the decoder's arithmetic, see :class:`Precision`.
 
     Raises:
         ValueError: for an unknown precision.
@@ -81,10 +83,8 @@ class DenoiserStage:
         texture: float = 13.0,
         precision: str = "float32",
     ):
-        if precision not in PRECISIONS:
-            raise ValueError(f"precision: expected one of {PRECISIONS}, got {precision!r}")
         self.codec, self.model, self.drawn_share = codec, model, drawn_share
-        self.texture, self.bfloat16 = texture, precision == "bfloat16"
+        self.texture, self.precision = texture, Precision(precision, data.device)
         self.episodes = Episodes(
             data,
             encode_walks(data, codec),
@@ -96,6 +96,7 @@ class DenoiserStage:
             steps=steps_of_episode,
             detail=model.aligner.detail,
             wear=wear,
+            frames=None if data.device.type == "cpu" else MAP_FRAMES,
         )
 
     def __call__(self, generator: torch.Generator, progress: float) -> dict[str, Tensor]:
@@ -103,16 +104,23 @@ class DenoiserStage:
         self.episodes.begin(generator)
         moment = self.episodes.next()
         clean = moment.latents
-        drawn = torch.rand(1, generator=generator).item() < self.drawn_share
-        sigma = torch.ones(len(clean)) if drawn else self._noise_levels(len(clean), generator)
+        drawn = self._chance(generator) < self.drawn_share
+        sigma = clean.new_ones(len(clean)) if drawn else self._noise_levels(len(clean), generator)
         s = sigma[:, None, None, None]
-        noisy = (1 - s) * clean + s * torch.randn(clean.shape, generator=generator)
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.bfloat16):
+        noise = torch.randn(clean.shape, generator=generator, device=clean.device)
+        noisy = (1 - s) * clean + s * noise
+        with self.precision():
             predicted = self.model.predict_clean(noisy, sigma, self.model.condition(moment.conditioning)).float()
             generated = self.codec.decode_frames(predicted).float()
         if drawn:
             self.episodes.advance(moment, predicted.detach(), generated.detach(), generator)
         return self._loss(predicted, generated, sigma, moment, generator)
+
+    def _chance(self, generator: torch.Generator) -> float:
+        """A number in [0, 1) for a decision of the host, which must not wait for an accelerator to draw it."""
+        if self.episodes.device.type == "cpu":
+            return torch.rand(1, generator=generator).item()
+        return random.Random(generator.initial_seed()).random()
 
     def state_dict(self) -> dict[str, Tensor]:
         """See :class:`mirage_sim.training.loop.Stateful`."""
@@ -124,8 +132,9 @@ class DenoiserStage:
 
     def _noise_levels(self, count: int, generator: torch.Generator) -> Tensor:
         """Noise levels ``[count]``, half of them near none, where a sampler of several steps polishes."""
-        level = torch.rand(count, generator=generator).clamp(min=0.02)
-        polish = torch.rand(count, generator=generator) < 0.5
+        device = self.episodes.device
+        level = torch.rand(count, generator=generator, device=device).clamp(min=0.02)
+        polish = torch.rand(count, generator=generator, device=device) < 0.5
         return torch.where(polish, 0.02 + 0.13 * level, level)
 
     def _loss(
@@ -149,7 +158,7 @@ class DenoiserStage:
         texture = (blind * texture_loss(predicted, clean, shown[:, None], generator)).mean()
         tone = ((windows(predicted) - windows(clean)).square() * windows(1 - determined)).mean()
         with torch.no_grad():
-            energy = [gradient_energy(some[sigma == 1.0]) for some in (generated, frames)]
+            energy = [gradient_energy(some * blind[:, None, None, None]) for some in (generated, frames)]
         return {
             "loss": latent + picture + self.texture * texture + TONE * tone,
             "latent": latent,

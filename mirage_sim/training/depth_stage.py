@@ -8,6 +8,7 @@ from mirage_sim.geometry import Camera
 from mirage_sim.memory.point_memory import resample_depth
 from mirage_sim.models.codec import PATCH, MiniCodec
 from mirage_sim.models.depth import FARTHEST, NEAREST, MiniDepth
+from mirage_sim.training.precision import Precision
 from mirage_sim.training.simulated_memory import BatchMap
 
 
@@ -28,6 +29,7 @@ class DepthStage:
         error: standard deviation of log depth by which what is remembered errs here and there: smoothly, over four
             cells, by one and a half times as much, and each cell for itself by half of it.
         detail: samples per cell and axis that the memory is read with.
+        precision: of the networks' arithmetic, see :class:`Precision`.
     """
 
     def __init__(
@@ -43,36 +45,42 @@ class DepthStage:
         clean: float = 0.6,
         error: float = 0.02,
         detail: int = 2,
+        precision: str = "float32",
     ):
         self.data, self.codec, self.model = data, codec, model
         self.batch, self.drift, self.wear, self.gap = batch, drift, wear, gap
         self.clean, self.error, self.detail = clean, error, detail
+        self.precision = Precision(precision, data.device)
 
     def __call__(self, generator: torch.Generator, progress: float) -> dict[str, Tensor]:
         """One batch."""
-        walks = torch.randint(len(self.data), (self.batch,), generator=generator)
-        reach = torch.randint(1, self.gap + 1, (self.batch,), generator=generator)
-        first = (torch.rand(self.batch, generator=generator) * (self.data.length - reach)).long()
+        device, count = self.data.device, self.batch
+        walks = self.data.choose(count, generator)
+        reach = torch.randint(1, self.gap + 1, (count,), generator=generator, device=device)
+        first = torch.rand(count, generator=generator, device=device) * (self.data.length - reach)
+        first = first.long()
         moments = self.data.draw(walks, torch.stack([first, first + reach], dim=1))
         grid = moments.camera.resize((self.data.size[0] // PATCH, self.data.size[1] // PATCH))
         cells = resample_depth(moments.depth[:, 0], grid.size)
         cells = cells * torch.exp(self.error * self._errors(grid.size, generator))
-        nothing = torch.zeros(self.batch, 1, *grid.size)
-        view = BatchMap.empty(self.batch, 1).write(nothing, cells, grid[:, 0]).read(grid[:, 1], self.detail)
+        nothing = torch.zeros(count, 1, *grid.size, device=device)
+        view = BatchMap.empty(count, 1, device).write(nothing, cells, grid[:, 0]).read(grid[:, 1], self.detail)
         known = view.surface(grid.size)[:, 0]
-        remembers = (torch.arange(self.batch) < self.batch // 2).float()[:, None, None]
-        scale = torch.exp(self.drift * torch.randn(self.batch, 1, 1, generator=generator) * remembers)
+        remembers = (torch.arange(count, device=device) < count // 2).float()[:, None, None]
+        scale = torch.exp(self.drift * torch.randn(count, 1, 1, generator=generator, device=device) * remembers)
 
         frames = moments.frames[:, 1]
-        level = self.wear * torch.rand(self.batch, 1, 1, 1, generator=generator)
-        with torch.no_grad():
+        level = self.wear * torch.rand(count, 1, 1, 1, generator=generator, device=device)
+        with torch.no_grad(), self.precision():
             latents = self.codec.encode_frames(frames)
-            worn = self.codec.decode_frames(latents + level * torch.randn(latents.shape, generator=generator))
-        as_given = (torch.rand(self.batch, generator=generator) < self.clean)[:, None, None, None]
-        shown = torch.where(as_given, frames, worn.clamp(-1, 1))
+            noise = torch.randn(latents.shape, generator=generator, device=device)
+            worn = self.codec.decode_frames(latents + level * noise)
+        as_given = (torch.rand(count, generator=generator, device=device) < self.clean)[:, None, None, None]
+        shown = torch.where(as_given, frames, worn.float().clamp(-1, 1))
         true = torch.log((moments.depth[:, 1] * scale).clamp(NEAREST, FARTHEST))
         camera = Camera(moments.camera.c2w[:, 1], moments.camera.K[:, 1], moments.camera.size)
-        log_depth = self.model.log_depth(shown, camera, known * scale * remembers)
+        with self.precision():
+            log_depth = self.model.log_depth(shown, camera, known * scale * remembers).float()
 
         error = log_depth - true
         edges = (error[..., 1:, :] - error[..., :-1, :]).abs().mean() + (error[..., 1:] - error[..., :-1]).abs().mean()
@@ -80,13 +88,14 @@ class DepthStage:
             relative = (torch.exp(error) - 1).abs().flatten(1).mean(1)
         return {
             "loss": error.abs().mean() + edges,
-            "absrel": relative[self.batch // 2 :].mean(),
-            "absrel_known": relative[: self.batch // 2].mean(),
+            "absrel": relative[count // 2 :].mean(),
+            "absrel_known": relative[: count // 2].mean(),
         }
 
     def _errors(self, grid: tuple[int, int], generator: torch.Generator) -> Tensor:
         """Errors of what is remembered ``[B, h, w]``, in parts of ``error``."""
         height, width = (max(side // 4, 1) for side in grid)
-        smooth = torch.randn(self.batch, 1, height, width, generator=generator)
+        where = {"generator": generator, "device": self.data.device}
+        smooth = torch.randn(self.batch, 1, height, width, **where)
         smooth = torch.nn.functional.interpolate(smooth, grid, mode="bilinear")[:, 0]
-        return 1.5 * smooth + 0.5 * torch.randn(self.batch, *grid, generator=generator)
+        return 1.5 * smooth + 0.5 * torch.randn(self.batch, *grid, **where)

@@ -61,6 +61,8 @@ class Episodes:
         steps: least and greatest length of an episode.
         detail: samples per cell and axis of a read.
         wear: largest standard deviation of noise on latents of true frames after the start.
+        frames: how many frames' worth of points a map holds at most; later ones are dropped. None: all, for which an
+            accelerator would wait for the host in every step.
 
     Raises:
         ValueError: if the walks are too short for such episodes.
@@ -79,6 +81,7 @@ class Episodes:
         steps: tuple[int, int],
         detail: int,
         wear: float,
+        frames: int | None = None,
     ):
         if not 0 < steps[0] <= steps[1] < data.length:
             raise ValueError(
@@ -88,35 +91,41 @@ class Episodes:
         self.data, self.latents, self.codec, self.depth = data, latents, codec, depth
         self.first_rgb, self.empty, self.steps, self.detail, self.wear = batch - rgb, empty, steps, detail, wear
         self.grid = (latents.shape[-2], latents.shape[-1])
-        self.maps = BatchMap.empty(batch - rgb, codec.channels), BatchMap.empty(rgb, 3)
-        nothing = torch.zeros(batch, dtype=torch.long)
+        self.device = data.device
+        self.capacities = [frames and frames * height * width for height, width in (self.grid, data.size)]
+        self.maps = BatchMap.empty(batch - rgb, codec.channels, self.device), BatchMap.empty(rgb, 3, self.device)
+        nothing = torch.zeros(batch, dtype=torch.long, device=self.device)
         self.walk, self.time, self.direction = nothing, nothing, nothing
         self.left, self.given = nothing, nothing  # steps to go, and how many of them the recorder draws
         self.skipped = nothing.bool()  # whether what the recorder draws is not remembered
         self.turn = nothing  # with so many steps to go it turns round; -1 is never
         self.true_points = nothing  # the first so many points of a map are of true frames
-        self.preceding = torch.zeros(batch, codec.channels, *self.grid)
+        self.preceding = torch.zeros(batch, codec.channels, *self.grid, device=self.device)
 
     def begin(self, generator: torch.Generator) -> None:
         """Replace the episodes that are over."""
         over = self.left == 0
-        if not over.any():
+        if self.device.type == "cpu" and not over.any():  # elsewhere the question would take longer than the work
             return
         count, (least, most) = len(over), self.steps
-        left = torch.randint(least, most + 1, (count,), generator=generator)
-        start = (torch.rand(count, generator=generator) * (self.data.length - left)).long()
-        direction = 1 - 2 * torch.randint(2, (count,), generator=generator)
-        kind = torch.rand(count, generator=generator)
-        some = (torch.rand(count, generator=generator) * left).long() + 1
+
+        def uniform() -> Tensor:
+            return torch.rand(count, generator=generator, device=self.device)
+
+        left = torch.randint(least, most + 1, (count,), generator=generator, device=self.device)
+        start = (uniform() * (self.data.length - left)).long()
+        direction = 1 - 2 * torch.randint(2, (count,), generator=generator, device=self.device)
+        kind = uniform()
+        some = (uniform() * left).long() + 1
         skipped = kind > 1 - SKIPPED
         fresh = {
-            "walk": torch.randint(len(self.data), (count,), generator=generator),
+            "walk": self.data.choose(count, generator),
             "time": torch.where(direction > 0, start, start + left),
             "direction": direction,
             "left": left,
             "given": torch.where(kind < TRUE, left, torch.where(skipped, some, 0)),
             "skipped": skipped,
-            "turn": torch.where(torch.rand(count, generator=generator) < RETURN, left // 2, -1),
+            "turn": torch.where(uniform() < RETURN, left // 2, -1),
         }
         for name, value in fresh.items():
             setattr(self, name, torch.where(over, value, getattr(self, name)))
@@ -142,8 +151,8 @@ class Episodes:
         frames, camera = frames.clamp(-1, 1), moment.true.camera
         known = moment.conditioning.view.surface(self.grid)
         estimate = self.depth(frames[:, :, None], camera, known)
-        worn = self.wear * torch.rand(len(drawn), 1, 1, 1, generator=generator)
-        worn = moment.latents + worn * torch.randn(drawn.shape, generator=generator)
+        worn = self.wear * torch.rand(len(drawn), 1, 1, 1, generator=generator, device=self.device)
+        worn = moment.latents + worn * torch.randn(drawn.shape, generator=generator, device=self.device)
 
         given = self.given > 0
         at = given[:, None, None, None]
@@ -175,9 +184,9 @@ class Episodes:
         if mine.keys() != state.keys() or any(state[name].shape != mine[name].shape for name in PROGRESS):
             raise ValueError(f"state: expected that of {len(self.walk)} episodes on a grid of {self.grid}")
         for name in PROGRESS:
-            setattr(self, name, state[name])
+            setattr(self, name, state[name].to(self.device))
         latent, rgb = (
-            BatchMap(**{part.name: state[f"maps.{number}.{part.name}"] for part in fields(BatchMap)})
+            BatchMap(**{part.name: state[f"maps.{number}.{part.name}"].to(self.device) for part in fields(BatchMap)})
             for number in range(2)
         )
         self.maps = latent, rgb
@@ -196,9 +205,10 @@ class Episodes:
         first, camera = self.first_rgb, moments.camera[:, 0]
         depth = moments.depth[:, 0] * where[:, None, None]
         cells = resample_depth(depth[:first], self.grid)
+        latent, rgb = self.capacities
         self.maps = (
-            self.maps[0].write(latents[:first], cells, camera[:first].resize(self.grid)).packed(),
-            self.maps[1].write(moments.frames[first:, 0], depth[first:], camera[first:]).packed(),
+            self.maps[0].write(latents[:first], cells, camera[:first].resize(self.grid)).packed(latent),
+            self.maps[1].write(moments.frames[first:, 0], depth[first:], camera[first:]).packed(rgb),
         )
 
     def _read(self, camera: Camera) -> MemoryView:
@@ -206,7 +216,7 @@ class Episodes:
         first, fine = self.first_rgb, (self.detail * self.grid[0], self.detail * self.grid[1])
         rendering = encode_rendering(self.codec, self.maps[1].read(camera[first:]), self.grid)
         parts = self.maps[0].read(camera[:first].resize(self.grid), self.detail), rendering.resize(fine)
-        shown = torch.arange(len(self.walk)) >= self.empty
+        shown = torch.arange(len(self.walk), device=self.device) >= self.empty
         fields = []
         for name, filler in zip(MemoryView.__dataclass_fields__, (0.0, False, 0.0, -1, 0.0, 0.0), strict=True):
             values = torch.cat([getattr(part, name) for part in parts])

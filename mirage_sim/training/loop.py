@@ -85,15 +85,21 @@ class Trainer:
     Args:
         modules: by name; all their parameters that require a gradient are trained.
         folder: where ``state.safetensors`` lives; an existing one is continued from.
-        steps: optimiser steps in all; the learning rate warms up over the first 200 and falls linearly to zero over
-            the last 30 %.
+        steps: optimiser steps in all. The learning rate warms up over the first 200 and falls linearly to zero over
+            the last 30 % of the training. None where ``seconds`` says when it ends.
+        seconds: of training in all, over all interruptions; at least one step is made. None where ``steps`` says when
+            it ends.
+        started: when this process began to spend these seconds, by ``time.monotonic()``; None: when it calls
+            :meth:`run`.
         learning_rate: its plateau.
         seed: of the batches: step ``i`` always draws the same ones.
         average: decay of the averaged weights.
         accelerator: of :func:`make_accelerator`; None for one on the CPU.
+        generator_device: of the generators that a loss draws its batches with.
 
     Raises:
-        ValueError: if the folder holds a damaged state, or one of other modules; nothing has changed then.
+        ValueError: unless one of steps and seconds is there; if the folder holds a damaged state, or one of other
+            modules; nothing has changed then.
     """
 
     def __init__(
@@ -101,19 +107,27 @@ class Trainer:
         modules: dict[str, nn.Module],
         folder: Path,
         *,
-        steps: int,
+        steps: int | None = None,
+        seconds: float | None = None,
+        started: float | None = None,
         learning_rate: float,
         seed: int = 0,
         average: float = 0.998,
         accelerator: Any = None,
+        generator_device: torch.device | str = "cpu",
     ):
+        if (steps is None) == (seconds is None):
+            raise ValueError(f"steps, seconds: expected one of them, got {steps} and {seconds}")
         self.accelerator = make_accelerator(cpu=True) if accelerator is None else accelerator
         self.modules = {name: module.to(self.accelerator.device) for name, module in modules.items()}
         self.folder = folder
-        self.steps = steps
+        self.steps, self.seconds, self.started = steps, seconds, started
+        self.spent = 0.0  # seconds until now, where they are counted
+        self.last: dict[str, float] = {}  # the last line of the log
         self.learning_rate = learning_rate
         self.seed = seed
         self.average = average
+        self.generator_device = generator_device
         self.step = 0
         self.parameters = {
             f"{name}.{key}": parameter
@@ -122,8 +136,9 @@ class Trainer:
             if parameter.requires_grad
         }
         self.averaged = {key: parameter.detach().clone() for key, parameter in self.parameters.items()}
+        self.fused = self.accelerator.device.type == "cuda"
         self.optimizer = torch.optim.AdamW(
-            self.parameters.values(), lr=learning_rate, weight_decay=0.01, betas=(0.9, 0.98)
+            self.parameters.values(), lr=learning_rate, weight_decay=0.01, betas=(0.9, 0.98), fused=self.fused or None
         )
         self._stateful: Stateful | None = None
         self._loss_state: dict[str, Tensor] = {}  # as it was found; what is saved is asked for then
@@ -135,7 +150,7 @@ class Trainer:
         return self.folder / "state.safetensors"
 
     def run(self, loss: Loss, *, save_every: float = 180.0, log_every: int = 50) -> None:
-        """Train until ``steps``.
+        """Train until ``steps`` are made or ``seconds`` are spent.
 
         Args:
             loss: called with a generator seeded by the step and the fraction of training done; returns named terms, of
@@ -156,38 +171,57 @@ class Trainer:
         self.accelerator.init_trackers("tensorboard")
         network = self.accelerator.prepare(_Network(self.modules, loss))
         main = self.accelerator.is_main_process
-        saved = started = time.monotonic()
-        sums: dict[str, float] = {}
+        saved = now = time.monotonic()
+        started = (now if self.started is None else self.started) - self.spent
+        sums: dict[str, Tensor] = {}
         with tqdm(total=self.steps, initial=self.step, unit="step", disable=None if main else True) as bar:
-            while self.step < self.steps:
+            while self._remaining() > 0 or not self.step:
                 for name, value in self._update(network).items():
-                    sums[name] = sums.get(name, 0.0) + value
+                    sums[name] = sums[name] + value if name in sums else value
                 bar.update()
+                now = time.monotonic()
+                if self.seconds is not None:
+                    self.spent = now - started
                 if self.step % log_every == 0:
-                    means = {name: round(total / log_every, 5) for name, total in sums.items()}
-                    self._log({"step": self.step, "seconds": round(time.monotonic() - started, 1), **means})
+                    means = {name: round(float(total) / log_every, 5) for name, total in sums.items()}
+                    self._log({"step": self.step, "seconds": round(now - started, 1), **means})
                     sums = {}
-                if time.monotonic() - saved > save_every:
+                if now - saved > save_every:
                     self.save()
-                    saved = time.monotonic()
+                    saved = now
         self.save()
         self.accelerator.end_training()
 
-    def _update(self, network: nn.Module) -> dict[str, float]:
-        """One step of the optimiser; means of the terms over its batches."""
+    def _remaining(self) -> float:
+        """Steps or seconds that are left."""
+        return self.steps - self.step if self.steps is not None else self._whole - self.spent
+
+    @property
+    def _whole(self) -> float:
+        """All of them."""
+        return float(self.steps if self.steps is not None else self.seconds or 0.0)
+
+    @property
+    def progress(self) -> float:
+        """Fraction of the training done, in [0, 1]."""
+        return min(1.0, (self.step if self.steps is not None else self.spent) / self._whole)
+
+    def _update(self, network: nn.Module) -> dict[str, Tensor]:
+        """One step of the optimiser; means of the terms over its batches, where they are computed."""
         for group in self.optimizer.param_groups:
             group["lr"] = self._learning_rate()
         self.optimizer.zero_grad(set_to_none=True)
         batches = self.accelerator.gradient_accumulation_steps
-        means: dict[str, float] = {}
+        means: dict[str, Tensor] = {}
         for batch in range(batches):
             number = (self.step * batches + batch) * self.accelerator.num_processes + self.accelerator.process_index
-            generator = torch.Generator().manual_seed(self.seed * 1_000_003 + number)
+            generator = torch.Generator(self.generator_device).manual_seed(self.seed * 1_000_003 + number)
             with self.accelerator.accumulate(network):
-                terms = network(generator, self.step / self.steps)
+                terms = network(generator, self.progress)
                 self.accelerator.backward(terms["loss"])
             for name, term in terms.items():
-                means[name] = means.get(name, 0.0) + float(term.detach()) / batches
+                mean = term.detach().double() / batches
+                means[name] = means[name] + mean if name in means else mean
         for module in self.modules.values():
             nn.utils.clip_grad_norm_(module.parameters(), 1.0)
         self.optimizer.step()
@@ -197,8 +231,8 @@ class Trainer:
 
     def _learning_rate(self) -> float:
         warm = min(1.0, (self.step + 1) / 200)
-        cool = min(1.0, (self.steps - self.step) / (0.3 * self.steps))
-        return self.learning_rate * warm * cool
+        cool = min(1.0, self._remaining() / (0.3 * self._whole))
+        return self.learning_rate * warm * max(cool, 0.0)
 
     @torch.no_grad()
     def _update_average(self) -> None:
@@ -207,6 +241,7 @@ class Trainer:
             self.averaged[key].lerp_(parameter, 1 - decay)
 
     def _log(self, line: dict[str, float]) -> None:
+        self.last = line
         if not self.accelerator.is_main_process:
             return
         logger.info("%s", line)
@@ -227,14 +262,15 @@ class Trainer:
                 tensors[f"optimizer.{name}.{key}"] = value
         tensors = {key: value.contiguous() for key, value in tensors.items()}
         partial = self._state_path.with_suffix(".partial")  # one name: what a killed run left is overwritten
-        save_file(tensors, partial, metadata={"step": str(self.step)})
+        spent = {} if self.seconds is None else {"seconds": str(self.spent)}
+        save_file(tensors, partial, metadata={"step": str(self.step), **spent})
         partial.replace(self._state_path)
 
     @torch.no_grad()
     def _resume(self) -> None:
         try:
             with safe_open(self._state_path, framework="pt") as file:
-                step = int(file.metadata()["step"])
+                metadata = file.metadata()
                 stored = {key: file.get_tensor(key) for key in file.keys()}
         except SafetensorError as error:
             raise ValueError(
@@ -245,7 +281,7 @@ class Trainer:
         if wanted != found:
             other = sorted(dict(wanted.items() ^ found.items()))
             raise ValueError(f"{self._state_path}: expected a checkpoint of these networks, which differ in {other[0]}")
-        self.step = step
+        self.step, self.spent = int(metadata["step"]), float(metadata.get("seconds", 0.0))
         for key, parameter in self.parameters.items():
             parameter.copy_(stored[f"weight.{key}"])
             self.averaged[key].copy_(stored[f"average.{key}"])
@@ -254,9 +290,10 @@ class Trainer:
                 for name in ("step", "exp_avg", "exp_avg_sq")
                 if f"optimizer.{name}.{key}" in stored
             }
-            # the count of steps stays on the CPU, as the optimiser keeps it
+            # the count of steps stays on the CPU, as the optimiser keeps it unless it is fused
             self.optimizer.state[parameter] = {
-                name: value if name == "step" else value.to(parameter.device) for name, value in state.items()
+                name: value if name == "step" and not self.fused else value.to(parameter.device)
+                for name, value in state.items()
             }
         prefix = "loss."
         self._loss_state = {key.removeprefix(prefix): value for key, value in stored.items() if key.startswith(prefix)}

@@ -1,9 +1,11 @@
-"""The stages that make the mini world: codec -> depth -> denoiser. They look at no other world, and run on the CPU."""
+"""The stages that make the mini world: codec -> depth -> denoiser. They look at no other world."""
 
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
+import torch
 from torch import nn
 
 from mirage_sim.data.dataset import WalkDataset
@@ -17,38 +19,98 @@ from mirage_sim.training.stage import Stage
 Model = TypeVar("Model", bound=nn.Module)
 
 
+class Networks(NamedTuple):
+    """The networks of the mini world."""
+
+    codec: MiniCodec
+    denoiser: MiniDenoiser
+    depth: MiniDepth
+
+    def to(self, device: torch.device) -> "Networks":
+        """The networks, brought to a device."""
+        return Networks(self.codec.to(device), self.denoiser.to(device), self.depth.to(device))
+
+
+def build_loss(
+    name: str, data: WalkDataset, networks: Networks, options: Mapping[str, Any]
+) -> tuple[dict[str, nn.Module], Loss]:
+    """What a stage trains, by name, and its loss.
+
+    Args:
+        name: ``"codec"``, ``"depth"`` or ``"denoiser"``.
+        data: recorded walks.
+        networks: to train, or to learn from, where the data are.
+        options: keyword arguments of the loss.
+    """
+    codec, denoiser, depth = networks
+    for network in networks:
+        network.requires_grad_(False)
+    modules: dict[str, nn.Module]
+    if name == "codec":
+        modules = {"codec": codec, "aligner": denoiser.aligner}
+        loss: Loss = CodecStage(data, codec, denoiser.aligner, **options)
+    elif name == "depth":
+        modules = {"depth": depth}
+        loss = DepthStage(data, codec, depth, detail=denoiser.aligner.detail, **options)
+    else:
+        modules = {"denoiser": denoiser}
+        loss = DenoiserStage(data, codec, depth, denoiser, **options)
+    for module in modules.values():
+        module.requires_grad_(True).train()
+    return modules, loss
+
+
 def codec_stage(cfg: dict[str, Any], folder: Path, **options: Any) -> Stage:
     """The codec, and the read-out aligner of the denoiser."""
-    data, codec, denoiser = _walks(cfg), MiniCodec(), MiniDenoiser()
-    loss = CodecStage(data, codec, denoiser.aligner, **options)
-    return _stage(folder, {"codec": codec, "aligner": denoiser.aligner}, {"codec": codec, "denoiser": denoiser}, loss)
+    data, networks = _walks(cfg), Networks(MiniCodec(), MiniDenoiser(), MiniDepth())
+    return _stage(cfg, folder, data, networks, ("codec", "denoiser"), options)
 
 
 def depth_stage(cfg: dict[str, Any], folder: Path, **options: Any) -> Stage:
     """The depth head."""
-    data, codec, model = _walks(cfg), _trained(cfg, "codec", MiniCodec), MiniDepth()
-    loss = DepthStage(data, codec, model, detail=cfg["latent"]["detail"], **options)
-    return _stage(folder, {"depth": model}, {"depth": model}, loss)
+    data, codec, depth = _walks(cfg), _trained(cfg, "codec", MiniCodec), MiniDepth()
+    networks = Networks(codec, MiniDenoiser(detail=cfg["latent"]["detail"]), depth)
+    return _stage(cfg, folder, data, networks, ("depth",), options)
 
 
 def denoiser_stage(cfg: dict[str, Any], folder: Path, **options: Any) -> Stage:
     """The denoiser."""
     data = _walks(cfg)
     codec, denoiser = _trained(cfg, "codec", MiniCodec), _trained(cfg, "denoiser", MiniDenoiser)
-    denoiser.requires_grad_(True).train()
-    loss = DenoiserStage(data, codec, _trained(cfg, "depth", MiniDepth), denoiser, **options)
-    return _stage(folder, {"denoiser": denoiser}, {"denoiser": denoiser}, loss)
+    networks = Networks(codec, denoiser, _trained(cfg, "depth", MiniDepth))
+    return _stage(cfg, folder, data, networks, ("denoiser",), options)
 
 
-def _stage(folder: Path, modules: dict[str, nn.Module], exports: dict[str, nn.Module], loss: Loss) -> Stage:
-    writers = {name: partial(save_model, model) for name, model in exports.items()}
-    return Stage(modules, writers, loss, make_accelerator(folder, cpu=True))
+def choose_device(name: str) -> torch.device:
+    """The device of this name.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    if name not in ("cpu", "cuda"):
+        raise ValueError(f"device: expected cpu or cuda, got {name!r}")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ValueError("device: expected cpu, since torch finds no CUDA device here, got 'cuda'")
+    return torch.device(name)
+
+
+def _stage(
+    cfg: dict[str, Any],
+    folder: Path,
+    data: WalkDataset,
+    networks: Networks,
+    exports: Sequence[str],
+    options: Mapping[str, Any],
+) -> Stage:
+    modules, loss = build_loss(cfg["stage"]["name"], data, networks.to(data.device), options)
+    writers = {name: partial(save_model, getattr(networks, name)) for name in exports}
+    return Stage(modules, writers, loss, make_accelerator(folder, cpu=data.device.type == "cpu"), data.device)
 
 
 def _walks(cfg: dict[str, Any]) -> WalkDataset:
     if cfg["world"]["denoiser"]["_target_"] != "mirage_sim.models.load_model":
         raise ValueError(f"world: expected mini, which stage={cfg['stage']['name']} makes, got another one")
-    return WalkDataset(Path(cfg["clips"]))
+    return WalkDataset(Path(cfg["clips"]), choose_device(cfg["device"]))
 
 
 def _trained(cfg: dict[str, Any], name: str, kind: type[Model]) -> Model:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mirage_sim.geometry import Camera, cover, lift, splat
+from mirage_sim.geometry import Camera, Splat, cover, lift, masked_cover, masked_splat, splat
 from mirage_sim.protocols import MemoryView
 
 TOLERANCE, REFINE = 0.25, 2.0  # the defaults of PointMemory
@@ -25,13 +25,13 @@ class BatchMap:
     kept: Tensor
 
     @classmethod
-    def empty(cls, batch: int, channels: int) -> "BatchMap":
+    def empty(cls, batch: int, channels: int, device: torch.device | str = "cpu") -> "BatchMap":
         """Maps that remember nothing: one point each that is not kept, so that shapes need no special case."""
         return cls(
-            torch.zeros(batch, 1, 3),
-            torch.zeros(batch, channels, 1),
-            torch.ones(batch, 1),
-            torch.zeros(batch, 1, dtype=torch.bool),
+            torch.zeros(batch, 1, 3, device=device),
+            torch.zeros(batch, channels, 1, device=device),
+            torch.ones(batch, 1, device=device),
+            torch.zeros(batch, 1, dtype=torch.bool, device=device),
         )
 
     def read(self, camera: Camera, detail: int = 1) -> MemoryView:
@@ -40,17 +40,7 @@ class BatchMap:
         Returns:
             Shapes ``[B, ..., 1, detail * h, detail * w]``.
         """
-        ids = torch.arange(self.points.shape[1]).expand(len(self.points), -1)
-        seen = splat(
-            self.points,
-            ids,
-            self.footprint,
-            camera,
-            tolerance=TOLERANCE,
-            refine=REFINE,
-            detail=detail,
-            valid=self.kept,
-        )
+        seen = self._splat(camera, detail)
         visible = seen.index >= 0
         index = seen.index.clamp(min=0).flatten(1)[:, None].expand(-1, self.features.shape[1], -1)
         latents = torch.gather(self.features, 2, index).unflatten(2, visible.shape[1:]) * visible[:, None]
@@ -71,9 +61,9 @@ class BatchMap:
             depth: on the latent grid; 0 is unknown.
             camera: batch shape ``[B]``, latent grid.
         """
-        covered = cover(self.points, self.footprint, camera, tolerance=TOLERANCE, refine=REFINE, valid=self.kept)
-        same_surface = depth <= covered.surface * (1.0 + TOLERANCE)
-        lacking = ((covered.surface == 0) | (~covered.fine & same_surface)) & (depth > 0)
+        surface, fine = self._cover(camera)
+        same_surface = depth <= surface * (1.0 + TOLERANCE)
+        lacking = ((surface == 0) | (~fine & same_surface)) & (depth > 0)
         focal = camera.K[:, None, None, 0, 0]
         return BatchMap(
             torch.cat([self.points, lift(depth, camera).flatten(1, 2)], dim=1),
@@ -82,13 +72,39 @@ class BatchMap:
             torch.cat([self.kept, lacking.flatten(1)], dim=1),
         )
 
-    def packed(self) -> "BatchMap":
-        """The same maps without the points that none keeps, in the order they were written; one is left at least."""
-        most = max(int(self.kept.sum(1).max()), 1) if len(self.kept) else 1
-        order = self.kept.to(torch.uint8).sort(dim=1, descending=True, stable=True).indices[:, :most]
-        return BatchMap(
-            self.points.gather(1, order[..., None].expand(-1, -1, 3)),
-            self.features.gather(2, order[:, None].expand(-1, self.features.shape[1], -1)),
-            self.footprint.gather(1, order),
-            self.kept.gather(1, order),
-        )
+    def packed(self, capacity: int | None = None) -> "BatchMap":
+        """The same maps without the points that none keeps, in the order they were written.
+
+        Args:
+            capacity: points per map, of which the last are dropped where a map keeps more. None: as many as the
+                largest map keeps, one at least, which an accelerator must wait for the host to learn.
+        """
+        if capacity is None:
+            capacity = max(int(self.kept.sum(1).max()), 1) if len(self.kept) else 1
+        place = torch.where(self.kept, self.kept.cumsum(1) - 1, capacity).clamp(max=capacity)  # one more, cut off below
+
+        def move(values: Tensor) -> Tensor:
+            index = place.view(len(place), *[1] * (values.ndim - 2), -1).expand_as(values)
+            return values.new_zeros(*values.shape[:-1], capacity + 1).scatter_(-1, index, values)[..., :capacity]
+
+        points = move(self.points.transpose(1, 2)).transpose(1, 2)
+        return BatchMap(points, move(self.features), move(self.footprint), move(self.kept))
+
+    def _splat(self, camera: Camera, detail: int) -> Splat:
+        options = {"tolerance": TOLERANCE, "refine": REFINE}
+        if self._masked:
+            return masked_splat(self.points, self.footprint, camera, self.kept, detail=detail, **options)
+        ids = torch.arange(self.points.shape[1]).expand(len(self.points), -1)
+        return splat(self.points, ids, self.footprint, camera, detail=detail, valid=self.kept, **options)
+
+    def _cover(self, camera: Camera) -> tuple[Tensor, Tensor]:
+        options = {"tolerance": TOLERANCE, "refine": REFINE}
+        if self._masked:
+            return masked_cover(self.points, self.footprint, camera, self.kept, **options)
+        covered = cover(self.points, self.footprint, camera, valid=self.kept, **options)
+        return covered.surface, covered.fine
+
+    @property
+    def _masked(self) -> bool:
+        """Whether hidden points are masked: dropping them is faster on a CPU, but elsewhere waits for the host."""
+        return self.points.device.type != "cpu"

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 from torch import nn
 
 from mirage_sim.training.loop import Loss
@@ -17,9 +18,11 @@ class Stage(NamedTuple):
         exports: by file name, what writes that file of the trained modules.
         loss: what is minimised.
         accelerator: of :func:`mirage_sim.training.loop.make_accelerator`.
+        generator_device: of the generators that the loss draws with.
     """
 
     modules: dict[str, nn.Module]
     exports: Mapping[str, Callable[[Path], None]]
     loss: Loss
     accelerator: Any
+    generator_device: torch.device = torch.device("cpu")

@@ -11,10 +11,10 @@ QUANTILE = 0.74
 WINDOW_SHOWN = 0.4  # weight of the texture of what the memory shows, against that of what must be invented now
 
 
-def random_filters(channels: int, generator: torch.Generator) -> Tensor:
+def random_filters(channels: int, generator: torch.Generator, device: torch.device | str = "cpu") -> Tensor:
     """Random filters ``[64, channels, 3, 3]`` of norm 1, each looking at about half of the channels."""
-    filters = torch.randn(FILTERS, channels, 3, 3, generator=generator)
-    filters = filters * (torch.rand(FILTERS, channels, 1, 1, generator=generator) < 0.5)
+    filters = torch.randn(FILTERS, channels, 3, 3, generator=generator, device=device)
+    filters = filters * (torch.rand(FILTERS, channels, 1, 1, generator=generator, device=device) < 0.5)
     return filters / filters.flatten(1).norm(dim=1).clamp(min=1e-3)[:, None, None, None]
 
 
@@ -49,7 +49,7 @@ def texture_loss(predicted: Tensor, true: Tensor, shown: Tensor, generator: torc
         generator: draws the filters.
         shown: ``[N, 1, h, w]``, 1 where the memory shows something, 0 where all must be invented.
     """
-    filters = random_filters(predicted.shape[1], generator)
+    filters = random_filters(predicted.shape[1], generator, predicted.device)
     loss = predicted.new_zeros(len(predicted))
     for scale, weight in SCALES:
         here, there, seen = (nn.functional.avg_pool2d(values, scale) for values in (predicted, true, shown))

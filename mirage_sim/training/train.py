@@ -61,7 +61,7 @@ def train(cfg: dict[str, Any]) -> None:
     Raises:
         ImportError, ValueError, FileNotFoundError: see :func:`begin`.
     """
-    modules, exports, loss, accelerator = begin(cfg)
+    modules, exports, loss, accelerator, generator_device = begin(cfg)
     stage, output = cfg["stage"], Path(cfg["output"])
     trainer = Trainer(
         modules,
@@ -70,6 +70,7 @@ def train(cfg: dict[str, Any]) -> None:
         learning_rate=stage["learning_rate"],
         seed=cfg["seed"],
         accelerator=accelerator,
+        generator_device=generator_device,
     )
     trainer.run(loss, save_every=cfg["save_every"])
     trainer.swap_in_average()

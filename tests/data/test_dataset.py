@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -53,3 +54,31 @@ def test_a_broken_clip_is_named(tmp_path: Path):
     (tmp_path / "broken.safetensors").write_bytes(b"\0" * 20)
     with pytest.raises(ValueError, match=r"broken\.safetensors: expected a readable clip"):
         WalkDataset(tmp_path)
+
+
+def test_every_walk_has_its_own_intrinsics(tmp_path: Path):
+    clips = [replace(toy_clip(seed, 4), K=toy_clip(seed, 4).K * torch.tensor([[scale], [scale], [1.0]]))
+             for seed, scale in ((0, 1.0), (1, 0.8), (2, 1.3))]  # fmt: skip
+    for number, clip in enumerate(clips):
+        save_clip(clip, tmp_path / f"{number}.safetensors")
+    data = WalkDataset(tmp_path)
+    walks = torch.tensor([2, 0, 1, 2])
+    times = torch.ones(4, 2, dtype=torch.long)
+    for camera in (data.draw(walks, times).camera, data.cameras(walks, times)):
+        for sample, walk in enumerate(walks):
+            assert torch.equal(camera.K[sample], clips[walk].K.expand(2, 3, 3))
+
+
+def test_folders_are_drawn_by_weight(tmp_path: Path):
+    few, many = write_clips(tmp_path / "few", 1, 4), write_clips(tmp_path / "many", 3, 4)
+    walks = WalkDataset({few: 3.0, many: 1.0}).choose(4000, torch.Generator().manual_seed(0))
+    shares = torch.bincount(walks, minlength=4) / 4000
+    torch.testing.assert_close(shares, torch.tensor([0.75, 1 / 12, 1 / 12, 1 / 12]), atol=0.03, rtol=0)
+
+
+def test_weights_and_lengths_that_cannot_be_mixed(tmp_path: Path):
+    short, long = write_clips(tmp_path / "short", 1, 4), write_clips(tmp_path / "long", 1, 5)
+    with pytest.raises(ValueError, match="short: expected a positive weight, got 0"):
+        WalkDataset({short: 0.0, long: 1.0})
+    with pytest.raises(ValueError, match="short, .*long: expected clips of one length and size"):
+        WalkDataset({short: 1.0, long: 1.0})

@@ -179,3 +179,31 @@ def test_a_map_is_a_value():
     before = first.read(grid).latents.clone()
     first.write(latents + 1, resample_depth(depth, GRID) * 0.4, grid)
     assert torch.equal(first.read(grid).latents, before) and not empty.read(grid).visible.any()
+
+
+def test_fixed_capacity_shows_what_packed_maps_show():
+    path = wander(3, 5).resize(GRID)
+    packed = fixed = BatchMap.empty(B, C)
+    for moment in range(4):
+        latents, depth = scatter(moment)
+        depth = resample_depth(depth, GRID)
+        packed = packed.write(latents, depth, path[:, moment]).packed()
+        fixed = fixed.write(latents, depth, path[:, moment]).packed(1000)
+        assert fixed.points.shape == (B, 1000, 3) and packed.points.shape[1] == packed.kept.sum(1).max()
+        assert torch.equal(fixed.kept.sum(1), packed.kept.sum(1))
+        expected, found = packed.read(path[:, 4], 2), fixed.read(path[:, 4], 2)
+        for name in MemoryView.__dataclass_fields__:
+            assert torch.equal(getattr(found, name), getattr(expected, name)), name
+
+
+def test_full_maps_keep_their_first_points():
+    path = wander(3, 2).resize(GRID)
+    whole = BatchMap.empty(B, C)
+    for moment in range(2):
+        latents, depth = scatter(moment)
+        whole = whole.write(latents, resample_depth(depth, GRID), path[:, moment])
+    whole, full = whole.packed(), whole.packed(200)
+    assert whole.kept.sum(1).min() > 200 and full.kept.all() and full.kept.shape == (B, 200)
+    for name in ("points", "footprint"):
+        assert torch.equal(getattr(full, name), getattr(whole, name)[:, :200]), name
+    assert torch.equal(full.features, whole.features[..., :200])

@@ -1,4 +1,5 @@
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -239,3 +240,59 @@ def test_tensorboard_gets_the_log(tmp_path: Path):
         regression(modules), log_every=1
     )
     assert list((tmp_path / "tensorboard").glob("events*"))
+
+
+def timed(modules: dict[str, nn.Module], seconds: float, stop_at: int | None = None) -> Loss:
+    inner = regression(modules, stop_at)
+
+    def loss(generator: torch.Generator, progress: float) -> dict[str, Tensor]:
+        time.sleep(seconds)
+        return inner(generator, progress)
+
+    return loss
+
+
+def test_budget_of_time_ends_training_at_zero_rate(tmp_path: Path):
+    modules = make_modules()
+    trainer = Trainer(modules, tmp_path, seconds=0.4, learning_rate=0.01)
+    seen = []
+
+    def loss(generator: torch.Generator, progress: float) -> dict[str, Tensor]:
+        time.sleep(0.01)
+        seen.append((progress, trainer.optimizer.param_groups[0]["lr"] / min(1.0, (trainer.step + 1) / 200)))
+        return regression(modules)(generator, progress)
+
+    trainer.run(loss)
+    progresses = [progress for progress, _ in seen]
+    assert progresses[0] == 0 and 0.85 < progresses[-1] < 1 and progresses == sorted(progresses)
+    for progress, rate in seen:
+        assert rate == pytest.approx(0.01 * min(1.0, (1 - progress) / 0.3))
+    assert 0.4 <= trainer.spent < 0.6
+
+
+def test_budget_of_time_counts_what_a_killed_run_spent(tmp_path: Path):
+    modules = make_modules()
+    first = Trainer(modules, tmp_path, seconds=0.5, learning_rate=0.01)
+    with pytest.raises(KeyboardInterrupt):
+        first.run(timed(modules, 0.02, stop_at=12), save_every=0.0)
+    again = Trainer(modules, tmp_path, seconds=0.5, learning_rate=0.01)
+    assert again.step == 12 and 0.24 <= again.spent < 0.5
+    started = time.monotonic()
+    again.run(timed(modules, 0.02))
+    assert time.monotonic() - started < 0.4 and again.spent >= 0.5
+    over = Trainer(modules, tmp_path, seconds=0.5, learning_rate=0.01)
+    over.run(regression(modules, stop_at=0))
+    assert over.step == again.step
+
+
+def test_budget_that_is_spent_before_it_starts_makes_one_step(tmp_path: Path):
+    modules = make_modules()
+    trainer = Trainer(modules, tmp_path, seconds=0.1, started=time.monotonic() - 1.0, learning_rate=0.01)
+    trainer.run(regression(modules))
+    assert trainer.step == 1 and trainer.spent >= 1.0
+
+
+@pytest.mark.parametrize("ends", [{}, {"steps": 1, "seconds": 1.0}])
+def test_trainer_refuses_no_end_and_two_ends(ends: dict[str, float], tmp_path: Path):
+    with pytest.raises(ValueError, match="steps, seconds: expected one of them"):
+        Trainer(make_modules(), tmp_path, learning_rate=0.1, **ends)

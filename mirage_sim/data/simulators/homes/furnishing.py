@@ -135,7 +135,7 @@ def substitute(placements: Sequence[Placement], pieces: Sequence[Piece]) -> list
     def nearest(placement: Placement) -> Placement:
         if not placement.piece.held_out:
             return placement
-        size = np.array(placement.piece.size)
+        size = np.array(placement.piece.size) * placement.scale
         best = min(
             stock[placement.piece.category],
             key=lambda each: (np.abs(np.log(np.array(each.size) / size)).sum(), each.name),

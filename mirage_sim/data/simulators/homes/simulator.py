@@ -1,5 +1,6 @@
 """Furnished apartments, made from a seed, as a reference simulator."""
 
+import importlib.metadata
 import math
 from collections.abc import Sequence
 
@@ -9,16 +10,17 @@ from numpy.typing import NDArray
 
 from mirage_sim.data.simulators.homes.building import build_scene, place
 from mirage_sim.data.simulators.homes.collision import Clearance
-from mirage_sim.data.simulators.homes.floor_plan import draw_floor_plan
+from mirage_sim.data.simulators.homes.floor_plan import FloorPlan, draw_floor_plan
 from mirage_sim.data.simulators.homes.furnishing import furnish, substitute
-from mirage_sim.data.simulators.homes.furniture import Piece, load_furniture
+from mirage_sim.data.simulators.homes.furniture import Piece, load_furniture, procedural_pieces
 from mirage_sim.data.simulators.homes.renderer import Renderer, Rendering
 from mirage_sim.data.simulators.homes.room_planner import Placement
 from mirage_sim.data.simulators.simulator import CameraMount
 from mirage_sim.geometry import Camera, Drive
 
-ENVIRONMENTS = ("seen", "unseen", "paired")
+ENVIRONMENTS = ("seen", "unseen", "paired", "procedural")
 
+_ABOVE_CAMERA = 0.1  # metres from the camera to the top of the body
 _MOVER_SPEED = 0.05  # metres a step
 _MOVER_PATH = 1.0  # metres: shortest way of an object that moves
 _PLAN, _FURNITURE, _LOOKS, _BODY, _MOVERS = range(5)  # streams of random numbers
@@ -63,7 +65,7 @@ class HomesSimulator:
         self.size = size
         self.mount = mount or CameraMount()
         self.drive = drive or Drive()
-        self.pieces = load_furniture().pieces
+        self.pieces = procedural_pieces() if environment == "procedural" else load_furniture().pieces
         self._movers = movers
         self._renderer = Renderer(size)
         self._rendering: Rendering | None = None
@@ -76,13 +78,14 @@ class HomesSimulator:
         """Build the apartment of this seed and put the body at its start. The same seed gives the same apartment."""
         plan = draw_floor_plan(_stream(seed, _PLAN))
         placements = furnish(_stream(seed, _FURNITURE), plan, self._stock())
-        if self.environment == "paired":
+        start = self._clearance = self._measure(plan, placements)
+        if self.environment == "paired":  # the body starts where it does among the pieces that are replaced
             placements = substitute(placements, self.pieces)
+            self._clearance = self._measure(plan, placements)
         moving = self._draw_movers(_stream(seed, _MOVERS))
         scene = build_scene(_stream(seed, _LOOKS), plan, placements, moving, self.environment == "procedural")
-        self._clearance = Clearance(plan, [place(each) for each in placements], self.mount.height + 0.1)
         self._renderer.load(scene)
-        self._start(_stream(seed, _BODY), placements)
+        self._start(_stream(seed, _BODY), start, placements)
         self._paths = [self._path(_stream(seed, _MOVERS + 1 + i)) for i in range(len(moving))]
         self._step = 0
         self._rendering = None
@@ -132,6 +135,10 @@ class HomesSimulator:
             here, free = here + stride, free + 1
         return free
 
+    def rendered_by(self) -> dict[str, str]:
+        """Versions that decide the pixels."""
+        return {"moderngl": importlib.metadata.version("moderngl"), **self._renderer.description}
+
     def close(self) -> None:
         """Free the graphics context."""
         self._renderer.close()
@@ -147,19 +154,22 @@ class HomesSimulator:
         covered = {piece.category for piece in unseen}
         return unseen + [piece for piece in seen if piece.category not in covered]
 
-    def _start(self, rng: np.random.Generator, placements: Sequence[Placement]) -> None:
+    def _measure(self, plan: FloorPlan, placements: Sequence[Placement]) -> Clearance:
+        return Clearance(plan, [place(each) for each in placements], self.mount.height + _ABOVE_CAMERA)
+
+    def _start(self, rng: np.random.Generator, clearance: Clearance, placements: Sequence[Placement]) -> None:
         """Stand somewhere free, from where the most furniture is in view: of a few places and headings, the best."""
-        roomy = self._clearance.places(self.radius + 0.35)
-        places = roomy if len(roomy) else self._clearance.places(self.radius)
+        roomy = clearance.places(self.radius + 0.35)
+        places = roomy if len(roomy) else clearance.places(self.radius)
         furniture = np.array([[each.x, each.z] for each in placements if each.room >= 0]).reshape(-1, 2)
         best = -1.0
-        for _ in range(12):
+        for _ in range(24):
             here, heading = places[int(rng.integers(len(places)))], float(rng.uniform(-math.pi, math.pi))
             ahead = np.array([math.cos(heading), -math.sin(heading)])
             offset = furniture - here
             distance = np.linalg.norm(offset, axis=1).clip(0.1)
-            in_view = (offset @ ahead > 0.85 * distance) & (distance > 1.0) & (distance < 5.0)
-            same_room = self._clearance.room(*here) == np.array([self._clearance.room(*each) for each in furniture])
+            in_view = (offset @ ahead > 0.85 * distance) & (distance > 1.5) & (distance < 5.0)
+            same_room = clearance.room(*here) == np.array([clearance.room(*each) for each in furniture])
             score = float((in_view & same_room).sum())
             if score > best:
                 best, self._position, self._heading = score, np.array([here[0], 0.0, here[1]]), heading

@@ -11,14 +11,14 @@ from mirage_sim.data.simulators import CameraMount, ReferenceSimulator, make_sim
 from mirage_sim.data.simulators.homes import HomesSimulator
 from mirage_sim.geometry import Drive, lift, project
 
-ENVIRONMENT = "seen"
+ENVIRONMENT = "procedural"
 
 
 @pytest.fixture(scope="module")
 def home() -> Iterator[ReferenceSimulator]:
     try:
         made = make_simulator("homes", ENVIRONMENT)
-    except (ImportError, ValueError) as error:
+    except ImportError as error:
         pytest.skip(str(error))
     yield made
     made.close()
@@ -44,12 +44,15 @@ def test_poses_follow_the_commands(home: ReferenceSimulator):
 @pytest.mark.parametrize("mount", [CameraMount(), CameraMount(0.4, 72.0, 8.0), CameraMount(1.1, 52.0, -9.0)])
 def test_floor_lies_at_height_zero(home: ReferenceSimulator, mount: CameraMount):
     home.mount = mount
-    home.reset(3)
-    _, depth = home.render()
-    points = lift(torch.from_numpy(depth), home.camera())
-    height = points[..., 1]
-    assert height[height > -0.1].min().abs() < 1e-3  # the ground outside lies lower
+    lowest = []
+    for seed in range(8):
+        home.reset(seed)
+        _, depth = home.render()
+        height = lift(torch.from_numpy(depth), home.camera())[..., 1]
+        lowest.append(float(height[height > -0.1].min()))  # the ground outside lies lower
     home.mount = CameraMount()
+    # of some views furniture hides the floor; nothing is ever seen below it
+    assert min(lowest) == pytest.approx(0.0, abs=1e-3) and sum(each < 1e-3 for each in lowest) >= 2
 
 
 def test_depth_agrees_between_two_views(home: ReferenceSimulator):
@@ -95,7 +98,7 @@ def test_free_steps_agree_with_steps(home: ReferenceSimulator):
 def test_movers_are_masked_and_move():
     try:
         home = make_simulator("homes", ENVIRONMENT)
-    except (ImportError, ValueError) as error:
+    except ImportError as error:
         pytest.skip(str(error))
     home.reset(1)
     assert home.static_mask().all()

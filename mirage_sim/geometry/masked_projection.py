@@ -1,0 +1,119 @@
+"""Splatting and coverage in which hidden points are masked, not dropped: every shape is known before the values are.
+
+The results are those of :mod:`mirage_sim.geometry.projection`, which drops the points that a camera does not see. That
+saves a CPU most of the work, but an accelerator must wait for the host to learn how many points are left.
+"""
+
+import torch
+from torch import Tensor
+
+from mirage_sim.geometry.camera import Camera
+from mirage_sim.geometry.projection import (
+    COARSE,
+    NEAR,
+    NO_POINT,
+    Splat,
+    is_coarse,
+    magnified,
+    to_pixels,
+    zoom_of,
+)
+
+
+def _surfaces(
+    points: Tensor, camera: Camera, valid: Tensor, tolerance: float
+) -> tuple[Tensor, Tensor, Tensor, tuple[Tensor, Tensor, Tensor]]:
+    """Smallest depth per cell, and which points are within the tolerance of it.
+
+    Returns:
+        Smallest depth ``[B * h * w]``, infinite in holes; the cell of every point and whether it is near the surface
+        there, ``[B, N]``; and ``u, v, z`` of every point.
+    """
+    height, width = camera.size
+    worlds, count = points.shape[:2]
+    cells = worlds * height * width
+    u, v, z = to_pixels(camera, points)
+    hit = (z > NEAR) & (z < torch.inf) & (u >= 0) & (u < width) & (v >= 0) & (v < height) & valid
+    world = torch.arange(worlds, device=points.device)[:, None]
+    # a hidden point changes no minimum; hidden points are spread over all cells, so that none is written by all of them
+    elsewhere = (torch.arange(worlds * count, device=points.device) % max(cells, 1)).view(worlds, count)
+    cell = torch.where(hit, (world * height + v.long()) * width + u.long(), elsewhere)
+    depth = torch.where(hit, z, torch.inf)
+    nearest = torch.full((cells,), torch.inf, device=points.device)
+    nearest = nearest.scatter_reduce(0, cell.flatten(), depth.flatten(), "amin")
+    near = hit & (z <= nearest[cell] * (1.0 + tolerance))
+    return nearest, cell, near, (u, v, z)
+
+
+def masked_cover(
+    points: Tensor, footprint: Tensor, camera: Camera, valid: Tensor, *, tolerance: float, refine: float
+) -> tuple[Tensor, Tensor]:
+    """What points cover in the view of a camera: ``surface`` and ``fine`` of :func:`mirage_sim.geometry.cover`.
+
+    Args:
+        points: ``[B, N, 3]`` metres, world frame.
+        footprint: ``[B, N]`` metres.
+        camera: batch shape ``[B]``.
+        valid: bool ``[B, N]``; False hides a point.
+        tolerance: relative thickness of a surface.
+        refine: a point counts as coarse when its footprint exceeds this many cells.
+
+    Returns:
+        Smallest z-depth in metres (0 in holes) and whether some point there is not coarse, both ``[B, h, w]``.
+    """
+    nearest, cell, near, (_, _, z) = _surfaces(points, camera, valid, tolerance)
+    is_fine = near & ~is_coarse(footprint, z, camera.K[:, 0, 0, None], refine)
+    fine = torch.zeros_like(nearest).scatter_reduce(0, cell.flatten(), is_fine.flatten().to(nearest.dtype), "amax")
+    grid = (len(points), *camera.size)
+    return nearest.masked_fill(nearest == torch.inf, 0.0).view(grid), (fine > 0).view(grid)
+
+
+def masked_splat(
+    points: Tensor,
+    footprint: Tensor,
+    camera: Camera,
+    valid: Tensor,
+    *,
+    tolerance: float,
+    refine: float,
+    detail: int = 1,
+) -> Splat:
+    """Pick the point each cell, or each part of a cell, shows: :func:`mirage_sim.geometry.splat` of points in order.
+
+    Args:
+        points: ``[B, N, 3]`` metres, world frame; the id of a point is its position.
+        footprint: ``[B, N]`` metres.
+        camera: batch shape ``[B]``.
+        valid: bool ``[B, N]``; False hides a point.
+        tolerance: relative thickness of a surface.
+        refine: a point counts as coarse when its footprint exceeds this many cells.
+        detail: parts of a cell per axis; a power of two.
+    """
+    _, _, near, (u, v, z) = _surfaces(points, camera, valid, tolerance)
+    worlds, count = points.shape[:2]
+    height, width = detail * camera.size[0], detail * camera.size[1]
+    parts = worlds * height * width
+    ids = torch.arange(count, device=points.device)
+    rank = ids + is_coarse(footprint, z, camera.K[:, 0, 0, None], refine) * COARSE
+    u, v = u * detail, v * detail
+    world = torch.arange(worlds, device=points.device)[:, None]
+    elsewhere = (torch.arange(worlds * count, device=points.device) % max(parts, 1)).view(worlds, count)
+    part = torch.where(near, (world * height + v.long()) * width + u.long(), elsewhere)
+    rank = torch.where(near, rank, NO_POINT)
+    best = torch.full((parts,), NO_POINT, device=points.device)
+    best = best.scatter_reduce(0, part.flatten(), rank.flatten(), "amin").view(worlds, height * width)
+
+    found = best != NO_POINT
+    winner = torch.where(found, best & (COARSE - 1), 0)
+    depth, written, right, down = (values.gather(1, winner) for values in (z, footprint, u, v))
+    focal = camera.K[:, 0, 0, None].double()
+    scale = magnified(depth.double(), written.double(), focal, detail)
+    zoom = zoom_of(torch.where(found, scale, 1.0))
+    offset = torch.stack([right - right.floor() - 0.5, down - down.floor() - 0.5], dim=-1)
+    grid = (worlds, height, width)
+    return Splat(
+        index=torch.where(found, winner, -1).view(grid),
+        depth=torch.where(found, depth, 0.0).view(grid),
+        offset=torch.where(found[..., None], offset, 0.0).view(*grid, 2),
+        zoom=zoom.view(grid),
+    )

@@ -1,0 +1,286 @@
+"""``mirage train recipe=mini``: the embedded world from recorded walks to weights, within a budget of time.
+
+record -> codec -> depth -> denoiser -> finish. After each training stage the validation walks choose among the weights
+that it began with, the last ones and their average. All that a run has done is in ``recipe.json``; killed at any time
+and started again with the same settings, it goes on.
+"""
+
+import inspect
+import logging
+import re
+import time
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from mirage_sim.data.clips import Clip, load_clip
+from mirage_sim.data.dataset import WalkDataset, load_photographs
+from mirage_sim.data.record import record
+from mirage_sim.models import MiniCodec, MiniDenoiser, MiniDepth, load_model, save_model
+from mirage_sim.training.loop import Trainer, make_accelerator
+from mirage_sim.training.mini_stages import Networks, build_loss, choose_device
+from mirage_sim.training.recipe_state import RecipeState
+from mirage_sim.training.validation import Scores, stage_scores, world_scores
+
+logger = logging.getLogger(__name__)
+
+KINDS: dict[str, type[nn.Module]] = {"codec": MiniCodec, "denoiser": MiniDenoiser, "depth": MiniDepth}
+TRAINED = {
+    "codec": ("codec", "denoiser"),
+    "depth": ("depth",),
+    "denoiser": ("denoiser",),
+}  # stages, and what they change
+PARTS = ("record", *TRAINED, "finish")  # of a run, that share its time
+SETTINGS = ("recipe", "clips", "validation", "photographs", "from", "budget", "seed")  # with which a run goes on
+LEAST = 1.0  # seconds of a part
+WALKS_AT_ONCE = 50  # between looks at the clock
+OF_SOURCE = ("folder", "weight", "walks", "first_seed")  # of a source of walks; the rest is for the recorder
+UNITS = {"s": 1, "m": 60, "h": 3600}
+
+Weights = dict[str, Path]
+Evaluate = Callable[[dict[str, Any], Path], dict[str, Any]]
+
+
+def seconds_of(budget: Any) -> float:
+    """Seconds of a budget such as ``"90s"``, ``"8m"`` or ``"2h"``.
+
+    Raises:
+        ValueError: for anything else.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", str(budget))
+    if not match or not float(match[1]):
+        raise ValueError(f"budget: expected a time such as 90s, 8m or 2h, got {budget!r}")
+    return float(match[1]) * UNITS[match[2]]
+
+
+def train_recipe(cfg: dict[str, Any], evaluate: Evaluate | None = None, commit: str = "") -> dict[str, Any]:
+    """Train the embedded world, or go on with it.
+
+    Args:
+        cfg: as ``configs/train.yaml`` and ``configs/recipe/mini.yaml`` describe it.
+        evaluate: runs the quick protocols on a world (such a configuration), with results in a folder, and returns
+            figures; None leaves them out.
+        commit: of the code, to be kept with the results.
+
+    Returns:
+        ``output``, what was chosen in each stage, and validation scores.
+
+    Raises:
+        ImportError: if accelerate is missing, or a simulator whose walks must be recorded.
+        ValueError: for unusable settings, and an output folder of another run; nothing was written then.
+    """
+    return _Run(cfg, commit).go(evaluate)
+
+
+class _Run:
+    """One run of the recipe."""
+
+    def __init__(self, cfg: dict[str, Any], commit: str):
+        self.cfg, self.output = cfg, Path(cfg["output"])
+        self.budget, self.shares = seconds_of(cfg["budget"]), cfg["recipe"]["shares"]
+        self.device = choose_device(cfg["device"])
+        self._check()
+        size = tuple(cfg["world"]["size"])
+        self.photographs = None if cfg["photographs"] is None else load_photographs(Path(cfg["photographs"]), size)
+        torch.manual_seed(cfg["seed"])
+        begin_with = _load(cfg["from"])
+        settings = {key: cfg[key] for key in SETTINGS}
+        self.state = RecipeState(self.output, settings, {"commit": commit, "torch": torch.__version__})
+        for name, network in begin_with._asdict().items():
+            if not self._start[name].exists():
+                save_model(network, self._start[name])
+
+    def _check(self) -> None:
+        """Refuse what can be seen to fail before it begins."""
+        world, shares, validation = self.cfg["world"], self.shares, self.cfg["validation"]
+        if world["denoiser"]["_target_"] != "mirage_sim.models.load_model":
+            raise ValueError("world: expected mini, which recipe=mini makes, got another one")
+        if set(shares) != set(PARTS) or not all(share > 0 for share in shares.values()):
+            raise ValueError(f"recipe.shares: expected a positive share for each of {list(PARTS)}, got {shares}")
+        total = sum(shares.values())
+        for part, share in shares.items():
+            if self.budget * share / total < LEAST:
+                raise ValueError(
+                    f"budget: expected at least {LEAST * total / share:.0f}s, so that {part} gets {LEAST:.0f} s, "
+                    f"got {self.cfg['budget']}"
+                )
+        if not self.cfg["clips"] or not isinstance(self.cfg["clips"], Mapping):
+            raise ValueError(f"clips: expected one or more sources with a folder each, got {self.cfg['clips']!r}")
+        for name, source in self.cfg["clips"].items():
+            known = {*OF_SOURCE, *inspect.signature(record).parameters} - {"output"}
+            if set(OF_SOURCE) - set(source) or set(source) - known:
+                got = sorted(source)
+                raise ValueError(f"clips.{name}: expected {sorted(OF_SOURCE)} and what mirage record takes, got {got}")
+            if not source["weight"] > 0:
+                raise ValueError(f"clips.{name}.weight: expected a positive number, got {source['weight']}")
+            wanted = {Path(source["folder"]): source["walks"], _validation_folder(source): validation["walks"]}
+            for folder, walks in wanted.items():
+                if not walks and not list(folder.glob("*.safetensors")):
+                    raise ValueError(f"clips.{name}: expected clips in {folder}, or a number of walks to record")
+        make_accelerator(cpu=self.device.type == "cpu")  # says what to install, before hours are spent
+
+    @property
+    def _start(self) -> Weights:
+        return {name: self.output / "start" / f"{name}.safetensors" for name in KINDS}
+
+    def go(self, evaluate: Evaluate | None) -> dict[str, Any]:
+        """Do what is left to do."""
+        if not self.state.part("record").get("done"):
+            self._record()
+        for name in TRAINED:
+            if not self.state.part(name).get("done"):
+                self._train(name)
+        if not self.state.part("finish").get("done"):
+            self._finish(evaluate)
+        content = self.state.content
+        chosen = {name: content["parts"][name]["chosen"] for name in TRAINED}
+        return {"output": str(self.output), "chosen": chosen, "validation": content["parts"]["finish"]["validation"]}
+
+    def _limit(self, name: str) -> float:
+        """Seconds that a part may take: its share of those that are left; fixed when it begins."""
+        part = self.state.part(name)
+        if "limit" not in part:
+            later = PARTS[PARTS.index(name) :]
+            left = self.budget - self.state.spent
+            limit = left * self.shares[name] / sum(self.shares[part] for part in later)
+            self.state.update(name, limit=round(max(limit, LEAST), 1))
+        return float(self.state.part(name)["limit"])
+
+    def _record(self) -> None:
+        """Record what is missing of the walks, as far as time allows; those for validation first, and all of them."""
+        limit, validation = self._limit("record"), self.cfg["validation"]
+        before, started = self.state.part("record").get("seconds", 0.0), time.monotonic()
+        total = sum(source["weight"] for source in self.cfg["clips"].values())
+        counts, until = {}, 0.0
+        for source in self.cfg["clips"].values():
+            _record_walks(source, validation["walks"], validation["first_seed"], _validation_folder(source))
+        for name, source in self.cfg["clips"].items():
+            until += limit * source["weight"] / total
+            for count in range(WALKS_AT_ONCE, source["walks"] + WALKS_AT_ONCE, WALKS_AT_ONCE):
+                _record_walks(source, min(count, source["walks"]), source["first_seed"], Path(source["folder"]))
+                seconds = before + time.monotonic() - started
+                self.state.update("record", seconds=round(seconds, 1))
+                if seconds > until:
+                    break
+            counts[name] = len(list(Path(source["folder"]).glob("*.safetensors")))
+        logger.info("walks to train on: %s", counts)
+        self.state.update("record", seconds=round(before + time.monotonic() - started, 1), walks=counts, done=True)
+
+    @cached_property
+    def _data(self) -> WalkDataset:
+        folders = {Path(source["folder"]): float(source["weight"]) for source in self.cfg["clips"].values()}
+        return WalkDataset(folders, self.device)
+
+    @cached_property
+    def _validation(self) -> WalkDataset:
+        sources = self.cfg["clips"].values()
+        return WalkDataset({_validation_folder(source): 1.0 for source in sources}, self.device)
+
+    @cached_property
+    def _validation_clips(self) -> list[Clip]:
+        folders = [_validation_folder(source) for source in self.cfg["clips"].values()]
+        return [load_clip(path) for folder in folders for path in sorted(folder.glob("*.safetensors"))]
+
+    def _weights(self) -> Weights:
+        """The weights that the parts done so far have chosen."""
+        weights = dict(self._start)
+        for name, files in TRAINED.items():
+            chosen = self.state.part(name).get("chosen", "start")
+            if chosen != "start":
+                weights |= {file: self.output / name / chosen / f"{file}.safetensors" for file in files}
+        return weights
+
+    def _train(self, name: str) -> None:
+        """One training stage, or the rest of one."""
+        started, limit, folder = time.monotonic(), self._limit(name), self.output / name
+        options = dict(self.cfg["recipe"][name])
+        rate = options.pop("learning_rate")
+        for unused in ("name", "model", "steps"):
+            options.pop(unused, None)
+        weights, photographs = self._weights(), {}
+        networks = _read(weights).to(self.device)
+        if name == "codec" and self.photographs is not None:
+            photographs = {"photographs": self.photographs}
+        modules, loss = build_loss(name, self._data, networks, options | photographs)
+        trainer = Trainer(
+            modules,
+            folder,
+            seconds=limit,
+            started=started,
+            learning_rate=rate,
+            seed=self.cfg["seed"],
+            accelerator=make_accelerator(folder, cpu=self.device.type == "cpu"),
+            generator_device=self.device,
+        )
+        trainer.run(loss, save_every=self.cfg["save_every"])
+        ended = time.monotonic()
+        candidates = {"start": weights}
+        for candidate in ("raw", "average"):
+            if candidate == "average":
+                trainer.swap_in_average()
+            files = {file: folder / candidate / f"{file}.safetensors" for file in TRAINED[name]}
+            for file, path in files.items():
+                save_model(getattr(networks, file), path)
+            candidates[candidate] = weights | files
+        scores = {candidate: self._score(name, paths, options) for candidate, paths in candidates.items()}
+        chosen = max(scores, key=lambda candidate: scores[candidate]["score"])
+        logger.info("%s: %d steps; chosen: %s of %s", name, trainer.step, chosen, scores)
+        seconds = trainer.spent + time.monotonic() - ended
+        done = {"steps": trainer.step, "last": trainer.last, "scores": scores, "chosen": chosen, "done": True}
+        self.state.update(name, seconds=round(seconds, 1), **done)
+
+    def _score(self, name: str, weights: Weights, options: Mapping[str, Any]) -> Scores:
+        if name == "denoiser":
+            return world_scores(self.cfg["world"], weights, self._validation_clips)
+        return stage_scores(name, self._validation, _read(weights), options)
+
+    def _finish(self, evaluate: Evaluate | None) -> None:
+        """Compare the result with what it began with, write it, and run the quick protocols on it."""
+        started, weights = time.monotonic(), self._weights()
+        world, parts = self.cfg["world"], self.state.content["parts"]
+        validation = {"result": parts["denoiser"]["scores"][parts["denoiser"]["chosen"]]}
+        if self.cfg["from"] is not None:
+            validation["start"] = world_scores(world, self._start, self._validation_clips)
+            worse = validation["result"]["score"] < validation["start"]["score"]
+            self.state.update("finish", worse_than_start=worse)
+            if worse:
+                logger.warning("what was trained is worse than what it began with: %s", validation)
+        files = {name: self.output / f"{name}.safetensors" for name in weights}
+        for name, path in weights.items():
+            save_model(load_model(path.absolute()), files[name])
+        figures = {}
+        if evaluate is not None and self.cfg["recipe"]["protocols"]:
+            paths = {name: {**world[name], "path": str(path.absolute())} for name, path in files.items()}
+            figures = evaluate({**world, **paths}, self.output / "protocols")
+        seconds = round(time.monotonic() - started, 1)
+        self.state.update("finish", seconds=seconds, validation=validation, protocols=figures, done=True)
+
+
+def _validation_folder(source: Mapping[str, Any]) -> Path:
+    return Path(source["folder"]) / "validation"
+
+
+def _record_walks(source: Mapping[str, Any], walks: int, first_seed: int, folder: Path) -> None:
+    """Record the walks of one source that are not there yet."""
+    if walks:
+        options = {key: value for key, value in source.items() if key not in OF_SOURCE}
+        record(folder, walks, first_seed=first_seed, **options)
+
+
+def _load(folder: str | None) -> Networks:
+    """The networks that a run begins with: those of a folder, or untrained ones."""
+    if folder is None:
+        return Networks(MiniCodec(), MiniDenoiser(), MiniDepth())
+    return _read({name: Path(folder) / f"{name}.safetensors" for name in KINDS})
+
+
+def _read(weights: Weights) -> Networks:
+    networks: dict[str, Any] = {name: load_model(path) for name, path in weights.items()}
+    for name, network in networks.items():
+        if not isinstance(network, KINDS[name]):
+            raise ValueError(f"{weights[name]}: expected a {KINDS[name].__name__}, got a {type(network).__name__}")
+    return Networks(**networks)
