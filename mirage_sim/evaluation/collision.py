@@ -1,8 +1,8 @@
 """``mirage eval collision``: does the memory stop a body where the true world does? Scored apart.
 
 The world is driven along the true cameras of the manifest's walks. *Queries* are put to a
-:class:`~mirage_sim.world.Body` of the size of MiniWorld's agent, which moves through what is remembered at that step,
-and to MiniWorld's own ``move_agent``. Each asks whether a straight way is blocked:
+:class:`~mirage_sim.world.Body` of the size of the simulator's, which moves through what is remembered at that step, and
+to the reference simulator itself. Each asks whether a straight way is blocked:
 
 * *commands*: the walk's own next motion, at every camera, where it is not a mere turn;
 * *steps*: one step at full speed (0.15 m);
@@ -16,7 +16,7 @@ A query counts *within remembered space* only: where :meth:`~mirage_sim.world.Su
 very memory that is asked that the ground of the way is remembered, up to where the body would be stopped. The truth
 plays no part in that. Precision and recall of "blocked" are taken over all of these queries, over each kind, and, as
 the protocol does with pixels, over *seen* ways and *new* ones. Seen is a way whose ground the first frame shows, by
-true depth; the world under test has to invent the others, and what it invents need not be what MiniWorld has there.
+true depth; the world under test has to invent the others, and what it invents need not be what the simulator has there.
 """
 
 import logging
@@ -60,7 +60,7 @@ _COUNTS = ("hits", "false_alarms", "misses", "passes", "unknown")
 
 @dataclass(frozen=True)
 class Query:
-    """One straight way and MiniWorld's answer. Plan coordinates: x and z of the first camera's frame, metres.
+    """One straight way and the simulator's answer. Plan coordinates: x and z of the first camera's frame, metres.
 
     Attributes:
         frame: the camera, and with it the memory, that it is asked at.
@@ -80,7 +80,7 @@ class Query:
 
 
 def from_first(clip: Clip) -> Clip:
-    """The clip with its first camera as world frame: +y down, as learned worlds have it, instead of MiniWorld's."""
+    """The clip with its first camera as world frame: +y down, as learned worlds have it, instead of the simulator's."""
     return replace(clip, c2w=invert(clip.c2w[0]) @ clip.c2w)
 
 
@@ -125,7 +125,7 @@ def body_of(simulator: ReferenceSimulator) -> Body:
 
 
 def ask(simulator: ReferenceSimulator, truth: Clip, maps: Sequence[LatentMap]) -> list[Query]:
-    """All queries of one walk, answered by MiniWorld.
+    """All queries of one walk, answered by the simulator.
 
     Args:
         simulator: of the walk's environment; it is reset, and not rendered.
@@ -133,7 +133,7 @@ def ask(simulator: ReferenceSimulator, truth: Clip, maps: Sequence[LatentMap]) -
         maps: of true depth, one per frame: where the places are drawn from.
     """
     simulator.reset(int(truth.source["seed"]))
-    origin = simulator.camera().c2w.double().numpy()[[0, 2]][:, [0, 2, 3]]  # plan to MiniWorld's x and z
+    origin = simulator.camera().c2w.double().numpy()[[0, 2]][:, [0, 2, 3]]  # plan to the simulator's x and z
     rng = np.random.default_rng(int(truth.source["seed"]))
     body, drive, queries = body_of(simulator), Drive(), []
     step = drive.max_speed * drive.dt
@@ -218,10 +218,10 @@ def evaluate(cfg: Mapping[str, Any], model: WorldModel | None = None) -> dict[st
 
     Args:
         cfg: ``world`` (a name, or a composed node with ``_target_``; default ``"mini"``), ``protocol`` (name of the
-            reference simulator, ``"miniworld"`` or ``"homes"``), ``walks`` (``"quick"`` or
-            ``"full"``), ``variants`` (some of ``"latent_memory"``, the world's own depth, and ``"true_depth"``; None:
-            both), ``output`` (folder for ``collision.json``; None writes nothing), ``cache`` (folder for true clips;
-            None: the user's cache), ``batch`` (clips that go through the networks together).
+            reference simulator, ``"miniworld"`` or ``"homes"``), ``walks`` (``"quick"`` or ``"full"``), ``variants``
+            (some of ``"latent_memory"``, the world's own depth, and ``"true_depth"``; None: both), ``output`` (folder
+            for ``collision.json``; None writes nothing), ``cache`` (folder for true clips; None: the user's cache),
+            ``batch`` (clips that go through the networks together).
         model: evaluate this one instead of ``world``.
 
     Returns:
@@ -243,7 +243,7 @@ def evaluate(cfg: Mapping[str, Any], model: WorldModel | None = None) -> dict[st
     counts: dict[str, list[NDArray[np.int64]]] = {name: [] for name in names}
     environments = [walk.environment for walk in manifest.walks]
     for environment in sorted(set(environments), key=environments.index):
-        simulator = open_simulator(manifest.simulator, environment)
+        simulator = open_simulator(manifest.simulator, environment, manifest.furniture)
         own = [pair for pair in zip(manifest.walks, clips, strict=True) if pair[0].environment == environment]
         for first in range(0, len(own), batch):
             _count_group(simulator, own[first : first + batch], model, counts)

@@ -175,7 +175,7 @@ def run_protocol(command: str, cfg: Mapping[str, Any], model: WorldModel | None,
 
     Raises:
         ValueError: for unknown keys and values, or when rendered truth differs from the manifest.
-        ImportError: where truth must be rendered and MiniWorld or EGL is missing.
+        ImportError: where truth must be rendered, and the simulator's packages or EGL are missing.
     """
     names, batch = check_settings(cfg, KNOWN, VARIANTS)
     whole = load_manifest(protocol=cfg.get("protocol", "miniworld"))

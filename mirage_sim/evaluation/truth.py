@@ -31,16 +31,20 @@ def digest(clip: Clip) -> str:
     return hashlib.sha256(clip.frames.contiguous().numpy().tobytes() + depth.tobytes()).hexdigest()
 
 
-def open_simulator(simulator: str, environment: str) -> ReferenceSimulator:
+def open_simulator(simulator: str, environment: str, furniture: str = "") -> ReferenceSimulator:
     """The reference simulator at the protocol's size.
 
     Args:
         simulator: its name.
         environment: kind of scene.
+        furniture: digest that the prepared furniture must have; empty for any, or none.
 
     Raises:
         ImportError: naming what to install, where its packages or EGL are missing.
+        ValueError: if furniture is not prepared, or is other furniture.
     """
+    if furniture:
+        _check_furniture(furniture)
     try:
         return make_simulator(simulator, environment, SIZE)
     except ImportError as error:
@@ -51,15 +55,7 @@ def open_simulator(simulator: str, environment: str) -> ReferenceSimulator:
         ) from error
 
 
-def check_furniture(expected: str) -> None:
-    """Compare the prepared furniture with what the manifest's homes were furnished with.
-
-    Args:
-        expected: digest of the furniture.
-
-    Raises:
-        ValueError: if no furniture is prepared, or other furniture.
-    """
+def _check_furniture(expected: str) -> None:
     from mirage_sim.data.simulators.homes.furniture import load_furniture
 
     if (found := load_furniture().digest) != expected:
@@ -141,11 +137,9 @@ def load_truth(walks: Sequence[Walk], manifest: Manifest, cache: Path | None = N
     for walk in walks:
         if not paths[walk.name].exists():
             missing[walk.environment].append(walk)
-    if missing and manifest.furniture:
-        check_furniture(manifest.furniture)
     for environment, group in missing.items():
         _log.info("rendering %d walks of %s", len(group), environment)
-        simulator = open_simulator(manifest.simulator, environment)
+        simulator = open_simulator(manifest.simulator, environment, manifest.furniture)
         here = simulator.rendered_by()
         for walk in group:
             clip = follow(simulator, environment, walk.seed, walk.commands, walk.mount)

@@ -56,7 +56,7 @@ def test_regenerated_walks_are_the_manifests(rendered, chosen: list[Walk]):
 def test_the_cache_gives_the_same_clips_without_rendering(rendered, chosen, manifest, monkeypatch: pytest.MonkeyPatch):
     clips, cache = rendered
 
-    def refuse(simulator: str, environment: str):
+    def refuse(*arguments: str):
         raise AssertionError("the cache was not used")
 
     monkeypatch.setattr(truth, "open_simulator", refuse)
