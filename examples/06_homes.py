@@ -1,6 +1,6 @@
 """Look at furnished apartments of the reference simulator: images and depth of the first view of each, as one sheet.
 
-python examples/06_homes.py --homes 24 --output homes.png
+python examples/06_homes.py --homes 24 --output homes.jpg
 """
 
 import argparse
@@ -16,7 +16,7 @@ parser.add_argument("--homes", type=int, default=24)
 parser.add_argument("--columns", type=int, default=6)
 parser.add_argument("--environment", default="procedural", help="seen: furniture of `mirage prepare furniture`")
 parser.add_argument("--first-seed", type=int, default=SHIPPED_SEEDS.start)
-parser.add_argument("--output", type=Path, default=Path("homes.png"))
+parser.add_argument("--output", type=Path, default=Path("homes.jpg"))
 args = parser.parse_args()
 
 simulator = make_simulator("homes", args.environment, size=(192, 256))

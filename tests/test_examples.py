@@ -72,3 +72,8 @@ def test_many_workers(tmp_path: Path) -> None:
 def test_every_example_is_run() -> None:
     source = Path(__file__).read_text()
     assert [path.name for path in EXAMPLES if f'run("{path.name}"' not in source] == []
+
+
+def test_homes(tmp_path: Path) -> None:
+    assert "wrote homes.jpg" in run("06_homes.py", tmp_path, "--homes", "2", "--columns", "2")
+    assert np.asarray(Image.open(tmp_path / "homes.jpg")).shape == (2 * 192, 2 * 256, 3)

@@ -19,7 +19,7 @@ _FRAME = (0.06, 0.015)  # width and thickness of a door's frame, metres
 _LEAF = 0.04  # thickness of an open door, metres
 _GROUND = 40.0  # metres of ground around the apartment
 _WHITE_LAMP = np.array([1.0, 0.92, 0.8])
-_DAYLIGHT = np.array([0.8, 0.9, 1.0])
+_DAYLIGHT = np.array([1.6, 1.8, 2.0])  # radiance of a bright sky beside that of lamps
 
 
 @dataclass
@@ -82,7 +82,8 @@ def build_scene(
     moving = tuple(_with_layers(piece.mesh, textures.piece(piece)) for piece in movers)
     lamps = tuple(_lamps(rng, plan, placements))
     portals = tuple(_portal(opening) for opening in plan.openings if opening.kind == "passage")
-    return Scene(tuple(parts), tuple(rooms), np.stack(textures.layers), lamps, portals, movers=moving)
+    red, green, blue = (float(each) for each in rng.uniform(0.4, 1.2) * _DAYLIGHT)
+    return Scene(tuple(parts), tuple(rooms), np.stack(textures.layers), lamps, portals, (red, green, blue), moving)
 
 
 def place(placement: Placement, layers: int = 0) -> Mesh:
@@ -308,7 +309,7 @@ def _ground(rng: np.random.Generator, plan: FloorPlan, textures: _Textures, proc
 
 
 def _lamps(rng: np.random.Generator, plan: FloorPlan, placements: Sequence[Placement]) -> Iterator[Lamp]:
-    """A light where every ceiling lamp hangs, or in the middle of a room without one; daylight at every window."""
+    """A light where every ceiling lamp hangs, or in the middle of a room without one."""
     for room in range(len(plan.kinds)):
         hanging = [each for each in placements if each.room == room and each.piece.category == "ceiling_lamp"]
         places = [(each.x, each.elevation - 0.05, each.z) for each in hanging]
@@ -317,13 +318,5 @@ def _lamps(rng: np.random.Generator, plan: FloorPlan, placements: Sequence[Place
             places = [(float(x), plan.height - 0.15, float(z))]
         area = float((plan.label == room).sum()) * CELL**2
         colour = rng.uniform(0.8, 1.25) * (0.6 + 0.11 * area) * (1.0 - rng.uniform(0.2, 1.2) * (1.0 - _WHITE_LAMP))
-        for place_ in places:
-            yield Lamp(place_, tuple((colour / len(places)).tolist()), room)
-    day = rng.uniform(0.3, 1.6)
-    for opening in plan.openings:
-        if opening.kind == "window":
-            room, inside = max((room, i) for i, room in enumerate(opening.rooms))
-            across = opening.at + (0.35 if inside else -0.35)
-            middle = (opening.start + opening.end) / 2
-            x, z = (across, middle) if opening.axis == 0 else (middle, across)
-            yield Lamp((x, 0.6 * opening.top + 0.4 * opening.bottom, z), tuple((day * _DAYLIGHT).tolist()), room)
+        for where in places:
+            yield Lamp(where, tuple((colour / len(places)).tolist()))
