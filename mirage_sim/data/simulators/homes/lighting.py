@@ -26,7 +26,7 @@ BRIGHTEST = np.float32(2.0)  # light that surfaces return at most: of single bri
 BOUNCES = np.float32(1.6)  # light of all bounces over that of the first
 DIRECTIONS = 64
 NOOK = 2  # voxels around the middle of what stands near a surface
-NOOK_SHADE = np.float32(0.6)
+NOOK_SHADE = np.float32(0.6)  # of light that a surface loses where most is opaque above it
 GROUND = 0.2  # radiance of the ground outside, over the sky's
 
 _SRGB = np.arange(256) / 255
@@ -285,22 +285,22 @@ def _reflect(points, faces, areas, normals, albedo, origin, cell, lamps, visible
 
 
 def _crowding(opacity: np.ndarray) -> np.ndarray:
-    """Mean opacity of the voxels within ``NOOK`` of each."""
+    """Mean opacity of the voxels within ``NOOK`` of each, nearer ones counting more."""
     width = 2 * NOOK + 1
-    planes = np.stack([cv2.blur(plane, (width, width), borderType=cv2.BORDER_CONSTANT) for plane in opacity])
+    planes = np.stack([cv2.GaussianBlur(plane, (width, width), 0, borderType=cv2.BORDER_CONSTANT) for plane in opacity])
     rows = planes.reshape(len(planes), -1)
-    return cv2.blur(rows, (1, width), borderType=cv2.BORDER_CONSTANT).reshape(opacity.shape)
+    return cv2.GaussianBlur(rows, (1, width), 0, borderType=cv2.BORDER_CONSTANT).reshape(opacity.shape)
 
 
 def _indoors(opacity: np.ndarray) -> np.ndarray:
-    """Cells with something above and something below them, bool ``[X, Y, Z]``."""
+    """Cells of air with something above and something below them, bool ``[X, Y, Z]``."""
     solid = opacity > 0.5
     below, above = np.logical_or.accumulate(solid, 1), np.logical_or.accumulate(solid[:, ::-1], 1)[:, ::-1]
-    return below & above
+    return below & above & ~solid
 
 
 def _extended(faces: np.ndarray, valid: np.ndarray) -> np.ndarray:
-    """Light ``[6, 3, X, Y, Z]`` where cells that are not valid, or dark, have the mean of their neighbours."""
+    """Light ``[6, 3, X, Y, Z]`` where cells that are not valid, or dark, have the mean of their valid neighbours."""
     valid = valid & (faces.sum((0, 1)) > 1e-4)
     total, count = np.zeros_like(faces), np.zeros(valid.shape, np.float32)
     kept = faces * valid
@@ -308,7 +308,7 @@ def _extended(faces: np.ndarray, valid: np.ndarray) -> np.ndarray:
         for shift in (1, -1):
             total += np.roll(kept, shift, 2 + axis)
             count += np.roll(valid, shift, axis)
-    return np.where(valid, faces, total / np.maximum(count, 1))
+    return np.where(valid | (count == 0), faces, total / np.maximum(count, 1))
 
 
 def _carry(opacity: np.ndarray, returned: np.ndarray, daylight: np.ndarray) -> np.ndarray:
@@ -414,7 +414,6 @@ def _look_up(points, normals, origin, cell, lamps, visible, sides, crowding, day
         _add_lamps(points[p], normals[p], origin, cell, lamps, visible, True, result[p])
         _add_arriving(sides, x, y, z, nx, ny, nz, result[p])
         x, y, z = x * COARSE + above * nx, y * COARSE + above * ny, z * COARSE + above * nz
-        # two sheets through all of its voxels, or one that fills most, make a nook as dark as it gets
         crowded = min(_trilinear(crowding, x, y, z) * np.float32(NOOK + 0.5), np.float32(1.0))
         shade = np.float32(1.0) - NOOK_SHADE * crowded
         for k in range(3):

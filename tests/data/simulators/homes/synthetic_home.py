@@ -224,7 +224,10 @@ def shell() -> tuple[list[Mesh], list[int], list[Portal]]:
             origin, along = (
                 ((at, 0, start), (0, 0, end - start)) if axis == "x" else ((start, 0, at), (end - start, 0, 0))
             )
-            if at in (x0, z1):  # run along the wall the other way, so that its front is in the room
+            if (axis, at) in (
+                ("x", x0),
+                ("z", z1),
+            ):  # run along the wall the other way, so that its front is in the room
                 origin, along = np.add(origin, along), np.negative(along)
                 holes = [(end - start - h[2], h[1], end - start - h[0], h[3]) for h in holes]
             made.append(panel(origin, along, (0, HEIGHT, 0), PLASTER, walls[room], holes=holes))
