@@ -2,8 +2,9 @@
 
 import heapq
 
-import numba
 import numpy as np
+
+from mirage_sim.memory.kernels import compiled
 
 BORDER_WEIGHT = 3.0  # of a border's shape beside that of the surface
 STEEPEST = 0.2  # cosine of the most that a triangle may turn in a collapse
@@ -57,8 +58,8 @@ def _add_planes(total: np.ndarray, at: np.ndarray, normal: np.ndarray, point: np
     np.add.at(total, at, weight[:, None, None] * plane[:, :, None] * plane[:, None, :])
 
 
-@numba.njit(cache=True, error_model="numpy")
-def _harm(quadrics, positions, old, new):  # type: ignore[no-untyped-def]
+@compiled
+def _harm(quadrics, positions, old, new):
     harm = 0.0
     for i in range(4):
         x = positions[new, i] if i < 3 else 1.0
@@ -68,8 +69,8 @@ def _harm(quadrics, positions, old, new):  # type: ignore[no-untyped-def]
     return max(harm, 0.0)
 
 
-@numba.njit(cache=True, error_model="numpy")
-def _turns(positions, faces, after, first, old, new):  # type: ignore[no-untyped-def]
+@compiled
+def _turns(positions, faces, after, first, old, new):
     """Whether a triangle would turn over if one vertex fell onto another."""
     corner = first[old]
     while corner >= 0:
@@ -91,8 +92,8 @@ def _turns(positions, faces, after, first, old, new):  # type: ignore[no-untyped
     return False
 
 
-@numba.njit(cache=True, error_model="numpy")
-def _corner_lists(faces, vertices):  # type: ignore[no-untyped-def]
+@compiled
+def _corner_lists(faces, vertices):
     """The corners at each vertex as linked lists: the first and last of each, and the one after each corner."""
     first, last, after = np.full(vertices, -1), np.full(vertices, -1), np.full(faces.size, -1)
     for corner in range(faces.size):
@@ -105,14 +106,14 @@ def _corner_lists(faces, vertices):  # type: ignore[no-untyped-def]
     return first, last, after
 
 
-@numba.njit(cache=True, error_model="numpy")
-def _whole(faces, face):  # type: ignore[no-untyped-def]
+@compiled
+def _whole(faces, face):
     a, b, c = faces[face]
     return a != b and b != c and c != a
 
 
-@numba.njit(cache=True, error_model="numpy")
-def _move(faces, after, first, last, old, new):  # type: ignore[no-untyped-def]
+@compiled
+def _move(faces, after, first, last, old, new):
     """Let a vertex fall onto another; returns how many triangles vanish. Vanished ones leave the corners' list."""
     gone = 0
     corner = first[old]
@@ -138,8 +139,8 @@ def _move(faces, after, first, last, old, new):  # type: ignore[no-untyped-def]
     return gone
 
 
-@numba.njit(cache=True, error_model="numpy")
-def _collapse(positions, faces, quadrics, limit):  # type: ignore[no-untyped-def]
+@compiled
+def _collapse(positions, faces, quadrics, limit):
     count = len(faces)
     root, stamp = np.arange(len(positions)), np.zeros(len(positions), np.int64)
     first, last, after = _corner_lists(faces, len(positions))
