@@ -2,8 +2,9 @@
 
 import heapq
 
-import numba
 import numpy as np
+
+from mirage_sim.memory.kernels import compiled
 
 BORDER_WEIGHT = 3.0  # of a border's shape beside that of the surface
 STEEPEST = 0.2  # cosine of the most that a triangle may turn in a collapse
@@ -57,8 +58,8 @@ def _add_planes(total: np.ndarray, at: np.ndarray, normal: np.ndarray, point: np
     np.add.at(total, at, weight[:, None, None] * plane[:, :, None] * plane[:, None, :])
 
 
-@numba.njit(cache=True)
-def _harm(quadrics, positions, old, new):  # type: ignore[no-untyped-def]
+@compiled
+def _harm(quadrics, positions, old, new):
     harm = 0.0
     for i in range(4):
         x = positions[new, i] if i < 3 else 1.0
@@ -68,8 +69,8 @@ def _harm(quadrics, positions, old, new):  # type: ignore[no-untyped-def]
     return max(harm, 0.0)
 
 
-@numba.njit(cache=True)
-def _turns(positions, faces, after, first, old, new):  # type: ignore[no-untyped-def]
+@compiled
+def _turns(positions, faces, after, first, old, new):
     """Whether a triangle would turn over if one vertex fell onto another."""
     corner = first[old]
     while corner >= 0:
@@ -91,21 +92,59 @@ def _turns(positions, faces, after, first, old, new):  # type: ignore[no-untyped
     return False
 
 
-@numba.njit(cache=True)
-def _collapse(positions, faces, quadrics, limit):  # type: ignore[no-untyped-def]
-    count = len(faces)
-    root = np.arange(len(positions))
-    stamp = np.zeros(len(positions), np.int64)
-    # the corners at each vertex, as a linked list
-    first, last, after = np.full(len(positions), -1), np.full(len(positions), -1), np.full(3 * count, -1)
-    for corner in range(3 * count):
+@compiled
+def _corner_lists(faces, vertices):
+    """The corners at each vertex as linked lists: the first and last of each, and the one after each corner."""
+    first, last, after = np.full(vertices, -1), np.full(vertices, -1), np.full(faces.size, -1)
+    for corner in range(faces.size):
         vertex = faces[corner // 3, corner % 3]
         if first[vertex] < 0:
             first[vertex] = corner
         else:
             after[last[vertex]] = corner
         last[vertex] = corner
-    heap = [(0.0, 0, 0, -1, 0)]  # harm, old, new and their stamps
+    return first, last, after
+
+
+@compiled
+def _whole(faces, face):
+    a, b, c = faces[face]
+    return a != b and b != c and c != a
+
+
+@compiled
+def _move(faces, after, first, last, old, new):
+    """Let a vertex fall onto another; returns how many triangles vanish. Vanished ones leave the corners' list."""
+    gone = 0
+    corner = first[old]
+    while corner >= 0:
+        was_whole = _whole(faces, corner // 3)
+        faces[corner // 3, corner % 3] = new
+        gone += was_whole and not _whole(faces, corner // 3)
+        corner = after[corner]
+    after[last[new]] = first[old]
+    last[new], first[old] = last[old], -1
+    corner, kept = first[new], -1
+    first[new] = -1
+    while corner >= 0:
+        if _whole(faces, corner // 3):
+            if kept < 0:
+                first[new] = corner
+            else:
+                after[kept] = corner
+            kept = corner
+        corner = after[corner]
+    if kept >= 0:
+        after[kept], last[new] = -1, kept
+    return gone
+
+
+@compiled
+def _collapse(positions, faces, quadrics, limit):
+    count = len(faces)
+    root, stamp = np.arange(len(positions)), np.zeros(len(positions), np.int64)
+    first, last, after = _corner_lists(faces, len(positions))
+    heap = [(0.0, 0, 0, -1, 0)]  # harm, old, new and their stamps; entries of other stamps are out of date
     for face in range(count):
         for i in range(3):
             a, b = faces[face, i], faces[face, (i + 1) % 3]
@@ -116,49 +155,23 @@ def _collapse(positions, faces, quadrics, limit):  # type: ignore[no-untyped-def
         _, old, new, old_stamp, new_stamp = heapq.heappop(heap)
         if stamp[old] != old_stamp or stamp[new] != new_stamp or _turns(positions, faces, after, first, old, new):
             continue
-        corner = first[old]
-        while corner >= 0:
-            face = corner // 3
-            a, b, c = faces[face]
-            whole = a != b and b != c and c != a
-            faces[face, corner % 3] = new
-            a, b, c = faces[face]
-            if whole and (a == b or b == c or c == a):
-                count -= 1
-            corner = after[corner]
-        after[last[new]] = first[old]
-        last[new] = last[old]
-        first[old] = -1
-        root[old] = new
+        count -= _move(faces, after, first, last, old, new)
         quadrics[new] += quadrics[old]
+        root[old] = new
         stamp[old] = -1
-        stamp[new] += 1
-        # faces that vanished leave the list; edges of those that are left have a new harm
-        corner, kept = first[new], -1
-        first[new] = -1
-        while corner >= 0:
-            face = corner // 3
-            a, b, c = faces[face]
-            if a != b and b != c and c != a:
-                if kept < 0:
-                    first[new] = corner
-                else:
-                    after[kept] = corner
-                kept = corner
-                for i in range(1, 3):
-                    other = faces[face, (corner + i) % 3]
-                    heapq.heappush(heap, (_harm(quadrics, positions, new, other), new, other, stamp[new], stamp[other]))
-                    heapq.heappush(heap, (_harm(quadrics, positions, other, new), other, new, stamp[other], stamp[new]))
+        stamp[new] = stamp[new] + 1 if first[new] >= 0 else -1
+        corner = first[new]
+        while corner >= 0:  # the edges that are left have a new harm
+            for i in range(1, 3):
+                other = faces[corner // 3, (corner + i) % 3]
+                harm = _harm(quadrics, positions, new, other)
+                heapq.heappush(heap, (harm, new, other, stamp[new], stamp[other]))
+                harm = _harm(quadrics, positions, other, new)
+                heapq.heappush(heap, (harm, other, new, stamp[other], stamp[new]))
             corner = after[corner]
-        if kept >= 0:
-            after[kept] = -1
-            last[new] = kept
-        else:
-            stamp[new] = -1
     for vertex in range(len(root)):
         end = vertex
         while root[end] != end:
             end = root[end]
-        while root[vertex] != end:
-            root[vertex], vertex = end, root[vertex]
+        root[vertex] = end
     return root
