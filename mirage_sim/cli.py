@@ -76,7 +76,7 @@ def _prepare(variant: str, config: Config) -> Config:
 
         return prepare_photographs(config) | {"output": config["output"]}
     if variant == "furniture":
-        from mirage_sim.data.simulators.homes.furniture_files import prepare_furniture
+        from mirage_sim.data.simulators.homes.furniture_prepare import prepare_furniture
 
         return prepare_furniture(config["source"])
     from mirage_sim.data.prepare import prepare
@@ -136,6 +136,7 @@ BENCHMARKS = {
         "learn",
         "backbone",
         "rollout",
+        "simulators",
     )
 } | {"ros": "mirage_sim.ros.benchmark", "all": "mirage_sim.evaluation.benchmarks.table"}
 

@@ -80,6 +80,15 @@ class WalkDataset:
         """Frames per walk."""
         return self.frames.shape[1]
 
+    def check_gap(self, gap: int) -> None:
+        """Refuse a number of frames between two moments that no walk has.
+
+        Raises:
+            ValueError: naming it.
+        """
+        if not 1 <= gap < self.length:
+            raise ValueError(f"gap: expected 1 to {self.length - 1} frames on walks of {self.length}, got {gap}")
+
     def choose(self, count: int, generator: torch.Generator) -> Tensor:
         """Draw ``count`` walks at random: int64 ``[count]``."""
         if self._ends is None:

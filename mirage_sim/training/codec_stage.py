@@ -52,6 +52,9 @@ class CodecStage:
         photographs: images uint8 ``[N, H, W, 3]`` of the walks' size, only to be reconstructed; None for none.
         photograph_share: of the batch that are photographs, where there are any.
         precision: of the networks' arithmetic, see :class:`Precision`.
+
+    Raises:
+        ValueError: for a gap that the walks are too short for, or an unknown precision.
     """
 
     def __init__(
@@ -67,6 +70,7 @@ class CodecStage:
         photograph_share: float = 0.3,
         precision: str = "float32",
     ):
+        data.check_gap(gap)
         self.data, self.codec, self.aligner = data, codec, aligner
         self.photographs = None if photographs is None else photographs.to(data.device)
         self.precision = Precision(precision, data.device)

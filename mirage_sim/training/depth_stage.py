@@ -30,6 +30,9 @@ class DepthStage:
             cells, by one and a half times as much, and each cell for itself by half of it.
         detail: samples per cell and axis that the memory is read with.
         precision: of the networks' arithmetic, see :class:`Precision`.
+
+    Raises:
+        ValueError: for a gap that the walks are too short for, or an unknown precision.
     """
 
     def __init__(
@@ -47,6 +50,7 @@ class DepthStage:
         detail: int = 2,
         precision: str = "float32",
     ):
+        data.check_gap(gap)
         self.data, self.codec, self.model = data, codec, model
         self.batch, self.drift, self.wear, self.gap = batch, drift, wear, gap
         self.clean, self.error, self.detail = clean, error, detail
@@ -95,7 +99,7 @@ class DepthStage:
     def _errors(self, grid: tuple[int, int], generator: torch.Generator) -> Tensor:
         """Errors of what is remembered ``[B, h, w]``, in parts of ``error``."""
         height, width = (max(side // 4, 1) for side in grid)
-        where = {"generator": generator, "device": self.data.device}
-        smooth = torch.randn(self.batch, 1, height, width, **where)
+        device = self.data.device
+        smooth = torch.randn(self.batch, 1, height, width, generator=generator, device=device)
         smooth = torch.nn.functional.interpolate(smooth, grid, mode="bilinear")[:, 0]
-        return 1.5 * smooth + 0.5 * torch.randn(self.batch, *grid, **where)
+        return 1.5 * smooth + 0.5 * torch.randn(self.batch, *grid, generator=generator, device=device)

@@ -11,7 +11,7 @@ def has_bfloat16(device: torch.device) -> bool:
     """Whether a device computes with bfloat16; a CPU that only imitates it takes far longer than with float32."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
     return device.type == "cpu" and bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 

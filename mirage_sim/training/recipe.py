@@ -37,7 +37,7 @@ TRAINED = {
 PARTS = ("record", *TRAINED, "finish")  # of a run, that share its time
 SETTINGS = ("recipe", "clips", "validation", "photographs", "from", "budget", "seed")  # with which a run goes on
 LEAST = 1.0  # seconds of a part
-WALKS_AT_ONCE = 50  # between looks at the clock
+WALKS_AT_ONCE = 20  # between looks at the clock
 OF_SOURCE = ("folder", "weight", "walks", "first_seed")  # of a source of walks; the rest is for the recorder
 UNITS = {"s": 1, "m": 60, "h": 3600}
 
@@ -86,13 +86,13 @@ class _Run:
         self._check()
         size = tuple(cfg["world"]["size"])
         self.photographs = None if cfg["photographs"] is None else load_photographs(Path(cfg["photographs"]), size)
+        missing = [name for name, path in self._start.items() if not path.exists()]
         torch.manual_seed(cfg["seed"])
-        begin_with = _load(cfg["from"])
+        begin_with = _load(cfg["from"]) if missing else None
         settings = {key: cfg[key] for key in SETTINGS}
         self.state = RecipeState(self.output, settings, {"commit": commit, "torch": torch.__version__})
-        for name, network in begin_with._asdict().items():
-            if not self._start[name].exists():
-                save_model(network, self._start[name])
+        for name in missing:
+            save_model(getattr(begin_with, name), self._start[name])
 
     def _check(self) -> None:
         """Refuse what can be seen to fail before it begins."""

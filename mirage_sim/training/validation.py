@@ -28,7 +28,7 @@ Scores = dict[str, float]
 @torch.no_grad()
 def stage_scores(name: str, data: WalkDataset, networks: Networks, options: Mapping[str, Any]) -> Scores:
     """Mean terms of a stage's loss over a few batches, always the same ones, and ``score``, the negative loss."""
-    _, loss = build_loss(name, data, networks.to(data.device), {**options, "batch": BATCH})
+    _, loss = build_loss(name, data, networks.to(data.device), {**options, "batch": BATCH, "precision": "float32"})
     totals: dict[str, Tensor] = {}
     for number in range(BATCHES):
         for term, value in loss(torch.Generator(data.device).manual_seed(number), 1.0).items():

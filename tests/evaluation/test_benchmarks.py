@@ -14,7 +14,7 @@ import torch
 
 from mirage_sim.build import compose
 from mirage_sim.evaluation.benchmarks import bytes as weights
-from mirage_sim.evaluation.benchmarks import fork, growth, readout, retrieval, rollout, vector
+from mirage_sim.evaluation.benchmarks import fork, growth, readout, retrieval, rollout, simulators, vector
 from mirage_sim.evaluation.benchmarks.measure import held_bytes, side_by_side, work_of
 from mirage_sim.evaluation.benchmarks.scenes import hall
 from mirage_sim.memory import EmptyMemory, LatentMap, PointMemory
@@ -139,6 +139,15 @@ def test_a_batch_has_the_worlds_of_single_environments(model: WorldModel, monkey
     monkeypatch.setattr(gymnasium, "make_vec", other_seeds)
     apart, same = vector.compare(model, actions, 3)
     assert apart > 1 and not same
+
+
+def test_simulators_are_timed() -> None:
+    try:
+        marks = simulators.bench_simulators(settings("simulators", homes="procedural", scenes=1, frames=2))["marks"]
+    except ImportError as error:
+        pytest.skip(str(error))
+    assert set(marks) == {"homes_fps", "homes_build_s", "miniworld_fps", "miniworld_build_s"}
+    assert all(0 < value < 1e4 for value in marks.values())
 
 
 def test_the_rate_of_episodes_leaves_out_the_first(tmp_path: Path) -> None:

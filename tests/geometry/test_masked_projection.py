@@ -26,7 +26,7 @@ def test_masked_splat_has_the_bits_of_splat(detail: int, tolerance: float):
     options = {"tolerance": tolerance, "refine": 2.0, "detail": detail}
     expected = splat(points, torch.arange(2000).expand(3, -1), footprint, camera, valid=valid, **options)
     found = masked_splat(points, footprint, camera, valid, **options)
-    assert 0.2 < (expected.index >= 0).float().mean() < 0.9 and expected.zoom.min() < 0 < expected.zoom.max()
+    assert 0.2 < (expected.index >= 0).float().mean() and expected.zoom.min() < 0 < expected.zoom.max()
     for name in ("index", "depth", "offset", "zoom"):
         assert torch.equal(getattr(found, name), getattr(expected, name)), name
         assert getattr(found, name).dtype == getattr(expected, name).dtype

@@ -110,6 +110,26 @@ def test_a_few_steps_on_one_batch_help(name: str, data: WalkDataset):
     assert losses[-1] < 0.9 * losses[0]
 
 
+@pytest.mark.parametrize("kind", [CodecStage, DepthStage])
+def test_gap_longer_than_walks_is_refused(kind: type, data: WalkDataset):
+    codec, denoiser, depth = networks()
+    with pytest.raises(ValueError, match="gap: expected 1 to 39 frames on walks of 40, got 40"):
+        kind(data, codec, denoiser.aligner if kind is CodecStage else depth, gap=40)
+
+
+def test_photographs_are_a_share_of_the_batch(data: WalkDataset):
+    codec, denoiser, _ = networks()
+    images = torch.zeros(2, 48, 64, 3, dtype=torch.uint8)
+    stage = CodecStage(data, codec, denoiser.aligner, batch=4, photographs=images, photograph_share=0.5)
+    seen: list[Tensor] = []
+    encode = codec.encode_frames
+    codec.encode_frames = lambda frames: (seen.append(frames), encode(frames))[1]
+    run(stage, 0, 0.0)["loss"].backward()
+    walks, still = seen
+    assert walks.shape == (6, 3, 48, 64) and still.shape == (2, 3, 48, 64)
+    assert (still == -1).all() and not (walks == -1).all()
+
+
 def test_an_unknown_precision(data: WalkDataset):
     with pytest.raises(ValueError, match="precision: expected one of .*float32.*, got 'half'"):
         denoiser_stage(data, precision="half")

@@ -25,6 +25,7 @@ WANTED: dict[str, dict[str, str]] = {
     "step": {"steps_per_s": "at least 30", "end_to_end_ratio_rgb": ""},
     "vector": {"throughput_ratio_8": "at least 1.5", "identical": "true", "mib_per_extra_world": "at most 2"},
     "rollout": {"lost": "at most 0", "doubled": "at most 0", "identical": "true", "speedup_ray": ""},
+    "simulators": {"homes_fps": "at least 60", "homes_build_s": "", "miniworld_fps": ""},
     "ros": {
         "images_per_s": "at least 10",
         "overhead": "at most 0.15",

@@ -4,8 +4,7 @@ import numpy as np
 
 from mirage_sim.data.simulators.homes.scene import Scene
 
-Rectangle = tuple[float, float, float, float]  # left, top, right, bottom in normalised device coordinates
-SCREEN: Rectangle = (-1.0, -1.0, 1.0, 1.0)
+SCREEN = np.array([-1.0, -1.0, 1.0, 1.0])  # left, top, right, bottom, in normalised device coordinates
 BEHIND = 1e-6  # of a clip coordinate w: nearer points have no place on the screen
 
 
@@ -36,32 +35,35 @@ class Culling:
             eye: ``[3]``, position of the camera.
         """
         clip = self._boxes @ view_projection.T
-        w = clip[..., 3]
-        inside = (w.max(1) > 0) & ((clip[..., 0] + w).max(1) >= 0) & ((w - clip[..., 0]).max(1) >= 0)
-        inside &= ((clip[..., 1] + w).max(1) >= 0) & ((w - clip[..., 1]).max(1) >= 0)
-        seen = self._rectangles(view_projection, eye)
-        if seen is not None:
-            for part in np.flatnonzero(inside & (self._rooms >= 0)):
-                box = _bounds(clip[part], SCREEN)
-                inside[part] = any(_overlap(box, each) for each in seen.get(int(self._rooms[part]), ()))
-        chosen = np.flatnonzero(inside)
-        return chosen[np.lexsort((w[chosen].min(1), self._flat[chosen]))]
+        chosen = np.flatnonzero(self._may_show(clip, view_projection, eye))
+        return chosen[np.lexsort((clip[chosen, :, 3].min(1), self._flat[chosen]))]
 
-    def _rectangles(self, view_projection: np.ndarray, eye: np.ndarray) -> dict[int, list[Rectangle]] | None:
-        """Through which parts of the screen each room may be seen; None where the camera is in no room."""
+    def _may_show(self, clip: np.ndarray, view_projection: np.ndarray, eye: np.ndarray) -> np.ndarray:
+        """Whether each part may, bool; ``clip`` are the corners ``[P, 8, 4]`` of their boxes."""
+        bounds = _bounds(clip, SCREEN)
+        inside = _overlap(bounds, SCREEN)
+        seen = self._openings(view_projection, eye)
+        if seen is not None:
+            in_sight = self._rooms < 0
+            for room, opening in seen:
+                in_sight |= (self._rooms == room) & _overlap(bounds, opening)
+            inside &= in_sight
+        return inside
+
+    def _openings(self, view_projection: np.ndarray, eye: np.ndarray) -> list[tuple[int, np.ndarray]] | None:
+        """Rooms, each with a part of the screen that it may show in; None where the camera is in no room."""
         own = self._floor_rooms[_contain(self._floors, eye[[0, 2]])]
         if not len(own):
             return None
-        corners = self._portals @ view_projection.T
-        seen: dict[int, list[Rectangle]] = {}
+        portals = self._portals @ view_projection.T
+        seen: list[tuple[int, np.ndarray]] = []
 
-        def look(room: int, screen: Rectangle, came: tuple[int, ...]) -> None:
-            seen.setdefault(room, []).append(screen)
-            for portal, (a, b) in zip(corners, self._between, strict=True):
-                beyond = b if a == room else a if b == room else None
-                if beyond is not None and beyond not in came:
-                    opening = _bounds(portal, screen)
-                    if opening[0] < opening[2] and opening[1] < opening[3]:
+        def look(room: int, screen: np.ndarray, came: tuple[int, ...]) -> None:
+            seen.append((room, screen))
+            for opening, rooms in zip(_bounds(portals, screen), self._between, strict=True):
+                if room in rooms and _overlap(opening, screen):
+                    (beyond,) = set(rooms) - {room}
+                    if beyond not in came:
                         look(beyond, opening, (*came, beyond))
 
         look(int(own[0]), SCREEN, (int(own[0]),))
@@ -72,19 +74,26 @@ def _homogeneous(points: np.ndarray) -> np.ndarray:
     return np.concatenate([points, np.ones((*points.shape[:-1], 1))], -1)
 
 
-def _bounds(clip: np.ndarray, screen: Rectangle) -> Rectangle:
-    """Where points ``[N, 4]`` in clip coordinates, and all between them, may show on a part of the screen."""
-    w = clip[:, 3]
-    if w.max() <= BEHIND:
-        return (1.0, 1.0, -1.0, -1.0)  # nowhere
-    if w.min() <= BEHIND:
-        return screen
-    (left, top), (right, bottom) = (clip[:, :2] / w[:, None]).min(0), (clip[:, :2] / w[:, None]).max(0)
-    return (max(left, screen[0]), max(top, screen[1]), min(right, screen[2]), min(bottom, screen[3]))
+def _bounds(clip: np.ndarray, screen: np.ndarray) -> np.ndarray:
+    """Rectangles ``[N, 4]`` within a part of the screen in which shapes may show; nothing is seen of empty ones.
+
+    Args:
+        clip: ``[N, V, 4]``, corners of convex shapes in clip coordinates.
+        screen: ``[4]``.
+    """
+    w = clip[..., 3]
+    place = clip[..., :2] / np.maximum(w, BEHIND)[..., None]
+    bounds = np.concatenate([np.maximum(place.min(1), screen[:2]), np.minimum(place.max(1), screen[2:])], 1)
+    bounds[w.min(1) <= BEHIND] = screen  # reaches behind the camera
+    bounds[w.max(1) <= BEHIND] = 1.0, 1.0, -1.0, -1.0  # lies behind it
+    return bounds
 
 
-def _overlap(a: Rectangle, b: Rectangle) -> bool:
-    return max(a[0], b[0]) <= min(a[2], b[2]) and max(a[1], b[1]) <= min(a[3], b[3])
+def _overlap(bounds: np.ndarray, screen: np.ndarray) -> np.ndarray:
+    """Which rectangles ``[..., 4]`` have a part of the screen in common with one: bool ``[...]``."""
+    low, high = np.maximum(bounds[..., :2], screen[:2]), np.minimum(bounds[..., 2:], screen[2:])
+    result: np.ndarray = (low <= high).all(-1)
+    return result
 
 
 def _contain(triangles: np.ndarray, point: np.ndarray) -> np.ndarray:

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 
-from mirage_sim.data.simulators.homes.furniture_kinds import CATEGORIES
 from mirage_sim.data.simulators.homes.scene import Mesh
 from mirage_sim.models.pretrained import user_cache
 
@@ -19,7 +18,7 @@ class Piece:
     Attributes:
         name: unique, such as ``"Scopia#chair_1"``.
         index: number in its catalogue (``9`` of ``id#9``).
-        category: what it is: ``"sofa"``, ``"bed"``, ``"door"``, …; see ``CATEGORIES``.
+        category: one of :data:`CATEGORIES <mirage_sim.data.simulators.homes.furniture_kinds.CATEGORIES>`.
         size: width (x), height (y), depth (z), metres.
         elevation: of its bottom above the floor, metres.
         mesh: in the piece's own frame: x to the right of somebody who faces it, y up, its front towards +z; the origin

@@ -16,7 +16,7 @@ NAMES: dict[str, tuple[str, ...]] = {
     "corner_sofa": ("Corner sofa",),
     "armchair": ("Armchair", "Modern armchair", "Winchester armchair", "Puff"),
     "coffee_table": ("Coffee table",),
-    "tv_unit": ("TV stand"),
+    "tv_unit": ("TV stand",),
     "tv": ("TV", "TV 16:9"),
     "wall_tv": ("Wall flat TV",),
     "bookcase": ("Bookcase", "Full bookcase", "Shelves", "Vertical shelves", "Contemporary living room"),

@@ -8,6 +8,7 @@ cost is therefore that of the grid, not that of rays per surface point, and the 
 
 import math
 
+import cv2
 import numpy as np
 
 from mirage_sim.data.simulators.homes.scene import Scene
@@ -15,14 +16,18 @@ from mirage_sim.memory.kernels import compiled
 
 VOXEL = 0.08  # metres; larger in homes of more than MAX_VOXELS
 MAX_VOXELS = 800_000
+MARGIN = 0.3  # metres around all rooms: walls and what hangs on them; what reaches farther casts no shadows
 COARSE = 2  # voxels along the side of a cell of the coarser grid
-FITTING = 0.35  # metres around a lamp where nothing casts shadows: it may hang in a shade
-NEAREST = 0.3  # metres; no surface is lit as if it were nearer to a lamp
-LIFT = 1.25  # cells above its surface where a point looks up its light
-BOUNCES = 1.6  # what all bounces return, over what the first does
+FITTING = np.float32(0.35)  # metres around a lamp where surfaces let light through: it may hang in a shade
+NEAREST = np.float32(0.3)  # metres; no surface is lit as if it were nearer to a lamp
+DARK = np.float32(0.002)  # what is less of a lamp's light at 1 m counts as none
+LIFT = np.float32(1.25)  # cells above its surface where a point looks up its light: the surface's own cells are dark
+BRIGHTEST = np.float32(2.0)  # light that surfaces return at most: of single bright cells, directions would leave spots
+BOUNCES = 1.6  # light of all bounces over that of the first
 DIRECTIONS = 64
+NOOK = 2  # voxels around the middle of what stands near a surface
+NOOK_SHADE = np.float32(0.6)
 GROUND = 0.2  # radiance of the ground outside, over the sky's
-
 
 _SRGB = np.arange(256) / 255
 # linear light of each byte of sRGB
@@ -41,43 +46,37 @@ def spread_directions(count: int) -> np.ndarray:
 class LightField:
     """The light that arrives anywhere in a home.
 
-    Its parts cast shadows and return light, its movers do not.
+    Its parts cast shadows and return light, its movers do not. The grid reaches as far as its rooms do; outside
+    there is daylight.
     """
 
     def __init__(self, scene: Scene):
-        corners = np.concatenate([part.positions[part.faces] for part in scene.parts])
-        mean_texture = LINEAR[scene.textures[..., :3]].mean((1, 2))
-        albedo = np.concatenate(
-            [(LINEAR[part.colour] * mean_texture[part.layer])[part.faces[:, 0]] for part in scene.parts]
-        )
-        low, high = corners.min((0, 1)), corners.max((0, 1))
+        corners, normals, albedo = _surfaces(scene)
+        low, high = corners.reshape(-1, 3).min(0), corners.reshape(-1, 3).max(0)
         cell = max(VOXEL, float(np.prod(high - low) / MAX_VOXELS) ** (1 / 3))
+        self._cell = np.float32(cell)
         # a margin around all; its share of a cell keeps walls, which stand at round numbers, off the faces of voxels
         self._origin = (low - np.float32(2.37 * cell)).astype(np.float32)
         shape = np.ceil((high - self._origin) / cell + 2.5).astype(np.int64)
         shape += -shape % COARSE
-        self._cell = np.float32(cell)
+        coarse_shape = shape // COARSE
         self._lamps = np.array([[*lamp.position, *lamp.colour] for lamp in scene.lamps], np.float32).reshape(-1, 6)
-        daylight = np.array(scene.daylight, np.float32)
+        self._daylight = np.array(scene.daylight, np.float32)
 
         opacity = np.zeros(shape, np.float32)
-        _voxelise(corners, self._origin, self._cell, opacity)
-        lamp_voxels = (self._lamps[:, :3] - self._origin) / self._cell - 0.5
+        _fill(*_sample(corners, self._cell / 2), self._origin, self._cell, opacity)
         self._visible = np.zeros((len(self._lamps), *shape), np.float32)
-        for visible, lamp in zip(self._visible, lamp_voxels, strict=True):
-            _shine(opacity, lamp, np.float32(FITTING / cell), visible)
+        for visible, lamp in zip(self._visible, self._lamps, strict=True):
+            place = np.clip((lamp[:3] - self._origin) / self._cell - 0.5, 0, shape - 1).astype(np.float32)
+            _shine(opacity, place, np.float32(FITTING / cell), visible)
 
-        coarse_shape = tuple(shape // COARSE)
-        coarse_opacity = opacity.reshape(coarse_shape[0], COARSE, coarse_shape[1], COARSE, coarse_shape[2], COARSE)
-        coarse_opacity = np.ascontiguousarray(np.minimum(coarse_opacity.max((1, 3, 5)), 1))
-        returned = np.zeros((4, *coarse_shape), np.float32)
-        _reflect(
-            corners, albedo, self._origin, self._cell, self._lamps, self._visible, returned,
-            np.float32(COARSE), np.float32(LIFT),
-        )  # fmt: skip
-        emitted = returned[:3] / np.maximum(returned[3], 1e-6) * np.float32(BOUNCES)
-        indoors = _indoors(coarse_opacity)
-        self._faces = _extended(_carry(coarse_opacity, emitted, daylight), indoors)
+        self._crowding = _crowding(opacity)
+        blocks = opacity.reshape(np.stack([coarse_shape, np.full(3, COARSE)], -1).ravel())
+        coarse_opacity = np.ascontiguousarray(blocks.max((1, 3, 5)))
+        returned = np.zeros((3, 2, 4, *coarse_shape), np.float32)
+        samples = _sample(corners, self._cell * COARSE / 1.5)
+        _reflect(*samples, normals, albedo, self._origin, self._cell, self._lamps, self._visible, returned)
+        self._sides = _extended(_carry(coarse_opacity, returned, self._daylight), _indoors(coarse_opacity))
 
     def irradiance(self, points: np.ndarray, normals: np.ndarray) -> np.ndarray:
         """Linear RGB that white surfaces return: float32 ``[N, 3]``, as are their points and unit normals."""
@@ -89,37 +88,84 @@ class LightField:
             self._cell,
             self._lamps,
             self._visible,
-            self._faces,
-            np.float32(COARSE),
-            np.float32(LIFT),
+            self._sides,
+            self._crowding,
+            self._daylight,
             result,
         )
         return result
 
 
+def _surfaces(scene: Scene) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of triangles in and between rooms corners ``[F, 3, 3]``, normals ``[F, 3]`` and albedo ``[F, 3]``, linear RGB."""
+    bounds = np.array([(part.positions.min(0), part.positions.max(0)) for part in scene.parts])
+    in_rooms = bounds[np.array(scene.rooms) >= 0]
+    low, high = in_rooms[:, 0].min(0) - MARGIN, in_rooms[:, 1].max(0) + MARGIN
+    near = (bounds[:, 0] >= low).all(1) & (bounds[:, 1] <= high).all(1)
+    parts = [part for part, each in zip(scene.parts, near, strict=True) if each]
+    first = [part.faces[:, 0] for part in parts]
+    mean_texture = LINEAR[scene.textures[..., :3]].mean((1, 2))
+    return (
+        np.concatenate([part.positions[part.faces] for part in parts]),
+        np.concatenate([part.normals[at] for part, at in zip(parts, first, strict=True)]),
+        np.concatenate([LINEAR[m.colour[at]] * mean_texture[m.layer[at]] for m, at in zip(parts, first, strict=True)]),
+    )
+
+
 @compiled
-def _voxelise(corners, origin, cell, opacity):
-    """Add the area of all triangles, in faces of a voxel, to the voxels they pass."""
-    inverse = np.float32(1.0) / cell
+def _sample(corners, spacing):
+    """Points on triangles, no farther apart than ``spacing``: ``[S, 3]``; their triangles ``[S]``; their areas ``[S]``.
+
+    A triangle whose sides are cut into n pieces falls into n^2 small ones; the points are their centres.
+    """
+    pieces = np.empty(len(corners), np.int64)
     for f in range(len(corners)):
+        longest = np.float32(0.0)
+        for side in range(3):
+            other = (side + 1) % 3
+            x = corners[f, other, 0] - corners[f, side, 0]
+            y = corners[f, other, 1] - corners[f, side, 1]
+            z = corners[f, other, 2] - corners[f, side, 2]
+            longest = max(longest, x * x + y * y + z * z)
+        pieces[f] = int(math.sqrt(longest) / spacing) + 1
+    count = (pieces * pieces).sum()
+    points, faces, areas = np.empty((count, 3), np.float32), np.empty(count, np.int32), np.empty(count, np.float32)
+    at = 0
+    for f in range(len(corners)):
+        n = pieces[f]
         ax, ay, az = corners[f, 0]
-        bx, by, bz = corners[f, 1] - corners[f, 0]
-        cx, cy, cz = corners[f, 2] - corners[f, 0]
-        nx, ny, nz = by * cz - bz * cy, bz * cx - bx * cz, bx * cy - by * cx
-        area = math.sqrt(nx * nx + ny * ny + nz * nz) / 2
-        longest = max(bx * bx + by * by + bz * bz, cx * cx + cy * cy + cz * cz)
-        longest = math.sqrt(max(longest, (bx - cx) ** 2 + (by - cy) ** 2 + (bz - cz) ** 2))
-        steps = int(longest * inverse * 2) + 1
-        share = np.float32(2 * area / (steps * steps) * inverse * inverse)
-        for i in range(steps):
-            # centres of the small triangles that cuts of all sides make: every other one stands on its head
-            for j in range(2 * (steps - i) - 1):
-                u = (i + (1.0 if j % 2 == 0 else 2.0) / 3) / steps
-                v = (j // 2 + (1.0 if j % 2 == 0 else 2.0) / 3) / steps
-                x = int((ax + u * bx + v * cx - origin[0]) * inverse)
-                y = int((ay + u * by + v * cy - origin[1]) * inverse)
-                z = int((az + u * bz + v * cz - origin[2]) * inverse)
-                opacity[x, y, z] = min(opacity[x, y, z] + share, np.float32(1.0))
+        bx, by, bz = corners[f, 1, 0] - ax, corners[f, 1, 1] - ay, corners[f, 1, 2] - az
+        cx, cy, cz = corners[f, 2, 0] - ax, corners[f, 2, 1] - ay, corners[f, 2, 2] - az
+        x, y, z = by * cz - bz * cy, bz * cx - bx * cz, bx * cy - by * cx
+        area = math.sqrt(x * x + y * y + z * z) / (2 * n * n)
+        for i in range(n):
+            for j in range(2 * (n - i) - 1):  # every other small triangle stands on its head
+                third = np.float32(1 + j % 2) / np.float32(3.0)
+                u, v = (i + third) / np.float32(n), (j // 2 + third) / np.float32(n)
+                points[at, 0] = ax + u * bx + v * cx
+                points[at, 1] = ay + u * by + v * cy
+                points[at, 2] = az + u * bz + v * cz
+                faces[at], areas[at] = f, area
+                at += 1
+    return points, faces, areas
+
+
+@compiled
+def _cell_of(points, number, origin, inverse):
+    """The cell of a point; ``inverse`` is of the width of cells."""
+    x = (points[number, 0] - origin[0]) * inverse
+    y = (points[number, 1] - origin[1]) * inverse
+    z = (points[number, 2] - origin[2]) * inverse
+    return int(x), int(y), int(z)
+
+
+@compiled
+def _fill(points, faces, areas, origin, cell, opacity):
+    """Make voxels opaque by as many of their faces as the area within them could cover."""
+    inverse = np.float32(1.0) / cell
+    for s in range(len(points)):
+        i, j, k = _cell_of(points, s, origin, inverse)
+        opacity[i, j, k] = min(opacity[i, j, k] + areas[s] * inverse * inverse, np.float32(1.0))
 
 
 @compiled
@@ -191,61 +237,58 @@ def _trilinear(grid, x, y, z):
 
 
 @compiled
-def _direct(px, py, pz, nx, ny, nz, origin, cell, lamps, visible, lift, smooth, result):
-    """Add the direct light of all lamps on a surface point to ``result``; shadows are smooth, or as in its voxel."""
+def _add_lamps(point, normal, origin, cell, lamps, visible, smooth, result):
+    """Add the light of all lamps on a surface point to ``result``; shadows are smooth, or as in its voxel."""
+    px, py, pz = point
+    nx, ny, nz = normal
     inverse = np.float32(1.0) / cell
-    gx = (px - origin[0]) * inverse + lift * nx
-    gy = (py - origin[1]) * inverse + lift * ny
-    gz = (pz - origin[2]) * inverse + lift * nz
+    x, y, z = (px - origin[0]) * inverse, (py - origin[1]) * inverse, (pz - origin[2]) * inverse
+    x, y, z = x + LIFT * nx, y + LIFT * ny, z + LIFT * nz
     for k in range(len(lamps)):
         dx, dy, dz = lamps[k, 0] - px, lamps[k, 1] - py, lamps[k, 2] - pz
+        square = dx * dx + dy * dy + dz * dz
         facing = dx * nx + dy * ny + dz * nz
+        if square < FITTING * FITTING:
+            facing = abs(facing)  # a shade shines
         if facing <= 0:
             continue
-        square = dx * dx + dy * dy + dz * dz
-        square = max(square, np.float32(NEAREST * NEAREST))
+        square = max(square, NEAREST * NEAREST)
         light = facing / (square * math.sqrt(square))
-        if light < 0.002:
-            continue
-        light *= _trilinear(visible[k], gx, gy, gz) if smooth else visible[k, int(gx), int(gy), int(gz)]
-        result[0] += light * lamps[k, 3]
-        result[1] += light * lamps[k, 4]
-        result[2] += light * lamps[k, 5]
+        if light > DARK:
+            light *= _trilinear(visible[k], x, y, z) if smooth else visible[k, int(x), int(y), int(z)]
+            result[0] += light * lamps[k, 3]
+            result[1] += light * lamps[k, 4]
+            result[2] += light * lamps[k, 5]
 
 
 @compiled
-def _reflect(corners, albedo, origin, cell, lamps, visible, returned, coarse, lift):
-    """Add the light that triangles return to their coarse cells, weighted by area, and the area: ``[4, X, Y, Z]``."""
-    inverse = np.float32(1.0) / (cell * coarse)
+def _reflect(points, faces, areas, normals, albedo, origin, cell, lamps, visible, returned):
+    """Add the light that surfaces return to the sides of their coarse cells.
+
+    ``returned`` is ``[axis, side, 4, X, Y, Z]``, side 0 towards larger coordinates: linear RGB, weighted by the area
+    that shows on that side, and this area.
+    """
+    inverse = np.float32(1.0) / (cell * COARSE)
     light = np.zeros(3, np.float32)
-    for f in range(len(corners)):
-        ax, ay, az = corners[f, 0]
-        bx, by, bz = corners[f, 1] - corners[f, 0]
-        cx, cy, cz = corners[f, 2] - corners[f, 0]
-        nx, ny, nz = by * cz - bz * cy, bz * cx - bx * cz, bx * cy - by * cx
-        double = math.sqrt(nx * nx + ny * ny + nz * nz)
-        if double < 1e-12:
-            continue
-        nx, ny, nz = np.float32(nx / double), np.float32(ny / double), np.float32(nz / double)
-        longest = max(bx * bx + by * by + bz * bz, cx * cx + cy * cy + cz * cz)
-        longest = math.sqrt(max(longest, (bx - cx) ** 2 + (by - cy) ** 2 + (bz - cz) ** 2))
-        steps = int(longest * inverse * 1.5) + 1
-        weight = np.float32(double / (steps * steps))
-        for i in range(steps):
-            for j in range(2 * (steps - i) - 1):
-                u = np.float32((i + (1.0 if j % 2 == 0 else 2.0) / 3) / steps)
-                v = np.float32((j // 2 + (1.0 if j % 2 == 0 else 2.0) / 3) / steps)
-                px, py, pz = ax + u * bx + v * cx, ay + u * by + v * cy, az + u * bz + v * cz
-                light[:] = 0
-                _direct(px, py, pz, nx, ny, nz, origin, cell, lamps, visible, lift, False, light)
-                x, y, z = (
-                    int((px - origin[0]) * inverse),
-                    int((py - origin[1]) * inverse),
-                    int((pz - origin[2]) * inverse),
-                )
-                for k in range(3):
-                    returned[k, x, y, z] += weight * light[k] * albedo[f, k]
-                returned[3, x, y, z] += weight
+    for s in range(len(points)):
+        f = faces[s]
+        light[:] = 0
+        _add_lamps(points[s], normals[f], origin, cell, lamps, visible, False, light)
+        i, j, k = _cell_of(points, s, origin, inverse)
+        for axis in range(3):
+            side = 0 if normals[f, axis] > 0 else 1
+            area = areas[s] * abs(normals[f, axis])
+            for colour in range(3):
+                returned[axis, side, colour, i, j, k] += area * min(light[colour], BRIGHTEST) * albedo[f, colour]
+            returned[axis, side, 3, i, j, k] += area
+
+
+def _crowding(opacity: np.ndarray) -> np.ndarray:
+    """Mean opacity of the voxels within ``NOOK`` of each."""
+    width = 2 * NOOK + 1
+    planes = np.stack([cv2.blur(plane, (width, width), borderType=cv2.BORDER_CONSTANT) for plane in opacity])
+    rows = planes.reshape(len(planes), -1)
+    return cv2.blur(rows, (1, width), borderType=cv2.BORDER_CONSTANT).reshape(opacity.shape)
 
 
 def _indoors(opacity: np.ndarray) -> np.ndarray:
@@ -267,23 +310,37 @@ def _extended(faces: np.ndarray, valid: np.ndarray) -> np.ndarray:
     return np.where(valid, faces, total / np.maximum(count, 1))
 
 
-def _carry(opacity: np.ndarray, emitted: np.ndarray, daylight: np.ndarray) -> np.ndarray:
-    """Irradiance over pi on the six sides of each cell, ``[6, 3, X, Y, Z]`` in order +x, -x, +y, -y, +z, -z."""
+def _carry(opacity: np.ndarray, returned: np.ndarray, daylight: np.ndarray) -> np.ndarray:
+    """Light that arrives on the six sides of each cell, ``[6, 3, X, Y, Z]`` in order +x, -x, +y, -y, +z, -z.
+
+    Args:
+        opacity: ``[X, Y, Z]``.
+        returned: what :func:`_reflect` makes.
+        daylight: linear RGB of the sky.
+    """
     directions = spread_directions(DIRECTIONS)
     faces = np.zeros((3, 2, 3, *opacity.shape), np.float32)
     share = np.maximum(np.stack([directions, -directions], -1), 0)  # [D, axis, side]
     share /= share.sum(0)  # light that is the same from everywhere comes out as it is
+    sides = (directions < 0).astype(np.int64)  # [D, axis], that the light arrives on
+    emitted = {
+        tuple(seen): sum(returned[axis, 1 - side] for axis, side in enumerate(seen))
+        for seen in np.unique(sides, axis=0)
+    }
+    emitted = {seen: each[:3] / np.maximum(each[3], 1e-9) * np.float32(BOUNCES) for seen, each in emitted.items()}
     for axis in range(3):
         order = (axis, *(other for other in range(3) if other != axis))
         turned_opacity = np.ascontiguousarray(opacity.transpose(order))
-        turned_emitted = np.ascontiguousarray(emitted.transpose(0, *(1 + each for each in order)))
+        turned_emitted = {
+            seen: np.ascontiguousarray(each.transpose(0, *(1 + other for other in order)))
+            for seen, each in emitted.items()
+        }
         turned = np.zeros((3, 2, 3, *turned_opacity.shape), np.float32)
-        for direction, weights in zip(directions, share, strict=True):
-            if np.abs(direction).argmax() == axis:
-                step = (direction / np.abs(direction[axis]))[list(order)].astype(np.float32)
-                sides = (weights[:, 1] > 0).astype(np.int64)
-                sky = daylight if direction[1] > 0 else daylight * np.float32(GROUND)
-                _sweep(turned_opacity, turned_emitted, sky, step, sides, weights.sum(1).astype(np.float32), turned)
+        for number in np.flatnonzero(np.abs(directions).argmax(1) == axis):
+            direction, weights = directions[number], share[number].sum(1).astype(np.float32)
+            step = (direction / np.abs(direction[axis]))[list(order)].astype(np.float32)
+            sky = daylight if direction[1] > 0 else daylight * np.float32(GROUND)
+            _sweep(turned_opacity, turned_emitted[tuple(sides[number])], sky, step, sides[number], weights, turned)
         back = np.argsort(order)
         faces += turned.transpose(0, 1, 2, *(3 + each for each in back))
     return faces.reshape(6, 3, *opacity.shape)
@@ -320,19 +377,29 @@ def _sweep(opacity, emitted, daylight, step, sides, weights, faces):
 
 
 @compiled
-def _look_up(points, normals, origin, cell, lamps, visible, faces, coarse, lift, result):
-    """Light at surface points: of the lamps, and what comes from everywhere else."""
-    inverse = np.float32(1.0) / (cell * coarse)
+def _look_up(points, normals, origin, cell, lamps, visible, sides, crowding, daylight, result):
+    """Light at surface points: of the lamps, and what comes from everywhere else; less of it in nooks."""
+    inverse = np.float32(1.0) / (cell * COARSE)
+    above = np.float32(NOOK + 1) - COARSE * LIFT
     for p in range(len(points)):
-        px, py, pz = points[p]
         nx, ny, nz = normals[p]
+        x = (points[p, 0] - origin[0]) * inverse + LIFT * nx
+        y = (points[p, 1] - origin[1]) * inverse + LIFT * ny
+        z = (points[p, 2] - origin[2]) * inverse + LIFT * nz
+        if min(x, y, z) < 0 or x > sides.shape[2] or y > sides.shape[3] or z > sides.shape[4]:
+            for k in range(3):
+                result[p, k] = daylight[k] * max(ny, np.float32(GROUND))
+            continue
         result[p] = 0
-        _direct(px, py, pz, nx, ny, nz, origin, cell, lamps, visible, lift, True, result[p])
-        gx = (px - origin[0]) * inverse + lift / 2 * nx
-        gy = (py - origin[1]) * inverse + lift / 2 * ny
-        gz = (pz - origin[2]) * inverse + lift / 2 * nz
+        _add_lamps(points[p], normals[p], origin, cell, lamps, visible, True, result[p])
         sx, sy, sz = (0 if nx > 0 else 1), (2 if ny > 0 else 3), (4 if nz > 0 else 5)
         for k in range(3):
-            result[p, k] += nx * nx * _trilinear(faces[sx, k], gx, gy, gz)
-            result[p, k] += ny * ny * _trilinear(faces[sy, k], gx, gy, gz)
-            result[p, k] += nz * nz * _trilinear(faces[sz, k], gx, gy, gz)
+            result[p, k] += nx * nx * _trilinear(sides[sx, k], x, y, z)
+            result[p, k] += ny * ny * _trilinear(sides[sy, k], x, y, z)
+            result[p, k] += nz * nz * _trilinear(sides[sz, k], x, y, z)
+        x, y, z = x * COARSE + above * nx, y * COARSE + above * ny, z * COARSE + above * nz
+        # two sheets through all of its voxels, or one that fills most, make a nook as dark as it gets
+        crowded = min(_trilinear(crowding, x, y, z) * np.float32(NOOK + 0.5), np.float32(1.0))
+        shade = np.float32(1.0) - NOOK_SHADE * crowded
+        for k in range(3):
+            result[p, k] *= shade

@@ -16,6 +16,7 @@ from mirage_sim.models.pretrained import require
 
 MAX_MODEL_FACES = 300_000
 MAX_IMAGE_SIDE = 8192
+MAX_REPEATS = 64  # of a texture over a surface
 CREASE_DEG = 50.0  # faces that meet at a smaller angle are one smooth surface
 
 
@@ -100,7 +101,8 @@ def read_model(archive: Archive, path: str) -> Model:
     corners = [_corners(path, part) for _, part in sorted(parts.items())]
     materials = tuple(_material(path, part["visual"]) for _, part in sorted(parts.items()))
     material = np.repeat(np.arange(len(corners)), [len(part[0]) for part in corners])
-    return _weld(path, *(np.concatenate(values) for values in zip(*corners, strict=True)), material, materials)
+    positions, normals, uv = (np.concatenate(values) for values in zip(*corners, strict=True))
+    return _weld(path, positions, normals, uv, material, materials)
 
 
 def _corners(path: str, part: dict[str, Any]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -151,6 +153,8 @@ def _weld(
     materials: tuple[Material, ...],
 ) -> Model:
     """Join corners that lie at one place, drop faces without an area, and find normals where there are none."""
+    if len(corners) > MAX_MODEL_FACES:
+        raise ValueError(f"{path}: expected at most {MAX_MODEL_FACES} triangles, got {len(corners)}")
     if not np.isfinite(corners).all() or not np.isfinite(uv).all():
         raise ValueError(f"{path}: expected finite positions and texture coordinates")
     low, extent = corners.min((0, 1)), np.ptp(corners, axis=(0, 1)).max()
@@ -160,8 +164,9 @@ def _weld(
     key = np.sort(faces, 1) @ [len(first) ** 2, len(first), 1]
     _, once = np.unique(key, return_index=True)  # some models show both sides by two faces
     whole = np.sort(once)
-    whole = whole[(faces != np.roll(faces, 1, 1)).all(1)[whole]]
-    model = Model(corners.reshape(-1, 3)[first], faces[whole], normals[whole], uv[whole], material[whole], materials)
+    positions = corners.reshape(-1, 3)[first]
+    whole = whole[_solid(positions, faces[whole])]
+    model = Model(positions, faces[whole], normals[whole], uv[whole], material[whole], materials)
     if not len(model.faces):
         raise ValueError(f"{path}: expected triangles, got none")
     return _with_normals(model)
@@ -173,6 +178,11 @@ def face_normals(positions: np.ndarray, faces: np.ndarray) -> np.ndarray:
     return np.cross(b - a, c - a)
 
 
+def _solid(positions: np.ndarray, faces: np.ndarray) -> np.ndarray:
+    """Whether triangles have an area: bool ``[F]``."""
+    return (faces != np.roll(faces, 1, 1)).all(1) & (face_normals(positions, faces) != 0).any(1)
+
+
 def unit(vectors: np.ndarray) -> np.ndarray:
     """Vectors of length 1; those of no length stay."""
     lengths = np.linalg.norm(vectors, axis=-1, keepdims=True)
@@ -182,23 +192,25 @@ def unit(vectors: np.ndarray) -> np.ndarray:
 def _with_normals(model: Model) -> Model:
     """The model with normals at all corners, of length 1 and on the side that its faces show."""
     flat = face_normals(model.positions, model.faces)
-    normals = unit(model.normals)
+    normals, sides = unit(np.where(np.isfinite(model.normals), model.normals, 0)), unit(flat)
     if (missing := (normals == 0).all(-1)).any():
-        sides = unit(flat)
         first, second, pairs = _edges(model.faces)
         smooth = (sides[first] * sides[second]).sum(1) > np.cos(np.radians(CREASE_DEG))
         label = components(model.faces.size, pairs[smooth].reshape(-1, 2))
         total = np.zeros((model.faces.size, 3))
         np.add.at(total, label, np.repeat(flat, 3, 0))
         normals = np.where(missing[..., None], unit(total[label]).reshape(-1, 3, 3), normals)
+    normals = np.where((normals == 0).all(-1, keepdims=True), sides[:, None], normals)
     away = (normals * flat[:, None]).sum(-1, keepdims=True) < 0
     return replace(model, normals=np.where(away, -normals, normals))
 
 
 def _edges(faces: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Faces that share an edge, and the numbers of their corners at its ends: ``[E]``, ``[E]``, ``[E, 2 ends, 2 faces]``.
+    """Pairs of faces that share an edge.
 
-    Corner ``i`` of face ``f`` has number ``3 f + i``.
+    Returns:
+        The first and the second faces, int64 ``[E]``, and the numbers of their corners at the edge's ends, int64
+        ``[E, 2 ends, 2 faces]``; corner ``i`` of face ``f`` has number ``3 f + i``.
     """
     start = np.arange(faces.size)
     end = start.reshape(-1, 3)[:, [1, 2, 0]].ravel()
@@ -213,7 +225,15 @@ def _edges(faces: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def components(count: int, pairs: np.ndarray) -> np.ndarray:
-    """The least member of each node's connected component, int64 ``[count]``, of ``pairs`` ``[P, 2]`` of joined nodes."""
+    """The least member of each node's connected component.
+
+    Args:
+        count: of nodes.
+        pairs: int64 ``[P, 2]``, nodes that are joined.
+
+    Returns:
+        int64 ``[count]``.
+    """
     label = np.arange(count)
     while True:
         ends = label[pairs]
@@ -246,7 +266,7 @@ def thin(model: Model, limit: int) -> Model:
         return model
     root = collapse_edges(model.positions, model.faces, model.material, limit)
     ends = root[model.faces]
-    left = np.flatnonzero((ends != np.roll(ends, 1, 1)).all(1))
+    left = np.flatnonzero(_solid(model.positions, ends))
     if any(material.texture is not None for material in model.materials):
         uv = _transfer_uv(model, ends, left)
     else:
@@ -276,7 +296,7 @@ def _transfer_uv(model: Model, ends: np.ndarray, left: np.ndarray) -> np.ndarray
 
 
 def _nearest(points: np.ndarray, triangles: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Barycentric weights ``[N, 3]`` of points near to ``points`` ``[N, 3]`` on ``triangles`` ``[N, 3, 3]``, distances."""
+    """Barycentric weights ``[N, 3]`` of points of triangles ``[N, 3, 3]`` near to points ``[N, 3]``, and distances."""
     a, b, c = triangles[:, 1] - triangles[:, 0], triangles[:, 2] - triangles[:, 0], points - triangles[:, 0]
     aa, ab, bb, ac, bc = (np.einsum("ni,ni->n", x, y) for x, y in ((a, a), (a, b), (b, b), (a, c), (b, c)))
     area = np.maximum(aa * bb - ab * ab, 1e-18)
@@ -309,6 +329,8 @@ def to_mesh(model: Model, entry: Entry) -> tuple[Mesh, np.ndarray]:
     shift = np.full((len(model.materials), 2), np.inf)
     np.minimum.at(shift, np.repeat(of_face, 3), uv.reshape(-1, 2))
     uv = np.where((layers[of_face] > 0)[:, None, None], uv - np.floor(shift)[of_face][:, None], 0)
+    far = (uv > MAX_REPEATS).any((1, 2), keepdims=True)  # few and small, as a cache of half precision wants them
+    uv = np.where(far, uv - np.floor(uv.min(1, keepdims=True)), uv).clip(max=MAX_REPEATS)
     corners = np.concatenate(
         [
             np.round(positions[model.faces[shown]].reshape(-1, 3), 5),

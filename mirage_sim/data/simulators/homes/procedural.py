@@ -34,7 +34,7 @@ class _Look:
 
 def procedural_pieces() -> tuple[Piece, ...]:
     """Pieces of every category that rooms need, each in several looks. The same call gives the same pieces."""
-    pieces = []
+    pieces: list[Piece] = []
     for category, (make, elevation) in _KINDS.items():
         for number in range(VARIANTS):
             shapes = Shapes()

@@ -20,6 +20,7 @@ from mirage_sim.geometry import Camera
 
 NEAR, FAR = 0.05, 200.0  # metres
 SKY_DEPTH = 100.0
+_RGB10_A2 = 0x8059  # as in GL/glcorearb.h
 _SIDES = np.array([[1, 0, 0], [-1, 0, 0], [0, 1, 0], [0, -1, 0], [0, 0, 1], [0, 0, -1]], np.float32)
 _VERTEX = [(name, "f4", 3) for name in ("position", "normal", "texture_place")] + [
     ("light", "u1", 4),
@@ -76,7 +77,7 @@ class Renderer:
                 context.vertex_array(program, []) for program in (self._sky, self._resolve)
             )
             # a sample every half pixel, from edge to edge of the image
-            self._samples = context.texture((2 * width + 1, 2 * height + 1), 4)
+            self._samples = context.texture((2 * width + 1, 2 * height + 1), 4, internal_format=_RGB10_A2)
             self._sample_depth = context.depth_texture(self._samples.size)
             self._sample_depth.compare_func = ""
             self._unresolved = context.framebuffer([self._samples], self._sample_depth)
@@ -86,7 +87,16 @@ class Renderer:
         self._loaded: _Loaded | None = None
 
     def load(self, scene: Scene) -> None:
-        """Light a home and make it the one to draw."""
+        """Light a home and make it the one to draw.
+
+        Raises:
+            ValueError: if no part is in a room, or a texture that is used is missing.
+        """
+        if len(scene.rooms) != len(scene.parts) or max(scene.rooms, default=-1) < 0:
+            raise ValueError(f"scene: expected a room for each of {len(scene.parts)} parts, got {scene.rooms}")
+        used = max(int(mesh.layer.max()) for mesh in (*scene.parts, *scene.movers))
+        if used >= len(scene.textures):
+            raise ValueError(f"scene.textures: expected {used + 1} or more layers, got {len(scene.textures)}")
         with self._gl as context:
             if self._loaded:
                 self._loaded.release()
@@ -108,7 +118,7 @@ class Renderer:
         if loaded is None:
             raise ValueError("scene: expected load() before render(), got none")
         if camera.size != self.size or camera.batch_shape:
-            raise ValueError(f"camera: expected one of size {self.size}, got {tuple(camera.batch_shape)} {camera.size}")
+            raise ValueError(f"camera: expected one of size {self.size}, got {list(camera.batch_shape)} {camera.size}")
         if len(mover_poses) not in (0, loaded.movers):
             raise ValueError(f"mover_poses: expected {loaded.movers} or none, got {len(mover_poses)}")
         c2w = camera.c2w.double().numpy()
@@ -231,7 +241,7 @@ def _vertices(meshes: Sequence[Mesh], light_map: LightMap, field: LightField) ->
     vertices = np.zeros(sum(counts), _VERTEX)
     vertices["position"] = np.concatenate([mesh.positions for mesh in meshes])
     vertices["normal"] = np.concatenate([mesh.normals for mesh in meshes])
-    vertices["texture_place"][:, :2] = np.concatenate([mesh.uv for mesh in meshes])
+    vertices["texture_place"][:, :2] = np.concatenate([mesh.uv for mesh in meshes]) * [1, -1]  # row 0 is on top
     vertices["texture_place"][:, 2] = np.concatenate([mesh.layer for mesh in meshes])
     vertices["light_map_place"][: sum(counts[:parts])] = np.concatenate(light_map.places)
     light = LINEAR[np.concatenate([mesh.colour for mesh in meshes])]

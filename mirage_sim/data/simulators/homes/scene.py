@@ -37,17 +37,15 @@ class Mesh:
 
 @dataclass(frozen=True)
 class Lamp:
-    """A light that shines to all sides from a point.
+    """A light that shines to all sides from a point, through doorways too. What is nearer than 0.35 m casts no shadow.
 
     Attributes:
         position: ``[x, y, z]``, metres.
         colour: linear RGB; 1 lights a white surface that faces it at 1 m fully.
-        room: number of the room that it lights; others are dark to it.
     """
 
     position: tuple[float, float, float]
     colour: tuple[float, float, float]
-    room: int
 
 
 @dataclass(frozen=True)

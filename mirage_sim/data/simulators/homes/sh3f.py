@@ -23,7 +23,7 @@ class Entry:
     """A piece of furniture as a catalogue describes it.
 
     Attributes:
-        id: unique, such as ``"Scopia#bed1"``.
+        name: unique, such as ``"Scopia#bed1"``.
         index: number in the catalogue.
         category: one of ``CATEGORIES``.
         model: path of the OBJ file inside the archive.
@@ -33,7 +33,7 @@ class Entry:
         credit: author and licence.
     """
 
-    id: str
+    name: str
     index: int
     category: str
     model: str

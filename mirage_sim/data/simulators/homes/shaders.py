@@ -111,6 +111,7 @@ void main() {
             sum += here * here * float((1 + (x & 1)) * (1 + (y & 1)));
         }
     vec3 light = sum.rgb * (RANGE / 16);
+    light *= 1.5;
     light *= (1 + light / 9) / (1 + light);
     vec3 srgb = mix(12.92 * light, 1.055 * pow(light, vec3(1 / 2.4)) - 0.055, step(0.0031308, light));
     image = vec4(srgb, sum.a > 0 ? 0 : 1);

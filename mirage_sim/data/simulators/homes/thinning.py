@@ -1,4 +1,4 @@
-"""Thinning of triangle meshes by edge collapses (Garland & Heckbert, Surface simplification using quadric error metrics)."""
+"""Thinning of triangle meshes: edges collapse by quadric error metrics (Garland & Heckbert, SIGGRAPH 1997)."""
 
 import heapq
 
@@ -76,10 +76,16 @@ def _turns(positions, faces, after, first, old, new):  # type: ignore[no-untyped
         face = corner // 3
         a, b = faces[face, (corner + 1) % 3], faces[face, (corner + 2) % 3]
         if a != new and b != new and a != b and a != old and b != old:
-            edge = positions[b] - positions[a]
-            before = np.cross(edge, positions[old] - positions[a])
-            then = np.cross(edge, positions[new] - positions[a])
-            if (before * then).sum() < STEEPEST * np.sqrt((before * before).sum() * (then * then).sum()):
+            both, before, then = 0.0, 0.0, 0.0
+            for i in range(3):
+                j, k = (i + 1) % 3, (i + 2) % 3
+                y, z = positions[b, j] - positions[a, j], positions[b, k] - positions[a, k]
+                p = y * (positions[old, k] - positions[a, k]) - z * (positions[old, j] - positions[a, j])
+                q = y * (positions[new, k] - positions[a, k]) - z * (positions[new, j] - positions[a, j])
+                both += p * q
+                before += p * p
+                then += q * q
+            if both < STEEPEST * np.sqrt(before * then):
                 return True
         corner = after[corner]
     return False

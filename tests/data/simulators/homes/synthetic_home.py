@@ -299,13 +299,9 @@ def home(pieces: int | None = None) -> Scene:
     for room, shape in furniture()[:pieces]:
         parts.append(shape)
         rooms.append(room)
-    lamps = [
-        Lamp(
-            ((x0 + x1) / 2, HEIGHT - 0.35, (z0 + z1) / 2),
-            tuple(np.array([1.0, 0.86, 0.7]) * 0.12 * (x1 - x0) * (z1 - z0) ** 0.9 + 0.4),
-            room,
-        )
-        for room, (x0, z0, x1, z1) in enumerate(ROOMS)
-    ]
+    lamps = []
+    for x0, z0, x1, z1 in ROOMS:
+        colour = np.array([1.0, 0.86, 0.7]) * (0.4 + 0.12 * (x1 - x0) * (z1 - z0))
+        lamps.append(Lamp(((x0 + x1) / 2, HEIGHT - 0.35, (z0 + z1) / 2), tuple(colour.tolist())))
     mover = lathe([(0, 0.02), (0.17, 0.02), (0.17, 0.08), (0.1, 0.1), (0, 0.1)], 32, colour=(60, 60, 70))
     return Scene(tuple(parts), tuple(rooms), textures(), tuple(lamps), tuple(portals), movers=(mover,))

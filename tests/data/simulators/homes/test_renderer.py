@@ -1,16 +1,23 @@
 """The renderer: skipped, with the reason, where moderngl or EGL is missing."""
 
+import hashlib
 import math
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from synthetic_home import panel, textures
+from synthetic_home import LEAVES, box, home, panel, textures
 
-from mirage_sim.data.simulators.homes.renderer import Renderer
-from mirage_sim.data.simulators.homes.scene import Scene
+from mirage_sim.data.simulators.homes.culling import Culling
+from mirage_sim.data.simulators.homes.renderer import SKY_DEPTH, Renderer
+from mirage_sim.data.simulators.homes.scene import Mesh, Scene
+from mirage_sim.data.simulators.miniworld import MiniWorldSimulator
 from mirage_sim.data.simulators.simulator import CameraMount
 from mirage_sim.geometry import Camera
 
@@ -37,8 +44,8 @@ def camera_at(x: float, z: float, heading: float, pitch_deg: float = 0.0, roll: 
     return replace(camera, K=intrinsics)
 
 
-def scene_of(*parts, **changes) -> Scene:
-    return replace(Scene(parts, (0,) * len(parts), textures(), ()), **changes)
+def scene_of(*parts: Mesh) -> Scene:
+    return Scene(parts, (0,) * len(parts), textures(), ())
 
 
 def depth_of_plane(camera: Camera, point: np.ndarray, normal: np.ndarray) -> np.ndarray:
@@ -64,10 +71,198 @@ def test_depth_is_that_of_a_tilted_plane(renderer: Renderer, camera: Camera, dis
     centre = c2w[:3, 3] + distance * c2w[:3, 2]
     along = np.cross(normal, [0, 1, 0])
     up = np.cross(along, normal)
-    plane = panel(centre - 60 * along - 60 * up, 120 * along, 120 * up)
+    plane = panel(centre - 30 * along - 30 * up, 60 * along, 60 * up)
     renderer.load(scene_of(plane))
     depth = renderer.render(camera).depth
     expected = depth_of_plane(camera, centre, normal)
     near = expected < 20
     assert near.mean() > 0.2 and depth.dtype == np.float32
     assert np.abs(depth[near] / expected[near] - 1).max() < 1e-3
+
+
+def test_image_and_depth_agree_at_edges(renderer: Renderer) -> None:
+    camera = camera_at(0, 0, 0.0, pitch_deg=10, roll=0.3)
+    renderer.load(scene_of(box((3, 0.3, -0.8), (4, 1.9, 0.7), colour=(0, 0, 0))))
+    seen = renderer.render(camera)
+    in_depth, in_image = seen.depth < SKY_DEPTH, seen.image.max(-1) < 40
+    assert in_depth.mean() > 0.1
+    grown = np.stack([np.roll(in_depth, (i, j), (0, 1)) for i in (-1, 0, 1) for j in (-1, 0, 1)])
+    edge = grown.any(0) & ~grown.all(0)
+    np.testing.assert_array_equal(in_image[~edge], in_depth[~edge])
+    between = (seen.image.max(-1) > 40) & (seen.image.max(-1) < 150)
+    assert between[edge].mean() > 0.15 and not between[~edge & in_depth].any(), "edges are smooth"
+
+
+def test_a_surface_has_the_colour_of_its_light(renderer: Renderer) -> None:
+    """Outside, where the light is known: daylight times the colour, both linear, then the tone curve and sRGB."""
+    ground = panel((-60, -2, 60), (120, 0, 0), (0, 0, -120), colour=(188, 255, 99))
+    inside = box((0, -0.2, 0), (0.1, -0.1, 0.1))
+    scene = replace(scene_of(inside, ground), rooms=(0, -1), daylight=(0.2, 0.4, 0.6))
+    renderer.load(scene)
+    found = renderer.render(camera_at(5, 0, 0.0, pitch_deg=30)).image[-1, 60]
+    srgb = np.array([188, 255, 99]) / 255
+    linear = 1.5 * ((srgb + 0.055) / 1.055) ** 2.4 * [0.2, 0.4, 0.6]
+    toned = linear * (1 + linear / 9) / (1 + linear)
+    expected = 255 * (1.055 * toned ** (1 / 2.4) - 0.055)
+    assert np.abs(found - expected).max() < 2.5
+    renderer.load(replace(scene, daylight=(0.0, 0.0, 0.0)))
+    assert renderer.render(camera_at(5, 0, 0.0, pitch_deg=30)).image.max() == 0, "without light all is black"
+
+
+def test_textures_stand_upright_and_holes_are_open(renderer: Renderer) -> None:
+    layers = textures()
+    layers[LEAVES] = 255
+    layers[LEAVES, 32:] = [0, 0, 0, 255]  # the lower half is black
+    layers[LEAVES, :, 32:, 3] = 0  # the right half is a hole
+    sheet = panel((3, 0.3, -1), (0, 0, 2), (0, 2, 0), layer=LEAVES, repeat=2.0)
+    renderer.load(replace(scene_of(sheet), textures=layers, daylight=(2.0, 2.0, 2.0)))
+    seen = renderer.render(camera_at(0, 0, 0.0))
+    assert seen.depth[40, 50] < 4 and seen.depth[56, 50] < 4
+    assert seen.depth[40, 78] == SKY_DEPTH and seen.depth[56, 78] == SKY_DEPTH
+    assert seen.image[40, 50].min() > seen.image[56, 50].max() + 20
+
+
+def views(count: int) -> list[Camera]:
+    rng = np.random.default_rng(3)
+    spots = [(2.5, 3.5), (7, 3.3), (7, 6), (2.5, 6.5), (6, 4.7), (4.6, 4.6), (7, 4.0), (1.6, 5.01), (7, 5.2)]
+    return [
+        camera_at(*(spots[i % len(spots)] + rng.normal(0, 0.05, 2)), rng.uniform(-4, 4), rng.uniform(-10, 40))
+        for i in range(count)
+    ]
+
+
+def test_culling_never_changes_the_image(renderer: Renderer, monkeypatch: pytest.MonkeyPatch) -> None:
+    renderer.load(home(30))
+    cameras = views(40)
+    culled = [renderer.render(camera) for camera in cameras]
+    parts = []
+
+    def all_of_them(culling: Culling, clip: np.ndarray, *_: np.ndarray) -> np.ndarray:
+        parts.append(int(right(culling, clip, *_).sum()))
+        return np.ones(len(clip), bool)
+
+    right = Culling._may_show
+    monkeypatch.setattr(Culling, "_may_show", all_of_them)
+    for camera, expected in zip(cameras, culled, strict=True):
+        found = renderer.render(camera)
+        np.testing.assert_array_equal(found.image, expected.image)
+        np.testing.assert_array_equal(found.depth, expected.depth)
+    assert 3 < np.mean(parts) < 0.4 * len(home(30).parts), "culling culls"
+
+
+def test_the_mask_shows_where_a_mover_is(renderer: Renderer) -> None:
+    renderer.load(home(6))
+    camera, pose = camera_at(2.5, 4.2, math.pi / 2, pitch_deg=15), np.eye(4)
+    pose[:3, 3] = 2.5, 0.0, 2.9
+    without, seen = renderer.render(camera), renderer.render(camera, [pose])
+    assert without.static.all()
+    moved = ~seen.static
+    assert 30 < moved.sum() < 2000
+    np.testing.assert_array_equal(seen.image[~moved], without.image[~moved])
+    np.testing.assert_array_equal(seen.depth[~moved], without.depth[~moved])
+    nearer = seen.depth < without.depth
+    assert nearer.sum() > 0.6 * moved.sum() and (moved | ~nearer).all()
+    assert (seen.image != without.image).any(-1)[moved].mean() > 0.95
+    pose[0, 3] = -30.0  # behind walls
+    assert renderer.render(camera, [pose]).static.all()
+
+
+def test_the_same_scene_gives_the_same_bits(renderer: Renderer) -> None:
+    scene, cameras = home(20), views(5)
+    renderer.load(scene)
+    first = [renderer.render(camera) for camera in cameras]
+    renderer.load(home(3))
+    renderer.render(cameras[0])
+    renderer.load(scene)
+    other = Renderer(SIZE)
+    other.load(scene)
+    try:
+        for camera, expected in zip(cameras, first, strict=True):
+            for each in (renderer, other):
+                found = each.render(camera)
+                np.testing.assert_array_equal(found.image, expected.image)
+                np.testing.assert_array_equal(found.depth, expected.depth)
+    finally:
+        other.close()
+    expected_image = renderer.render(cameras[1]).image  # the other one's end leaves this one alone
+    np.testing.assert_array_equal(expected_image, first[1].image)
+
+
+HASH = """
+import hashlib
+from test_renderer import SIZE, Renderer, home, views
+renderer = Renderer(SIZE)
+renderer.load(home(20))
+seen = [renderer.render(camera) for camera in views(5)]
+print(hashlib.sha256(b"".join(each.image.tobytes() + each.depth.tobytes() for each in seen)).hexdigest())
+"""
+
+
+def in_a_process(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    paths = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    settings = {**os.environ, "PYTHONPATH": paths, **environment}
+    return subprocess.run([sys.executable, "-c", code], env=settings, capture_output=True, text=True, check=False)
+
+
+def test_threads_do_not_change_a_bit(renderer: Renderer) -> None:
+    renderer.load(home(20))
+    seen = [renderer.render(camera) for camera in views(5)]
+    expected = hashlib.sha256(b"".join(each.image.tobytes() + each.depth.tobytes() for each in seen)).hexdigest()
+    threads = "1" if (os.cpu_count() or 1) > 1 else "3"
+    done = in_a_process(HASH, LP_NUM_THREADS=threads)
+    assert done.stdout.strip() == expected, done.stderr
+
+
+def test_it_takes_turns_with_miniworld(renderer: Renderer, simulator: MiniWorldSimulator) -> None:
+    camera = views(1)[0]
+    renderer.load(home(6))
+    simulator.reset(5)
+    ours, theirs = renderer.render(camera), simulator.render()
+    for _ in range(3):
+        renderer.load(home(6))
+        found = renderer.render(camera)
+        np.testing.assert_array_equal(found.image, ours.image)
+        simulator.reset(5)  # makes textures and lists of its own
+        for expected, each in zip(theirs, simulator.render(), strict=True):
+            np.testing.assert_array_equal(each, expected)
+        Renderer((8, 8)).close()
+        np.testing.assert_array_equal(simulator.render()[0], theirs[0])
+        np.testing.assert_array_equal(renderer.render(camera).depth, ours.depth)
+
+
+def test_what_does_not_fit_is_refused(renderer: Renderer) -> None:
+    scene, camera = home(3), views(1)[0]
+    renderer.load(scene)
+    before = renderer.render(camera).image
+    with pytest.raises(ValueError, match=r"^scene: expected a room for each of 1 parts, got \(-1,\)"):
+        renderer.load(replace(scene, parts=scene.parts[:1], rooms=(-1,)))
+    with pytest.raises(ValueError, match=r"^scene.textures: expected 4 or more layers, got 2"):
+        renderer.load(replace(scene, textures=scene.textures[:2], parts=scene.parts[-3:], rooms=(0, 0, 0)))
+    with pytest.raises(ValueError, match=r"^camera: expected one of size \(96, 128\), got \[\] \(48, 64\)"):
+        renderer.render(camera.resize((48, 64)))
+    with pytest.raises(ValueError, match=r"^mover_poses: expected 1 or none, got 2"):
+        renderer.render(camera, [np.eye(4)] * 2)
+    np.testing.assert_array_equal(renderer.render(camera).image, before)
+    fresh = Renderer((8, 8))
+    with pytest.raises(ValueError, match=r"^scene: expected load\(\) before render\(\)"):
+        fresh.render(camera.resize((8, 8)))
+    fresh.close()
+
+
+def test_the_renderer_is_named(renderer: Renderer) -> None:
+    assert set(renderer.description) == {"renderer", "version"} and all(renderer.description.values())
+
+
+def test_missing_moderngl_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "moderngl", None)  # makes the import fail
+    with pytest.raises(
+        ImportError, match=r"needs moderngl and EGL.*pip install mirage_sim\[homes\]; Debian: apt install"
+    ):
+        Renderer()
+
+
+def test_missing_drivers_of_egl_are_named(renderer: Renderer) -> None:
+    code = "from mirage_sim.data.simulators.homes.renderer import Renderer; Renderer()"
+    done = in_a_process(code, __EGL_VENDOR_LIBRARY_FILENAMES="/nowhere.json")
+    assert done.returncode == 1
+    assert "ImportError: the homes simulator needs moderngl and EGL" in done.stderr.splitlines()[-1]

@@ -47,6 +47,9 @@ def prepare_furniture(source: str | None = None) -> dict[str, Any]:
         entries = [(archive, entry) for archive in archives for entry in archive.catalogue()]
         if not entries:
             raise ValueError(f"source: expected catalogues with furniture for homes, got none in {len(paths)} files")
+        names = [entry.name for _, entry in entries]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"source: expected different names, got {twice[0]} twice")
         pieces = [make_piece(archive, entry) for archive, entry in tqdm(entries, unit="piece", disable=None)]
     digest = save_pieces(pieces, folder)
     return {"pieces": len(pieces), "digest": digest, "bytes": (folder / FILE).stat().st_size, "output": str(folder)}
@@ -58,7 +61,7 @@ def make_piece(archive: Archive, entry: Entry) -> Piece:
     most = FOLIAGE if entry.category == "plant" else TRIANGLES
     limit = int(np.clip(most * max(entry.size), most / 5, most))
     mesh, textures = to_mesh(thin(model, limit), entry)
-    return Piece(entry.id, entry.index, entry.category, entry.size, entry.elevation, mesh, textures, entry.credit)
+    return Piece(entry.name, entry.index, entry.category, entry.size, entry.elevation, mesh, textures, entry.credit)
 
 
 @contextmanager
@@ -97,13 +100,15 @@ def unpack(package: Path, folder: Path) -> None:
     """
     try:
         with package.open("rb") as file, tarfile.open(fileobj=_data_of(file), mode="r|*") as tar:
+            left = MAX_ARCHIVE
             for member in tar:
                 name = Path(member.name).name
                 source = tar.extractfile(member) if member.isreg() and name.endswith(".sh3f") else None
                 if source is None:
                     continue
-                if member.size > MAX_ARCHIVE:
-                    raise ValueError(f"{name} has {member.size} bytes")
+                left -= member.size
+                if left < 0:
+                    raise ValueError(f"more than {MAX_ARCHIVE} bytes")
                 with (folder / name).open("xb") as copy:
                     shutil.copyfileobj(source, copy)
     except (tarfile.TarError, ValueError, EOFError, OSError, lzma.LZMAError, zlib.error) as error:

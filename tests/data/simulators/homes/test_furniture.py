@@ -1,0 +1,202 @@
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
+from toy_furniture import MATERIALS, entry, write_deb, write_sh3f
+
+from mirage_sim.cli import main
+from mirage_sim.data.simulators.homes.furniture import load_furniture
+from mirage_sim.data.simulators.homes.furniture_cache import FILE, UNIT, _digest, load_pieces, save_pieces
+from mirage_sim.data.simulators.homes.furniture_prepare import prepare_furniture
+from mirage_sim.data.simulators.homes.furniture_kinds import CATEGORIES, NAMES, category_of
+from mirage_sim.models.pretrained import user_cache
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return user_cache("furniture")
+
+
+def prepared(tmp_path: Path) -> None:
+    pytest.importorskip("trimesh")
+    write_sh3f(tmp_path / "source" / "deep" / "Toys.sh3f")
+    prepare_furniture(str(tmp_path / "source"))
+
+
+def test_piece_is_turned_scaled_and_stands_on_its_origin(tmp_path: Path) -> None:
+    prepared(tmp_path)
+    (chair,) = load_furniture().pieces
+    assert (chair.name, chair.index, chair.category) == ("Toys#chair9", 9, "chair")
+    assert (chair.size, chair.elevation, chair.credit) == ((0.5, 0.9, 0.6), 0.1, "Ann, CC0")
+    assert chair.held_out
+    low, high = chair.mesh.positions.min(0), chair.mesh.positions.max(0)
+    np.testing.assert_allclose(low, [-0.25, 0, -0.3], atol=1 / UNIT)
+    np.testing.assert_allclose(high, [0.25, 0.9, 0.3], atol=1 / UNIT)
+    back = chair.mesh.positions[chair.mesh.positions[:, 1] > 0.5]
+    np.testing.assert_allclose(back[:, 2], -0.3, atol=1 / UNIT)
+
+
+def test_material_becomes_colour_and_texture(tmp_path: Path) -> None:
+    prepared(tmp_path)
+    (chair,) = load_furniture().pieces
+    mesh = chair.mesh
+    assert chair.textures.shape == (2, 64, 64, 4)
+    assert (chair.textures[0] == 255).all()
+    assert (chair.textures[1] == [200, 100, 50, 255]).all()
+    assert {tuple(colour) for colour in mesh.colour[mesh.layer == 0]} == {(51, 102, 153)}
+    assert {tuple(colour) for colour in mesh.colour[mesh.layer == 1]} == {(255, 255, 255)}  # the grey is a default
+    seat = mesh.positions[mesh.layer == 1]
+    np.testing.assert_allclose(mesh.uv[mesh.layer == 1], (seat[:, [2, 0]] + [0.3, 0.25]) / [0.6, 0.5], atol=2e-3)
+    np.testing.assert_allclose(np.abs(mesh.normals[mesh.layer == 1]), np.tile([0, 1, 0], (len(seat), 1)), atol=1e-6)
+
+
+def test_coloured_texture_keeps_its_colour(tmp_path: Path) -> None:
+    pytest.importorskip("trimesh")
+    write_sh3f(tmp_path / "Toys.sh3f", chair_mtl=MATERIALS.replace("0.64 0.64 0.64", "1 0.2 0.2"))
+    prepare_furniture(str(tmp_path))
+    mesh = load_furniture().pieces[0].mesh
+    assert {tuple(colour) for colour in mesh.colour[mesh.layer == 1]} == {(255, 51, 51)}
+
+
+def test_package_and_folder_give_the_same_bytes(tmp_path: Path, cache: Path) -> None:
+    prepared(tmp_path)
+    first = (cache / FILE).read_bytes()
+    catalogue = (tmp_path / "source" / "deep" / "Toys.sh3f").read_bytes()
+    package = write_deb(tmp_path / "toys.deb", {"./usr/share/Toys.sh3f": catalogue, "./usr/share/doc": b"text"})
+    assert prepare_furniture(str(package))["digest"] == load_furniture().digest
+    assert (cache / FILE).read_bytes() == first
+    assert [path.name for path in cache.iterdir()] == [FILE]
+
+
+def test_package_writes_nothing_elsewhere(tmp_path: Path, cache: Path) -> None:
+    pytest.importorskip("trimesh")
+    catalogue = write_sh3f(tmp_path / "made" / "Toys.sh3f").read_bytes()
+    package = write_deb(tmp_path / "toys.deb", {"../../../evil.sh3f": catalogue, "/evil2": b"x"}, link="link.sh3f")
+    prepare_furniture(str(package))
+    assert not list(tmp_path.rglob("evil*"))
+    assert [path.name for path in cache.iterdir()] == [FILE]
+
+
+def test_command_prints_pieces_bytes_and_digest(tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture) -> None:
+    pytest.importorskip("trimesh")
+    write_sh3f(tmp_path / "Toys.sh3f")
+    assert main(["prepare", "furniture", f"source={tmp_path}", "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert (printed["pieces"], printed["bytes"]) == (1, (cache / FILE).stat().st_size)
+    assert printed["digest"] == load_furniture().digest
+
+
+def test_pieces_of_no_use_in_a_home_are_left_out(tmp_path: Path) -> None:
+    pytest.importorskip("trimesh")
+    tree = entry(3, id="Toys#tree", name="Palm tree", height=1200, model="/toys/none.obj")
+    write_sh3f(tmp_path / "Toys.sh3f", entry(1) + tree + entry(2, name="Sofa"))
+    prepare_furniture(str(tmp_path))
+    furniture = load_furniture()
+    assert [piece.category for piece in furniture.pieces] == ["chair", "sofa"]
+    assert furniture.of("sofa") == furniture.pieces[1:]
+    assert furniture.of("bed") == ()
+
+
+def test_every_name_has_one_category() -> None:
+    names = [name for listed in NAMES.values() for name in listed]
+    assert len(set(names)) == len(names)
+    assert all(isinstance(listed, tuple) for listed in NAMES.values())
+    assert category_of("Scopia#bed1", "Bed") == "bed"
+    assert category_of("Scopia#bamboo", "Bamboo") == ""
+
+
+def damaged(folder: Path, how: str) -> None:
+    path = folder / FILE
+    data = bytearray(path.read_bytes())
+    if how == "truncated":
+        data = data[: len(data) // 2]
+    elif how == "a bit":
+        data[-3] ^= 1
+    elif how == "foreign":
+        data = bytearray(b"PK foreign")
+    if how in ("truncated", "a bit", "foreign"):
+        path.write_bytes(data)
+        return
+    arrays = load_file(path)
+    with safe_open(path, framework="numpy") as file:
+        header = json.loads(file.metadata()["furniture"])
+    if how == "version":
+        header["version"] = 0
+    elif how == "dtype":
+        arrays["faces"] = arrays["faces"].astype(np.int64)
+    elif how == "faces":
+        arrays["faces"][:] = 60_000
+    elif how == "layer":
+        arrays["layer"][:] = 200
+    elif how == "textures":
+        arrays["layers"][:] = 9
+    elif how == "lengths":
+        header["pieces"][0]["lengths"][0] += 1
+    elif how == "size":
+        header["pieces"][0]["size"][0] = float("nan")
+    elif how == "category":
+        header["pieces"][0]["category"] = "ghost"
+    elif how == "no array":
+        del arrays["uv"]
+    if "uv" in arrays:
+        header["digest"] = _digest(header["pieces"], arrays)  # a lie that fits
+    save_file(arrays, path, metadata={"furniture": json.dumps(header)})
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        "truncated",
+        "a bit",
+        "foreign",
+        "version",
+        "dtype",
+        "faces",
+        "layer",
+        "textures",
+        "lengths",
+        "size",
+        "category",
+        "no array",
+    ],
+)
+def test_damaged_cache_is_refused_in_one_line(tmp_path: Path, cache: Path, how: str) -> None:
+    prepared(tmp_path)
+    damaged(cache, how)
+    with pytest.raises(ValueError, match=rf"{FILE}: expected the furniture.*`mirage prepare furniture`"):
+        load_furniture()
+
+
+def test_missing_cache_names_the_command(cache: Path) -> None:
+    with pytest.raises(ValueError, match=r"expected the furniture, got no such file .*`mirage prepare furniture`"):
+        load_furniture()
+
+
+def test_saved_pieces_come_back(tmp_path: Path) -> None:
+    from mirage_sim.data.simulators.homes.furniture import procedural_pieces
+
+    pieces = procedural_pieces()[:20]
+    digest = save_pieces(pieces, tmp_path / "there")
+    loaded, same = load_pieces(tmp_path / "there")
+    assert same == digest
+    assert re.fullmatch(r"[0-9a-f]{64}", digest)
+    for piece, twin in zip(pieces, loaded, strict=True):
+        assert (piece.name, piece.index, piece.category, piece.credit) == (
+            twin.name,
+            twin.index,
+            twin.category,
+            twin.credit,
+        )
+        np.testing.assert_allclose(twin.mesh.positions, piece.mesh.positions, atol=0.51 / UNIT)
+        np.testing.assert_allclose(twin.mesh.normals, piece.mesh.normals, atol=0.01)
+        np.testing.assert_allclose(twin.mesh.uv, piece.mesh.uv, rtol=1e-3, atol=1e-3)
+        for name in ("faces", "layer", "colour"):
+            np.testing.assert_array_equal(getattr(twin.mesh, name), getattr(piece.mesh, name))
+            assert getattr(twin.mesh, name).dtype == getattr(piece.mesh, name).dtype
+        np.testing.assert_array_equal(twin.textures, piece.textures)
+    assert set(CATEGORIES) >= {piece.category for piece in loaded}
