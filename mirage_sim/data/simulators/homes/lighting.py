@@ -23,7 +23,7 @@ NEAREST = np.float32(0.3)  # metres; no surface is lit as if it were nearer to a
 DARK = np.float32(0.002)  # what is less of a lamp's light at 1 m counts as none
 LIFT = np.float32(1.25)  # cells above its surface where a point looks up its light: the surface's own cells are dark
 BRIGHTEST = np.float32(2.0)  # light that surfaces return at most: of single bright cells, directions would leave spots
-BOUNCES = 1.6  # light of all bounces over that of the first
+BOUNCES = np.float32(1.6)  # light of all bounces over that of the first
 DIRECTIONS = 64
 NOOK = 2  # voxels around the middle of what stands near a surface
 NOOK_SHADE = np.float32(0.6)
@@ -73,10 +73,11 @@ class LightField:
         self._crowding = _crowding(opacity)
         blocks = opacity.reshape(np.stack([coarse_shape, np.full(3, COARSE)], -1).ravel())
         coarse_opacity = np.ascontiguousarray(blocks.max((1, 3, 5)))
-        returned = np.zeros((3, 2, 4, *coarse_shape), np.float32)
+        returned = np.zeros((*coarse_shape, 3, 2, 4), np.float32)
         samples = _sample(corners, self._cell * COARSE / 1.5)
         _reflect(*samples, normals, albedo, self._origin, self._cell, self._lamps, self._visible, returned)
-        self._sides = _extended(_carry(coarse_opacity, returned, self._daylight), _indoors(coarse_opacity))
+        arriving = _extended(_carry(coarse_opacity, returned, self._daylight), _indoors(coarse_opacity))
+        self._sides = np.ascontiguousarray(np.moveaxis(arriving, (0, 1), (3, 4)))
 
     def irradiance(self, points: np.ndarray, normals: np.ndarray) -> np.ndarray:
         """Linear RGB that white surfaces return: float32 ``[N, 3]``, as are their points and unit normals."""
@@ -265,7 +266,7 @@ def _add_lamps(point, normal, origin, cell, lamps, visible, smooth, result):
 def _reflect(points, faces, areas, normals, albedo, origin, cell, lamps, visible, returned):
     """Add the light that surfaces return to the sides of their coarse cells.
 
-    ``returned`` is ``[axis, side, 4, X, Y, Z]``, side 0 towards larger coordinates: linear RGB, weighted by the area
+    ``returned`` is ``[X, Y, Z, axis, side, 4]``, side 0 towards larger coordinates: linear RGB, weighted by the area
     that shows on that side, and this area.
     """
     inverse = np.float32(1.0) / (cell * COARSE)
@@ -279,8 +280,8 @@ def _reflect(points, faces, areas, normals, albedo, origin, cell, lamps, visible
             side = 0 if normals[f, axis] > 0 else 1
             area = areas[s] * abs(normals[f, axis])
             for colour in range(3):
-                returned[axis, side, colour, i, j, k] += area * min(light[colour], BRIGHTEST) * albedo[f, colour]
-            returned[axis, side, 3, i, j, k] += area
+                returned[i, j, k, axis, side, colour] += area * min(light[colour], BRIGHTEST) * albedo[f, colour]
+            returned[i, j, k, axis, side, 3] += area
 
 
 def _crowding(opacity: np.ndarray) -> np.ndarray:
@@ -322,12 +323,13 @@ def _carry(opacity: np.ndarray, returned: np.ndarray, daylight: np.ndarray) -> n
     faces = np.zeros((3, 2, 3, *opacity.shape), np.float32)
     share = np.maximum(np.stack([directions, -directions], -1), 0)  # [D, axis, side]
     share /= share.sum(0)  # light that is the same from everywhere comes out as it is
+    returned = np.ascontiguousarray(np.moveaxis(returned, (3, 4, 5), (0, 1, 2)))
     sides = (directions < 0).astype(np.int64)  # [D, axis], that the light arrives on
     emitted = {
         tuple(seen): sum(returned[axis, 1 - side] for axis, side in enumerate(seen))
         for seen in np.unique(sides, axis=0)
     }
-    emitted = {seen: each[:3] / np.maximum(each[3], 1e-9) * np.float32(BOUNCES) for seen, each in emitted.items()}
+    emitted = {seen: each[:3] / np.maximum(each[3], 1e-9) * BOUNCES for seen, each in emitted.items()}
     for axis in range(3):
         order = (axis, *(other for other in range(3) if other != axis))
         turned_opacity = np.ascontiguousarray(opacity.transpose(order))
@@ -377,6 +379,24 @@ def _sweep(opacity, emitted, daylight, step, sides, weights, faces):
 
 
 @compiled
+def _add_arriving(sides, x, y, z, nx, ny, nz, result):
+    """Add what arrives from everywhere on a surface to ``result``; between the centres of eight cells."""
+    one, half = np.float32(1.0), np.float32(0.5)
+    x = min(max(x - half, np.float32(0.0)), np.float32(sides.shape[0] - 1.001))
+    y = min(max(y - half, np.float32(0.0)), np.float32(sides.shape[1] - 1.001))
+    z = min(max(z - half, np.float32(0.0)), np.float32(sides.shape[2] - 1.001))
+    i, j, k = int(x), int(y), int(z)
+    sx, sy, sz = (0 if nx > 0 else 1), (2 if ny > 0 else 3), (4 if nz > 0 else 5)
+    for corner in range(8):
+        a, b, c = corner & 1, (corner >> 1) & 1, corner >> 2
+        weight = (x - i if a else i + one - x) * (y - j if b else j + one - y) * (z - k if c else k + one - z)
+        cell = sides[i + a, j + b, k + c]
+        for colour in range(3):
+            light = nx * nx * cell[sx, colour] + ny * ny * cell[sy, colour] + nz * nz * cell[sz, colour]
+            result[colour] += np.float32(weight) * light
+
+
+@compiled
 def _look_up(points, normals, origin, cell, lamps, visible, sides, crowding, daylight, result):
     """Light at surface points: of the lamps, and what comes from everywhere else; less of it in nooks."""
     inverse = np.float32(1.0) / (cell * COARSE)
@@ -386,17 +406,13 @@ def _look_up(points, normals, origin, cell, lamps, visible, sides, crowding, day
         x = (points[p, 0] - origin[0]) * inverse + LIFT * nx
         y = (points[p, 1] - origin[1]) * inverse + LIFT * ny
         z = (points[p, 2] - origin[2]) * inverse + LIFT * nz
-        if min(x, y, z) < 0 or x > sides.shape[2] or y > sides.shape[3] or z > sides.shape[4]:
+        if min(x, y, z) < 0 or x > sides.shape[0] or y > sides.shape[1] or z > sides.shape[2]:
             for k in range(3):
                 result[p, k] = daylight[k] * max(ny, np.float32(GROUND))
             continue
         result[p] = 0
         _add_lamps(points[p], normals[p], origin, cell, lamps, visible, True, result[p])
-        sx, sy, sz = (0 if nx > 0 else 1), (2 if ny > 0 else 3), (4 if nz > 0 else 5)
-        for k in range(3):
-            result[p, k] += nx * nx * _trilinear(sides[sx, k], x, y, z)
-            result[p, k] += ny * ny * _trilinear(sides[sy, k], x, y, z)
-            result[p, k] += nz * nz * _trilinear(sides[sz, k], x, y, z)
+        _add_arriving(sides, x, y, z, nx, ny, nz, result[p])
         x, y, z = x * COARSE + above * nx, y * COARSE + above * ny, z * COARSE + above * nz
         # two sheets through all of its voxels, or one that fills most, make a nook as dark as it gets
         crowded = min(_trilinear(crowding, x, y, z) * np.float32(NOOK + 0.5), np.float32(1.0))

@@ -94,6 +94,9 @@ class Renderer:
         """
         if len(scene.rooms) != len(scene.parts) or max(scene.rooms, default=-1) < 0:
             raise ValueError(f"scene: expected a room for each of {len(scene.parts)} parts, got {scene.rooms}")
+        for mesh in (*scene.parts, *scene.movers):
+            if not (np.isfinite(mesh.positions).all() and np.abs(mesh.normals).max() < 1.01):
+                raise ValueError("scene: expected finite positions and normals of length 1 of all meshes, got others")
         used = max(int(mesh.layer.max()) for mesh in (*scene.parts, *scene.movers))
         if used >= len(scene.textures):
             raise ValueError(f"scene.textures: expected {used + 1} or more layers, got {len(scene.textures)}")

@@ -11,8 +11,8 @@ from toy_furniture import MATERIALS, entry, write_deb, write_sh3f
 from mirage_sim.cli import main
 from mirage_sim.data.simulators.homes.furniture import load_furniture
 from mirage_sim.data.simulators.homes.furniture_cache import FILE, UNIT, _digest, load_pieces, save_pieces
-from mirage_sim.data.simulators.homes.furniture_prepare import prepare_furniture
 from mirage_sim.data.simulators.homes.furniture_kinds import CATEGORIES, NAMES, category_of
+from mirage_sim.data.simulators.homes.furniture_prepare import prepare_furniture
 from mirage_sim.models.pretrained import user_cache
 
 
