@@ -16,6 +16,7 @@ from mirage_sim.evaluation import collision, compare, fidelity, generate, runs, 
 from mirage_sim.evaluation.figures import pair_series
 from mirage_sim.evaluation.manifest import MOUNT, Manifest, Walk, load_manifest, manifest_path, save_manifest
 from mirage_sim.evaluation.metrics import bootstrap_mean
+from mirage_sim.evaluation.report import report
 from mirage_sim.evaluation.rollout import drive, variants_of
 from mirage_sim.evaluation.summary import load_result
 from mirage_sim.models.pretrained import user_cache
@@ -133,13 +134,13 @@ def homes_truth(monkeypatch: pytest.MonkeyPatch, manifest: Manifest, long_walks,
 
 def test_homes_are_evaluated_with_their_pairs(homes_truth, model, tmp_path: Path):
     result = fidelity.evaluate(
-        {"protocol": "homes", "output": str(tmp_path), "variants": ["latent_memory", "true_depth"]}, model
+        {"protocol": "homes", "output": str(tmp_path), "variants": ["latent_memory", "no_memory", "true_depth"]}, model
     )
     marks = result["marks"]
     assert (result["protocol"], marks["walks"], marks["pairs"], marks["circuits"]) == (2, 4, 2, 1)
     assert marks["unseen_furniture_drop_lo"] <= marks["unseen_furniture_drop"] <= marks["unseen_furniture_drop_hi"]
     assert "unseen_env_drop" not in marks and {"psnr_16_true_depth", "gain_16_true_depth"} <= set(marks)
-    assert result["driven"] == 2 * (4 + 1) + 2
+    assert result["driven"] == 3 * (4 + 1) + 2
     assert set(result["environments"]) == {"seen", "unseen"}
     assert result["held_out"]["environments"] == ["unseen"] and result["held_out"]["marks"]["walks"] == 2
     saved = load_result(tmp_path / "fidelity.json")
@@ -149,6 +150,8 @@ def test_homes_are_evaluated_with_their_pairs(homes_truth, model, tmp_path: Path
     ]
     path = tmp_path / "fidelity.json"
     assert compare.compare(path, path)["marks"]["unseen_furniture_drop"] == 0.0
+    page = Path(report(tmp_path)["page"]).read_text()
+    assert "protocol 2, 4 walks and 1 circuits" in page and "<code>unseen_furniture_drop</code>)" in page
 
 
 def test_true_depth_is_the_scenes_at_every_step(model, long_walks):
