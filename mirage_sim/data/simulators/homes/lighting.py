@@ -64,7 +64,8 @@ class LightField:
         self._daylight = np.array(scene.daylight, np.float32)
 
         opacity = np.zeros(shape, np.float32)
-        _fill(*_sample(corners, self._cell / 2), self._origin, self._cell, opacity)
+        points, faces, areas = _sample(corners, self._cell / 2)
+        _fill(points, faces, areas, self._origin, self._cell, opacity)
         self._visible = np.zeros((len(self._lamps), *shape), np.float32)
         for visible, lamp in zip(self._visible, self._lamps, strict=True):
             place = np.clip((lamp[:3] - self._origin) / self._cell - 0.5, 0, shape - 1).astype(np.float32)
@@ -74,8 +75,8 @@ class LightField:
         blocks = opacity.reshape(np.stack([coarse_shape, np.full(3, COARSE)], -1).ravel())
         coarse_opacity = np.ascontiguousarray(blocks.max((1, 3, 5)))
         returned = np.zeros((*coarse_shape, 3, 2, 4), np.float32)
-        samples = _sample(corners, self._cell * COARSE / 1.5)
-        _reflect(*samples, normals, albedo, self._origin, self._cell, self._lamps, self._visible, returned)
+        points, faces, areas = _sample(corners, self._cell * COARSE / 1.5)
+        _reflect(points, faces, areas, normals, albedo, self._origin, self._cell, self._lamps, self._visible, returned)
         arriving = _extended(_carry(coarse_opacity, returned, self._daylight), _indoors(coarse_opacity))
         self._sides = np.ascontiguousarray(np.moveaxis(arriving, (0, 1), (3, 4)))
 
