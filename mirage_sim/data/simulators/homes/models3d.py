@@ -16,6 +16,7 @@ from mirage_sim.models.pretrained import require
 
 MAX_MODEL_FACES = 300_000
 MAX_IMAGE_SIDE = 8192
+MAX_MATERIALS = 256
 MAX_REPEATS = 64  # of a texture over a surface
 CREASE_DEG = 50.0  # faces that meet at a smaller angle are one smooth surface
 
@@ -310,9 +311,14 @@ def to_mesh(model: Model, entry: Entry) -> tuple[Mesh, np.ndarray]:
     """The mesh of a piece and its textures: turned, brought to its size, and put on its origin.
 
     Glass of doors, windows and showers is left out, so that one sees through; other glass is drawn as if opaque.
+
+    Raises:
+        ValueError: if nothing is left, or there are more materials than a cache can number.
     """
     clear = np.array([material.opacity < 0.6 for material in model.materials])[model.material]
     shown = ~clear if entry.category in ("door", "window", "shower") else np.ones_like(clear)
+    if not shown.any() or len(model.materials) >= MAX_MATERIALS:
+        raise ValueError(f"{entry.model}: expected something to show, of fewer than {MAX_MATERIALS} materials")
     positions = model.positions @ entry.rotation.T
     low, high = positions.min(0), positions.max(0)
     scale = np.array(entry.size) / np.maximum(high - low, 1e-9)

@@ -37,9 +37,9 @@ def refuse(source: Path, cache: Path, message: str) -> None:
         ({"catalogue": ""}, "expected catalogues with furniture for homes, got none in 1 files"),
         ({"catalogue": entry(width="wide")}, "expected a whole entry, got a bad number 9"),
         ({"catalogue": entry(width=None)}, "expected a whole entry, got a bad number 9: 'width'"),
-        ({"catalogue": entry(height="nan")}, "expected sizes of up to 10 m"),
-        ({"catalogue": entry(depth=99_999)}, "expected sizes of up to 10 m"),
-        ({"catalogue": entry(elevation=-3)}, "expected sizes of up to 10 m"),
+        ({"catalogue": entry(height="nan")}, "expected sizes of up to 6 m"),
+        ({"catalogue": entry(depth=99_999)}, "expected sizes of up to 6 m"),
+        ({"catalogue": entry(elevation=-3)}, "expected sizes of up to 6 m"),
         ({"catalogue": entry(modelRotation="1 0 0 0 1 0")}, "expected a whole entry"),
         ({"catalogue": entry(modelRotation="9 0 0 0 1 0 0 0 1")}, "expected a rotation"),
         ({"catalogue": entry(model="/../../etc/passwd")}, "expected the file '../../etc/passwd', got none"),
@@ -50,6 +50,10 @@ def refuse(source: Path, cache: Path, message: str) -> None:
         ({"chair_obj": CHAIR.replace("f 1 4 6 5", "f 1 4 6 999")}, "toys/chair.obj: expected an OBJ file"),
         ({"chair_obj": CHAIR.replace("f 1 4 6 5", "f 1 1 1")[:-60]}, "toys/chair.obj: expected"),
         ({"chair_mtl": MATERIALS.replace("0.2 0.4 0.6", "nan 0 0")}, "expected colours and opacities from 0 to 1"),
+        (
+            {"catalogue": entry(name="Door"), "chair_mtl": MATERIALS.replace("Kd", "d 0.2\nKd")},
+            "expected something to show",
+        ),
         ({"cloth_png": picture()[:80]}, "toys/chair.obj: expected whole images"),
     ],
 )
