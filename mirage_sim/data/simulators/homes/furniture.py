@@ -1,6 +1,7 @@
 """Furniture: meshes with a name, a category and a size."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import numpy as np
 from mirage_sim.data.simulators.homes.scene import Mesh
 from mirage_sim.models.pretrained import user_cache
 
+_ONE_SURFACE = 0.02  # metres of height
 HELD_OUT_REMAINDER = 9  # pieces whose index leaves it when divided by 10 are in no training scene
 
 
@@ -40,6 +42,18 @@ class Piece:
     def held_out(self) -> bool:
         """Whether no training scene may show it."""
         return self.index % 10 == HELD_OUT_REMAINDER
+
+    @cached_property
+    def table_top(self) -> float:
+        """Height above the bottom of the highest large level surface, metres: taps and backs may reach higher."""
+        corners = self.mesh.positions[self.mesh.faces].astype(np.float64)
+        height = corners[..., 1].max(axis=1)
+        level = height - corners[..., 1].min(axis=1) < 0.01
+        area = np.abs(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])[:, 1]) / 2
+        bins = np.round(height / _ONE_SURFACE).astype(np.int64).clip(0)
+        areas = np.bincount(bins[level], weights=area[level], minlength=1)
+        large = np.flatnonzero(areas > 0.3 * self.size[0] * self.size[2])
+        return float(height[level & (bins == large[-1])].max()) if len(large) else self.size[1]
 
 
 @dataclass(frozen=True)

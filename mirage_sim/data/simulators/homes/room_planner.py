@@ -387,14 +387,14 @@ class RoomPlanner:
                     self._put_on(below, self._pick(("small",)), spread=0.35)
 
     def _put_on(self, below: Placement, piece: Piece, spread: float = 0.0) -> None:
-        width, height, depth = below.piece.size
+        width, _, depth = below.piece.size
         if piece.size[0] > width or piece.size[2] > depth or piece.size[1] > 0.9:
             return
         offset = self.rng.uniform(-spread, spread, size=2) * [width - piece.size[0], depth - piece.size[2]]
         cos, sin = np.cos(below.yaw), np.sin(below.yaw)
         x = below.x + cos * offset[0] + sin * offset[1]
         z = below.z - sin * offset[0] + cos * offset[1]
-        top = below.elevation + height
+        top = below.elevation + below.piece.table_top
         on_it = [each for each in self.placements if abs(each.elevation - top) < 1e-6]
         for other in on_it:
             clear = (np.hypot(*other.piece.size[::2]) + np.hypot(*piece.size[::2])) / 2
