@@ -1,5 +1,6 @@
 """Frames per second of the reference simulators, and how long a home takes to build."""
 
+from functools import partial
 from statistics import median
 from typing import Any
 
@@ -49,6 +50,6 @@ def rates(simulator: ReferenceSimulator, scenes: int, frames: int) -> tuple[floa
 
     builds, seconds = [], []
     for seed in TRAINING_SEEDS[: scenes + 1]:
-        builds.append(timed(lambda seed=seed: simulator.reset(seed)))
+        builds.append(timed(partial(simulator.reset, seed)))
         seconds.append(timed(walk))
     return median(builds[1:]), frames / median(seconds[1:])
