@@ -93,7 +93,7 @@ def carry(opacity: np.ndarray, returned: np.ndarray, daylight: np.ndarray) -> np
 
     Args:
         opacity: ``[X, Y, Z]``.
-        returned: light that the sides of cells return, and their area: ``[X, Y, Z, axis, side, 4]``. makes.
+        returned: light that the sides of cells return, and their area: ``[X, Y, Z, axis, side, 4]``.
         daylight: linear RGB of the sky.
     """
     directions = _spread(DIRECTIONS)
