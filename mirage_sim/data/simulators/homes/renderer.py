@@ -90,7 +90,8 @@ class Renderer:
         """Light a home and make it the one to draw.
 
         Raises:
-            ValueError: if no part is in a room, or a texture that is used is missing.
+            ValueError: if no part is in a room, or meshes are not finite or want textures that are missing. The scene
+                before stays.
         """
         if len(scene.rooms) != len(scene.parts) or max(scene.rooms, default=-1) < 0:
             raise ValueError(f"scene: expected a room for each of {len(scene.parts)} parts, got {scene.rooms}")
@@ -101,9 +102,10 @@ class Renderer:
         if used >= len(scene.textures):
             raise ValueError(f"scene.textures: expected {used + 1} or more layers, got {len(scene.textures)}")
         with self._gl as context:
+            loaded = _Loaded(context, scene, self._surface, self._cutout, self._mover)
             if self._loaded:
                 self._loaded.release()
-            self._loaded = _Loaded(context, scene, self._surface, self._cutout, self._mover)
+            self._loaded = loaded
             self._sky["daylight"] = scene.daylight
 
     def render(self, camera: Camera, mover_poses: Sequence[np.ndarray] = ()) -> Rendering:
