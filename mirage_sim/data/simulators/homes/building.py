@@ -7,8 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mirage_sim.data.simulators.homes.floor_plan import CELL, WALL, FloorPlan, Opening, Wall
-from mirage_sim.data.simulators.homes.furniture import Piece
-from mirage_sim.data.simulators.homes.room_planner import Placement
+from mirage_sim.data.simulators.homes.furniture import Piece, Placement
 from mirage_sim.data.simulators.homes.scene import TEXTURE_SIZE, Lamp, Mesh, Portal, Scene
 from mirage_sim.data.simulators.homes.surfaces import Surface, surfaces
 

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from mirage_sim.data.simulators.homes.floor_plan import OUTSIDE, FloorPlan, Opening
-from mirage_sim.data.simulators.homes.furniture import Piece
-from mirage_sim.data.simulators.homes.room_planner import Placement, RoomPlanner
+from mirage_sim.data.simulators.homes.furniture import Piece, Placement
+from mirage_sim.data.simulators.homes.room_planner import RoomPlanner
 
 # what a room may hold, in order: (rule, categories, probability, how many at most)
 Rule = tuple[str, tuple[str, ...], float, int]

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -54,6 +55,27 @@ class Piece:
         areas = np.bincount(bins[level], weights=area[level], minlength=1)
         large = np.flatnonzero(areas > 0.3 * self.size[0] * self.size[2])
         return float(height[level & (bins == large[-1])].max()) if len(large) else self.size[1]
+
+
+class Placement(NamedTuple):
+    """A piece at its place.
+
+    Attributes:
+        piece: what stands there.
+        room: number of the room.
+        x, z: centre of its footprint, metres.
+        yaw: radians about y; 0 shows its front towards +z, pi / 2 towards +x.
+        elevation: of its bottom above the floor, metres.
+        scale: by which its size is multiplied: width, height, depth.
+    """
+
+    piece: Piece
+    room: int
+    x: float
+    z: float
+    yaw: float
+    elevation: float
+    scale: tuple[float, float, float] = (1.0, 1.0, 1.0)
 
 
 @dataclass(frozen=True)

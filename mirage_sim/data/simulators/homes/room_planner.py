@@ -5,13 +5,12 @@ Nothing overlaps, and ways of ``WAY`` metres between all doors of a room stay fr
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import NamedTuple
 
 import cv2
 import numpy as np
 
 from mirage_sim.data.simulators.homes.floor_plan import CELL, WALL, FloorPlan, Opening, Wall
-from mirage_sim.data.simulators.homes.furniture import Piece
+from mirage_sim.data.simulators.homes.furniture import Piece, Placement
 
 WAY = 0.8  # metres: width of the ways that stay free
 _PIXEL = 0.05  # metres: grid on which places are taken
@@ -19,27 +18,6 @@ _SCALE = round(CELL / _PIXEL)
 _GAP = 0.03  # metres between a back and its wall
 _LOW = 1.2  # metres: what hangs higher leaves room below, what is lower leaves room above
 _FRONT = 0.9  # metres kept free before doors
-
-
-class Placement(NamedTuple):
-    """A piece at its place.
-
-    Attributes:
-        piece: what stands there.
-        room: number of the room.
-        x, z: centre of its footprint, metres.
-        yaw: radians about y; 0 shows its front towards +z, pi / 2 towards +x.
-        elevation: of its bottom above the floor, metres.
-        scale: by which its size is multiplied: width, height, depth.
-    """
-
-    piece: Piece
-    room: int
-    x: float
-    z: float
-    yaw: float
-    elevation: float
-    scale: tuple[float, float, float] = (1.0, 1.0, 1.0)
 
 
 class RoomPlanner:

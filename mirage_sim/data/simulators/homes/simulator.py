@@ -12,9 +12,8 @@ from mirage_sim.data.simulators.homes.building import build_scene, place
 from mirage_sim.data.simulators.homes.collision import Clearance
 from mirage_sim.data.simulators.homes.floor_plan import FloorPlan, draw_floor_plan
 from mirage_sim.data.simulators.homes.furnishing import furnish, substitute
-from mirage_sim.data.simulators.homes.furniture import Piece, load_furniture, procedural_pieces
+from mirage_sim.data.simulators.homes.furniture import Piece, Placement, load_furniture, procedural_pieces
 from mirage_sim.data.simulators.homes.renderer import Renderer, Rendering
-from mirage_sim.data.simulators.homes.room_planner import Placement
 from mirage_sim.data.simulators.simulator import CameraMount
 from mirage_sim.geometry import Camera, Drive
 

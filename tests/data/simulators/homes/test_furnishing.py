@@ -10,8 +10,8 @@ from mirage_sim.data.simulators.homes.building import place
 from mirage_sim.data.simulators.homes.collision import PIXEL, Clearance
 from mirage_sim.data.simulators.homes.floor_plan import CELL, FloorPlan, draw_floor_plan
 from mirage_sim.data.simulators.homes.furnishing import furnish, substitute
-from mirage_sim.data.simulators.homes.furniture import procedural_pieces
-from mirage_sim.data.simulators.homes.room_planner import WAY, Placement
+from mirage_sim.data.simulators.homes.furniture import Placement, procedural_pieces
+from mirage_sim.data.simulators.homes.room_planner import WAY
 
 SEEDS = range(12)
 ON_TOP = {"small", "tv", "table_lamp", "computer"}
