@@ -28,7 +28,7 @@ class Command:
     example: str
     run: Callable[[str, Config], Config]
     variants: tuple[str, ...] = ()
-    group: str = ""  # of configs, shown by --help
+    group: str = ""  # of configs, or several, separated by spaces; shown by --help
     files: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
@@ -150,7 +150,7 @@ COMMANDS = {
         "train a stage of a world, or all of mini (recipe=mini); continues where it stopped",
         "mirage train recipe=mini budget=2h",
         _train,
-        group="stage",
+        group="stage recipe",
     ),
     "record": Command(
         "record training walks in a reference simulator", "mirage record simulator=homes walks=1000", _record
@@ -203,7 +203,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", help=argparse.SUPPRESS)
     for name, command in COMMANDS.items():
-        files = [CONFIGS / f"{name}.yaml", *(sorted((CONFIGS / command.group).glob("*.yaml")) if command.group else [])]
+        groups = (sorted((CONFIGS / group).glob("*.yaml")) for group in command.group.split())
+        files = [CONFIGS / f"{name}.yaml", *(file for group in groups for file in group)]
         sub = subparsers.add_parser(
             name,
             description=f"{command.help}\n\n  {command.example}",

@@ -123,7 +123,6 @@ class Trainer:
         self.folder = folder
         self.steps, self.seconds, self.started = steps, seconds, started
         self.spent = 0.0  # seconds until now, where they are counted
-        self.last: dict[str, float] = {}  # the last line of the log
         self.learning_rate = learning_rate
         self.seed = seed
         self.average = average
@@ -241,7 +240,6 @@ class Trainer:
             self.averaged[key].lerp_(parameter, 1 - decay)
 
     def _log(self, line: dict[str, float]) -> None:
-        self.last = line
         if not self.accelerator.is_main_process:
             return
         logger.info("%s", line)

