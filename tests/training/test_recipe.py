@@ -36,7 +36,7 @@ def settings(sources: Path, output: Path, **changes: Any) -> dict[str, Any]:
         "train",
         [
             "recipe=mini", "budget=5s", f"output={output}", f"from={sources}/weights", "validation.walks=0",
-            f"clips.miniworld.folder={sources}/clips", "clips.miniworld.walks=0", "world.size=[48,64]",
+            f"clips.miniworld.folder={sources}/clips", "clips.miniworld.walks=0", "~clips.homes", "world.size=[48,64]",
             "latent.channels=8", f"photographs={sources}/photographs.safetensors",
             "recipe.codec.batch=4", "recipe.depth.batch=4", "recipe.denoiser.batch=6", "recipe.codec.gap=15",
             "recipe.depth.gap=15", "recipe.denoiser.steps_of_episode=[4,9]",
