@@ -117,6 +117,7 @@ def save_minari(folder: Path, archives: Sequence[Path], spec: EnvSpec, algorithm
         ImportError: if Minari is not installed.
     """
     create = _minari().create_dataset_from_buffers
+    folder = folder.absolute()  # Minari joins a relative path with itself
     first, *others = map(_buffer, range(len(archives)), archives)
     with tempfile.TemporaryDirectory(prefix=".partial", dir=folder) as partial, _environment(_DATASETS_PATH, partial):
         with warnings.catch_warnings():

@@ -149,7 +149,8 @@ def save_video(frames: Iterable[np.ndarray], path: Path, fps: int, quality: floa
     """
     import imageio_ffmpeg
 
-    partial = path.with_name(f".{path.stem}.partial{os.getpid()}{path.suffix}")
+    # absolute: of a relative path, ffmpeg takes a leading dash for an option and what is before a colon for a protocol
+    partial = path.absolute().with_name(f".{path.stem}.partial{os.getpid()}{path.suffix}")
     frames = iter(frames)
     first = next(frames)
     size = (first.shape[1], first.shape[0])
