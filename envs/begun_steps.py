@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import gymnasium
 
+from mirage_sim.ambient import own_torch
 from mirage_sim.world import World, step_together
 
 
@@ -23,6 +24,7 @@ class BegunStep(NamedTuple):
     began: float
 
 
+@own_torch()
 def begin_together(envs: Sequence[gymnasium.Env], actions: Sequence[Any]) -> list[BegunStep]:
     """Generate what a step of each of several environments needs, as one batch; no environment changes.
 

@@ -12,6 +12,7 @@ import numpy as np
 from gymnasium.error import ResetNeeded
 from gymnasium.utils import seeding
 
+from mirage_sim.ambient import own_torch
 from mirage_sim.build import build_world_model
 from mirage_sim.envs.actions import ActionMode, Actions, moved
 from mirage_sim.envs.begun_steps import BegunStep, begin_together
@@ -172,6 +173,7 @@ class MirageWorldEnv(gymnasium.Env[Any, Any]):
 
     metadata = {"render_modes": ["rgb_array", "human"], "render_fps": 10}
 
+    @own_torch()
     def __init__(
         self,
         world: str | WorldModel = "mini",
@@ -215,6 +217,7 @@ class MirageWorldEnv(gymnasium.Env[Any, Any]):
         self.action_space = self._actions.space
         self.observation_space = self._observing.space
 
+    @own_torch()
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Start an episode; see the class for ``options``.
 
@@ -250,6 +253,7 @@ class MirageWorldEnv(gymnasium.Env[Any, Any]):
         self._become(ahead, outcome, touch)
         return observation, info
 
+    @own_torch()
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """Move the camera and look.
 
@@ -272,6 +276,7 @@ class MirageWorldEnv(gymnasium.Env[Any, Any]):
         self._become(ahead, outcome, touch)
         return observation, float(outcome.reward), bool(outcome.terminated) or terminated, truncated, info
 
+    @own_torch()
     def render(self) -> np.ndarray | None:  # type: ignore[override]
         """The last frame with ``"rgb_array"``, a goal drawn into it; with ``"human"`` it goes to the window.
 
@@ -304,6 +309,7 @@ class MirageWorldEnv(gymnasium.Env[Any, Any]):
         self._need_reset("snapshot")
         return EnvSnapshot(self._world.snapshot(), self._outcome, self._touch, dict(self.np_random.bit_generator.state))
 
+    @own_torch()
     def restore(self, snapshot: EnvSnapshot) -> tuple[Any, dict[str, Any]]:
         """Go back to a moment of this or of another environment with the same arguments.
 
@@ -322,6 +328,7 @@ class MirageWorldEnv(gymnasium.Env[Any, Any]):
         info = self._info(self._world, self._outcome, self._touch, began)
         return self._observe(self._world, self._outcome), info
 
+    @own_torch()
     def fork(self, n: int) -> "list[MirageWorldEnv]":
         """``n`` environments at the present moment that share the networks with this one and nothing else.
 
@@ -345,6 +352,7 @@ class MirageWorldEnv(gymnasium.Env[Any, Any]):
         """The session that this environment drives."""
         return self._world
 
+    @own_torch()
     def aim(self, action: Any) -> tuple[World, Camera, bool]:
         """What a step would do first; nothing changes.
 

@@ -129,7 +129,10 @@ def instantiate(node: Any, allow: Sequence[str] = ("mirage_sim.",)) -> Any:
     for target in _targets(node):
         if not isinstance(target, str) or not target.startswith(tuple(allow)):
             raise ValueError(f"_target_: expected a name below {list(allow)}, got {target!r}")
-    return _instantiate(node, tuple(allow), {})
+    from mirage_sim.ambient import own_torch
+
+    with own_torch():
+        return _instantiate(node, tuple(allow), {})
 
 
 def _targets(node: Any) -> Iterator[Any]:

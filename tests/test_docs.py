@@ -1,4 +1,4 @@
-"""Every block of commands in README and docs runs as it is written, with smaller settings where :data:`SMALLER` says."""
+"""Every block of commands in README and docs runs as it is written, with the smaller settings of :data:`SMALLER`."""
 
 import json
 import os
@@ -167,7 +167,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def reader(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where a reader of the pages is, for whom few walks, circuits, points and processes will do: no setting says so."""
+    """Where a reader of the pages is; few walks, circuits, points and processes, for which there are no settings."""
     monkeypatch.chdir(folder)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))  # of what runs in a process of its own
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")

@@ -7,7 +7,7 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "mirage_sim"
 ROOMS = (
-    "geometry protocols memory models world data build envs training evaluation agents viewer ros cli".split()
+    "ambient geometry protocols memory models world data build envs training evaluation agents viewer ros cli".split()
 )  # from left to right
 
 

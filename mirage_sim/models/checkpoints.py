@@ -10,6 +10,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from mirage_sim.ambient import own_torch
 from mirage_sim.models.codec import MiniCodec
 from mirage_sim.models.denoiser import MiniDenoiser
 from mirage_sim.models.depth import MiniDepth
@@ -57,6 +58,7 @@ def read_weights(path: str | Path) -> tuple[dict[str, str], dict[str, Tensor]]:
         raise ValueError(f"{path}: expected a whole safetensors file: {error}") from error
 
 
+@own_torch()
 def load_model(path: str | Path) -> nn.Module:
     """Build and fill the model stored in a file, on the CPU, in float32, ready for inference.
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from mirage_sim.ambient import own_torch
 from mirage_sim.geometry import Camera
 from mirage_sim.world import files
 from mirage_sim.world.images import builtin_starts, fit, read_image, to_tensor, to_uint8
@@ -79,6 +80,7 @@ class World:
         """
         return self.snapshot().observation.camera
 
+    @own_torch()
     def reset(
         self,
         image: np.ndarray | str | Path | None = None,
@@ -147,6 +149,7 @@ class World:
             raise NotReset("the world has no state yet: expected reset() (or load() or restore()) first")
         return self._now
 
+    @own_torch()
     def restore(self, snapshot: Snapshot) -> Observation:
         """Go back to a moment of this or of another world with the same model; what follows is bit-identical.
 
@@ -177,6 +180,7 @@ class World:
             world._now = now
         return worlds
 
+    @own_torch()
     def save(self, path: str | Path) -> None:
         """Write the present moment to one safetensors file, which appears whole or not at all.
 
@@ -186,6 +190,7 @@ class World:
         now = self.snapshot()
         files.save(path, now.state, now.observation)
 
+    @own_torch()
     def load(self, path: str | Path) -> Observation:
         """Go to the moment in a file written by :meth:`save` with the same model; what follows is bit-identical.
 
@@ -218,6 +223,7 @@ class World:
         return observation
 
 
+@own_torch()
 def step_together(worlds: Sequence[World], cameras: Sequence[Camera]) -> list[Observation]:
     """Look from another place in each of several worlds, which are generated as one batch.
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mirage_sim.ambient import own_torch
 from mirage_sim.geometry import Camera
 from mirage_sim.memory.point_memory import resample_depth
 from mirage_sim.protocols import (
@@ -140,6 +141,7 @@ class WorldModel:
             if tuple(ours) != tuple(its):
                 raise ValueError(f"state: expected {name} {tuple(ours)} of this model, got {tuple(its)}")
 
+    @own_torch()
     @torch.inference_mode()
     def init(self, image: Tensor, camera: Camera, seed: int, prompt: str | None = None) -> WorldState:
         """The world in which nothing but this image has been seen.
@@ -156,6 +158,7 @@ class WorldModel:
         state, _ = self.observe(image, camera, seed, prompt)
         return state
 
+    @own_torch()
     @torch.inference_mode()
     def observe(self, image: Tensor, camera: Camera, seed: int, prompt: str | None = None) -> tuple[WorldState, Chunk]:
         """As :meth:`init`, with the chunk that holds the image, its latents and its estimated depth."""
@@ -190,6 +193,7 @@ class WorldModel:
             return None
         return self.text.embed([self.prompt if prompt is None else prompt])[0].to(self.device)
 
+    @own_torch()
     @torch.inference_mode()
     def advance(self, states: Sequence[WorldState], cameras: Sequence[Camera]) -> tuple[list[WorldState], list[Chunk]]:
         """Make the next step of each world; the states given stay as they were.
