@@ -159,6 +159,10 @@ class MirageWorldEnv(gymnasium.Env[Any, Any]):
     ``fork(n)`` gives ``n`` independent environments that share the networks and start from the present moment. Wrappers
     keep their own counters.
 
+    ## Processes
+    A process that was forked (``vectorization_mode="async"`` forks) walks on one thread, with the same bits, because
+    it has none of its parent's others.
+
     ## Arguments
     * ``world``: ``"mini"``, another configuration's name, or a :class:`~mirage_sim.world.WorldModel`. Networks are
       loaded once per process.

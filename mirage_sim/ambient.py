@@ -5,6 +5,7 @@ inference mode. A program sets them for its own networks; here every tensor is f
 so. :func:`own_torch` stands at each entrance of the library: building and loading, a world's session, the environment.
 """
 
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -59,3 +60,12 @@ def own_torch() -> Iterator[None]:
             stack.enter_context(torch.inference_mode(False))
             stack.enter_context(torch.no_grad())
         yield
+
+
+def _compute_on_one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+# A forked process has none of OpenMP's threads, and would wait for them for ever once they had been started before.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_compute_on_one_thread)
