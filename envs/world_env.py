@@ -44,6 +44,12 @@ def shared_model(world: str) -> WorldModel:
     return build_world_model(world)
 
 
+def frames_per_second(dt: float) -> int | float:
+    """The rate of frames that are ``dt`` seconds apart; an int where it is whole, which some tools insist on."""
+    rate = round(1 / dt)
+    return rate if abs(rate * dt - 1) < 1e-9 else 1 / dt
+
+
 class MirageWorldEnv(gymnasium.Env[Any, Any]):
     """Walk a camera through a world that a latent spatial memory remembers and a generative model invents.
 
@@ -160,7 +166,8 @@ class MirageWorldEnv(gymnasium.Env[Any, Any]):
     keep their own counters.
 
     ## Processes
-    A process that was forked (``vectorization_mode="async"`` forks) walks on one thread, with the same bits, because
+    An environment can be pickled at any time, networks and episode included, and goes on bit for bit elsewhere. A
+    process that was forked (``vectorization_mode="async"`` forks) walks on one thread, with the same bits, because
     it has none of its parent's others.
 
     ## Arguments
@@ -202,7 +209,7 @@ class MirageWorldEnv(gymnasium.Env[Any, Any]):
         model = shared_model(world) if isinstance(world, str) else world
         self._world = World(model, starts)
         self._actions = Actions(action_mode, Drive(dt=model.dt))
-        self.metadata = {**self.metadata, "render_fps": 1 / model.dt}
+        self.metadata = {**self.metadata, "render_fps": frames_per_second(model.dt)}
         self._outcome = Outcome()
         self._touch = Touch()
         self._arguments: dict[str, Any] = {
@@ -350,6 +357,14 @@ class MirageWorldEnv(gymnasium.Env[Any, Any]):
         for fork in forks:
             fork.restore(now)
         return forks
+
+    def get_keys_to_action(self) -> dict[str, Any]:
+        """For ``gymnasium.utils.play``: ``w`` and ``s`` go forward and back, ``a`` and ``d`` turn.
+
+            play(env, noop=np.zeros(2, np.float32))  # "twist": it stands where no key is pressed
+            play(env, wait_on_player=True)  # "discrete", which has no action for standing
+        """
+        return self._actions.keys()
 
     @property
     def world(self) -> World:
