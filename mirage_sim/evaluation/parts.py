@@ -7,7 +7,6 @@ Parts are found again only by the same networks, settings, code and truth.
 import dataclasses
 import functools
 import hashlib
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ import mirage_sim
 from mirage_sim.data.clips import Clip
 from mirage_sim.evaluation.figures import Row
 from mirage_sim.evaluation.truth import digest
+from mirage_sim.files import whole
 from mirage_sim.world import WorldModel
 
 _FRAMES = "frames"
@@ -98,9 +98,8 @@ class Parts:
         tensors = {name: torch.tensor(value, dtype=torch.float64) for name, value in row.items()}
         if shown:
             tensors[_FRAMES] = torch.from_numpy(frames)
-        partial = path.with_suffix(f".partial{os.getpid()}")
-        save_file(tensors, partial)
-        partial.replace(path)
+        with whole(path) as partial:
+            save_file(tensors, partial)
 
     def load(self, kind: str, clip: Clip, steps: int, shown: bool) -> tuple[Row, np.ndarray | None] | None:
         """Figures and, if shown, frames; None where they have not been made yet.
