@@ -196,7 +196,7 @@ class World:
 
         Raises:
             FileNotFoundError: if there is no such file.
-            ValueError: if it is truncated, foreign or of another model; the world is then as it was.
+            ValueError: if it is truncated, damaged, foreign or of another model; the world is then as it was.
         """
         state, observation = files.load(path, self.model)
         self._now = Snapshot(state, observation)

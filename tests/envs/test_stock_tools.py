@@ -45,7 +45,9 @@ def test_a_recorded_video_has_the_frames_and_the_rate(make, tmp_path):
     assert video_facts(video) == (10.0, 5, (48, 64))
 
 
-@pytest.mark.parametrize(("mode", "forward", "left"), [("twist", 0.15, 6.0), ("discrete", 0.15, 6.0), ("se3", 0.15, 6.0)])
+@pytest.mark.parametrize(
+    ("mode", "forward", "left"), [("twist", 0.15, 6.0), ("discrete", 0.15, 6.0), ("se3", 0.15, 6.0)]
+)
 def test_keys_go_where_they_say(mode, forward, left):
     actions = Actions(mode, Drive())
     keys = actions.keys()
