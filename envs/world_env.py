@@ -24,6 +24,7 @@ from mirage_sim.envs.tasks import Outcome, Start, TaskLike, check_outcome, make_
 from mirage_sim.envs.window import Window
 from mirage_sim.geometry import Camera, Drive
 from mirage_sim.world import Body, NotReset, Snapshot, World, WorldModel
+from mirage_sim.world.session import START
 
 _OPTIONS = {"image", "fov_deg", "start", "prompt"}
 
@@ -248,8 +249,8 @@ class MirageWorldEnv(gymnasium.Env[Any, Any]):
         # both are drawn whether used or not, so that options do not change what later resets draw
         chosen = int(rng.integers(2**31))
         episode_seed = int(rng.integers(2**63 - 1))
-        image, start = options.get("image"), options.get("start")
-        if image is None and start is None:
+        image, start = options.get("image", START), options.get("start")
+        if image is START and start is None:
             start = chosen % len(self._world.starts)
         ahead = World(self._world.model, self._arguments["starts"])
         fov_deg, prompt = options.get("fov_deg", 60.0), options.get("prompt")

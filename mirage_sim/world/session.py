@@ -16,6 +16,8 @@ from mirage_sim.world.observation import Observation
 from mirage_sim.world.state import Chunk, WorldState
 from mirage_sim.world.world_model import WorldModel
 
+START: Any = object()  # in place of a picture: a start frame
+
 
 class NotReset(RuntimeError):  # noqa: N818  (it is a state, like Gymnasium's ResetNeeded)
     """A world was stepped, saved or asked for its state before ``reset``."""
@@ -83,7 +85,7 @@ class World:
     @own_torch()
     def reset(
         self,
-        image: np.ndarray | str | Path | None = None,
+        image: np.ndarray | str | Path = START,
         start: int | None = None,
         camera: Camera | None = None,
         seed: int = 0,
@@ -95,7 +97,8 @@ class World:
         Args:
             image: a path or uint8 RGB ``[H, W, 3]``, sides of 16 to 8192 pixels; its middle is cut to the model's
                 aspect ratio and resized.
-            start: instead of ``image``, the index of a start frame; 0 if neither is given.
+            start: instead of ``image``, the index of a start frame; 0 if neither is given. An ``image`` of None is an
+                error, because that is what some libraries return for a file that they could not read.
             camera: that took the picture, batch shape ``()``, its size the picture's. If None, it stands at the origin
                 and looks along +z, with ``fov_deg``.
             seed: decides everything that is invented, in [0, 2^63).
@@ -109,11 +112,11 @@ class World:
             FileNotFoundError: if the picture does not exist.
             ValueError: naming the argument, what was expected and what came; the world is then as it was.
         """
-        if image is not None and start is not None:
+        if image is not START and start is not None:
             raise ValueError(f"image, start: expected at most one of them, got both (start={start})")
         if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or not 0 <= seed < 2**63:
             raise ValueError(f"seed: expected an integer in [0, 2^63), got {seed!r}")
-        picture = read_image(self._start(start) if image is None else image)
+        picture = read_image(self._start(start) if image is START else image)
         shape = (picture.shape[0], picture.shape[1])
         if camera is None:
             camera = Camera.from_fov(torch.eye(4), _number("fov_deg", fov_deg), shape)

@@ -7,6 +7,7 @@ from pathlib import Path
 import gymnasium
 import numpy as np
 import pytest
+import torch
 from gymnasium import wrappers
 from gymnasium.error import DependencyNotInstalled, InvalidAction, ResetNeeded
 from gymnasium.utils.env_checker import check_env, data_equivalence
@@ -189,6 +190,9 @@ def test_invalid_actions_change_nothing(make):
         ({"imagge": "x"}, r"options: expected keys of .*got \['imagge'\]"),
         ({"image": np.zeros((4, 4, 3), np.uint8)}, "image: expected sides of 16 to 8192"),
         ({"image": np.zeros((48, 64, 3))}, "image: expected a path or a uint8 array"),
+        ({"image": None}, "image: expected a path .*, got None, which is what cv2.imread returns"),
+        ({"image": None, "start": 1}, "image, start: expected at most one"),
+        ({"image": torch.zeros(48, 64, 3)}, "image: expected .*, got a tensor, torch.float32 .*tensor.numpy"),
         ({"image": 5}, "image: expected a path or a uint8 array .*, got int"),
         ({"start": 3}, r"start: expected an index in \[0, 3\), got 3"),
         ({"start": -1}, "start: expected an index"),

@@ -258,6 +258,7 @@ def test_bad_cameras_are_refused_and_the_world_left_alone(world, name):
         ({"seed": -1}, "seed: expected"),
         ({"seed": 2**63}, "seed: expected"),
         ({"seed": 1.0}, "seed: expected"),
+        ({"image": None}, "image: expected a path .*, got None"),
         ({"seed": True}, "seed: expected"),
         ({"start": 3}, r"start: expected an index in \[0, 3\), got 3"),
         ({"start": True}, "start: expected"),
