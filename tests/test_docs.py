@@ -47,10 +47,10 @@ SMALLER = {
     "make soak": f"{MAKE} SOAK_SECONDS=2",
     "mirage rollout policy=scripted steps=200 seed=3": "steps=3",
     "mirage rollout policy=random format=npz episodes=10 output=data": "episodes=2 steps=2",
-    "mirage rollout policy=random format=minari episodes=10 output=data": "episodes=2 steps=2 output=data/minari",
-    "mirage rollout policy=random format=mcap episodes=10 output=data": "episodes=2 steps=2 output=data/mcap",
-    "mirage rollout backend=ray num_workers=2 worlds=4 policy=random format=npz episodes=64 output=data": (
-        "num_workers=1 worlds=1 episodes=2 steps=2 output=data/ray"
+    "mirage rollout policy=random format=minari episodes=10 output=data": "episodes=2 steps=2",
+    "mirage rollout policy=random format=mcap episodes=10 output=data": "episodes=2 steps=2",
+    "mirage rollout backend=ray num_workers=2 worlds=4 policy=random format=npz episodes=64 output=data/ray": (
+        "num_workers=1 worlds=1 episodes=2 steps=2"
     ),
     "mirage rollout policy=policy.zip trust_policy=true": "steps=2",
     **{f"mirage eval {what} --json": "variants=[no_memory]" for what in EVALUATIONS},
@@ -67,7 +67,9 @@ SMALLER = {
     "mirage bench vector --json": "worlds=2 steps=1",
     "mirage record walks=1200 output=data/clips": "walks=1 frames=28",
     "mirage train world=mini stage=codec": ONE_STEP,
-    "mirage prepare vipe source=data/films output=data/clips": "size=[48,64] frames=17 output=data/vipe-clips",
+    "mirage prepare vipe source=data/films output=data/clips": (
+        "size=[48,64] frames=17 output=data/vipe-clips"  # another page records walks into data/clips
+    ),
     "mirage prepare vipe source=data/vipe output=data/clips": "size=[48,64] frames=17",
     "mirage prepare realestate10k source=data/re10k output=data/clips": "size=[48,64] frames=17",
     "mirage prepare clips source=data/miniworld output=data/small 'size=[64,96]' frames=49": "size=[48,64] frames=17",
