@@ -1,6 +1,5 @@
 """``MirageWorld-v0``: a learned world behind Gymnasium's interface."""
 
-import time
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
@@ -19,7 +18,6 @@ from mirage_sim.envs.begun_steps import BegunStep, begin_together
 from mirage_sim.envs.collisions import CollisionMode, Collisions, Touch
 from mirage_sim.envs.ends import End, ended, make_ends
 from mirage_sim.envs.observing import Observing
-from mirage_sim.envs.seconds import Seconds
 from mirage_sim.envs.tasks import Outcome, Start, TaskLike, check_outcome, make_task
 from mirage_sim.envs.window import Window
 from mirage_sim.geometry import Camera, Drive
@@ -140,9 +138,9 @@ class MirageWorldEnv(gymnasium.Env[Any, Any]):
     ``reset`` and ``step`` return ``c2w`` (float32 ``[4, 4]``), ``time`` (simulated seconds), ``frames`` (uint8
     ``[F, H, W, 3]``: all frames of the step, the last of which is observed; after ``reset`` the start picture, as
     often), ``remembered`` (fraction of the frame), ``remembered_mask`` (bool ``[H, W]``), ``memory_bytes``,
-    ``memory_points``, ``step_seconds`` (wall-clock time of the step), what the body feels (``collision``,
-    ``clearance``, ``scan``; see below) and what the task adds: ``explored_m2``, the episode's sum; or ``goal`` (float32
-    ``[4, 4]``, camera-to-world), ``distance_to_goal`` (metres, straight) and ``is_success``.
+    ``memory_points``, what the body feels (``collision``, ``clearance``, ``scan``; see below) and what the task adds:
+    ``explored_m2``, the episode's sum; or ``goal`` (float32 ``[4, 4]``, camera-to-world), ``distance_to_goal`` (metres,
+    straight) and ``is_success``.
 
     ## Collisions
     A :class:`~mirage_sim.world.Body` (by default as large as MiniWorld's agent: radius 0.4 m, height 1.6 m, camera at
@@ -238,7 +236,6 @@ class MirageWorldEnv(gymnasium.Env[Any, Any]):
             ValueError: if an option is unknown or unusable, or the start view shows no way to draw a goal on; the
                 episode then goes on as it was.
         """
-        began = time.perf_counter()
         options = dict(options or {})
         task_options = getattr(self._task, "options", ())
         if unknown := set(options) - _OPTIONS - set(task_options):
@@ -258,7 +255,7 @@ class MirageWorldEnv(gymnasium.Env[Any, Any]):
         own = {key: options[key] for key in task_options if key in options}
         outcome = self._task.begin(Start(ahead.fork(1)[0], shown, np.random.default_rng(episode_seed), own))
         touch = self._collisions.feel(ahead)
-        info, observation = self._info(ahead, outcome, touch, began), self._observe(ahead, outcome)
+        info, observation = self._info(ahead, outcome, touch), self._observe(ahead, outcome)
         # nothing has changed so far, so that whatever was refused leaves the episode as it was
         super().reset(seed=seed)
         self.np_random.bit_generator.state = rng.bit_generator.state
@@ -278,11 +275,11 @@ class MirageWorldEnv(gymnasium.Env[Any, Any]):
             ValueError: if the task's or an end's answer is unusable; nothing has changed then, either.
         """
         begun = action if isinstance(action, BegunStep) else begin_together([self], [action])[0]
-        ahead, collided, began = begun.ahead, begun.collided, begun.began
+        ahead, collided = begun
         shown = ahead.snapshot().observation
         outcome = self._task.step(self._outcome.state, shown)
         touch = self._collisions.feel(ahead, collided)
-        info, observation = self._info(ahead, outcome, touch, began), self._observe(ahead, outcome)
+        info, observation = self._info(ahead, outcome, touch), self._observe(ahead, outcome)
         terminated, truncated = ended(self._ends, info)
         # nothing has changed so far, so that whatever was refused leaves the episode as it was
         self._become(ahead, outcome, touch)
@@ -333,11 +330,10 @@ class MirageWorldEnv(gymnasium.Env[Any, Any]):
         """
         if not isinstance(snapshot, EnvSnapshot):
             raise ValueError(f"snapshot: expected an EnvSnapshot, got {type(snapshot).__name__}")
-        began = time.perf_counter()
         self._world.restore(snapshot.world)
         self._outcome, self._touch = snapshot.outcome, snapshot.touch
         self.np_random.bit_generator.state = snapshot.rng
-        info = self._info(self._world, self._outcome, self._touch, began)
+        info = self._info(self._world, self._outcome, self._touch)
         return self._observe(self._world, self._outcome), info
 
     @own_torch()
@@ -403,7 +399,7 @@ class MirageWorldEnv(gymnasium.Env[Any, Any]):
     def _observe(self, world: World, outcome: Outcome) -> Any:
         return self._observing.observe(world.snapshot().observation, outcome)
 
-    def _info(self, world: World, outcome: Any, touch: Touch, began: float) -> dict[str, Any]:
+    def _info(self, world: World, outcome: Any, touch: Touch) -> dict[str, Any]:
         shown = world.snapshot().observation
         info = {
             "c2w": shown.camera.c2w.numpy().copy(),
@@ -413,6 +409,5 @@ class MirageWorldEnv(gymnasium.Env[Any, Any]):
             "remembered_mask": shown.remembered.copy(),
             "memory_bytes": shown.info["nbytes"],
             "memory_points": shown.info["points"],
-            "step_seconds": Seconds(time.perf_counter() - began),
         } | self._collisions.info(touch)
         return info | deepcopy(check_outcome(outcome, set(info)).info)

@@ -83,7 +83,7 @@ def digest(tensors: "Mapping[str, Tensor]", metadata: Mapping[str, str]) -> str:
     facts = {key: value for key, value in metadata.items() if key != _DIGEST}
     found = hashlib.sha256(json.dumps([facts, shapes], sort_keys=True).encode())
     for name in sorted(tensors):
-        found.update(tensors[name].contiguous().reshape(-1).view(torch.uint8).numpy())
+        found.update(tensors[name].contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return found.hexdigest()
 
 
