@@ -186,7 +186,9 @@ def _pose(goal: Any, start: np.ndarray) -> np.ndarray:
 def _image(image: Any, size: tuple[int, int]) -> np.ndarray:
     expected = (*size, 3)
     if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.shape != expected:
-        raise ValueError(f"goal_image: expected a uint8 array {list(expected)}, the size of the frames, got {kind_of(image)}")
+        raise ValueError(
+            f"goal_image: expected a uint8 array {list(expected)}, the size of the frames, got {kind_of(image)}"
+        )
     return image.copy()
 
 
