@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 from uuid import uuid4
 
 from safetensors import SafetensorError
@@ -141,36 +141,47 @@ def alone_in(folder: Path, name: str) -> Iterator[None]:
 
     Raises:
         ValueError: if another process has it.
+        OSError: if it cannot be made.
     """
     lock = folder.absolute() / name
     made = _missing(lock.parent)
-    while True:
+    with _locked(folder, lock) as file:
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}")
+        file.flush()
+        try:
+            yield
+        finally:
+            lock.unlink(missing_ok=True)
+            _remove_empty(made)
+
+
+def _locked(folder: Path, lock: Path) -> TextIO:
+    """The file at ``lock``, made and locked."""
+    for last in (*[False] * 99, True):
         try:
             lock.parent.mkdir(parents=True, exist_ok=True)
             file = lock.open("a+")
         except FileNotFoundError:
+            if last:
+                raise
             continue  # who had it is just removing folders
-        with file:
-            if fcntl:
-                try:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError as error:
-                    file.seek(0)
-                    raise ValueError(
-                        f"output: expected a folder that nobody else is writing to, got {folder}, "
-                        f"where {file.read().strip() or 'another process'} is"
-                    ) from error
-            if not _is_at(file.fileno(), lock):
-                continue  # who had it has removed the file meanwhile
-            file.truncate(0)
-            file.write(f"process {os.getpid()} on {socket.gethostname()}")
-            file.flush()
-            try:
-                yield
-            finally:
-                lock.unlink(missing_ok=True)
-                _remove_empty(made)
-            return
+        if not fcntl:
+            return file
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            owner = file.read().strip()
+            file.close()
+            break
+        if _is_at(file.fileno(), lock):
+            return file
+        file.close()  # who had it has removed it meanwhile
+        owner = ""
+    raise ValueError(
+        f"output: expected a folder that nobody else is writing to, got {folder}, where {owner or 'another process'} is"
+    )
 
 
 def _is_at(descriptor: int, path: Path) -> bool:

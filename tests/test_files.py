@@ -102,6 +102,11 @@ def test_a_folder_has_one_writer_and_the_dead_hold_none(tmp_path: Path) -> None:
     assert sorted(each.name for each in folder.rglob("*")) == ["notes", "result"]
 
 
+def test_a_folder_that_cannot_be_made_is_no_endless_wait() -> None:
+    with pytest.raises(FileNotFoundError, match="/proc/nothing"), alone_in(Path("/proc/nothing"), "lock"):
+        pytest.fail("it was made")
+
+
 def test_a_folder_in_which_nothing_was_written_goes(tmp_path: Path) -> None:
     with alone_in(tmp_path / "a" / "b", "notes/lock"):
         assert (tmp_path / "a" / "b" / "notes" / "lock").exists()
