@@ -75,6 +75,7 @@ EXTRAS = {
         "mcap-ros2-support>=0.6,<0.7",
         "moviepy>=2.1,<3",
         "psutil>=7,<8",
+        "pygame>=2.6,<3",
         "setuptools>=77",
     ],
 }

@@ -59,6 +59,21 @@ class Actions:
         values = torch.from_numpy(self._box(action))
         return self.drive.motion(values) if self.mode == "twist" else se3_exp(values * self._se3_scale)
 
+    def keys(self) -> dict[str, Any]:
+        """Actions by the keys that ask for them, as ``gymnasium.utils.play`` takes them.
+
+        ``w`` and ``s`` go forward and back, ``a`` and ``d`` turn left and right; two together do both, where an action
+        can.
+        """
+        keys = dict(zip("wads", DISCRETE_COMMANDS.values(), strict=True))
+        if self.mode == "discrete":
+            return {key: i for i, key in enumerate(keys)}
+        pressed = (*keys, "wa", "wd", "sa", "sd")
+        commands = {each: np.sum([keys[key] for key in each], axis=0) for each in pressed}
+        if self.mode == "se3":  # along z, and about -y
+            commands = {each: np.array([0.0, 0.0, go, 0.0, -turn, 0.0]) for each, (go, turn) in commands.items()}
+        return {each: command.astype(np.float32) for each, command in commands.items()}
+
     def _discrete(self, action: Any) -> int:
         value = _array(action)
         if value.shape != () or value.dtype.kind not in "iu" or not 0 <= value < len(DISCRETE_COMMANDS):

@@ -1,11 +1,11 @@
 """Steps of several environments begun as one batch, which takes less time than one after the other."""
 
-import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import gymnasium
 
+from mirage_sim.ambient import own_torch
 from mirage_sim.world import World, step_together
 
 
@@ -15,14 +15,13 @@ class BegunStep(NamedTuple):
     Attributes:
         ahead: a fork of the world, one step on.
         collided: whether something was in the way.
-        began: by ``time.perf_counter``.
     """
 
     ahead: World
     collided: bool
-    began: float
 
 
+@own_torch()
 def begin_together(envs: Sequence[gymnasium.Env], actions: Sequence[Any]) -> list[BegunStep]:
     """Generate what a step of each of several environments needs, as one batch; no environment changes.
 
@@ -38,9 +37,8 @@ def begin_together(envs: Sequence[gymnasium.Env], actions: Sequence[Any]) -> lis
         gymnasium.error.InvalidAction: if an action is not in the action space.
         ValueError: if there are more or fewer actions than environments, or several models.
     """
-    began = time.perf_counter()
     if len(actions) != len(envs):
         raise ValueError(f"actions: expected {len(envs)}, one for each environment, got {len(actions)}")
     aims = [env.unwrapped.aim(action) for env, action in zip(envs, actions, strict=True)]  # type: ignore[attr-defined]
     step_together([ahead for ahead, _, _ in aims], [camera for _, camera, _ in aims])
-    return [BegunStep(ahead, collided, began) for ahead, _, collided in aims]
+    return [BegunStep(ahead, collided) for ahead, _, collided in aims]

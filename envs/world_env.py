@@ -1,6 +1,5 @@
 """``MirageWorld-v0``: a learned world behind Gymnasium's interface."""
 
-import time
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
@@ -12,17 +11,18 @@ import numpy as np
 from gymnasium.error import ResetNeeded
 from gymnasium.utils import seeding
 
+from mirage_sim.ambient import own_torch
 from mirage_sim.build import build_world_model
 from mirage_sim.envs.actions import ActionMode, Actions, moved
 from mirage_sim.envs.begun_steps import BegunStep, begin_together
 from mirage_sim.envs.collisions import CollisionMode, Collisions, Touch
 from mirage_sim.envs.ends import End, ended, make_ends
 from mirage_sim.envs.observing import Observing
-from mirage_sim.envs.seconds import Seconds
 from mirage_sim.envs.tasks import Outcome, Start, TaskLike, check_outcome, make_task
 from mirage_sim.envs.window import Window
 from mirage_sim.geometry import Camera, Drive
 from mirage_sim.world import Body, NotReset, Snapshot, World, WorldModel
+from mirage_sim.world.session import START
 
 _OPTIONS = {"image", "fov_deg", "start", "prompt"}
 
@@ -41,6 +41,12 @@ class EnvSnapshot:
 def shared_model(world: str) -> WorldModel:
     """The world model of that name, loaded once per process: it has no state, so every environment can use it."""
     return build_world_model(world)
+
+
+def frames_per_second(dt: float) -> int | float:
+    """The rate of frames that are ``dt`` seconds apart; an int where it is whole, which some tools insist on."""
+    rate = round(1 / dt)
+    return rate if abs(rate * dt - 1) < 1e-9 else 1 / dt
 
 
 class MirageWorldEnv(gymnasium.Env[Any, Any]):
@@ -132,9 +138,9 @@ class MirageWorldEnv(gymnasium.Env[Any, Any]):
     ``reset`` and ``step`` return ``c2w`` (float32 ``[4, 4]``), ``time`` (simulated seconds), ``frames`` (uint8
     ``[F, H, W, 3]``: all frames of the step, the last of which is observed; after ``reset`` the start picture, as
     often), ``remembered`` (fraction of the frame), ``remembered_mask`` (bool ``[H, W]``), ``memory_bytes``,
-    ``memory_points``, ``step_seconds`` (wall-clock time of the step), what the body feels (``collision``,
-    ``clearance``, ``scan``; see below) and what the task adds: ``explored_m2``, the episode's sum; or ``goal`` (float32
-    ``[4, 4]``, camera-to-world), ``distance_to_goal`` (metres, straight) and ``is_success``.
+    ``memory_points``, what the body feels (``collision``, ``clearance``, ``scan``; see below) and what the task adds:
+    ``explored_m2``, the episode's sum; or ``goal`` (float32 ``[4, 4]``, camera-to-world), ``distance_to_goal`` (metres,
+    straight) and ``is_success``.
 
     ## Collisions
     A :class:`~mirage_sim.world.Body` (by default as large as MiniWorld's agent: radius 0.4 m, height 1.6 m, camera at
@@ -158,6 +164,11 @@ class MirageWorldEnv(gymnasium.Env[Any, Any]):
     ``fork(n)`` gives ``n`` independent environments that share the networks and start from the present moment. Wrappers
     keep their own counters.
 
+    ## Processes
+    An environment can be pickled at any time, networks and episode included, and goes on bit for bit elsewhere. A
+    process that was forked (``vectorization_mode="async"`` forks) walks on one thread, with the same bits, because
+    it has none of its parent's others.
+
     ## Arguments
     * ``world``: ``"mini"``, another configuration's name, or a :class:`~mirage_sim.world.WorldModel`. Networks are
       loaded once per process.
@@ -172,6 +183,7 @@ class MirageWorldEnv(gymnasium.Env[Any, Any]):
 
     metadata = {"render_modes": ["rgb_array", "human"], "render_fps": 10}
 
+    @own_torch()
     def __init__(
         self,
         world: str | WorldModel = "mini",
@@ -196,7 +208,7 @@ class MirageWorldEnv(gymnasium.Env[Any, Any]):
         model = shared_model(world) if isinstance(world, str) else world
         self._world = World(model, starts)
         self._actions = Actions(action_mode, Drive(dt=model.dt))
-        self.metadata = {**self.metadata, "render_fps": 1 / model.dt}
+        self.metadata = {**self.metadata, "render_fps": frames_per_second(model.dt)}
         self._outcome = Outcome()
         self._touch = Touch()
         self._arguments: dict[str, Any] = {
@@ -215,6 +227,7 @@ class MirageWorldEnv(gymnasium.Env[Any, Any]):
         self.action_space = self._actions.space
         self.observation_space = self._observing.space
 
+    @own_torch()
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Start an episode; see the class for ``options``.
 
@@ -223,7 +236,6 @@ class MirageWorldEnv(gymnasium.Env[Any, Any]):
             ValueError: if an option is unknown or unusable, or the start view shows no way to draw a goal on; the
                 episode then goes on as it was.
         """
-        began = time.perf_counter()
         options = dict(options or {})
         task_options = getattr(self._task, "options", ())
         if unknown := set(options) - _OPTIONS - set(task_options):
@@ -234,8 +246,8 @@ class MirageWorldEnv(gymnasium.Env[Any, Any]):
         # both are drawn whether used or not, so that options do not change what later resets draw
         chosen = int(rng.integers(2**31))
         episode_seed = int(rng.integers(2**63 - 1))
-        image, start = options.get("image"), options.get("start")
-        if image is None and start is None:
+        image, start = options.get("image", START), options.get("start")
+        if image is START and start is None:
             start = chosen % len(self._world.starts)
         ahead = World(self._world.model, self._arguments["starts"])
         fov_deg, prompt = options.get("fov_deg", 60.0), options.get("prompt")
@@ -243,13 +255,14 @@ class MirageWorldEnv(gymnasium.Env[Any, Any]):
         own = {key: options[key] for key in task_options if key in options}
         outcome = self._task.begin(Start(ahead.fork(1)[0], shown, np.random.default_rng(episode_seed), own))
         touch = self._collisions.feel(ahead)
-        info, observation = self._info(ahead, outcome, touch, began), self._observe(ahead, outcome)
+        info, observation = self._info(ahead, outcome, touch), self._observe(ahead, outcome)
         # nothing has changed so far, so that whatever was refused leaves the episode as it was
         super().reset(seed=seed)
         self.np_random.bit_generator.state = rng.bit_generator.state
         self._become(ahead, outcome, touch)
         return observation, info
 
+    @own_torch()
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """Move the camera and look.
 
@@ -262,16 +275,17 @@ class MirageWorldEnv(gymnasium.Env[Any, Any]):
             ValueError: if the task's or an end's answer is unusable; nothing has changed then, either.
         """
         begun = action if isinstance(action, BegunStep) else begin_together([self], [action])[0]
-        ahead, collided, began = begun.ahead, begun.collided, begun.began
+        ahead, collided = begun
         shown = ahead.snapshot().observation
         outcome = self._task.step(self._outcome.state, shown)
         touch = self._collisions.feel(ahead, collided)
-        info, observation = self._info(ahead, outcome, touch, began), self._observe(ahead, outcome)
+        info, observation = self._info(ahead, outcome, touch), self._observe(ahead, outcome)
         terminated, truncated = ended(self._ends, info)
         # nothing has changed so far, so that whatever was refused leaves the episode as it was
         self._become(ahead, outcome, touch)
         return observation, float(outcome.reward), bool(outcome.terminated) or terminated, truncated, info
 
+    @own_torch()
     def render(self) -> np.ndarray | None:  # type: ignore[override]
         """The last frame with ``"rgb_array"``, a goal drawn into it; with ``"human"`` it goes to the window.
 
@@ -304,6 +318,7 @@ class MirageWorldEnv(gymnasium.Env[Any, Any]):
         self._need_reset("snapshot")
         return EnvSnapshot(self._world.snapshot(), self._outcome, self._touch, dict(self.np_random.bit_generator.state))
 
+    @own_torch()
     def restore(self, snapshot: EnvSnapshot) -> tuple[Any, dict[str, Any]]:
         """Go back to a moment of this or of another environment with the same arguments.
 
@@ -315,13 +330,13 @@ class MirageWorldEnv(gymnasium.Env[Any, Any]):
         """
         if not isinstance(snapshot, EnvSnapshot):
             raise ValueError(f"snapshot: expected an EnvSnapshot, got {type(snapshot).__name__}")
-        began = time.perf_counter()
         self._world.restore(snapshot.world)
         self._outcome, self._touch = snapshot.outcome, snapshot.touch
         self.np_random.bit_generator.state = snapshot.rng
-        info = self._info(self._world, self._outcome, self._touch, began)
+        info = self._info(self._world, self._outcome, self._touch)
         return self._observe(self._world, self._outcome), info
 
+    @own_torch()
     def fork(self, n: int) -> "list[MirageWorldEnv]":
         """``n`` environments at the present moment that share the networks with this one and nothing else.
 
@@ -340,11 +355,20 @@ class MirageWorldEnv(gymnasium.Env[Any, Any]):
             fork.restore(now)
         return forks
 
+    def get_keys_to_action(self) -> dict[str, Any]:
+        """For ``gymnasium.utils.play``: ``w`` and ``s`` go forward and back, ``a`` and ``d`` turn.
+
+        play(env, noop=np.zeros(2, np.float32))  # "twist": it stands where no key is pressed
+        play(env, wait_on_player=True)  # "discrete", which has no action for standing
+        """
+        return self._actions.keys()
+
     @property
     def world(self) -> World:
         """The session that this environment drives."""
         return self._world
 
+    @own_torch()
     def aim(self, action: Any) -> tuple[World, Camera, bool]:
         """What a step would do first; nothing changes.
 
@@ -375,7 +399,7 @@ class MirageWorldEnv(gymnasium.Env[Any, Any]):
     def _observe(self, world: World, outcome: Outcome) -> Any:
         return self._observing.observe(world.snapshot().observation, outcome)
 
-    def _info(self, world: World, outcome: Any, touch: Touch, began: float) -> dict[str, Any]:
+    def _info(self, world: World, outcome: Any, touch: Touch) -> dict[str, Any]:
         shown = world.snapshot().observation
         info = {
             "c2w": shown.camera.c2w.numpy().copy(),
@@ -385,6 +409,5 @@ class MirageWorldEnv(gymnasium.Env[Any, Any]):
             "remembered_mask": shown.remembered.copy(),
             "memory_bytes": shown.info["nbytes"],
             "memory_points": shown.info["points"],
-            "step_seconds": Seconds(time.perf_counter() - began),
         } | self._collisions.info(touch)
         return info | deepcopy(check_outcome(outcome, set(info)).info)

@@ -18,12 +18,13 @@ if TYPE_CHECKING:
 CONFIGS = Path(__file__).parent / "configs"
 
 
-def compose(name: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
+def compose(name: str, overrides: Sequence[str] = (), texts: Mapping[str, str] | None = None) -> dict[str, Any]:
     """Compose a configuration of this package; works inside a hydra application of the caller, too.
 
     Args:
         name: a file in ``configs/`` without its suffix, such as ``"rollout"``.
         overrides: hydra's override syntax: ``"steps=50"``, ``"memory=rgb"``, ``"world.sampler.steps=4"``.
+        texts: settings that are text, by their names; taken as they are, whatever is in them, after ``overrides``.
 
     Returns:
         A plain dict, every interpolation resolved.
@@ -40,19 +41,21 @@ def compose(name: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
     from omegaconf.errors import OmegaConfBaseException
 
     try:
-        return _compose(name, overrides)
+        return _compose(name, overrides, texts or {})
     except MissingConfigException as error:
         raise ValueError(_missing_option(error)) from error
     except (HydraException, OmegaConfBaseException) as error:
         raise ValueError(_explain(error, name)) from error
 
 
-def _compose(name: str, overrides: Sequence[str]) -> dict[str, Any]:
+def _compose(name: str, overrides: Sequence[str], texts: Mapping[str, str]) -> dict[str, Any]:
     import hydra
     from omegaconf import OmegaConf
 
     with _own_hydra(), hydra.initialize_config_dir(str(CONFIGS.resolve()), job_name="mirage_sim", version_base="1.3"):
         config = hydra.compose(name, overrides=list(overrides))
+        for key, text in texts.items():  # before interpolations are resolved, of which some point here
+            OmegaConf.update(config, key, re.sub(r"(\\*)\$\{", r"\1\1\\${", text))
         return cast(dict[str, Any], OmegaConf.to_container(config, resolve=True, throw_on_missing=True))
 
 
@@ -96,7 +99,7 @@ def _explain(error: Exception, name: str) -> str:
         found = re.search(r"Could not override '([^']+)'", str(error))
         key = found.group(1) if found else None
     if key:
-        node: Any = _compose(name, ())
+        node: Any = _compose(name, (), {})
         *parents, last = str(key).split(".")
         path: list[str] = []
         for parent in parents:
@@ -129,7 +132,10 @@ def instantiate(node: Any, allow: Sequence[str] = ("mirage_sim.",)) -> Any:
     for target in _targets(node):
         if not isinstance(target, str) or not target.startswith(tuple(allow)):
             raise ValueError(f"_target_: expected a name below {list(allow)}, got {target!r}")
-    return _instantiate(node, tuple(allow), {})
+    from mirage_sim.ambient import own_torch
+
+    with own_torch():
+        return _instantiate(node, tuple(allow), {})
 
 
 def _targets(node: Any) -> Iterator[Any]:

@@ -11,8 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
+import mirage_sim
 from mirage_sim.build import CONFIGS, compose
 from mirage_sim.evaluation.provenance import commit, cpu
+from mirage_sim.files import check_folder
 
 Config = dict[str, Any]
 
@@ -53,7 +55,7 @@ def _train(_: str, config: Config) -> Config:
     from mirage_sim.training import train
 
     train(config)
-    return {}
+    return {"output": config["output"]}
 
 
 def _quick_protocols(world: Config, output: Path) -> Config:
@@ -120,6 +122,12 @@ def _download(_: str, config: Config) -> Config:
 
     return {"folder": str(download(**config))}
 
+
+#: Last words of the names of settings that are text: files, folders, addresses, prompts.
+TEXTS = frozenset(
+    "image output source clips policy walk prompt cache folder path name branch lora latents wan5b "
+    "address repository revision".split()
+)
 
 # where the function bench_NAME is
 BENCHMARKS = {
@@ -188,6 +196,10 @@ COMMANDS = {
 }
 
 
+def _choices(group: str) -> str:
+    return "|".join(sorted(path.stem for path in (CONFIGS / group).glob("*.yaml")))
+
+
 def _parser() -> argparse.ArgumentParser:
     lines = [f"  {name:<8} {command.help}\n           {command.example}" for name, command in COMMANDS.items()]
     parser = _Parser(
@@ -195,12 +207,15 @@ def _parser() -> argparse.ArgumentParser:
         description="A world model with a latent spatial memory that you can step.",
         epilog="commands, with an example each:\n"
         + "\n".join(lines)
-        + "\n\nSettings are given as key=value (hydra's override syntax): `world=mini` and"
-        "\n`memory=latent|compact|rgb|none` choose a configuration, `world.sampler.steps=4` changes a value."
-        "\n`mirage COMMAND --help` lists them all.",
+        + "\n\nSettings are given as key=value (hydra's override syntax): "
+        f"`world={_choices('world')}` and\n`memory={_choices('memory')}` choose a configuration, "
+        "`world.sampler.steps=4` changes a value.\nPaths, prompts and other texts are taken as they are."
+        "\n`mirage COMMAND --help` lists the settings of a command; those of worlds, memories and so on are in"
+        f"\n{CONFIGS.resolve()}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        usage="mirage COMMAND [key=value ...]",
+        usage="mirage COMMAND [VARIANT] [key=value ...] [--json]",
     )
+    parser.add_argument("--version", action="version", version=f"mirage_sim {mirage_sim.__version__}")
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", help=argparse.SUPPRESS)
     for name, command in COMMANDS.items():
         groups = (sorted((CONFIGS / group).glob("*.yaml")) for group in command.group.split())
@@ -220,7 +235,7 @@ def _parser() -> argparse.ArgumentParser:
             sub.description = f"{sub.description}\n{calls}"
         if command.variants:
             sub.add_argument("variant", choices=command.variants, metavar="|".join(command.variants))
-            sub.add_argument("--json", action="store_true", help="print one JSON object on stdout, nothing else")
+        sub.add_argument("--json", action="store_true", help="print one JSON object on stdout, nothing else")
         sub.add_argument("overrides", nargs="*", default=[], metavar="key=value", help="settings, see below")
     return parser
 
@@ -233,16 +248,48 @@ def _run(arguments: argparse.Namespace) -> str:
         config = _files(f"{arguments.command} {variant}", command.files[variant], arguments.overrides)
     else:
         choice = [f"{arguments.command}={variant}"] if variant else []
-        config = compose(arguments.command, [*choice, *arguments.overrides])
+        settings, texts = _taken_apart(arguments.overrides)
+        config = compose(arguments.command, [*choice, *settings], texts)
+        for name in ("output", "folder"):  # before any work, which would be lost
+            if isinstance(folder := config.get(name), str):
+                check_folder(name, folder)
     with contextlib.redirect_stdout(sys.stderr):  # libraries may print; stdout is for the result
         result = command.run(variant, config)
-    if command.variants and arguments.json:
+    if arguments.json:
         return json.dumps({"cpu": cpu(), "commit": commit(), **result})
     if "table" in result:
         return str(result["table"])
     if "marks" not in result:
         return "\n".join(f"{key}: {value}" for key, value in result.items())
     return "\n".join(_lines(result["marks"]))
+
+
+def _taken_apart(overrides: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    """Settings in hydra's syntax, and those that are text by their names (:data:`TEXTS`), which hydra must not parse.
+
+    Text in quotes is left to hydra, and so is ``null``, which means none, and a number of a walk.
+
+    Raises:
+        ValueError: for ``null`` where a file has that name.
+    """
+    settings, texts = [], {}
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        quoted = len(text) > 1 and text[0] == text[-1] and text[0] in "'\""
+        if (
+            not equals
+            or key.rpartition(".")[2] not in TEXTS
+            or quoted
+            or (key == "walk" and text.lstrip("-").isdecimal())
+        ):
+            settings.append(override)
+        elif text == "null":
+            if Path(text).exists():
+                raise ValueError(f"{key}: expected ./null for the file of that name, got null, which means none")
+            settings.append(override)
+        else:
+            texts[key] = text
+    return settings, texts
 
 
 def _files(call: str, names: Sequence[str], given: Sequence[str]) -> Config:

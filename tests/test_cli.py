@@ -3,11 +3,14 @@ import logging
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 import mirage_sim
 from mirage_sim import cli
@@ -86,6 +89,131 @@ def test_json_is_alone_on_stdout(monkeypatch: pytest.MonkeyPatch, capsys: pytest
         assert result["commit"]
     assert cli.main(["bench", "step", "steps=7"]) == 0
     assert "steps_per_s" in capsys.readouterr().out
+
+
+@pytest.fixture
+def composed(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """What commands are given, without their running."""
+    configs: list[dict[str, Any]] = []
+    for name, command in cli.COMMANDS.items():
+        run = lambda _, config: configs.append(config) or {}  # noqa: E731
+        monkeypatch.setitem(cli.COMMANDS, name, replace(command, run=run))
+    return configs
+
+
+TEXTS = [
+    "Küche.jpg",
+    "IMG_0001 (1).jpg",
+    "a=b.jpg",
+    "a, b; c: d.jpg",
+    "{x}[y](z).jpg",
+    "${memory}.jpg",
+    "\\${memory}\\\\.jpg",
+    "it's 100 %.jpg",
+    'a "quoted" word',
+    " spaces ",
+    "1",
+    "true",
+    "NULL",
+    "./null",
+    "",
+    "+a",
+    "~a",
+    "a\nb",
+]
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_text_is_taken_as_it_is(
+    text: str, composed: list[dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    texts = [f"{key}={text}" for key in ("image", "policy", "world.codec.path", "address", "output")]
+    assert cli.main(["rollout", "backend=ray", *texts, "steps=3"]) == 0
+    (config,) = composed
+    found = config["image"], config["policy"], config["world"]["codec"]["path"], config["address"], config["output"]
+    assert found == (text,) * 5
+    assert config["backend"]["address"] == text, "what points to a text sees it"
+    assert config["steps"] == 3
+
+
+def test_null_means_none_unless_a_file_has_that_name(
+    composed: list[dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["rollout", "image=null"]) == 0 and composed[-1]["image"] is None
+    (tmp_path / "null").touch()
+    assert cli.main(["rollout", "image=null"]) == 2
+    assert "image: expected ./null for the file of that name" in capsys.readouterr().err
+    assert cli.main(["rollout", "image=./null"]) == 0 and composed[-1]["image"] == "./null"
+
+
+def test_other_settings_are_hydras(composed: list[dict[str, Any]]) -> None:
+    words = ["rollout", "image='my photo.jpg'", "walk=2", "world.size=[48,64]", "memory=rgb", "output=a", "output=b"]
+    assert cli.main(words) == 0
+    config = composed[-1]
+    assert (config["image"], config["walk"], config["world"]["size"]) == ("my photo.jpg", 2, [48, 64])
+    assert config["memory"]["_target_"].endswith("RgbMemory")
+    assert config["output"] == "b", "the last one counts"
+    assert cli.main(["rollout", "walk=my walk (1).safetensors"]) == 0
+    assert composed[-1]["walk"] == "my walk (1).safetensors"
+    assert cli.main(["prepare", "vipe", "source=films (2)"]) == 0
+    assert composed[-1]["source"] == "films (2)"
+    assert cli.main(["eval", "fidelity", "cache=a, b", "output=null"]) == 0
+    assert (composed[-1]["cache"], composed[-1]["output"]) == ("a, b", None)
+
+
+def test_an_image_of_any_name_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Image.fromarray(np.full((96, 128, 3), 77, np.uint8)).save(tmp_path / "Küche=1 (2).png")
+    words = ["rollout", "image=Küche=1 (2).png", "policy=random", "steps=1", "format=npz", "output=[a] {b}"]
+    assert cli.main(words) == 0
+    with np.load(tmp_path / "[a] {b}" / "episode_0000.npz") as episode:
+        assert (episode["observations/rgb"][0] == 77).all()
+
+
+@pytest.mark.parametrize(
+    "words", [["record"], ["eval", "fidelity"], ["bench", "learn"], ["train"], ["prepare", "clips"], ["rollout"]]
+)
+def test_unusable_folders_are_refused_before_the_work(
+    words: list[str], composed: list[dict[str, Any]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    assert cli.main([*words, f"output={tmp_path / 'file'}"]) == 2
+    assert f"output: expected a folder that can be written to, got {tmp_path / 'file'}" in capsys.readouterr().err
+    assert not composed
+
+
+@pytest.mark.parametrize("name", cli.COMMANDS)
+def test_every_command_prints_json(
+    name: str, composed: list[dict[str, Any]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    variants = cli.COMMANDS[name].variants
+    assert cli.main([name, *variants[:1], "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["cpu"].endswith("cores")
+
+
+def test_doctors_json_has_what_it_prints(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["doctor", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert cli.main(["doctor"]) == 0
+    lines = dict(line.split(": ", 1) for line in capsys.readouterr().out.splitlines())
+    assert found["torch"] == lines["torch"] and set(lines) <= set(found)
+
+
+def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        cli.main(["--version"])
+    assert end.value.code == 0
+    assert capsys.readouterr().out == f"mirage_sim {mirage_sim.__version__}\n"
+
+
+def test_help_names_the_choices_there_are(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["--help"])
+    text = capsys.readouterr().out
+    assert "`world=mini|wan5b|wan5b-toy`" in text and "`memory=compact|latent|none|rgb`" in text
+    assert f"\n{cli.CONFIGS.resolve()}\n" in text
 
 
 def test_commit_is_gits_or_the_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parent.parent / "mirage_sim"
-ROOMS = (
-    "geometry protocols memory models world data build envs training evaluation agents viewer ros cli".split()
-)  # from left to right
+ROOMS = (  # from left to right
+    "ambient files geometry protocols memory models world data build envs training evaluation agents viewer ros cli"
+).split()
 
 
 def room_of(path: Path) -> str:

@@ -13,8 +13,10 @@ from mirage_sim.envs.tasks.places import ahead, draw_place, look_from
 from mirage_sim.envs.tasks.task import Outcome, Start
 from mirage_sim.geometry import is_rigid
 from mirage_sim.world import Observation
+from mirage_sim.world.images import kind_of
 
 REACH = 100.0  # metres from the start; where the farthest that is ever remembered lies
+IMAGINED: Any = object()  # in place of a picture of the goal: what the world would show there
 FAR = 1e6  # metres; a bound that no world reaches, because Gymnasium warns about infinite ones
 
 
@@ -96,17 +98,17 @@ class Goal:
 
     def begin(self, start: Start) -> Outcome:
         """See :class:`Task`."""
-        given, image = start.options.get("goal"), start.options.get("goal_image")
-        if image is not None and given is None:
+        given, image = start.options.get("goal"), start.options.get("goal_image", IMAGINED)
+        if image is not IMAGINED and given is None:
             raise ValueError("goal_image: expected together with goal, the pose that it was taken from")
         if given is None:
             pose = draw_place(start.observation, self.distance, start.rng)
         else:
             pose = _pose(given, start.observation.camera.c2w.double().numpy())
-        if image is not None:
+        if image is not IMAGINED:
             image = _image(image, start.world.model.size)
-        elif self.kind == "image":
-            image = look_from(start.world, pose)
+        else:
+            image = look_from(start.world, pose) if self.kind == "image" else None
         return self._judge(Aim(pose, math.inf, image), start.observation)
 
     def step(self, state: Aim, observation: Observation) -> Outcome:
@@ -184,8 +186,9 @@ def _pose(goal: Any, start: np.ndarray) -> np.ndarray:
 def _image(image: Any, size: tuple[int, int]) -> np.ndarray:
     expected = (*size, 3)
     if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.shape != expected:
-        got = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
-        raise ValueError(f"goal_image: expected a uint8 array {expected}, the size of the frames, got {got}")
+        raise ValueError(
+            f"goal_image: expected a uint8 array {list(expected)}, the size of the frames, got {kind_of(image)}"
+        )
     return image.copy()
 
 

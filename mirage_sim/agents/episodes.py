@@ -51,6 +51,7 @@ class Episode:
         seconds: wall-clock time of all steps, of all episodes that were made together.
         last: the world's last moment.
         latents: latent frames of a step.
+        dt: simulated seconds of a step.
     """
 
     seed: int
@@ -69,11 +70,12 @@ class Episode:
     seconds: float = 0.0
     last: Snapshot = field(init=False)
     latents: int = 1
+    dt: float = 0.1
 
     def add(self, env: gymnasium.Env, observation: Any, info: dict[str, Any]) -> None:
         """Keep a frame and what is known about it."""
         world = env.unwrapped.world  # type: ignore[attr-defined]
-        self.last, self.latents = world.snapshot(), world.model.horizon.keep
+        self.last, self.latents, self.dt = world.snapshot(), world.model.horizon.keep, world.model.dt
         seen = self.last.observation
         self.observations.append(observation)
         self.frames.append(seen.frame)

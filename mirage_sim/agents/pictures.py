@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from mirage_sim.agents.episodes import Episode
-from mirage_sim.envs.world_env import MirageWorldEnv
+from mirage_sim.envs.world_env import frames_per_second
 from mirage_sim.evaluation.pictures import (
     contact_sheet,
     save_picture,
@@ -30,7 +30,7 @@ def save_pictures(episode: Episode, output: Path) -> None:
         dict(zip((titles.get(row, row) for row in rows), column, strict=True))
         for column in zip(*rows.values(), strict=True)
     )
-    save_video(map(side_by_side, moments), output / "rollout.mp4", MirageWorldEnv.metadata["render_fps"])
+    save_video(map(side_by_side, moments), output / "rollout.mp4", frames_per_second(episode.dt))
 
     times = sorted({round(step) for step in np.linspace(0, len(episode.frames) - 1, SHEET_COLUMNS)})
     sheet = contact_sheet({row: [frames[step] for step in times] for row, frames in rows.items()}, times)

@@ -13,11 +13,11 @@ from mirage_sim.agents.recording import (
     EpisodeWriter,
     check_minari,
     episode_name,
-    save_json,
     save_minari,
     save_npz,
 )
 from mirage_sim.build import instantiate
+from mirage_sim.files import remove_partial, save_json
 
 NOTES = ".rollout"  # a folder: the settings, and the figures of each episode
 _NOT_SETTINGS = ("backend", "num_workers", "address", "output")  # do not change what an episode is
@@ -123,8 +123,9 @@ class Bags:
 class Recorder:
     """Makes the episodes of a roll-out and keeps them in its folder.
 
-    Any number of recorders with the same settings may work in one folder, on one machine or on several that share it:
-    an episode is the same whoever makes it, appears whole or not at all, and is never written over.
+    The workers of one roll-out may work in one folder, on one machine or on several that share it: an episode is the
+    same whoever makes it, appears whole or not at all, and is never written over. :func:`~mirage_sim.agents.rollout`
+    keeps other roll-outs out.
 
     Args:
         cfg: as ``configs/rollout.yaml`` composes it.
@@ -203,9 +204,7 @@ class Recorder:
         if lacking := [path for path in figures if not path.exists()]:
             raise FileNotFoundError(f"output: expected a folder that all workers see, got one without {lacking[0]}")
         self._format.finish(episodes)
-        for left_by_killed_ones in [*self._folder.glob(".partial*"), *self._folder.glob(f"{NOTES}/.partial*")]:
-            if left_by_killed_ones.is_dir():
-                shutil.rmtree(left_by_killed_ones)
-            else:
-                left_by_killed_ones.unlink()
+        for pattern in ("episode_*", DATASET_ID):
+            remove_partial(self._folder, pattern)
+        remove_partial(self._folder / NOTES, "*")
         return [json.loads(path.read_text(encoding="utf-8")) for path in figures]

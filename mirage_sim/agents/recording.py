@@ -1,6 +1,5 @@
 """Files of roll-outs: NumPy archives and Minari data sets for learning; what writes bags is configured."""
 
-import json
 import os
 import tempfile
 import warnings
@@ -8,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
-from uuid import uuid4
 
 import numpy as np
 from gymnasium.envs.registration import EnvSpec
@@ -17,6 +15,7 @@ import mirage_sim
 from mirage_sim.build import instantiate
 from mirage_sim.envs.registration import WORLD_ID
 from mirage_sim.envs.world_env import MirageWorldEnv
+from mirage_sim.files import PARTIAL, whole
 
 if TYPE_CHECKING:
     from mirage_sim.agents.episodes import Episode
@@ -39,23 +38,6 @@ class EpisodeWriter(Protocol):
 def episode_name(index: int) -> str:
     """Of an episode's file or folder, by the count of episodes before it."""
     return f"episode_{index:04d}"
-
-
-@contextmanager
-def whole(path: Path) -> Iterator[Path]:
-    """Where to write a file, which then appears at ``path`` whole or not at all, whoever else writes it, too."""
-    partial = path.with_name(f".partial{uuid4().hex}-{path.name}")
-    try:
-        yield partial
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def save_json(path: Path, content: dict[str, Any]) -> None:
-    """Write a JSON file, which appears whole or not at all."""
-    with whole(path) as partial:
-        partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
 def make_env(world: dict[str, Any], **arguments: Any) -> MirageWorldEnv:
@@ -117,8 +99,12 @@ def save_minari(folder: Path, archives: Sequence[Path], spec: EnvSpec, algorithm
         ImportError: if Minari is not installed.
     """
     create = _minari().create_dataset_from_buffers
+    folder = folder.absolute()  # Minari joins a relative path with itself
     first, *others = map(_buffer, range(len(archives)), archives)
-    with tempfile.TemporaryDirectory(prefix=".partial", dir=folder) as partial, _environment(_DATASETS_PATH, partial):
+    with (
+        tempfile.TemporaryDirectory(prefix=PARTIAL, suffix=f"-{DATASET_ID}", dir=folder) as partial,
+        _environment(_DATASETS_PATH, partial),
+    ):
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", ".* is set to None")  # of what can only be known to who publishes
             data = create(

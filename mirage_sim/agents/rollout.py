@@ -7,14 +7,16 @@ import numpy as np
 from tqdm import tqdm
 
 from mirage_sim.agents.backends import Backend
-from mirage_sim.agents.recorder import Recorder
-from mirage_sim.agents.recording import save_json
+from mirage_sim.agents.recorder import NOTES, Recorder
+from mirage_sim.ambient import own_torch
 from mirage_sim.build import instantiate
+from mirage_sim.files import alone_in, check_folder, save_json
 
 POLICIES = ("scripted", "random", "replay")
 FORMATS = ("mp4", "npz", "minari", "mcap")
 
 
+@own_torch()
 def rollout(cfg: dict[str, Any]) -> dict[str, Any]:
     """Walk, and leave what ``format`` says in a folder: pictures for people, or a data set; and ``metrics.json``.
 
@@ -28,14 +30,21 @@ def rollout(cfg: dict[str, Any]) -> dict[str, Any]:
         The figures of ``metrics.json`` without those per step, and ``output``, the folder.
 
     Raises:
-        ValueError: for unusable settings.
+        ValueError: for unusable settings, a folder that cannot be written to, or that another roll-out is writing to.
         FileNotFoundError: for pictures, walks, policies or weights that do not exist.
         ImportError: if what a data set, a learned policy or the backend needs is not installed.
         OSError: if the backend fails.
     """
     _check(cfg)
     backend: Backend = instantiate(cfg["backend"])
-    recorder, episodes = Recorder(cfg), range(cfg["episodes"])
+    recorder = Recorder(cfg)
+    with alone_in(Path(cfg["output"]), f"{NOTES}/lock"):
+        return _fill(cfg, backend, recorder)
+
+
+def _fill(cfg: dict[str, Any], backend: Backend, recorder: Recorder) -> dict[str, Any]:
+    """Make what the folder lacks."""
+    episodes = range(cfg["episodes"])
     missing = {number for number in episodes if not recorder.has(number)}
     if len(missing) < len(episodes):
         recorder.check_settings()
@@ -72,6 +81,7 @@ def _check(cfg: dict[str, Any]) -> None:
     if policy == "scripted" and cfg["env"]["action_mode"] != "twist":
         got = cfg["env"]["action_mode"]
         raise ValueError(f"env.action_mode: expected 'twist' with policy=scripted, got {got!r}")
+    check_folder("output", output)
 
 
 def _summary(measured: list[dict[str, Any]]) -> dict[str, Any]:

@@ -6,7 +6,6 @@ A clip holds ``frames`` uint8 ``[F, H, W, 3]``, ``depth`` float16 or float32 ``[
 agent. The file's metadata says where it came from.
 """
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from mirage_sim.files import whole
 from mirage_sim.geometry import Camera
 
 
@@ -48,9 +48,8 @@ _FIELDS = ("frames", "depth", "c2w", "K", "commands", "blocked")
 def save_clip(clip: Clip, path: Path) -> None:
     """Write a clip; the file appears whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(f".partial{os.getpid()}")
-    save_file({name: getattr(clip, name).contiguous() for name in _FIELDS}, partial, metadata=clip.source)
-    partial.replace(path)
+    with whole(path) as partial:
+        save_file({name: getattr(clip, name).contiguous() for name in _FIELDS}, partial, metadata=clip.source)
 
 
 def load_clip(path: Path) -> Clip:

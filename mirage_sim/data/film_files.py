@@ -20,7 +20,7 @@ def video_facts(path: Path) -> tuple[float, int, tuple[int, int]]:
     Raises:
         ValueError: if it cannot be read.
     """
-    video = cv2.VideoCapture(str(path))
+    video = cv2.VideoCapture(str(path.absolute()))  # else a: in its name is a protocol
     try:
         rate, frames, height, width = (
             video.get(fact)
@@ -44,7 +44,7 @@ def read_video(path: Path, numbers: Sequence[int]) -> Iterator[Picture]:
     Raises:
         ValueError: if the video ends before, or cannot be read.
     """
-    video = cv2.VideoCapture(str(path))
+    video = cv2.VideoCapture(str(path.absolute()))  # else a: in its name is a protocol
     try:
         position = 0
         for number in numbers:

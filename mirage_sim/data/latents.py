@@ -2,7 +2,6 @@
 
 import hashlib
 import logging
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from mirage_sim.data.clips import load_clip, load_source
+from mirage_sim.files import whole
 from mirage_sim.geometry import Camera
 from mirage_sim.memory.point_memory import resample_depth
 from mirage_sim.models.pretrained import user_cache
@@ -120,9 +120,8 @@ class LatentClips:
         depth = resample_depth(clip.depth[:frames:stride].float(), (self.size[0] // y, self.size[1] // x))
         tensors = {"latents": latents.half().cpu(), "depth": depth, "c2w": clip.c2w[:frames:stride], "K": clip.K}
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(f".partial{os.getpid()}")
-        save_file({name: tensors[name].contiguous() for name in _FIELDS}, partial, {"clip": source.name})
-        partial.replace(path)
+        with whole(path) as partial:
+            save_file({name: tensors[name].contiguous() for name in _FIELDS}, partial, {"clip": source.name})
 
 
 def _digest(parts: Iterable[bytes]) -> str:

@@ -32,6 +32,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from mirage_sim.ambient import own_torch
 from mirage_sim.build import build_world_model, instantiate
 from mirage_sim.data.clips import Clip
 from mirage_sim.data.simulators import ReferenceSimulator
@@ -213,6 +214,7 @@ def marks_of(counts: Mapping[str, NDArray[np.int64]]) -> dict[str, float | None]
     return marks
 
 
+@own_torch()
 def evaluate(cfg: Mapping[str, Any], model: WorldModel | None = None) -> dict[str, Any]:
     """Compare collisions with the reference simulator's.
 

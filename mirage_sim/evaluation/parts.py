@@ -8,7 +8,6 @@ Parts are found again only by the same networks, settings, code and truth.
 import dataclasses
 import functools
 import hashlib
-import os
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ import mirage_sim
 from mirage_sim.data.clips import Clip
 from mirage_sim.evaluation.figures import Row
 from mirage_sim.evaluation.truth import digest
+from mirage_sim.files import whole
 from mirage_sim.world import WorldModel
 
 ARRAYS = ("frames", "features")  # that a part may hold beside its figures
@@ -98,9 +98,8 @@ class Parts:
         path.parent.mkdir(parents=True, exist_ok=True)
         tensors = {name: torch.tensor(value, dtype=torch.float64) for name, value in row.items()}
         tensors |= {name: torch.from_numpy(array) for name, array in arrays.items()}
-        partial = path.with_suffix(f".partial{os.getpid()}")
-        save_file(tensors, partial)
-        partial.replace(path)
+        with whole(path) as partial:
+            save_file(tensors, partial)
 
     def load(
         self, kind: str, clip: Clip, steps: int, wanted: Collection[str]

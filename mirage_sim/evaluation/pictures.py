@@ -1,12 +1,15 @@
 """What people look at: videos, contact sheets, maps. Pillow draws; it needs no system library."""
 
-import os
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing
 from functools import cache
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
+
+from mirage_sim.files import whole
 
 SCALE = 3  # of the video: generated frames are small
 _INVENTED = np.array([255.0, 110.0, 0.0])
@@ -133,12 +136,11 @@ def top_down(
 
 def save_picture(picture: Image.Image, path: Path) -> None:
     """Write a PNG; the file appears whole or not at all."""
-    partial = path.with_name(f".{path.stem}.partial{os.getpid()}{path.suffix}")
-    picture.save(partial)
-    partial.replace(path)
+    with whole(path) as partial:
+        picture.save(partial)
 
 
-def save_video(frames: Iterable[np.ndarray], path: Path, fps: int, quality: float = 8) -> None:
+def save_video(frames: Iterable[np.ndarray], path: Path, fps: float, quality: float = 8) -> None:
     """Write an MP4 (H.264, yuv420p, which every player knows); the file appears whole or not at all.
 
     Args:
@@ -146,19 +148,28 @@ def save_video(frames: Iterable[np.ndarray], path: Path, fps: int, quality: floa
         path: of the file.
         fps: frames per second.
         quality: 0 (smallest) to 10.
+
+    Raises:
+        OSError: naming the file, if it could not be written.
     """
     import imageio_ffmpeg
 
-    partial = path.with_name(f".{path.stem}.partial{os.getpid()}{path.suffix}")
     frames = iter(frames)
     first = next(frames)
-    size = (first.shape[1], first.shape[0])
-    writer = imageio_ffmpeg.write_frames(
-        str(partial), size, fps=fps, codec="libx264", pix_fmt_out="yuv420p", macro_block_size=2, quality=quality
-    )
-    writer.send(None)
-    writer.send(first.tobytes())
-    for frame in frames:
-        writer.send(np.ascontiguousarray(frame).tobytes())
-    writer.close()
-    partial.replace(path)
+    size, count = (first.shape[1], first.shape[0]), 0
+    # an absolute path: of others, ffmpeg takes a leading dash for an option and what is before a colon for a protocol
+    with whole(path) as partial:
+        writer = imageio_ffmpeg.write_frames(
+            str(partial), size, fps=fps, codec="libx264", pix_fmt_out="yuv420p", macro_block_size=2, quality=quality
+        )
+        with closing(writer):
+            writer.send(None)
+            for frame in chain([first], frames):
+                writer.send(np.ascontiguousarray(frame).tobytes())
+                count += 1
+        try:
+            written, _ = imageio_ffmpeg.count_frames_and_secs(partial)
+        except RuntimeError as error:  # unreadable
+            raise OSError("ffmpeg wrote no video, as it does where a disk is full") from error
+        if written < count:  # nobody is told when ffmpeg stops in the middle
+            raise OSError(f"ffmpeg wrote {written} of {count} frames")

@@ -3,7 +3,6 @@
 import base64
 import html
 import io
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from PIL import Image
 
 from mirage_sim.evaluation.figures import SHARP
 from mirage_sim.evaluation.summary import figures_of, load_result
+from mirage_sim.files import whole
 
 COMMANDS = ("fidelity", "revisit")
 COLUMNS = {
@@ -251,7 +251,6 @@ def report(folder: Path) -> dict[str, Any]:
         f"{sections}\n</body></html>\n"
     )
     path = folder / "report.html"
-    partial = path.with_name(f".{path.name}.partial{os.getpid()}")
-    partial.write_text(page, encoding="utf-8")
-    partial.replace(path)
+    with whole(path) as partial:
+        partial.write_text(page, encoding="utf-8")
     return {"page": str(path), "bytes": len(page.encode())}

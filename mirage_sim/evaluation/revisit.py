@@ -3,10 +3,12 @@
 from collections.abc import Mapping
 from typing import Any
 
+from mirage_sim.ambient import own_torch
 from mirage_sim.evaluation.runs import run_protocol
 from mirage_sim.world import WorldModel
 
 
+@own_torch()
 def evaluate(cfg: Mapping[str, Any], model: WorldModel | None = None) -> dict[str, Any]:
     """Run the revisit circuits of a protocol, without its walks.
 

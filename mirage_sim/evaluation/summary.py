@@ -22,6 +22,7 @@ from mirage_sim.evaluation.figures import (
 from mirage_sim.evaluation.manifest import HELD_OUT
 from mirage_sim.evaluation.metrics import Array
 from mirage_sim.evaluation.rollout import FIRST_FRAME
+from mirage_sim.files import save_json
 
 
 def finite(value: float) -> float | None:
@@ -162,6 +163,4 @@ def load_result(path: Path) -> dict[str, Any]:
 def write_json(content: Mapping[str, Any], path: Path) -> None:
     """Write JSON; the file appears whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    partial.replace(path)
+    save_json(path, content)

@@ -43,9 +43,9 @@ class Camera:
             raise ValueError(f"fov_deg: expected a vertical field of view in (0, 180) degrees, got {fov_deg}")
         height, width = size
         focal = height / 2 / math.tan(math.radians(fov_deg) / 2)
-        K = torch.tensor([[focal, 0.0, width / 2], [0.0, focal, height / 2], [0.0, 0.0, 1.0]])
         c2w = c2w.float()
-        return cls(c2w, K.to(c2w.device).expand(*c2w.shape[:-2], 3, 3), size)
+        K = c2w.new_tensor([[focal, 0.0, width / 2], [0.0, focal, height / 2], [0.0, 0.0, 1.0]])
+        return cls(c2w, K.expand(*c2w.shape[:-2], 3, 3), size)
 
     @classmethod
     def stack(cls, cameras: "Sequence[Camera]") -> "Camera":

@@ -1,15 +1,15 @@
 """Weights in and out: safetensors, with the class and its arguments as JSON in the header. No pickle anywhere."""
 
 import json
-import os
 import textwrap
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from mirage_sim.ambient import own_torch
+from mirage_sim.files import check_digest, save_tensors
 from mirage_sim.models.codec import MiniCodec
 from mirage_sim.models.denoiser import MiniDenoiser
 from mirage_sim.models.depth import MiniDepth
@@ -19,7 +19,7 @@ CLASSES: dict[str, type[nn.Module]] = {cls.__name__: cls for cls in (MiniCodec, 
 
 
 def save_model(model: nn.Module, path: str | Path, dtype: torch.dtype = torch.float16) -> None:
-    """Write one of our models; the file appears whole or not at all.
+    """Write one of our models, with a digest; the file appears whole or not at all.
 
     Args:
         model: of a class in ``CLASSES``.
@@ -30,9 +30,7 @@ def save_model(model: nn.Module, path: str | Path, dtype: torch.dtype = torch.fl
     path.parent.mkdir(parents=True, exist_ok=True)
     tensors = {name: tensor.to(dtype).contiguous() for name, tensor in model.state_dict().items()}
     metadata = {"class": type(model).__name__, "config": json.dumps(model.config)}
-    partial = path.with_suffix(f".partial{os.getpid()}")
-    save_file(tensors, partial, metadata=metadata)
-    partial.replace(path)
+    save_tensors(path, tensors, metadata)
 
 
 def read_weights(path: str | Path) -> tuple[dict[str, str], dict[str, Tensor]]:
@@ -43,7 +41,7 @@ def read_weights(path: str | Path) -> tuple[dict[str, str], dict[str, Tensor]]:
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it is truncated or no safetensors file.
+        ValueError: if it is truncated, damaged or no safetensors file.
     """
     path = Path(path)
     if not path.exists() and not path.is_absolute():
@@ -52,11 +50,14 @@ def read_weights(path: str | Path) -> tuple[dict[str, str], dict[str, Tensor]]:
         raise FileNotFoundError(f"{path}: expected a weights file (safetensors)")
     try:
         with safe_open(path, framework="pt") as file:
-            return file.metadata() or {}, {key: file.get_tensor(key) for key in file.keys()}
+            metadata, tensors = file.metadata() or {}, {key: file.get_tensor(key) for key in file.keys()}
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{path}: expected a whole safetensors file: {error}") from error
+    check_digest(path, tensors, metadata)
+    return metadata, tensors
 
 
+@own_torch()
 def load_model(path: str | Path) -> nn.Module:
     """Build and fill the model stored in a file, on the CPU, in float32, ready for inference.
 

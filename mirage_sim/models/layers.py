@@ -1,5 +1,7 @@
 """Layers that several mini networks are made of."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -62,13 +64,18 @@ class OneDnnConv(nn.Conv2d):
 
     _laid_out: tuple[object, Tensor] | None = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the weights as oneDNN laid them out, which can be neither copied nor pickled, and made again."""
+        return {name: value for name, value in self.__dict__.items() if name != "_laid_out"}
+
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         possible = input.device.type == "cpu" and torch.backends.mkldnn.is_available()
         plain = torch.is_grad_enabled() or torch.is_autocast_enabled("cpu")  # which lays weights out anew, in any case
         if plain or not possible or isinstance(self.padding, str):
             return super()._conv_forward(input, weight, bias)
         how = (self.padding, self.stride, self.dilation, self.groups)
-        state = (weight.data_ptr(), weight._version, input.shape)
+        version = None if weight.is_inference() else weight._version  # which only others count
+        state = (weight.data_ptr(), version, input.shape)
         if self._laid_out is None or self._laid_out[0] != state:
             laid_out = torch.ops.mkldnn._reorder_convolution_weight(weight.contiguous(), *how, list(input.shape))
             self._laid_out = state, laid_out

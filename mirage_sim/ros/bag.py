@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 
 from mirage_sim.agents.episodes import Episode
 from mirage_sim.envs.actions import ActionMode, Actions
+from mirage_sim.files import PARTIAL
 from mirage_sim.geometry import Drive
 from mirage_sim.ros import conversions
 from mirage_sim.ros.conversions import CAMERA_HEIGHT, Fields
@@ -81,7 +82,7 @@ class BagWriter:
         """
         if path.exists():
             raise ValueError(f"path: expected none that exists, got {path}; delete it first")
-        with tempfile.TemporaryDirectory(prefix=".partial", dir=path.parent) as partial:
+        with tempfile.TemporaryDirectory(prefix=PARTIAL, suffix=f"-{path.name}", dir=path.parent) as partial:
             folder = Path(partial) / path.name  # which names the file in it
             bag = Writer(folder, version=9, storage_plugin=StoragePlugin.MCAP)
             bag.set_compression(CompressionMode.STORAGE, CompressionFormat.ZSTD)

@@ -4,6 +4,7 @@ Nothing in here knows ROS. Everything that the node publishes about a moment is 
 """
 
 import math
+import time
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -143,11 +144,11 @@ class Simulation:
 
     def step(self) -> Frame:
         """Advance by one frame, with the present command."""
-        before = self._unwrapped.world.camera
+        before, began = self._unwrapped.world.camera, time.perf_counter()
         observation, _, _, _, info = self._env.step(self.action())
         self._command_age += 1
         self.steps += 1
-        return self._show(observation, info, before)
+        return self._show(observation, info, before, began)
 
     def reset(self, rewind: bool = False) -> Frame:
         """Start anew, with the seed and the start picture of the settings; the robot stands.
@@ -159,15 +160,16 @@ class Simulation:
             FileNotFoundError: if the start picture does not exist; nothing has changed then.
             ValueError: if it is no usable picture; nothing has changed then.
         """
-        image = self.settings.start_image
+        image, began = self.settings.start_image, time.perf_counter()
         observation, info = self._env.reset(seed=self.settings.seed, options={"image": image} if image else None)
         self._origin, self._colours = np.eye(4), PointColours()
-        return self._jumped(observation, info, rewind)
+        return self._jumped(observation, info, began, rewind)
 
     def rewind_clock(self) -> Frame:
         """Set the clock to 0 and leave the world as it is."""
+        began = time.perf_counter()
         observation, info = self._unwrapped.restore(self._unwrapped.snapshot())
-        return self._jumped(observation, info, rewind=True)
+        return self._jumped(observation, info, began, rewind=True)
 
     def teleport(self, c2w: np.ndarray) -> Frame:
         """Look from another place at once; nothing in between is seen or bumped into. The robot stands.
@@ -180,14 +182,14 @@ class Simulation:
         Raises:
             ValueError: if it is no rigid motion; nothing has changed then.
         """
-        ahead = self._unwrapped.world.fork(1)[0]
+        began, ahead = time.perf_counter(), self._unwrapped.world.fork(1)[0]
         camera = ahead.camera
         ahead.step(Camera(torch.as_tensor(c2w, dtype=torch.float32), camera.K, camera.size))
         now = self._unwrapped.snapshot()
         there = replace(now, world=ahead.snapshot(), touch=self._collisions.feel(ahead))
         observation, info = self._unwrapped.restore(there)
         self._origin = teleported(self._origin, camera.c2w, observation["pose"])
-        return self._jumped(observation, info)
+        return self._jumped(observation, info, began)
 
     def snapshot(self) -> None:
         """Keep this moment, in place of the one kept before."""
@@ -201,9 +203,10 @@ class Simulation:
         """
         if self._moment is None:
             raise ValueError("snapshot: expected one to restore, got none; take one first")
+        began = time.perf_counter()
         observation, info = self._unwrapped.restore(self._moment.episode)
         self._origin, self._colours = self._moment.origin, self._moment.colours.copy()
-        return self._jumped(observation, info)
+        return self._jumped(observation, info, began)
 
     def cloud(self) -> tuple[np.ndarray, np.ndarray]:
         """All points remembered: float32 ``[N, 3]``, metres from the start, OpenCV axes, and their uint8 RGB."""
@@ -214,11 +217,14 @@ class Simulation:
         """Close the environment."""
         self._env.close()
 
-    def _jumped(self, observation: Any, info: dict[str, Any], rewind: bool = False) -> Frame:
+    def _jumped(self, observation: Any, info: dict[str, Any], began: float, rewind: bool = False) -> Frame:
         self._command, self._command_age = (0.0, 0.0), 0
-        return self._show(observation, info, None, rewind)
+        return self._show(observation, info, None, began, rewind)
 
-    def _show(self, observation: Any, info: dict[str, Any], before: Camera | None, rewind: bool = False) -> Frame:
+    def _show(
+        self, observation: Any, info: dict[str, Any], before: Camera | None, began: float, rewind: bool = False
+    ) -> Frame:
+        took = time.perf_counter() - began
         period = self.seconds_per_step
         self._nanoseconds = 0 if rewind else self._nanoseconds + round(1e9 * period)
         world = self._unwrapped.world
@@ -237,7 +243,7 @@ class Simulation:
             info.get("scan"),
             bool(info.get("collision", False)),
             world.state.map,
-            float(info["step_seconds"]),
+            took,
         )
         return self.frame
 

@@ -1,16 +1,15 @@
 """A moment of a world in one safetensors file: the map, what was given, made last and seen last, and the camera."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
+from mirage_sim.files import check_digest, save_tensors
 from mirage_sim.geometry import Camera
 from mirage_sim.memory.retrieval import Occupancy
 from mirage_sim.world.given import Given
@@ -25,7 +24,7 @@ _OWN = ("preceding", "c2w", "K", "frame", "depth", "remembered")
 
 
 def save(path: str | Path, state: WorldState, observation: Observation) -> None:
-    """Write a moment; the file appears whole or not at all."""
+    """Write a moment with a digest of it; the file appears whole or not at all."""
     path = Path(path)
     tensors = {
         "preceding": state.preceding,
@@ -46,16 +45,8 @@ def save(path: str | Path, state: WorldState, observation: Observation) -> None:
         # after a reset the camera is still there, and a file refuses tensors that share memory
         tensors |= {_GIVEN + name: tensor.clone() for name, tensor in parts.items()}
     facts = {"seed": state.seed, "step": state.step, "info": observation.info}
-    partial = path.with_name(f"{path.name}.partial{os.getpid()}")
-    try:
-        save_file(
-            {name: tensor.cpu().contiguous() for name, tensor in tensors.items()},
-            partial,
-            metadata={"format": FORMAT, "facts": json.dumps(facts)},
-        )
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    ready = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
+    save_tensors(path, ready, {"format": FORMAT, "facts": json.dumps(facts)})
 
 
 def load(path: str | Path, model: WorldModel) -> tuple[WorldState, Observation]:
@@ -63,7 +54,7 @@ def load(path: str | Path, model: WorldModel) -> tuple[WorldState, Observation]:
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it is truncated, foreign, inconsistent or of another kind of model.
+        ValueError: if it is truncated, damaged, foreign, inconsistent or of another kind of model.
     """
     path = Path(path)
     if not path.is_file():
@@ -74,6 +65,7 @@ def load(path: str | Path, model: WorldModel) -> tuple[WorldState, Observation]:
             if metadata.get("format") != FORMAT:
                 raise ValueError(f"{path}: expected a world of format {FORMAT}, got {metadata.get('format')!r}")
             tensors = {name: file.get_tensor(name) for name in file.keys()}
+        check_digest(path, tensors, metadata)
         facts = json.loads(metadata["facts"])
         seed, step, info = int(facts["seed"]), int(facts["step"]), dict(facts["info"])
         own = {name: tensors[name] for name in _OWN}

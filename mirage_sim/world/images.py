@@ -3,6 +3,7 @@
 import struct
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from mirage_sim.models.checkpoints import ASSETS
 
 START_FRAMES = ASSETS / "mini" / "starts.safetensors"
 MIN_SIDE, MAX_SIDE = 16, 8192  # pixels
+EXPECTED = "expected a path or a uint8 array [H, W, 3]"
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", "PPM")  # told by content; no others, some run programs
 _DAMAGED = (OSError, SyntaxError, ValueError, EOFError, struct.error)  # Pillow lets all of these out
 
@@ -26,13 +28,25 @@ def read_image(image: np.ndarray | str | Path) -> np.ndarray:
         FileNotFoundError: if there is no such file.
         ValueError: if it is not a picture with sides of 16 to 8192 pixels.
     """
+    if image is None:
+        raise ValueError(
+            f"image: {EXPECTED}, got None, which is what cv2.imread returns for a file that it cannot read"
+        )
     if isinstance(image, (str, Path)):
         image = _read_file(Path(image))
     if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-        got = f"{image.dtype} {list(image.shape)}" if isinstance(image, np.ndarray) else type(image).__name__
-        raise ValueError(f"image: expected a path or a uint8 array [H, W, 3], got {got}")
+        raise ValueError(f"image: {EXPECTED}, got {kind_of(image)}")
     _check_sides(image.shape[0], image.shape[1])
     return image
+
+
+def kind_of(image: Any) -> str:
+    """What a picture is that is not as expected, in a few words."""
+    if isinstance(image, np.ndarray):
+        return f"{image.dtype} {list(image.shape)}"
+    if isinstance(image, Tensor):
+        return f"a tensor, {image.dtype} {list(image.shape)}; tensor.numpy() makes an array of it"
+    return "None" if image is None else type(image).__name__
 
 
 def _check_sides(height: int, width: int) -> None:

@@ -8,12 +8,15 @@ from typing import Any
 import numpy as np
 import torch
 
+from mirage_sim.ambient import own_torch
 from mirage_sim.geometry import Camera
 from mirage_sim.world import files
 from mirage_sim.world.images import builtin_starts, fit, read_image, to_tensor, to_uint8
 from mirage_sim.world.observation import Observation
 from mirage_sim.world.state import Chunk, WorldState
 from mirage_sim.world.world_model import WorldModel
+
+START: Any = object()  # in place of a picture: a start frame
 
 
 class NotReset(RuntimeError):  # noqa: N818  (it is a state, like Gymnasium's ResetNeeded)
@@ -79,9 +82,10 @@ class World:
         """
         return self.snapshot().observation.camera
 
+    @own_torch()
     def reset(
         self,
-        image: np.ndarray | str | Path | None = None,
+        image: np.ndarray | str | Path = START,
         start: int | None = None,
         camera: Camera | None = None,
         seed: int = 0,
@@ -93,7 +97,8 @@ class World:
         Args:
             image: a path or uint8 RGB ``[H, W, 3]``, sides of 16 to 8192 pixels; its middle is cut to the model's
                 aspect ratio and resized.
-            start: instead of ``image``, the index of a start frame; 0 if neither is given.
+            start: instead of ``image``, the index of a start frame; 0 if neither is given. An ``image`` of None is an
+                error, because that is what some libraries return for a file that they could not read.
             camera: that took the picture, batch shape ``()``, its size the picture's. If None, it stands at the origin
                 and looks along +z, with ``fov_deg``.
             seed: decides everything that is invented, in [0, 2^63).
@@ -107,11 +112,11 @@ class World:
             FileNotFoundError: if the picture does not exist.
             ValueError: naming the argument, what was expected and what came; the world is then as it was.
         """
-        if image is not None and start is not None:
+        if image is not START and start is not None:
             raise ValueError(f"image, start: expected at most one of them, got both (start={start})")
         if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or not 0 <= seed < 2**63:
             raise ValueError(f"seed: expected an integer in [0, 2^63), got {seed!r}")
-        picture = read_image(self._start(start) if image is None else image)
+        picture = read_image(self._start(start) if image is START else image)
         shape = (picture.shape[0], picture.shape[1])
         if camera is None:
             camera = Camera.from_fov(torch.eye(4), _number("fov_deg", fov_deg), shape)
@@ -147,6 +152,7 @@ class World:
             raise NotReset("the world has no state yet: expected reset() (or load() or restore()) first")
         return self._now
 
+    @own_torch()
     def restore(self, snapshot: Snapshot) -> Observation:
         """Go back to a moment of this or of another world with the same model; what follows is bit-identical.
 
@@ -177,6 +183,7 @@ class World:
             world._now = now
         return worlds
 
+    @own_torch()
     def save(self, path: str | Path) -> None:
         """Write the present moment to one safetensors file, which appears whole or not at all.
 
@@ -186,12 +193,13 @@ class World:
         now = self.snapshot()
         files.save(path, now.state, now.observation)
 
+    @own_torch()
     def load(self, path: str | Path) -> Observation:
         """Go to the moment in a file written by :meth:`save` with the same model; what follows is bit-identical.
 
         Raises:
             FileNotFoundError: if there is no such file.
-            ValueError: if it is truncated, foreign or of another model; the world is then as it was.
+            ValueError: if it is truncated, damaged, foreign or of another model; the world is then as it was.
         """
         state, observation = files.load(path, self.model)
         self._now = Snapshot(state, observation)
@@ -218,6 +226,7 @@ class World:
         return observation
 
 
+@own_torch()
 def step_together(worlds: Sequence[World], cameras: Sequence[Camera]) -> list[Observation]:
     """Look from another place in each of several worlds, which are generated as one batch.
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mirage_sim.ambient import own_torch
 from mirage_sim.geometry import Camera
 from mirage_sim.memory.point_memory import resample_depth
 from mirage_sim.protocols import (
@@ -140,12 +141,13 @@ class WorldModel:
             if tuple(ours) != tuple(its):
                 raise ValueError(f"state: expected {name} {tuple(ours)} of this model, got {tuple(its)}")
 
+    @own_torch()
     @torch.inference_mode()
     def init(self, image: Tensor, camera: Camera, seed: int, prompt: str | None = None) -> WorldState:
         """The world in which nothing but this image has been seen.
 
         Args:
-            image: ``[3, H, W]`` in [-1, 1].
+            image: float32 ``[3, H, W]`` in [-1, 1].
             camera: where it was taken from, batch shape ``()``, size ``(H, W)``.
             seed: of the episode, in [0, 2^63).
             prompt: what the episode is asked for; None for the model's own :attr:`prompt`.
@@ -156,11 +158,14 @@ class WorldModel:
         state, _ = self.observe(image, camera, seed, prompt)
         return state
 
+    @own_torch()
     @torch.inference_mode()
     def observe(self, image: Tensor, camera: Camera, seed: int, prompt: str | None = None) -> tuple[WorldState, Chunk]:
         """As :meth:`init`, with the chunk that holds the image, its latents and its estimated depth."""
-        if tuple(image.shape) != (3, *self.size):
-            raise ValueError(f"image: expected [3, {self.size[0]}, {self.size[1]}], got {list(image.shape)}")
+        if not isinstance(image, Tensor) or tuple(image.shape) != (3, *self.size) or image.dtype != torch.float32:
+            expected = f"a float32 tensor [3, {self.size[0]}, {self.size[1]}] in [-1, 1]"
+            got = f"{image.dtype} {list(image.shape)}" if isinstance(image, Tensor) else type(image).__name__
+            raise ValueError(f"image: expected {expected}, got {got}")
         if tuple(camera.size) != tuple(self.size) or tuple(camera.batch_shape) != ():
             raise ValueError(
                 f"camera: expected a single camera of size {tuple(self.size)}, "
@@ -190,6 +195,7 @@ class WorldModel:
             return None
         return self.text.embed([self.prompt if prompt is None else prompt])[0].to(self.device)
 
+    @own_torch()
     @torch.inference_mode()
     def advance(self, states: Sequence[WorldState], cameras: Sequence[Camera]) -> tuple[list[WorldState], list[Chunk]]:
         """Make the next step of each world; the states given stay as they were.

@@ -63,7 +63,8 @@ def test_minari_reads_what_was_recorded(
 ) -> None:
     minari = pytest.importorskip("minari", reason="Minari is not installed (Python 3.11 or newer)")
     monkeypatch.setenv("MINARI_DATASETS_PATH", "/elsewhere")
-    figures = rollout(three_episodes | {"format": "minari"})
+    monkeypatch.chdir(tmp_path.parent)
+    figures = rollout(three_episodes | {"format": "minari", "output": tmp_path.name})
     assert os.environ["MINARI_DATASETS_PATH"] == "/elsewhere"
     assert sorted(path.name for path in tmp_path.iterdir()) == [".rollout", "metrics.json", "rollout-v0"]
 
@@ -82,7 +83,8 @@ def test_minari_reads_what_was_recorded(
         np.testing.assert_array_equal(np.stack([shown[name] for shown in again]), episodes[1].observations[name])
     assert episodes[1].truncations.tolist() == [False, False, False, True]
 
-    assert rollout(three_episodes | {"format": "minari"}) == figures  # of what is there
+    again = rollout(three_episodes | {"format": "minari"})
+    assert again == figures | {"output": str(tmp_path)}, "of what is there"
     with pytest.raises(ValueError, match="output: expected a folder without episodes, .* whose seed differ"):
         rollout(three_episodes | {"format": "minari", "seed": 8})
 

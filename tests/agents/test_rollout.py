@@ -13,6 +13,7 @@ from mirage_sim.agents.pictures import coloured_points
 from mirage_sim.agents.policies import RandomPolicy, ReplayPolicy, ScriptedPolicy
 from mirage_sim.agents.rollout import rollout
 from mirage_sim.data.clips import Clip
+from mirage_sim.data.film_files import video_facts
 from mirage_sim.geometry import Camera, Drive
 from mirage_sim.world import World, WorldModel
 
@@ -147,3 +148,10 @@ def test_points_have_the_colour_they_were_seen_in(world: World) -> None:
         world.step(Camera(world.camera.c2w @ turned, world.camera.K, SIZE))
     _, colours = coloured_points(world.state.map, [red] + 4 * [green])
     assert {tuple(colour) for colour in colours} == {(200, 0, 0), (200, 0, 100), (0, 150, 0)}
+
+
+def test_a_video_is_as_long_as_its_walk(toy_config: dict[str, Any], tmp_path: Path) -> None:
+    slow = toy_config["world"] | {"horizon": {"_target_": "mirage_sim.world.Horizon", "fps": 4.0}}
+    rollout(toy_config | {"world": slow, "policy": "random", "steps": 3, "output": str(tmp_path)})
+    rate, frames, _ = video_facts(tmp_path / "rollout.mp4")
+    assert (rate, frames) == (4.0, 4)

@@ -4,6 +4,7 @@ import warnings
 import gymnasium
 import numpy as np
 import pytest
+import torch
 from gymnasium.utils.env_checker import check_env, data_equivalence
 
 from mirage_sim.envs.ends import Time
@@ -264,8 +265,11 @@ BAD_OPTIONS = [
     ("pose", {"goal_image": np.zeros((48, 64, 3), np.uint8)}, r"options: expected keys of .*got \['goal_image'\]"),
     ("pose", {"gaol": [0.0, 1.0]}, r"options: expected keys of .*'goal'.*got \['gaol'\]"),
     ("image", {"goal_image": np.zeros((48, 64, 3), np.uint8)}, "goal_image: expected together with goal"),
-    ("image", {"goal": [0, 1], "goal_image": np.zeros((24, 32, 3), np.uint8)}, r"goal_image: .*\(48, 64, 3\).*\(24, "),
+    ("image", {"goal": [0, 1], "goal_image": np.zeros((24, 32, 3), np.uint8)}, r"goal_image: .*\[48, 64, 3\].*\[24, "),
     ("image", {"goal": [0, 1], "goal_image": np.zeros((48, 64, 3))}, "goal_image: expected a uint8 array.*float64"),
+    ("image", {"goal": [0, 1], "goal_image": None}, "goal_image: expected a uint8 array .*got None"),
+    ("image", {"goal_image": None}, "goal_image: expected together with goal"),
+    ("image", {"goal": [0, 1], "goal_image": torch.zeros(48, 64, 3)}, "goal_image: .*got a tensor, torch.float32"),
     ("image", {"goal": [0, 1], "goal_image": "kitchen.png"}, "goal_image: expected a uint8 array .*got str"),
 ]
 

@@ -4,6 +4,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from mirage_sim.data.film_files import video_facts
 from mirage_sim.evaluation.pictures import contact_sheet, save_video, side_by_side, tint_invented, titled, top_down
 
 
@@ -62,3 +63,11 @@ def test_an_interrupted_video_leaves_no_file(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="power cut"):
         save_video(frames(), tmp_path / "a.mp4", 10)
     assert not (tmp_path / "a.mp4").exists()
+
+
+def test_a_relative_path_is_a_file_whatever_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    frame = np.full((32, 48, 3), 90, dtype=np.uint8)
+    save_video([frame] * 3, Path("-y a:b.mp4"), 10)
+    assert video_facts(Path("-y a:b.mp4")) == (10.0, 3, (32, 48))
+    assert [path.name for path in tmp_path.iterdir()] == ["-y a:b.mp4"]

@@ -94,8 +94,21 @@ def test_other_files(tmp_path: Path):
 def rewrite(path: Path, tensors: dict[str, torch.Tensor] | None = None, **metadata: str | None) -> None:
     with safe_open(path, framework="pt") as file:
         found = {key: file.get_tensor(key) for key in file.keys()}
-        merged = file.metadata() | metadata
+        merged = file.metadata() | metadata | {"sha256": None}
     save_file(found | (tensors or {}), path, {key: value for key, value in merged.items() if value is not None})
+
+
+def test_flipped_bits_are_found(saved: Path):
+    content = bytearray(saved.read_bytes())
+    content[-1] ^= 1
+    saved.write_bytes(content)
+    refused(saved, "expected the bytes that were written, got others: the file is damaged")
+
+
+def test_weights_from_before_there_were_digests_are_loaded(saved: Path):
+    expected = load_model(saved).state_dict()
+    rewrite(saved)
+    assert all(torch.equal(tensor, expected[key]) for key, tensor in load_model(saved).state_dict().items())
 
 
 def test_wrong_class(saved: Path):

@@ -1,6 +1,7 @@
 import copy
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -158,8 +159,12 @@ def test_wrong_cameras_are_refused(model, starts, change):
 
 def test_wrong_image_is_refused(model):
     camera = Camera.from_fov(torch.eye(4), 60.0, model.size)
-    with pytest.raises(ValueError, match=r"image: expected \[3, 48, 64\], got \[3, 10, 10\]"):
+    with pytest.raises(ValueError, match=r"image: expected .* \[3, 48, 64\] .*, got torch.float32 \[3, 10, 10\]"):
         model.init(torch.zeros(3, 10, 10), camera, 0)
+    with pytest.raises(ValueError, match=r"image: expected a float32 tensor .*, got torch.uint8 \[3, 48, 64\]"):
+        model.init(torch.zeros(3, 48, 64, dtype=torch.uint8), camera, 0)
+    with pytest.raises(ValueError, match=r"image: expected a float32 tensor .*, got ndarray"):
+        model.init(np.zeros((3, 48, 64), np.float32), camera, 0)
     with pytest.raises(ValueError, match="camera: expected a single camera"):
         model.init(torch.zeros(3, 48, 64), camera.resize((10, 10)), 0)
 

@@ -42,6 +42,7 @@ class MiniWorldSimulator:
 
     Raises:
         ImportError: where MiniWorld or EGL is missing.
+        ValueError: for an environment that does not take a size of its images and domain randomisation.
     """
 
     turn_distance = 1.8
@@ -68,14 +69,21 @@ class MiniWorldSimulator:
         self.mount = mount or CameraMount()
         self.size = size
         height, width = size
-        self._env: Any = gymnasium.make(
-            f"MiniWorld-{environment}-v0",
-            obs_width=width,
-            obs_height=height,
-            domain_rand=True,
-            max_episode_steps=10**9,
-            disable_env_checker=True,
-        ).unwrapped
+        try:
+            made = gymnasium.make(
+                f"MiniWorld-{environment}-v0",
+                obs_width=width,
+                obs_height=height,
+                domain_rand=True,
+                max_episode_steps=10**9,
+                disable_env_checker=True,
+            )
+        except TypeError as error:  # MiniWorld's Sign takes neither a size nor domain_rand
+            raise ValueError(
+                f"environment: expected one of MiniWorld that takes obs_width, obs_height and domain_rand, "
+                f"got {environment!r}: {error}"
+            ) from error
+        self._env: Any = made.unwrapped
 
     def reset(self, seed: int) -> None:
         """Build the scene of this seed."""

@@ -3,7 +3,6 @@
 import dataclasses
 import logging
 import math
-import os
 import time
 from collections.abc import Callable
 from functools import partial
@@ -17,6 +16,7 @@ from mirage_sim.build import instantiate
 from mirage_sim.envs.actions import DISCRETE_COMMANDS
 from mirage_sim.evaluation.benchmarks.measure import positive_integers
 from mirage_sim.evaluation.metrics import Interval
+from mirage_sim.files import whole
 from mirage_sim.world import WorldModel
 from mirage_sim.world.images import builtin_starts
 
@@ -133,9 +133,8 @@ def act_by_chance(rng: np.random.Generator, frames: np.ndarray) -> np.ndarray:
 def save(policy: Any, path: Path) -> None:
     """Write a policy to a zip, which appears whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.stem}.partial{os.getpid()}.zip")
-    policy.save(unfinished)
-    unfinished.replace(path)
+    with whole(path) as unfinished:
+        policy.save(unfinished)
 
 
 def successes(model: WorldModel, cfg: dict[str, Any], choose: Choose) -> np.ndarray:

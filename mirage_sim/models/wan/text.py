@@ -3,7 +3,6 @@
 import gc
 import hashlib
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from mirage_sim.files import whole
 from mirage_sim.models.pretrained import load_pretrained, require, user_cache
 
 LENGTH = 512  # tokens that the backbone looks at
@@ -114,6 +114,5 @@ class Prompts:
     def _keep(self, prompt: str, rows: Tensor) -> None:
         path = self._path(prompt)
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(f".partial{os.getpid()}")
-        save_file({"embedding": rows.contiguous()}, partial, {"prompt": prompt})
-        partial.replace(path)
+        with whole(path) as partial:
+            save_file({"embedding": rows.contiguous()}, partial, {"prompt": prompt})

@@ -126,6 +126,11 @@ def test_record_refuses_the_seeds_of_the_evaluation(tmp_path: Path, first_seed: 
     assert not (tmp_path / "out").exists()
 
 
+def test_environments_that_cannot_be_set_up_are_refused(simulator: MiniWorldSimulator):
+    with pytest.raises(ValueError, match="^environment: expected one of MiniWorld that takes .*, got 'Sign': "):
+        MiniWorldSimulator("Sign")
+
+
 def test_missing_miniworld_is_named(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "miniworld", None)  # makes the import fail
     with pytest.raises(ImportError, match=r"needs MiniWorld and EGL: pip install mirage_sim\[twin\]"):

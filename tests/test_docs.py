@@ -1,0 +1,304 @@
+"""Every block of commands in README and docs runs as it is written, with the smaller settings of :data:`SMALLER`."""
+
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import NamedTuple
+
+import gymnasium
+import numpy as np
+import pytest
+from PIL import Image
+from toy_clips import write_clips
+from toy_films import write_realestate10k, write_vipe
+
+from mirage_sim import cli
+from mirage_sim.data.simulators.miniworld import MiniWorldSimulator
+from mirage_sim.evaluation.benchmarks import backbone, readout, step, table
+from mirage_sim.evaluation.manifest import Manifest
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+pytestmark = pytest.mark.skipif(not PAGES[0].exists(), reason="needs the checkout")
+
+ONE_STEP = "stage.steps=1 stage.batch=1"
+MAKE = f"VENV={sys.prefix} -o {sys.prefix}/.core -o {sys.prefix}/.test -o lint"  # what installs is there already
+
+EVALUATIONS = (
+    "fidelity output=outputs/a",
+    "fidelity walks=full output=outputs/a",
+    "revisit output=outputs/a",
+    "revisit",
+)
+
+#: What is added to a command, so that it takes seconds; everything else runs as it is.
+SMALLER = {
+    "make demo": MAKE,
+    "make test": f"{MAKE} PYTEST_ADDOPTS='-k import_loads_nothing {ROOT}/tests/test_cli.py'",
+    "make check": f"{MAKE} -n",  # the same
+    "make soak": f"{MAKE} SOAK_SECONDS=2",
+    "mirage rollout policy=scripted steps=200 seed=3": "steps=3",
+    "mirage rollout policy=random format=npz episodes=10 output=data": "episodes=2 steps=2",
+    "mirage rollout policy=random format=minari episodes=10 output=data": "episodes=2 steps=2",
+    "mirage rollout policy=random format=mcap episodes=10 output=data": "episodes=2 steps=2",
+    "mirage rollout backend=ray num_workers=2 worlds=4 policy=random format=npz episodes=64 output=data/ray": (
+        "num_workers=1 worlds=1 episodes=2 steps=2"
+    ),
+    "mirage rollout policy=policy.zip trust_policy=true": "steps=2",
+    **{f"mirage eval {what} --json": "variants=[latent_memory]" for what in EVALUATIONS},
+    "mirage bench learn --json": "steps=16 seeds=1 episodes=1 max_episode_steps=2 worlds=2",
+    "mirage bench step --json": "steps=2 rgb_steps=1",
+    "mirage bench ros --json": "steps=5 frames=5 seconds=1",
+    "mirage bench readout --json": "threads=[1]",
+    "mirage bench growth --json": "cameras=2 rounds=2",
+    "mirage bench bytes --json": "frames=1",
+    "mirage bench conditioning --json": "size=[64,96]",
+    "mirage bench backbone --json": "vae=null",
+    "mirage bench all": "benchmarks=[retrieval]",
+    "mirage bench vector --json": "worlds=2 steps=1",
+    "mirage record walks=1200 output=data/clips": "walks=1 frames=28",
+    "mirage train world=mini stage=codec": ONE_STEP,
+    "mirage prepare vipe source=data/films output=data/clips": (
+        "size=[48,64] frames=17 output=data/vipe-clips"  # another page records walks into data/clips
+    ),
+    "mirage prepare vipe source=data/vipe output=data/clips": "size=[48,64] frames=17",
+    "mirage prepare realestate10k source=data/re10k output=data/clips": "size=[48,64] frames=17",
+    "mirage prepare clips source=data/miniworld output=data/small 'size=[64,96]' frames=49": "size=[48,64] frames=17",
+}
+#: In processes of their own, or long all the same; marked slow.
+SLOW = (
+    "make",
+    "mirage_world",
+    "mirage_policy",
+    "mirage rollout backend=ray",
+    "mirage bench ros",
+)
+NODES = ["mirage_world", "mirage_policy"]
+
+WEIGHTS = "needs the weights of the real backbone and a GPU"
+#: What cannot run here, and why; the longest beginning of a command counts.
+CANNOT = {
+    "colcon build": "tests/packaging builds with colcon; ROS's own build tools are no wheels",
+    "ros2 launch": "ros2 launch is no wheel; tests/ros runs what the launch file starts",
+    "mirage download": "needs a hub",
+    "mirage rollout world=wan5b": WEIGHTS,
+    "mirage train world=wan5b": WEIGHTS,
+    "accelerate launch": f"{WEIGHTS}; several of them",
+    "accelerate config": "asks questions",
+    "mirage rollout backend=ray address=HOST:6379": "needs a cluster at HOST",
+    "mirage bench rollout": "three roll-outs, two by Ray, for minutes; tests/agents/test_backends.py does the same",
+    "python -c": "renders what the package ships, in minutes; tests/data does so in part",
+    'env = gym.make("MirageWorld-v0", world="wan5b")': WEIGHTS,
+}
+#: Libraries that the extras bring, by parts of the commands that need them.
+NEEDS = {
+    "backend=ray": "ray",
+    "bench ros": "rclpy",
+    "soak": "rclpy",
+    "mirage_": "rclpy",
+    "policy.zip": "stable_baselines3",
+    "bench learn": "stable_baselines3",
+    "bench backbone": "transformers",
+    "format=minari": "minari",
+    "format=mcap": "rosbags",
+    "mirage train": "accelerate",
+    "eval report": "matplotlib",
+}
+#: Installing belongs to `make test-packaging`.
+INSTALLS = ("pip install",)
+
+
+class Block(NamedTuple):
+    """A fenced block of a page."""
+
+    page: Path
+    line: int
+    language: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.page.relative_to(ROOT)}:{self.line}"
+
+    @property
+    def commands(self) -> list[str]:
+        """What a shell would run, one by one, without comments."""
+        lines = [line.split("  #")[0].strip() for line in self.text.splitlines()]
+        lines = [line.partition(" # ")[0].strip() for line in lines]
+        return [command for line in lines for command in line.split(" && ") if command]
+
+
+def blocks() -> list[Block]:
+    found = []
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8") if page.exists() else ""
+        for match in re.finditer(r"^```(\w+)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
+            found.append(Block(page, text.count("\n", 0, match.start()) + 1, match.group(1), match.group(2)))
+    return found
+
+
+def reason(command: str) -> str | None:
+    """Why a command cannot run here; None if it can."""
+    found = [start for start in CANNOT if command.startswith(start) and not command.startswith(f"{start}-")]
+    return CANNOT[max(found, key=len)] if found else None
+
+
+def lacking(command: str) -> list[str]:
+    """Libraries that a command needs and that are not installed."""
+    return [library for part, library in NEEDS.items() if part in command and not find_spec(library)]
+
+
+SHELL = [block for block in blocks() if block.language == "sh"]
+PYTHON = [block for block in blocks() if block.language == "python"]
+COMMANDS = {  # each where it is first
+    command: block
+    for block in reversed(SHELL)
+    for command in block.commands
+    if not command.startswith((*INSTALLS, "source ")) and reason(command) is None
+}
+QUICK = [command for command in COMMANDS if not command.startswith(SLOW)]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the pages take for granted: a photograph, films, recorded walks, a policy."""
+    folder = tmp_path_factory.mktemp("reader")
+    picture = np.random.default_rng(0).integers(0, 255, (12, 16, 3), dtype=np.uint8).repeat(20, 0).repeat(20, 1)
+    Image.fromarray(picture).save(folder / "kitchen.jpg")
+    for source in ("films", "vipe"):
+        write_vipe(folder / "data" / source)
+    write_realestate10k(folder / "data" / "re10k")
+    write_clips(folder / "data" / "miniworld", 1)
+    if find_spec("stable_baselines3"):
+        from mirage_sim.envs.sb3 import PPO
+
+        PPO("CnnPolicy", gymnasium.make("MirageWorld-v0"), n_steps=2, batch_size=2).save(folder / "policy.zip")
+    return folder
+
+
+@pytest.fixture
+def reader(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where a reader of the pages is; few walks, circuits, points and processes, for which there are no settings."""
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))  # of what runs in a process of its own
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setattr(step, "_seconds_of", cache(step._seconds_of))
+    run_bench = table.run
+    monkeypatch.setattr(table, "run", lambda name: run_bench(name, "frames=4", "repeats=1"))
+    for minutes in ("resume_identical", "stage1_loss_drop"):  # tests/evaluation/test_backbone.py has them
+        monkeypatch.setattr(backbone, minutes, lambda: 0.0)
+    subset, cloud, hall = Manifest.subset, readout._cloud, readout.hall
+
+    def one_of_each(self: Manifest, name: str) -> Manifest:
+        chosen = subset(self, name)
+        return replace(chosen, walks=chosen.walks[:1], circuits=chosen.circuits[:1])
+
+    monkeypatch.setattr(Manifest, "subset", one_of_each)
+    monkeypatch.setattr(readout, "_cloud", lambda count, channels=48: cloud(min(count, 60_000), channels))
+    monkeypatch.setattr(readout, "hall", lambda count, channels: hall(min(count, 60_000), channels))
+    return folder
+
+
+def run(command: str, reader: Path) -> None:
+    """Run a command, and see it succeed."""
+    command = f"{command} {SMALLER.get(command, '')}"
+    for name in ("a.json", "b.json", "outputs/b/fidelity.json"):  # two runs to compare
+        if name in command:
+            (reader / name).parent.mkdir(exist_ok=True)
+            shutil.copy(reader / "outputs" / "a" / "fidelity.json", reader / name)
+    words = shlex.split(command)
+    if words[0] == "mirage" and not command.startswith(SLOW):
+        try:
+            assert cli.main(words[1:]) == 0
+        except SystemExit as end:
+            assert end.code == 0
+        return
+    if words[0] == "make":
+        words[1:1] = ["-f", str(ROOT / "Makefile")]
+        for name in ("setup.py", "benchmarks", "mirage_sim", "tests"):
+            if not (reader / name).exists():
+                (reader / name).symlink_to(ROOT / name)
+    done = subprocess.run(words, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("block", SHELL, ids=str)
+def test_the_commands_of_a_block_run(block: Block, reader: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    if any("eval" in command or "record" in command or "bytes" in command for command in block.commands):
+        try:
+            MiniWorldSimulator("OneRoom").close()
+        except ImportError as error:
+            pytest.skip(str(error))
+    capsys.readouterr()  # MiniWorld prints
+    for command in block.commands:
+        if command in QUICK and COMMANDS[command] == block and not lacking(command):
+            run(command, reader)
+            said = capsys.readouterr().out
+            assert "--json" not in command or json.loads(said), command
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", [command for command in COMMANDS if command not in QUICK + NODES])
+def test_a_long_command_runs(command: str, reader: Path) -> None:
+    if missing := lacking(command):
+        pytest.skip(f"not installed: {missing}")
+    run(command, reader)
+
+
+@pytest.mark.slow
+def test_the_two_nodes_make_a_loop(reader: Path) -> None:
+    if missing := lacking("mirage_world"):
+        pytest.skip(f"not installed: {missing}")
+    from mirage_sim.ros.node_process import NodeProcess, private_domain
+
+    assert set(NODES) <= set(COMMANDS)
+    domain = private_domain()
+    world, policy = (NodeProcess(domain, [command]) for command in NODES)
+    with world, policy:
+        world.wait_for_line("runs, mode")
+        policy.wait_for_line("waiting for images")
+        assert policy.stop() == world.stop() == 0
+
+
+@pytest.mark.parametrize("page", sorted({block.page for block in PYTHON}), ids=lambda page: page.name)
+def test_the_programs_of_a_page_run(page: Path, reader: Path) -> None:
+    names: dict[str, object] = {}
+    for block in PYTHON:
+        if block.page == page and not any(start in block.text for start in CANNOT):
+            exec(compile(block.text, str(block), "exec"), names)
+    assert names or page.name == "wan5b.md"
+
+
+def test_every_exception_is_of_a_command_that_is_there() -> None:
+    every = [command for block in SHELL for command in block.commands] + [block.text for block in PYTHON]
+    assert [start for start in CANNOT if not any(start in command for command in every)] == []
+    assert [command for command in SMALLER if command not in COMMANDS] == []
+
+
+def test_what_is_installed_is_an_extra_that_exists() -> None:
+    """Installing itself is what `make test-packaging` does."""
+    setup = (ROOT / "setup.py").read_text(encoding="utf-8")
+    installs = [c for block in SHELL for c in block.commands if c.startswith(INSTALLS)]
+    extras = {extra for command in installs for extra in re.search(r"\[(.*)\]", command).group(1).split(",")}  # type: ignore[union-attr]
+    assert extras and all(f'"{extra}":' in setup for extra in extras)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_within_the_text_are_understood(page: Path) -> None:
+    """Those in backquotes are not run, but their settings exist."""
+    for command in re.findall(r"`mirage ((?:\w+)(?: [\w.=/]+)*(?: --json)?)`", page.read_text(encoding="utf-8")):
+        words = [word for word in command.split() if word != "--json"]
+        assert words[0] in cli.COMMANDS, command
+        variants = cli.COMMANDS[words[0]].variants
+        if len(words) > 1 and variants:
+            assert words[1] in variants, command
+            words[1] = f"{words[0]}={words[1]}"
+        if "report" not in command and "compare" not in command:
+            cli.compose(words[0], words[1:])

@@ -1,0 +1,178 @@
+"""Files appear whole or not at all, and one process at a time fills a folder."""
+
+import json
+import multiprocessing
+import resource
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import save_file
+from toy_clips import toy_clip
+
+from mirage_sim.agents.recording import save_npz
+from mirage_sim.data.clips import save_clip
+from mirage_sim.evaluation.pictures import save_picture, save_video
+from mirage_sim.files import alone_in, check_digest, check_folder, save_json, save_tensors, whole
+
+NOISE = np.random.default_rng(0).integers(0, 256, (20, 64, 96, 3), dtype=np.uint8)
+WRITERS: dict[str, Any] = {
+    "a.json": lambda path: save_json(path, {"numbers": list(range(20_000))}),
+    "a.npz": lambda path: save_npz(path, {"noise": NOISE}),
+    "a.png": lambda path: save_picture(Image.fromarray(NOISE.reshape(-1, 96, 3)), path),
+    "a.mp4": lambda path: save_video(NOISE, path, 10),
+    "a.safetensors": lambda path: save_tensors(path, {"noise": torch.from_numpy(NOISE)}, {}),
+    "clip.safetensors": lambda path: save_clip(toy_clip(0), path),
+}
+LIMIT = 20_000  # bytes of a file
+
+
+@pytest.fixture
+def full_disk() -> Any:
+    """Files of this process and of those that it starts end after some bytes, as on a disk that is full."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (LIMIT, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_a_full_disk_leaves_the_old_file_and_names_it(name: str, tmp_path: Path, full_disk: None) -> None:
+    path = tmp_path / name
+    path.write_text("the old one")
+    with pytest.raises(OSError, match=f"^{path}: "):
+        WRITERS[name](path)
+    assert path.read_text() == "the old one"
+    assert [each.name for each in tmp_path.iterdir()] == [name]
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_what_is_written_is_all_there(name: str, tmp_path: Path) -> None:
+    WRITERS[name](tmp_path / name)
+    assert [each.name for each in tmp_path.iterdir()] == [name]
+    assert (tmp_path / name).stat().st_size > LIMIT
+
+
+def test_errors_about_other_files_are_left_alone(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError) as caught, whole(tmp_path / "a"):
+        (tmp_path / "other").read_text()
+    assert caught.value.filename == str(tmp_path / "other")
+
+
+@pytest.mark.parametrize("name", ["file", "file/below", "x" * 300, "/proc/nothing"])
+def test_unusable_folders_are_refused(name: str, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match="^output: expected a folder that can be written to, got .*: "):
+        check_folder("output", tmp_path / name)
+
+
+def test_a_usable_folder_is_left_as_it_was(tmp_path: Path) -> None:
+    check_folder("output", tmp_path / "new" / "inner")
+    check_folder("output", tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from mirage_sim.files import alone_in
+with alone_in(Path(sys.argv[1]), "notes/lock"):
+    print("mine", flush=True)
+    time.sleep(600)
+"""
+
+
+def test_a_folder_has_one_writer_and_the_dead_hold_none(tmp_path: Path) -> None:
+    folder = tmp_path / "output"
+    with subprocess.Popen([sys.executable, "-c", HOLD, str(folder)], stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None and other.stdout.readline() == "mine\n"
+        with pytest.raises(ValueError, match=f"^output: expected .*, got {folder}, where process {other.pid} on"):
+            with alone_in(folder, "notes/lock"):
+                pytest.fail("two are in it")
+        other.kill()
+    assert (folder / "notes" / "lock").exists(), "nobody could remove it"
+    with alone_in(folder, "notes/lock"):
+        (folder / "result").touch()
+    assert sorted(each.name for each in folder.rglob("*")) == ["notes", "result"]
+
+
+def test_a_folder_that_cannot_be_made_is_no_endless_wait() -> None:
+    with pytest.raises(FileNotFoundError, match="/proc/nothing"), alone_in(Path("/proc/nothing"), "lock"):
+        pytest.fail("it was made")
+
+
+def test_a_folder_in_which_nothing_was_written_goes(tmp_path: Path) -> None:
+    with alone_in(tmp_path / "a" / "b", "notes/lock"):
+        assert (tmp_path / "a" / "b" / "notes" / "lock").exists()
+    assert not list(tmp_path.iterdir())
+    with alone_in(tmp_path, "notes/lock"):
+        pass
+    assert tmp_path.exists()
+
+
+def enter(folder: str, queue: Any) -> None:
+    try:
+        with alone_in(Path(folder), "notes/lock"):
+            count = Path(folder) / "count"
+            queue.put(int(count.read_text()) if count.exists() else 0)
+            count.write_text(str(int(count.read_text()) + 1 if count.exists() else 1))
+    except ValueError:
+        queue.put(None)
+
+
+def test_nothing_is_lost_when_many_come_and_go(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    queue = context.Queue()
+    processes = [context.Process(target=enter, args=(str(tmp_path / "o"), queue)) for _ in range(20)]
+    for process in processes:
+        process.start()
+    answers = [queue.get(timeout=60) for _ in processes]
+    for process in processes:
+        process.join()
+    entered = sorted(answer for answer in answers if answer is not None)
+    assert entered == list(range(len(entered))) and entered
+    assert int((tmp_path / "o" / "count").read_text()) == len(entered)
+
+
+TENSORS = {"a": torch.arange(6).reshape(2, 3).float(), "b": torch.tensor(True), "c": torch.zeros(0, 4)}
+
+
+def read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    with safe_open(path, framework="pt") as file:
+        return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}
+
+
+def test_every_bit_of_the_content_is_in_the_digest(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    save_tensors(path, TENSORS, {"facts": "x"})
+    check_digest(path, *read(path))
+    good = path.read_bytes()
+    head = 8 + int.from_bytes(good[:8], "little")
+    tensors, metadata = read(path)
+    for change in (lambda t: t.update(a=t["a"] + 1), lambda t: t.update(a=t["a"].T), lambda t: t.pop("b")):
+        changed = dict(tensors)
+        change(changed)
+        with pytest.raises(ValueError, match=f"^{path}: expected the bytes that were written"):
+            check_digest(path, changed, metadata)
+    with pytest.raises(ValueError, match="is damaged"):
+        check_digest(path, tensors, metadata | {"facts": "y"})
+    for place in range(head, len(good)):
+        path.write_bytes(good[:place] + bytes([good[place] ^ 1]) + good[place + 1 :])
+        with pytest.raises(ValueError, match="is damaged"):
+            check_digest(path, *read(path))
+
+
+def test_files_without_a_digest_pass(tmp_path: Path) -> None:
+    save_file(TENSORS, tmp_path / "old")
+    check_digest(tmp_path / "old", *read(tmp_path / "old"))
+
+
+def test_json_ends_with_a_line(tmp_path: Path) -> None:
+    save_json(tmp_path / "a.json", {"a": 1})
+    assert json.loads((tmp_path / "a.json").read_text()) == {"a": 1}
