@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 from second_device import second_device
-from toy import toy_model, toy_starts
 from torch import nn
+from toy import toy_model, toy_starts
 
 from mirage_sim.envs.world_env import MirageWorldEnv
 from mirage_sim.evaluation.rollout import RGB_MEMORY, variants_of
