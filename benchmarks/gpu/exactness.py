@@ -5,7 +5,6 @@ walk rounding tips single cells to other points, so that there the frames are sc
 the truth of the package's recorded walks.
 """
 
-from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path

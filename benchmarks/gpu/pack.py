@@ -1,7 +1,8 @@
 """Packs benchmarks/gpu/bundle: what run.sh needs on a machine without a network. Run it where there is one.
 
 Wheels for CPython 3.12 (wheels.txt), loaders of OpenGL (Debian packages), prepared furniture from the user's cache, and
-a manifest with sizes and hashes. What cannot be had is left out, with a warning; the bundle appears whole or not at all.
+a manifest with sizes and hashes. Loaders and furniture that cannot be had are left out, with a warning. The bundle
+appears whole or not at all.
 """
 
 import hashlib
