@@ -45,7 +45,7 @@ def main() -> None:
     numbers = sum(parameter.numel() for parameter in model.denoiser.parameters())  # type: ignore[attr-defined]
     part.report.put("build", {"denoiser_parameters_b": round(numbers / 1e9, 3), "peak_gib": peak_gib(part.device)})
     colours = replace(model, memory=RgbMemory(model.codec, model.codec.stride))
-    latent = part.measure("latent_memory", partial(step, part, model, part.seconds_left / 4))
+    latent = part.measure("latent_memory", partial(step, part, model, part.seconds_left / 3))
     rgb = part.measure("rgb_memory", partial(step, part, colours, part.seconds_left / 3))
     if latent and rgb:
         compared = ("seconds_per_step", "conditioning_ms_per_latent_frame")
@@ -128,8 +128,9 @@ def step(part: Part, model: WorldModel, most: float) -> dict[str, Any]:
     device = part.device
     reset_peak(device)
     walker, goal = walked(model)
-    one = step_seconds(walker, goal, walker.model, device)
-    evaluations = max(2, min(model.sampler.steps, int(most / one)))  # type: ignore[attr-defined]
+    one, two = (step_seconds(walker, goal, replace(model, sampler=WanSampler(n)), device) for n in (1, 2))
+    affordable = 2 + int((most - two) / max(two - one, 1e-3))
+    evaluations = max(2, min(model.sampler.steps, affordable))  # type: ignore[attr-defined]
     whole = step_seconds(walker, goal, replace(model, sampler=WanSampler(evaluations)), device)
     elsewhere = circuit(8, model.size)[1:2].to(device)
     with torch.inference_mode():

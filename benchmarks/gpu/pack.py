@@ -23,7 +23,7 @@ LIMIT = 30 * 10**6  # bytes
 # oldest first; pip takes a wheel only for a platform that is named
 PLATFORMS = ("manylinux1", "manylinux2014", "manylinux_2_17", "manylinux_2_24", "manylinux_2_27", "manylinux_2_28")
 SOURCE_ONLY = "antlr4-python3-runtime"  # pure Python, published without a wheel
-LOADERS = ("libegl1", "libgl1", "libglvnd0", "libglx0", "libopengl0")
+LOADERS = ("libegl1", "libglvnd0", "libopengl0")
 FURNITURE = "furniture"
 
 logger = logging.getLogger("pack")

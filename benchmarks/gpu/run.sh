@@ -45,10 +45,10 @@ end=$((SECONDS + budget - 5)) # what is left is for this script itself
 # Libraries from the bundle come after the checkout and before the machine's own
 export PYTHONPATH=$root:$work/site PYTHONUNBUFFERED=1 HF_HUB_OFFLINE=1
 if cp -r "$here/bundle/cache" "$work/cache" 2>/dev/null; then export XDG_CACHE_HOME=$work/cache; fi
-# OpenGL without a display: the loaders from the bundle, where the machine has none
-if [ -d "$here/bundle/gl" ] && ! ldconfig -p 2>/dev/null | grep -q 'libEGL\.so\.1 '; then
+# OpenGL without a display: the loaders from the bundle, where the machine lacks one
+if [ -d "$here/bundle/gl" ] && [ "$(ldconfig -p 2>/dev/null | grep -c -E '^\s(libEGL\.so\.1|libGL\.so\.1) ')" -lt 2 ]; then
     export LD_LIBRARY_PATH=$here/bundle/gl:/usr/local/nvidia/lib64:${LD_LIBRARY_PATH:-}
-    export GLCONTEXT_LINUX_LIBGL=libGL.so.1 GLCONTEXT_LINUX_LIBEGL=libEGL.so.1
+    export GLCONTEXT_LINUX_LIBGL=libOpenGL.so.0 GLCONTEXT_LINUX_LIBEGL=libEGL.so.1
 fi
 vendor=/usr/local/nvidia/share/glvnd/egl_vendor.d/10_nvidia.json # where containers have the driver
 if [ -e "$vendor" ] && ! ls /usr/share/glvnd/egl_vendor.d/*nvidia* /etc/glvnd/egl_vendor.d/*nvidia* >/dev/null 2>&1; then

@@ -1,10 +1,12 @@
 """``benchmarks/gpu/run.sh`` without a GPU: all of it at toy size, and what becomes of parts that hang or crash."""
 
+import hashlib
 import json
 import os
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +68,46 @@ def test_a_part_that_hangs_or_crashes_spoils_no_other(parts: Path, tmp_path: Pat
 def test_no_part_begins_when_the_budget_is_spent(parts: Path, tmp_path: Path):
     results = run(tmp_path / "out", "6s", PARTS=str(parts))
     assert {results[name]["status"] for name in PARTS} == {"skipped"}
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    """A bundle with one wheel, beside a copy of what installs it."""
+    for name in ("report.py", "install.py"):
+        shutil.copy(FOLDER / name, tmp_path)
+    folder = tmp_path / "bundle"
+    (folder / "wheels").mkdir(parents=True)
+    wheel = folder / "wheels" / "mirage_probe-1.0-py3-none-any.whl"
+    about = "mirage_probe-1.0.dist-info"
+    with zipfile.ZipFile(wheel, "w") as file:
+        file.writestr("mirage_probe.py", "FOUND = True\n")
+        file.writestr(f"{about}/METADATA", "Metadata-Version: 2.1\nName: mirage-probe\nVersion: 1.0\n")
+        file.writestr(f"{about}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        file.writestr(f"{about}/RECORD", "")
+    digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
+    files = {f"wheels/{wheel.name}": {"bytes": wheel.stat().st_size, "sha256": digest}}
+    (folder / "manifest.json").write_text(json.dumps({"commit": "none", "files": files}))
+    return folder
+
+
+def install(bundle: Path) -> "subprocess.CompletedProcess[str]":
+    place = bundle.parent
+    options = ["--out", place, "--work", place, "--seconds", "60", "--device", "cpu"]
+    return subprocess.run([sys.executable, place / "install.py", *options], capture_output=True, text=True)
+
+
+def test_what_is_missing_is_installed_from_the_bundle(bundle: Path):
+    done = install(bundle)
+    assert done.returncode == 0, done.stderr
+    assert (bundle.parent / "site" / "mirage_probe.py").read_text() == "FOUND = True\n"
+
+
+def test_a_damaged_bundle_is_refused(bundle: Path):
+    (wheel,) = (bundle / "wheels").iterdir()
+    wheel.write_bytes(wheel.read_bytes()[:-1])
+    done = install(bundle)
+    assert done.returncode == 1 and done.stderr.startswith(f"wheels/{wheel.name}: differs from its hash")
+    assert not (bundle.parent / "site").exists()
 
 
 @pytest.mark.parametrize("arguments", [["out", "soon"], ["out", "1m", "more"], ["--fast"], ["out", "0"]])

@@ -1,6 +1,8 @@
 """A world on another device than the CPU: what a GPU would refuse is refused by the device of ``second_device``."""
 
 import multiprocessing
+import os
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +15,7 @@ from second_device import second_device
 from torch import nn
 from toy import toy_model, toy_starts
 
+from mirage_sim.build import build_world_model
 from mirage_sim.envs.world_env import MirageWorldEnv
 from mirage_sim.evaluation.rollout import RGB_MEMORY, variants_of
 from mirage_sim.world import Body, World, WorldModel
@@ -61,11 +64,15 @@ def compact(model: WorldModel) -> WorldModel:
 
 
 @pytest.fixture(scope="module")
-def walks(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
-    folder = tmp_path_factory.mktemp("elsewhere")
-    # in a process of its own: torch keeps the device for good
+def process() -> Iterator[ProcessPoolExecutor]:
+    """A process of its own: torch keeps the device for good."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
-        return process.submit(elsewhere, folder).result()
+        yield process
+
+
+@pytest.fixture(scope="module")
+def walks(process: ProcessPoolExecutor, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+    return process.submit(elsewhere, tmp_path_factory.mktemp("elsewhere")).result()
 
 
 @pytest.mark.parametrize("name", ["latent", "compact", RGB_MEMORY])
@@ -78,6 +85,33 @@ def test_a_world_on_another_device_is_the_same_world(walks, name, model, tmp_pat
     for what, value in expected.items():
         grey_level_or_metres = 1.0 if value.dtype == np.uint8 else 1e-5
         np.testing.assert_allclose(found[what].astype(float), value.astype(float), atol=grey_level_or_metres, rtol=0)
+
+
+def backbone_walks(cache: Path) -> list[np.ndarray]:
+    """Frames of the real backbone's classes at toy size, on the CPU and elsewhere."""
+    os.environ["XDG_CACHE_HOME"] = str(cache)
+    model: Any = build_world_model("wan5b-toy")
+    frames = [backbone_walk(model)]
+    with second_device() as device:
+        for network in (model.codec, model.denoiser, model.depth.estimator.model):
+            network.to(device)
+        model.depth.estimator.device = device
+        frames.append(backbone_walk(replace(model, device=device)))
+    return frames
+
+
+def backbone_walk(model: WorldModel) -> np.ndarray:
+    env = MirageWorldEnv(model)
+    image = np.random.default_rng(0).integers(0, 256, (*model.size, 3), dtype=np.uint8)
+    env.reset(seed=1, options={"image": image})
+    return np.stack([env.step(np.array([1.0, 0.3], np.float32))[4]["frames"] for _ in range(4)])
+
+
+@pytest.mark.slow
+def test_the_backbone_on_another_device_draws_the_same(process: ProcessPoolExecutor, backbone_cache: Path):
+    here, there = process.submit(backbone_walks, backbone_cache).result()
+    assert here.std() > 1
+    np.testing.assert_allclose(there.astype(int), here.astype(int), atol=1, rtol=0)
 
 
 def refusals() -> list[str]:
@@ -93,7 +127,6 @@ def refusals() -> list[str]:
         return said
 
 
-def test_the_device_refuses_what_a_gpu_refuses():
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
-        mixed, numpy, stacked = process.submit(refusals).result()
+def test_the_device_refuses_what_a_gpu_refuses(process: ProcessPoolExecutor):
+    mixed, numpy, stacked = process.submit(refusals).result()
     assert "one device" in mixed and "one device" in stacked and "numpy" in numpy
