@@ -5,7 +5,6 @@ Where nothing can be rendered, the package's own three walks show that training 
 home, also those of a run that is stopped: of the stages that had ended by then.
 """
 
-import itertools
 import json
 import multiprocessing
 import os
@@ -14,7 +13,6 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,7 +21,6 @@ from report import Part
 
 from mirage_sim.build import compose
 from mirage_sim.data.record import record
-from mirage_sim.data.simulators.miniworld import TRAINING_ENVIRONMENTS
 from mirage_sim.evaluation.provenance import commit
 from mirage_sim.models.checkpoints import ASSETS
 
@@ -33,10 +30,11 @@ BLOCK = 5  # walks that a process records before it looks at the clock
 MOST_WALKS = 100_000
 VALIDATION, VALIDATION_SEED = 6, 700_000  # walks of each simulator that choose among weights
 RENDERING = 0.25  # of the time of this part
+PATIENCE = 90.0  # seconds after that for what has begun
 RESERVE = 45.0  # seconds by which the recipe may exceed its budget: it does not cut short what chooses among weights
 TOY = 20.0  # seconds of a rehearsed training, the least that the recipe takes
 NETWORKS = ("codec", "depth", "denoiser")
-SHIPPED = sorted(Path(ASSETS / "mini" / "walks").glob("*.safetensors"))
+SHIPPED = ASSETS / "mini" / "walks"
 
 
 def main() -> None:
@@ -66,19 +64,19 @@ def render(part: Part) -> dict[str, Any]:
         except Exception as error:  # a library, OpenGL or furniture is missing: this machine trains without it
             part.report.missing(simulator, f"{type(error).__name__}: {error}")
         else:
-            sources[simulator] = source(simulator, folder)
+            sources[simulator] = source(folder)
             part.report.put(simulator, {"walks": len(list(folder.glob("*.safetensors")))})
     if not sources:
-        folder, validation = part.work / "clips" / "shipped", len(SHIPPED)
+        folder = part.work / "clips" / "shipped"
         copy_shipped(folder)
-        sources["shipped"] = source("miniworld", folder)
-        part.report.put("shipped", {"walks": len(SHIPPED)})
-    return {"clips": sources, "validation": {"walks": validation, "first_seed": VALIDATION_SEED}}
+        sources["shipped"] = source(folder)
+        part.report.put("shipped", {"walks": len(list(folder.glob("*.safetensors")))})
+    return {"clips": sources, "validation": {"walks": 0, "first_seed": VALIDATION_SEED}}
 
 
-def source(simulator: str, folder: Path) -> dict[str, Any]:
-    """One source of walks, as ``configs/recipe/mini.yaml`` describes it; all of its walks are there already."""
-    return {"simulator": simulator, "folder": str(folder), "walks": 0, "frames": FRAMES, "first_seed": 0, "weight": 1.0}
+def source(folder: Path) -> dict[str, Any]:
+    """One source of walks, as ``configs/recipe/mini.yaml`` describes it; there are none left to record."""
+    return {"folder": str(folder), "weight": 1.0, "walks": 0, "first_seed": 0, "frames": FRAMES}
 
 
 def record_until(simulator: str, folder: Path, seconds: float, block: int, validation: int) -> None:
@@ -93,16 +91,14 @@ def record_until(simulator: str, folder: Path, seconds: float, block: int, valid
 
     Raises:
         ImportError, ValueError: where the simulator cannot work.
+        TimeoutError: where it hangs.
     """
-    deadline = time.time() + seconds
-    cores = len(os.sched_getaffinity(0))
-    with ProcessPoolExecutor(cores, multiprocessing.get_context("spawn")) as pool:
-        done = [pool.submit(record, folder / "validation", validation, FRAMES, VALIDATION_SEED, simulator)]
-        for first in range(cores):
-            seeds = range(block * first, MOST_WALKS, block * cores)
-            done.append(pool.submit(record_blocks, simulator, folder, seeds, block, deadline))
-        for each in done:
-            each.result()
+    deadline, cores = time.time() + seconds, len(os.sched_getaffinity(0))
+    tasks: list[tuple[Any, ...]] = [(simulator, folder / "validation", [VALIDATION_SEED], validation, deadline)]
+    for first in range(cores):
+        tasks.append((simulator, folder, range(block * first, MOST_WALKS, block * cores), block, deadline))
+    with multiprocessing.get_context("spawn").Pool(len(tasks)) as pool:  # GL contexts do not survive a fork
+        pool.starmap_async(record_blocks, tasks, chunksize=1).get(seconds + PATIENCE)
 
 
 def record_blocks(simulator: str, folder: Path, seeds: Sequence[int], block: int, deadline: float) -> None:
@@ -114,11 +110,9 @@ def record_blocks(simulator: str, folder: Path, seeds: Sequence[int], block: int
 
 
 def copy_shipped(folder: Path) -> None:
-    """The package's own walks, to train on and, under the names that the recipe looks for, to choose weights by."""
-    (folder / "validation").mkdir(parents=True)
-    for path, environment, seed in zip(SHIPPED, TRAINING_ENVIRONMENTS, itertools.count(VALIDATION_SEED), strict=False):
-        shutil.copy(path, folder / path.name)
-        shutil.copy(path, folder / "validation" / f"{environment}-{seed:06d}.safetensors")
+    """The package's own walks, to train on and to choose weights by."""
+    for place in (folder, folder / "validation"):
+        shutil.copytree(SHIPPED, place)
 
 
 def train(part: Part, data: dict[str, Any], output: Path, seconds: float) -> dict[str, Any]:
