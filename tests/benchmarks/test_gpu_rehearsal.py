@@ -119,8 +119,7 @@ def test_wrong_arguments_are_refused(arguments: list[str], tmp_path: Path):
 
 @pytest.mark.slow
 def test_every_part_ends_well_at_toy_size_on_the_cpu(tmp_path: Path):
-    for library in ("accelerate", "transformers", "miniworld"):
-        pytest.importorskip(library)
+    pytest.importorskip("accelerate")
     results = run(tmp_path / "out", "10m", "--device", "cpu", "--toy")
     assert {name: (results[name]["status"], results[name]["reason"]) for name in PARTS} == dict.fromkeys(
         PARTS, ("ok", None)
