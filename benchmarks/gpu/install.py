@@ -2,7 +2,9 @@
 
 import hashlib
 import importlib.metadata
+import importlib.util
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -27,6 +29,9 @@ def main() -> None:
     if missing:
         options = ["--no-index", "--no-deps", "--no-compile", "--no-cache-dir", "--target", part.work / "site"]
         subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", *options, *missing], check=True)
+    for package in sorted((BUNDLE / "site").glob("*")):
+        if importlib.util.find_spec(package.name) is None:
+            shutil.copytree(package, part.work / "site" / package.name)
 
 
 def installed(wheel: Path) -> bool:

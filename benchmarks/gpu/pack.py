@@ -1,11 +1,12 @@
 """Packs benchmarks/gpu/bundle: what run.sh needs on a machine without a network. Run it where there is one.
 
-Wheels for CPython 3.12 (wheels.txt), loaders of OpenGL (Debian packages), prepared furniture from the user's cache, and
-a manifest with sizes and hashes. Loaders and furniture that cannot be had are left out, with a warning. The bundle
-appears whole or not at all.
+Wheels for CPython 3.12 (wheels.txt), loaders of OpenGL (Debian packages), textures of MiniWorld, prepared furniture
+from the user's cache, and a manifest with sizes and hashes. What cannot be had is left out, with a warning, unless it is
+a wheel. The bundle appears whole or not at all.
 """
 
 import hashlib
+import importlib.util
 import json
 import logging
 import shutil
@@ -14,6 +15,9 @@ import sys
 import tempfile
 from pathlib import Path
 
+import cv2
+
+from mirage_sim.data.simulators.homes.scene import TEXTURE_SIZE
 from mirage_sim.evaluation.provenance import commit
 from mirage_sim.models.pretrained import user_cache
 
@@ -37,6 +41,7 @@ def main() -> int:
     try:
         wheels(partial / "wheels")
         loaders(partial / "gl")
+        textures(partial / "site" / "miniworld")
         furniture(partial / "cache" / "mirage_sim" / FURNITURE)
         manifest = describe(partial)
         (partial / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
@@ -79,6 +84,22 @@ def loaders(folder: Path) -> None:
             subprocess.run(["dpkg-deb", "-x", package, f"{scratch}/unpacked"], check=True)
         for link in sorted(Path(scratch, "unpacked", "usr", "lib", "x86_64-linux-gnu").glob("lib*.so.?")):
             shutil.copyfile(link, folder / link.name)  # what the link points to
+
+
+def textures(folder: Path) -> None:
+    """MiniWorld's textures, which homes are made with, under the name of its package; all of that is too large.
+
+    They are stored at the size that homes give them, so that these are the same homes.
+    """
+    package = importlib.util.find_spec("miniworld")
+    if package is None or package.origin is None:
+        logger.warning("textures: left out, MiniWorld is not installed here")
+        return
+    (folder / "textures").mkdir(parents=True)
+    (folder / "__init__.py").touch()
+    for path in sorted((Path(package.origin).parent / "textures").glob("*.png")):
+        image = cv2.resize(cv2.imread(str(path)), (TEXTURE_SIZE, TEXTURE_SIZE), interpolation=cv2.INTER_AREA)
+        cv2.imwrite(str(folder / "textures" / path.name), image)
 
 
 def furniture(folder: Path) -> None:

@@ -66,7 +66,7 @@ def test_a_part_that_hangs_or_crashes_spoils_no_other(parts: Path, tmp_path: Pat
 
 
 def test_no_part_begins_when_the_budget_is_spent(parts: Path, tmp_path: Path):
-    results = run(tmp_path / "out", "6s", PARTS=str(parts))
+    results = run(tmp_path / "out", "11s", PARTS=str(parts))
     assert {results[name]["status"] for name in PARTS} == {"skipped"}
 
 
