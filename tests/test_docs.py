@@ -84,6 +84,8 @@ SLOW = (
 NODES = ["mirage_world", "mirage_policy"]
 
 WEIGHTS = "needs the weights of the real backbone and a GPU"
+FURNITURE = "needs furniture, a download of 120 MB; tests/data/simulators/homes has procedural pieces"
+RECIPE = "minutes at least; tests/training/test_recipe.py trains toy networks for seconds"
 #: What cannot run here, and why; the longest beginning of a command counts.
 CANNOT = {
     "colcon build": "tests/packaging builds with colcon; ROS's own build tools are no wheels",
@@ -97,6 +99,14 @@ CANNOT = {
     "mirage bench rollout": "three roll-outs, two by Ray, for minutes; tests/agents/test_backends.py does the same",
     "python -c": "renders what the package ships, in minutes; tests/data does so in part",
     'env = gym.make("MirageWorld-v0", world="wan5b")': WEIGHTS,
+    "mirage prepare furniture": FURNITURE,
+    "mirage record simulator=homes": FURNITURE,
+    "mirage eval fidelity protocol=homes": FURNITURE,
+    "mirage eval collision protocol=homes": FURNITURE,
+    "mirage train recipe=": RECIPE,
+    "use()": RECIPE,
+    "mirage eval fidelity walks=quick $(use": RECIPE,
+    "mirage rollout policy=replay $(use": RECIPE,
 }
 #: Libraries that the extras bring, by parts of the commands that need them.
 NEEDS = {
