@@ -1,8 +1,8 @@
 """Packs benchmarks/gpu/bundle: what run.sh needs on a machine without a network. Run it where there is one.
 
 Wheels for CPython 3.12 (wheels.txt), loaders of OpenGL (Debian packages), textures of MiniWorld, prepared furniture
-from the user's cache, and a manifest with sizes and hashes. Anything but a wheel that is missing here is left out, with
-a warning. The bundle appears whole or not at all.
+from the user's cache, and a manifest with sizes and hashes. What is missing here is left out, with a warning, except
+for wheels. The bundle appears whole or not at all.
 """
 
 import hashlib
