@@ -29,13 +29,6 @@ def main() -> None:
         report.put("gpu", subprocess.run(query, capture_output=True, text=True, check=True, timeout=30).stdout.strip())
     except (OSError, subprocess.SubprocessError) as error:
         report.missing("gpu", error)
-    # in a process of its own: a driver that is not whole can end the process that loads it
-    rendered = subprocess.run([sys.executable, "-c", RENDERER], capture_output=True, text=True, timeout=60)
-    if rendered.returncode:
-        report.missing("opengl", (rendered.stderr.strip().splitlines() or [f"ended with {rendered.returncode}"])[-1])
-    else:
-        report.put("opengl", rendered.stdout.strip())
-
     import torch
 
     from mirage_sim.evaluation.provenance import commit, cpu
@@ -50,6 +43,18 @@ def main() -> None:
         place = torch.zeros(1, device=part.device).device  # fails here, by name, where there is no such device
         report.put("device", torch.cuda.get_device_name(place))
         report.put("gpu_gib_free", round(torch.cuda.mem_get_info(place)[0] / 2**30, 1))
+    try:
+        report.put("opengl", renderer())
+    except (RuntimeError, subprocess.SubprocessError) as error:  # no fault of this part
+        report.missing("opengl", error)
+
+
+def renderer() -> str:
+    """Who renders without a display; asked in a new process, which a driver that is not whole can end, or hang."""
+    done = subprocess.run([sys.executable, "-c", RENDERER], capture_output=True, text=True, timeout=20)
+    if done.returncode:
+        raise RuntimeError((done.stderr.strip().splitlines() or [f"ended with code {done.returncode}"])[-1])
+    return done.stdout.strip()
 
 
 if __name__ == "__main__":
