@@ -59,6 +59,9 @@ SMALLER = {
     "mirage bench ros --json": "steps=5 frames=5 seconds=1",
     "mirage bench readout --json": "threads=[1]",
     "mirage bench growth --json": "cameras=2 rounds=2",
+    "mirage bench fork --json": "points=20000 forks=2",
+    "mirage bench retrieval --json": "frames=4 repeats=1",
+    "mirage bench simulators --json": "homes=procedural scenes=1 frames=2",
     "mirage bench bytes --json": "frames=1",
     "mirage bench conditioning --json": "size=[64,96]",
     "mirage bench backbone --json": "vae=null",
@@ -100,6 +103,7 @@ CANNOT = {
     "python -c": "renders what the package ships, in minutes; tests/data does so in part",
     'env = gym.make("MirageWorld-v0", world="wan5b")': WEIGHTS,
     "mirage prepare furniture": FURNITURE,
+    "mirage prepare photographs": "needs Debian's wallpaper packages; tests/data/test_photographs.py makes some",
     "mirage record simulator=homes": FURNITURE,
     "mirage eval fidelity protocol=homes": FURNITURE,
     "mirage eval collision protocol=homes": FURNITURE,
@@ -121,6 +125,8 @@ NEEDS = {
     "format=mcap": "rosbags",
     "mirage train": "accelerate",
     "eval report": "matplotlib",
+    "eval photos": "skimage",
+    "bench simulators": "moderngl",
 }
 #: Installing belongs to `make test-packaging`.
 INSTALLS = ("pip install",)
