@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from mirage_sim.data.simulators import CameraMount
+from mirage_sim.data.simulators import EVALUATION_SEEDS, CameraMount
 from mirage_sim.data.simulators.homes.furniture_cache import save_pieces
 from mirage_sim.data.simulators.homes.procedural import procedural_pieces
 from mirage_sim.evaluation import collision, compare, fidelity, generate, runs, truth
@@ -218,3 +219,20 @@ def test_cached_clip_of_another_camera_is_refused(rendered):
     higher = replace(made.walks[0], mount=replace(ROBOT, height=0.5))
     with pytest.raises(ValueError, match="cameras differ"):
         truth.check(clip, higher, {}, {})
+
+
+def test_committed_manifest_is_what_the_protocol_says():
+    whole = load_manifest(protocol="homes")
+    quick = whole.subset("quick")
+    for chosen, walks, circuits in ((whole, (72, 24), (18, 6)), (quick, (18, 6), (9, 3))):
+        for clips, (seen, unseen) in ((chosen.walks, walks), (chosen.circuits, circuits)):
+            assert Counter(walk.environment for walk in clips) == {"seen": seen, "unseen": unseen}
+            assert sum(walk.mount == MOUNT for walk in clips) * 2 == len(clips)
+        assert [walk.seed for walk in chosen.pairs] == [w.seed for w in chosen.walks if w.environment == "unseen"]
+        assert {walk.environment for walk in chosen.pairs} == {"paired"}
+    clips = [*whole.walks, *whole.circuits]
+    assert len({walk.seed for walk in clips}) == 120 and all(walk.seed in EVALUATION_SEEDS for walk in clips)
+    assert {len(walk.commands) for walk in whole.walks} == {32}
+    robots = [walk.mount for walk in clips if walk.mount != MOUNT]
+    assert all(0.3 <= mount.height <= 1.2 and 50 <= mount.fov_deg <= 75 and not mount.pitch_deg for mount in robots)
+    assert not {walk.sha256 for walk in whole.pairs} & {walk.sha256 for walk in whole.walks}
