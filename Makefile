@@ -17,7 +17,7 @@ DECLARED := setup.py setup.cfg pyproject.toml package.xml
 demo: $(VENV)/.core
 	$(BIN)/mirage rollout policy=replay output=outputs/demo
 
-# The whole gate: format, lint, types, tests.
+# The whole gate: format, lint, types, spelling, tests.
 test: lint
 	$(BIN)/python -m pytest
 
@@ -27,6 +27,7 @@ lint: $(VENV)/.test
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/codespell
 
 # Every way to install, each in its own environment; takes minutes and a package registry.
 test-packaging: $(VENV)/.test

@@ -66,7 +66,7 @@ EXTRAS = {
     # furnished homes, and their furniture made ready; these exactly, so that the same scene has the same image
     "homes": ["moderngl==5.13.0", "trimesh==5.2.0", "miniworld==2.1.0"],
     "twin": ["miniworld==2.1.0", "pyglet>=1.5.31,<2"],
-    "dev": ["ruff>=0.17.6,<0.18", "mypy>=2.4,<3"],
+    "dev": ["ruff>=0.17.6,<0.18", "mypy>=2.4,<3", "codespell[toml]>=2.4.3,<3"],
     "test": [
         "pytest>=9.2,<10",
         "hypothesis>=6.168,<7",

@@ -180,6 +180,11 @@ def test_the_mini_world_imports_nothing_it_does_not_use() -> None:
     assert done.stdout.strip() == "[]", done.stdout + done.stderr
 
 
+def test_a_device_that_is_not_there_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"device: expected one that torch can use, got 'cuda:77'"):
+        build_world_model("mini", ["world.device=cuda:77"])
+
+
 @pytest.mark.parametrize("overrides", [[], ["world.denoiser.branch=null", "world.device.branch=null"]])
 def test_a_value_that_must_be_given_is_named(overrides):
     with pytest.raises(ValueError, match=r"^inject\.branch: expected a value, got none$"):

@@ -59,6 +59,9 @@ SMALLER = {
     "mirage bench ros --json": "steps=5 frames=5 seconds=1",
     "mirage bench readout --json": "threads=[1]",
     "mirage bench growth --json": "cameras=2 rounds=2",
+    "mirage bench fork --json": "points=20000 forks=2",
+    "mirage bench retrieval --json": "frames=4 repeats=1",
+    "mirage bench simulators --json": "homes=procedural scenes=1 frames=2",
     "mirage bench bytes --json": "frames=1",
     "mirage bench conditioning --json": "size=[64,96]",
     "mirage bench backbone --json": "vae=null",
@@ -84,6 +87,8 @@ SLOW = (
 NODES = ["mirage_world", "mirage_policy"]
 
 WEIGHTS = "needs the weights of the real backbone and a GPU"
+FURNITURE = "needs furniture, a download of 120 MB; tests/data/simulators/homes has procedural pieces"
+RECIPE = "minutes at least; tests/training/test_recipe.py trains toy networks for seconds"
 #: What cannot run here, and why; the longest beginning of a command counts.
 CANNOT = {
     "colcon build": "tests/packaging builds with colcon; ROS's own build tools are no wheels",
@@ -97,6 +102,15 @@ CANNOT = {
     "mirage bench rollout": "three roll-outs, two by Ray, for minutes; tests/agents/test_backends.py does the same",
     "python -c": "renders what the package ships, in minutes; tests/data does so in part",
     'env = gym.make("MirageWorld-v0", world="wan5b")': WEIGHTS,
+    "mirage prepare furniture": FURNITURE,
+    "mirage prepare photographs": "needs Debian's wallpaper packages; tests/data/test_photographs.py makes some",
+    "mirage record simulator=homes": FURNITURE,
+    "mirage eval fidelity protocol=homes": FURNITURE,
+    "mirage eval collision protocol=homes": FURNITURE,
+    "mirage train recipe=": RECIPE,
+    "use()": RECIPE,
+    "mirage eval fidelity walks=quick $(use": RECIPE,
+    "mirage rollout policy=replay $(use": RECIPE,
 }
 #: Libraries that the extras bring, by parts of the commands that need them.
 NEEDS = {
@@ -111,6 +125,8 @@ NEEDS = {
     "format=mcap": "rosbags",
     "mirage train": "accelerate",
     "eval report": "matplotlib",
+    "eval photos": "skimage",
+    "bench simulators": "moderngl",
 }
 #: Installing belongs to `make test-packaging`.
 INSTALLS = ("pip install",)

@@ -57,17 +57,38 @@ def read_weights(path: str | Path) -> tuple[dict[str, str], dict[str, Tensor]]:
     return metadata, tensors
 
 
+def usable_device(device: torch.device | str) -> torch.device:
+    """The device of this name, if torch can put a tensor there.
+
+    Args:
+        device: as torch names it: ``"cpu"``, ``"cuda"``, ``"cuda:0"``, ...
+
+    Raises:
+        ValueError: if torch does not know it, or this machine does not have it.
+    """
+    try:
+        place = torch.device(device)
+        torch.zeros(1, device=place)
+    except (RuntimeError, AssertionError) as error:  # torch's ways to say unknown, and not there
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"device: expected one that torch can use, got {str(device)!r}: {reason}") from error
+    return place
+
+
 @own_torch()
-def load_model(path: str | Path) -> nn.Module:
-    """Build and fill the model stored in a file, on the CPU, in float32, ready for inference.
+def load_model(path: str | Path, device: torch.device | str = "cpu") -> nn.Module:
+    """Build and fill the model stored in a file, in float32, ready for inference.
 
     Args:
         path: a file; a relative path that does not exist is looked up among the built-in assets.
+        device: where its weights shall be.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if the file is truncated, foreign, or does not fit the class that it names.
+        ValueError: if the file is truncated, foreign, or does not fit the class that it names; or if this machine does
+            not have the device.
     """
+    place = usable_device(device)
     metadata, state = read_weights(path)
     name = metadata.get("class", "")
     if name not in CLASSES:
@@ -84,4 +105,4 @@ def load_model(path: str | Path) -> nn.Module:
     ) as error:  # whatever a foreign config does
         reason = textwrap.shorten(str(error), 300)
         raise ValueError(f"{path}: the weights do not fit the {name} that the file describes: {reason}") from error
-    return model.eval().requires_grad_(False)
+    return model.eval().requires_grad_(False).to(place)

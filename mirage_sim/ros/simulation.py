@@ -17,6 +17,7 @@ from mirage_sim.envs.collisions import Collisions
 from mirage_sim.envs.world_env import EnvSnapshot, MirageWorldEnv
 from mirage_sim.geometry import Camera, Drive
 from mirage_sim.memory import LatentMap
+from mirage_sim.models.checkpoints import usable_device
 from mirage_sim.ros.conversions import teleported, velocity
 from mirage_sim.ros.point_colours import PointColours
 from mirage_sim.ros.settings import Settings
@@ -250,12 +251,7 @@ class Simulation:
 
 def _world_model(world: str, device: str) -> str | WorldModel:
     """What ``gymnasium.make`` gets as ``world``: the name, or the model itself where it is not to run on the CPU."""
-    try:
-        place = torch.device(device)
-        torch.zeros(1, device=place)
-    except (RuntimeError, AssertionError) as error:  # torch's ways to say unknown, and not there
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"device: expected one that torch can use, got {device!r}: {reason}") from error
+    place = usable_device(device)
     if place.type == "cpu":
         return world
     model = build_world_model(world)

@@ -1,7 +1,7 @@
 """The node ``mirage_world``, once ROS and torch are loaded; :mod:`mirage_sim.ros.node` starts it.
 
 Callbacks only hand over what came; one worker thread steps the world and publishes what is seen. Topics, services and
-parameters: README, section ROS 2.
+parameters: docs/ros2.md.
 """
 
 import os

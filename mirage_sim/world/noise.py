@@ -14,14 +14,15 @@ def _mix(value: int) -> int:
     return value ^ (value >> 31)
 
 
-def noise(seed: int, step: int, shape: tuple[int, ...], device: torch.device | str = "cpu") -> Tensor:
-    """Standard normal noise of ``shape`` that depends on ``seed`` and ``step`` (and the kind of device) only.
+def noise(seed: int, step: int, shape: tuple[int, ...]) -> Tensor:
+    """Standard normal noise of ``shape`` that depends on ``seed`` and ``step`` only.
+
+    It is drawn on the CPU, so that an episode has the same noise on every device; no global generator is touched.
 
     Args:
         seed: of the episode, in [0, 2^63).
         step: how many chunks were made before.
         shape: of the result, float32.
-        device: where it is drawn; no global generator is touched.
     """
-    generator = torch.Generator(device).manual_seed(_mix(_mix(seed) ^ step) & ((1 << 63) - 1))
-    return torch.randn(shape, generator=generator, device=device)
+    generator = torch.Generator().manual_seed(_mix(_mix(seed) ^ step) & ((1 << 63) - 1))
+    return torch.randn(shape, generator=generator)

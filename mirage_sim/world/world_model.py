@@ -297,7 +297,7 @@ class WorldModel:
             **context,
         )
         shape = (self.codec.channels, self.horizon.latents, *self.grid)
-        start = torch.stack([noise(s.seed, s.step + 1, shape, latents.device) for s in states])
+        start = torch.stack([noise(s.seed, s.step + 1, shape) for s in states]).to(latents.device)
         return self.sampler.sample(self.denoiser, self.denoiser.condition(conditioning), start)
 
     def _decode(self, states: Sequence[WorldState], latents: Tensor) -> tuple[Tensor, list[Any]]:

@@ -68,8 +68,8 @@ def running():
     simulation = Simulation(Settings(scan_rays=0, collisions="ignore", real_time_factor=0.1))
     worker = Worker(simulation, lambda frame: None, lambda: None, lambda error: None)
     worker.start()
-    quitted = threading.Event()
-    yield SimulatorControl(worker, quitted.set, MSG, SRV, ACTION), worker, quitted
+    has_quit = threading.Event()
+    yield SimulatorControl(worker, has_quit.set, MSG, SRV, ACTION), worker, has_quit
     worker.stop()
     simulation.close()
 

@@ -15,7 +15,6 @@ Vector = NDArray[np.float64]
 
 _SKIRTING = (0.08, 0.012)  # height and thickness, metres
 _FRAME = (0.06, 0.015)  # width and thickness of a door's frame, metres
-_LEAF = 0.04  # thickness of an open door, metres
 _GROUND = 40.0  # metres of ground around the apartment
 _WHITE_LAMP = np.array([1.0, 0.92, 0.8])
 _DAYLIGHT = np.array([1.6, 1.8, 2.0])  # radiance of a bright sky beside that of lamps
@@ -73,8 +72,7 @@ def build_scene(
         for mesh in _shell(rng, plan, room, kind, textures, procedural):
             add(mesh, room)
     for opening in plan.openings:
-        for mesh in _frame(rng, opening):
-            add(mesh, -1)
+        add(_frame(rng, opening), -1)
     for placement in placements:
         add(place(placement, textures.piece(placement.piece)), placement.room)
     add(_ground(rng, plan, textures, procedural), -1)
@@ -257,8 +255,8 @@ def _ledge(quads: _Quads, face: Wall, start: float, end: float, height: float, d
     quads.add((low[0], height, high[1]), (high[0] - low[0], 0.0, 0.0), (0.0, 0.0, low[1] - high[1]))
 
 
-def _frame(rng: np.random.Generator, opening: Opening) -> Iterator[Mesh]:
-    """The frame of an opening, and of some passages a door that stands open."""
+def _frame(rng: np.random.Generator, opening: Opening) -> Mesh:
+    """The frame of an opening."""
     white, brown = np.array([236.0, 234.0, 228.0]), np.array([130.0, 92.0, 60.0])
     frame = _Quads(colour=white if rng.random() < 0.7 else brown)
     width, thickness = _FRAME
@@ -273,21 +271,7 @@ def _frame(rng: np.random.Generator, opening: Opening) -> Iterator[Mesh]:
     for start, end, bottom, top in bars:
         low, high = (opening.at - reach, bottom, start), (opening.at + reach, top, end)
         frame.box(*((low, high) if opening.axis == 0 else ((low[2], low[1], low[0]), (high[2], high[1], high[0]))))
-    yield frame.mesh()
-    if opening.kind == "passage" and opening.end - opening.start < 1.0 and rng.random() < 0.5:
-        yield _open_door(rng, opening)
-
-
-def _open_door(rng: np.random.Generator, opening: Opening) -> Mesh:
-    """A door's leaf, swung open against the wall beside it."""
-    leaf = _Quads(colour=np.array([238.0, 236.0, 230.0]) if rng.random() < 0.6 else np.array([150.0, 108.0, 70.0]))
-    side = int(rng.choice([-1, 1]))
-    width = opening.end - opening.start
-    hinge = opening.start if rng.random() < 0.5 else opening.end - _LEAF
-    near, far = sorted((opening.at + side * WALL / 2, opening.at + side * (WALL / 2 + width)))
-    low, high = (near, 0.01, hinge), (far, opening.top - 0.01, hinge + _LEAF)
-    leaf.box(*((low, high) if opening.axis == 0 else ((low[2], low[1], low[0]), (high[2], high[1], high[0]))))
-    return leaf.mesh()
+    return frame.mesh()
 
 
 def _portal(opening: Opening) -> Portal:

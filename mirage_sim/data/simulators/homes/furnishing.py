@@ -4,9 +4,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mirage_sim.data.simulators.homes.floor_plan import OUTSIDE, FloorPlan, Opening
+from mirage_sim.data.simulators.homes.floor_plan import OUTSIDE, WALL, FloorPlan, Opening
 from mirage_sim.data.simulators.homes.furniture import Piece, Placement
 from mirage_sim.data.simulators.homes.room_planner import RoomPlanner
+from mirage_sim.data.simulators.homes.shapes import Shapes
+
+_LEAF = 0.04  # metres: thickness of a door
 
 # what a room may hold, in order: (rule, categories, probability, how many at most)
 Rule = tuple[str, tuple[str, ...], float, int]
@@ -91,9 +94,14 @@ def furnish(rng: np.random.Generator, plan: FloorPlan, pieces: Sequence[Piece]) 
         pieces: what may be chosen; categories that are missing stay out.
     """
     stock = _by_category(pieces)
-    placements: list[Placement] = []
+    placements = [
+        _open_door(rng, plan, opening)
+        for opening in plan.openings
+        if opening.kind == "passage" and opening.end - opening.start < 1.0 and rng.random() < 0.5
+    ]
+    doors = list(placements)
     for room, kind in enumerate(plan.kinds):
-        planner = RoomPlanner(rng, plan, room, stock)
+        planner = RoomPlanner(rng, plan, room, stock, doors)
         for rule, categories, probability, most in RULES[kind]:
             for _ in range(most):
                 if rng.random() < probability:
@@ -121,6 +129,21 @@ def _fit(piece: Piece, opening: Opening) -> Placement:
     width, height, depth = piece.size
     scale = ((opening.end - opening.start) / width, (opening.top - opening.bottom) / height, min(1.0, 0.16 / depth))
     return Placement(piece, OUTSIDE, x, z, yaw, opening.bottom, scale)
+
+
+def _open_door(rng: np.random.Generator, plan: FloorPlan, opening: Opening) -> Placement:
+    """A door that stands open, at a right angle to its wall; never across a corridor."""
+    colour, texture = ((238, 236, 230), "") if rng.random() < 0.6 else ((150, 108, 70), "wood")
+    width = opening.end - opening.start
+    leaf = Shapes()
+    leaf.box((0.0, width), (0.0, opening.top - 0.01), (0.0, _LEAF), (colour, texture))
+    mesh, textures, size = leaf.mesh()
+    piece = Piece(f"open door {texture}", 0, "open_door", size, 0.01, mesh, textures, "this project, Apache-2.0")
+    sides = [side for side, room in zip((-1, 1), opening.rooms, strict=True) if plan.kinds[room] != "corridor"]
+    across = opening.at + int(rng.choice(sides)) * (WALL + width) / 2
+    along = opening.start + _LEAF / 2 if rng.random() < 0.5 else opening.end - _LEAF / 2
+    x, z = (across, along) if opening.axis == 0 else (along, across)
+    return Placement(piece, OUTSIDE, x, z, 0.0 if opening.axis == 0 else np.pi / 2, piece.elevation)
 
 
 def substitute(placements: Sequence[Placement], pieces: Sequence[Piece]) -> list[Placement]:

@@ -44,6 +44,12 @@ class Piece:
         """Whether no training scene may show it."""
         return self.index % 10 == HELD_OUT_REMAINDER
 
+    def extent(self, yaw: float) -> tuple[float, float]:
+        """Sides along x and z of the box around the footprint of the piece turned by ``yaw``, metres."""
+        cos, sin = abs(float(np.cos(yaw))), abs(float(np.sin(yaw)))
+        width, _, depth = self.size
+        return width * cos + depth * sin, width * sin + depth * cos
+
     @cached_property
     def table_top(self) -> float:
         """Height above the bottom of the highest large level surface, metres: taps and backs may reach higher."""

@@ -28,9 +28,17 @@ class RoomPlanner:
         plan: the apartment.
         room: number of the room.
         stock: pieces by category.
+        doors: that stand open: nothing may overlap them.
     """
 
-    def __init__(self, rng: np.random.Generator, plan: FloorPlan, room: int, stock: dict[str, list[Piece]]):
+    def __init__(
+        self,
+        rng: np.random.Generator,
+        plan: FloorPlan,
+        room: int,
+        stock: dict[str, list[Piece]],
+        doors: Sequence[Placement],
+    ):
         self.rng, self.room, self.stock, self.height = rng, room, stock, plan.height
         self.walls = [wall for wall in plan.walls if wall.room == room and wall.end - wall.start > 0.4]
         self.openings = [opening for opening in plan.openings if room in opening.rooms]
@@ -42,6 +50,9 @@ class RoomPlanner:
         self.doors: list[tuple[int, int]] = []  # pixels that must stay within reach of each other
         for opening in self.openings:
             self._keep(opening)
+        for door in doors:
+            where = _pixels((door.x, door.z), door.piece.extent(door.yaw))
+            self.low[where] = self.high[where] = True
         self.placements: list[Placement] = []
         self.rules: dict[str, Callable[[tuple[str, ...]], object]] = {
             "wall": self._to_wall,
@@ -94,12 +105,11 @@ class RoomPlanner:
     ) -> Placement | None:
         """Place a piece if there is room for its box, wider by ``margin``, and the doors stay within reach."""
         elevation = piece.elevation if elevation is None else elevation
-        width, height, depth = piece.size
+        height = piece.size[1]
         if elevation + height > self.height - 0.02:
             return None
-        cos, sin = abs(np.cos(yaw)), abs(np.sin(yaw))
-        size = (width * cos + depth * sin + margin, width * sin + depth * cos + margin)
-        where = _pixels((x, z), size)
+        across, along = piece.extent(yaw)
+        where = _pixels((x, z), (across + margin, along + margin))
         low, high = elevation < _LOW, elevation + height > _LOW
         if self.low[where].size == 0:
             return None
@@ -225,18 +235,15 @@ class RoomPlanner:
 
     def _lay(self, rug: Piece, x: float, z: float, yaw: float) -> None:
         """A rug lies under things, but within the room."""
-        width, _, depth = rug.size
-        cos, sin = abs(np.cos(yaw)), abs(np.sin(yaw))
-        where = _pixels((x, z), (width * cos + depth * sin, width * sin + depth * cos))
+        where = _pixels((x, z), rug.extent(yaw))
         inside = ~self.low[where]
         taken = [each for each in self.placements if each.piece.category == "rug"]
-        if inside.size and inside.mean() > 0.6 and not taken and self._within(x, z, width, depth, yaw):
+        if inside.size and inside.mean() > 0.6 and not taken and self._within(x, z, *rug.extent(yaw)):
             self.placements.append(Placement(rug, self.room, x, z, yaw, 0.004))
 
-    def _within(self, x: float, z: float, width: float, depth: float, yaw: float) -> bool:
+    def _within(self, x: float, z: float, width: float, depth: float) -> bool:
         """Whether a rectangle lies between the room's walls, whatever stands there."""
-        cos, sin = abs(np.cos(yaw)), abs(np.sin(yaw))
-        half = ((width * cos + depth * sin) / 2, (width * sin + depth * cos) / 2)
+        half = (width / 2, depth / 2)
         for wall in self.walls:
             across, along = ((x, z), (z, x))[wall.axis]
             reach, side = (half, half[::-1])[wall.axis]

@@ -116,6 +116,21 @@ def test_ways_between_doors_stay_free(homes):
             assert len(own) <= 1 and 0 not in own, room
 
 
+def test_open_doors_block_and_leave_a_way(homes):
+    doors = 0
+    for plan, placements in homes:
+        clearance = Clearance(plan, [place(p) for p in placements], 1.6)
+        for door in (p for p in placements if p.piece.category == "open_door"):
+            doors += 1
+            assert clearance(door.x, door.z) < 1.5 * PIXEL
+        for opening in (o for o in plan.openings if o.kind == "passage"):
+            middle = (opening.start + opening.end) / 2
+            ends = [np.array([opening.at + side * 0.7, middle]) for side in (-1, 1)]
+            ends = ends if opening.axis == 0 else [end[::-1] for end in ends]
+            assert clearance.can_move(ends[0], ends[1], 0.25)
+    assert doors > 3
+
+
 def test_substitute_keeps_places_and_sizes():
     plan, placements = furnished(5)
     swapped = substitute(placements, procedural_pieces())
