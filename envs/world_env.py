@@ -358,8 +358,8 @@ class MirageWorldEnv(gymnasium.Env[Any, Any]):
     def get_keys_to_action(self) -> dict[str, Any]:
         """For ``gymnasium.utils.play``: ``w`` and ``s`` go forward and back, ``a`` and ``d`` turn.
 
-        play(env, noop=np.zeros(2, np.float32))  # "twist": it stands where no key is pressed
-        play(env, wait_on_player=True)  # "discrete", which has no action for standing
+        ``play(env, noop=np.zeros(2, np.float32))`` stands still while no key is pressed; ``discrete`` has no such
+        action: ``play(env, wait_on_player=True)``.
         """
         return self._actions.keys()
 

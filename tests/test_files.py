@@ -5,6 +5,8 @@ import multiprocessing
 import resource
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -33,20 +35,25 @@ WRITERS: dict[str, Any] = {
 LIMIT = 20_000  # bytes of a file
 
 
-@pytest.fixture
-def full_disk() -> Any:
-    """Files of this process and of those that it starts end after some bytes, as on a disk that is full."""
+@contextmanager
+def full_disk() -> Iterator[None]:
+    """Files of this process and of those that it starts end after some bytes, as on a disk that is full.
+
+    Not a fixture: pytest itself writes to a log between a test and the end of its fixtures.
+    """
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (LIMIT, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @pytest.mark.parametrize("name", WRITERS)
-def test_a_full_disk_leaves_the_old_file_and_names_it(name: str, tmp_path: Path, full_disk: None) -> None:
+def test_a_full_disk_leaves_the_old_file_and_names_it(name: str, tmp_path: Path) -> None:
     path = tmp_path / name
     path.write_text("the old one")
-    with pytest.raises(OSError, match=f"^{path}: "):
+    with full_disk(), pytest.raises(OSError, match=f"^{path}: "):
         WRITERS[name](path)
     assert path.read_text() == "the old one"
     assert [each.name for each in tmp_path.iterdir()] == [name]

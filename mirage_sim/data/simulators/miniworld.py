@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from mirage_sim.data.simulators.simulator import CameraMount
+from mirage_sim.data.simulators.simulator import CameraMount, arc
 from mirage_sim.geometry import Camera, Drive
 
 TRAINING_ENVIRONMENTS = (
@@ -110,11 +110,9 @@ class MiniWorldSimulator:
     def step(self, command: np.ndarray) -> bool:
         """Hold ``(forward, turn)`` in [-1, 1]^2 for one step; True when the way was blocked.
 
-        The arc is exact: half of the turn, the chord, the other half. A blocked step turns, as a robot would.
+        A blocked step turns, as a robot would.
         """
-        forward = float(command[0]) * self.drive.max_speed * self.drive.dt
-        turn = float(command[1]) * self.drive.max_turn_rate * self.drive.dt
-        chord = forward * float(np.sinc(turn / 2 / math.pi))
+        chord, turn = arc(command, self.drive)
         self._env.turn_agent(math.degrees(turn / 2))
         moved = self._env.move_agent(chord, 0.0) if chord else True
         self._env.turn_agent(math.degrees(turn / 2))

@@ -117,6 +117,18 @@ class ReferenceSimulator(Protocol):
         """Free the graphics context."""
 
 
+def arc(command: np.ndarray, drive: Drive) -> tuple[float, float]:
+    """Chord in metres and turn in radians of one step; half of the turn, the chord, the other half make the exact arc.
+
+    Args:
+        command: forward speed and turn rate in [-1, 1]^2.
+        drive: what they mean.
+    """
+    forward = float(command[0]) * drive.max_speed * drive.dt
+    turn = float(command[1]) * drive.max_turn_rate * drive.dt
+    return forward * float(np.sinc(turn / 2 / math.pi)), turn
+
+
 def make_simulator(
     simulator: str,
     environment: str,

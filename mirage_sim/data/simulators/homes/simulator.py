@@ -14,7 +14,7 @@ from mirage_sim.data.simulators.homes.floor_plan import FloorPlan, draw_floor_pl
 from mirage_sim.data.simulators.homes.furnishing import furnish, substitute
 from mirage_sim.data.simulators.homes.furniture import Piece, Placement, load_furniture, procedural_pieces
 from mirage_sim.data.simulators.homes.renderer import Renderer, Rendering
-from mirage_sim.data.simulators.simulator import CameraMount
+from mirage_sim.data.simulators.simulator import CameraMount, arc
 from mirage_sim.geometry import Camera, Drive
 
 ENVIRONMENTS = ("seen", "unseen", "paired", "procedural")
@@ -106,11 +106,9 @@ class HomesSimulator:
     def step(self, command: np.ndarray) -> bool:
         """Hold ``(forward, turn)`` in [-1, 1]^2 for one step; True when the way was blocked.
 
-        The arc is exact: half of the turn, the chord, the other half. A blocked step turns, as a robot would.
+        A blocked step turns, as a robot would.
         """
-        forward = float(command[0]) * self.drive.max_speed * self.drive.dt
-        turn = float(command[1]) * self.drive.max_turn_rate * self.drive.dt
-        chord = forward * float(np.sinc(turn / 2 / math.pi))
+        chord, turn = arc(command, self.drive)
         ahead = self._heading + turn / 2
         here = self._position[[0, 2]]
         there = here + chord * np.array([math.cos(ahead), -math.sin(ahead)])
