@@ -36,6 +36,7 @@ from mirage_sim.ambient import own_torch
 from mirage_sim.build import build_world_model, instantiate
 from mirage_sim.data.clips import Clip
 from mirage_sim.data.simulators import ReferenceSimulator
+from mirage_sim.data.simulators.simulator import ABOVE_CAMERA
 from mirage_sim.evaluation.manifest import Walk, load_manifest
 from mirage_sim.evaluation.metrics import bootstrap_ratio
 from mirage_sim.evaluation.runs import KNOWN, check_settings
@@ -54,7 +55,6 @@ ESTIMATED, TRUE = "latent_memory", "true_depth"
 VARIANTS = (ESTIMATED, TRUE)
 EVERY = 8  # cameras from one that is probed to the next
 DIRECTIONS, PLACES, DRIVE_STEPS = 8, 24, 10
-ABOVE_CAMERA = 0.1  # metres from the camera to the top of the body, as in the homes simulator
 _REACH = 8.0  # metres within which places are drawn
 _COUNTS = ("hits", "false_alarms", "misses", "passes", "unknown")
 

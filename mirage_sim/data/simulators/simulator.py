@@ -13,6 +13,8 @@ TRAINING_SEEDS = range(0, 790_000)
 SHIPPED_SEEDS = range(790_000, 800_000)  # start images and demonstration walks
 EVALUATION_SEEDS = range(800_000, 900_000)  # the protocols; seeds from 900,000 up are reserved and used nowhere
 
+ABOVE_CAMERA = 0.1  # metres from the camera to the top of the body that carries it
+
 # module and class of every simulator; each is imported only when it is made
 SIMULATORS = {
     "miniworld": ("mirage_sim.data.simulators.miniworld", "MiniWorldSimulator"),

@@ -14,12 +14,11 @@ from mirage_sim.data.simulators.homes.floor_plan import FloorPlan, draw_floor_pl
 from mirage_sim.data.simulators.homes.furnishing import furnish, substitute
 from mirage_sim.data.simulators.homes.furniture import Piece, Placement, load_furniture, procedural_pieces
 from mirage_sim.data.simulators.homes.renderer import Renderer, Rendering
-from mirage_sim.data.simulators.simulator import CameraMount, arc
+from mirage_sim.data.simulators.simulator import ABOVE_CAMERA, CameraMount, arc
 from mirage_sim.geometry import Camera, Drive
 
 ENVIRONMENTS = ("seen", "unseen", "paired", "procedural")
 
-_ABOVE_CAMERA = 0.1  # metres from the camera to the top of the body
 _MOVER_SPEED = 0.05  # metres a step
 _MOVER_PATH = 1.0  # metres: shortest way of an object that moves
 _PLAN, _FURNITURE, _LOOKS, _BODY, _MOVERS = range(5)  # streams of random numbers
@@ -152,7 +151,7 @@ class HomesSimulator:
         return unseen + [piece for piece in seen if piece.category not in covered]
 
     def _measure(self, plan: FloorPlan, placements: Sequence[Placement]) -> Clearance:
-        return Clearance(plan, [place(each) for each in placements], self.mount.height + _ABOVE_CAMERA)
+        return Clearance(plan, [place(each) for each in placements], self.mount.height + ABOVE_CAMERA)
 
     def _start(self, rng: np.random.Generator, clearance: Clearance, placements: Sequence[Placement]) -> None:
         """Stand somewhere free, from where the most furniture is in view: of a few places and headings, the best."""
