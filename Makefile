@@ -1,4 +1,4 @@
-# make demo | test | test-packaging | soak | clean. Everything lives in .venv, made once with $(PYTHON) (3.10 to 3.13).
+# make demo | test | test-slow | test-packaging | soak | clean. Everything lives in .venv, made once with $(PYTHON) (3.10 to 3.13).
 # TORCH_INDEX=https://download.pytorch.org/whl/cpu takes PyTorch's own CPU build instead of the registry's.
 PYTHON ?= python3
 VENV ?= .venv
@@ -12,14 +12,18 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 export GOMP_SPINCOUNT ?= 10000
 DECLARED := setup.py setup.cfg pyproject.toml package.xml
 
-.PHONY: demo test check lint test-packaging soak clean
+.PHONY: demo test test-slow check lint test-packaging soak clean
 
 demo: $(VENV)/.core
 	$(BIN)/mirage rollout policy=replay output=outputs/demo
 
-# The whole gate: format, lint, types, spelling, tests.
+# The gate: format, lint, types, spelling, and all tests but the slow ones.
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "not slow"
+
+# Tests that take long, or start processes of their own; CI runs them after the others.
+test-slow: $(VENV)/.test
+	$(BIN)/python -m pytest -m slow
 
 check: test
 

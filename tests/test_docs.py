@@ -44,6 +44,7 @@ SMALLER = {
     "make demo": MAKE,
     "make test": f"{MAKE} PYTEST_ADDOPTS='-k import_loads_nothing {ROOT}/tests/test_cli.py'",
     "make check": f"{MAKE} -n",  # the same
+    "make test-slow": f"{MAKE} -n",  # this test is one of them
     "make soak": f"{MAKE} SOAK_SECONDS=2",
     "mirage rollout policy=scripted steps=200 seed=3": "steps=3",
     "mirage rollout policy=random format=npz episodes=10 output=data": "episodes=2 steps=2",

@@ -91,6 +91,7 @@ def assert_same(folder: Path, undisturbed: Path) -> None:
                 np.testing.assert_array_equal(mine[entry], other[entry], err_msg=f"{name} {entry}", strict=True)
 
 
+@pytest.mark.slow
 def test_a_killed_worker_loses_and_doubles_nothing(settings: dict[str, Any], undisturbed: Path, tmp_path: Path) -> None:
     driver = disturbable(on_ray(settings, tmp_path / "ray"))
     started = processes(driver)
@@ -103,6 +104,7 @@ def test_a_killed_worker_loses_and_doubles_nothing(settings: dict[str, Any], und
     assert_all_end(started)
 
 
+@pytest.mark.slow
 def test_after_a_killed_driver_the_same_command_does_the_rest(
     settings: dict[str, Any], undisturbed: Path, tmp_path: Path
 ) -> None:
