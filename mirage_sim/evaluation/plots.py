@@ -98,7 +98,7 @@ def _per_environment(axis: Axes, rows: Sequence[Mapping[str, Any]], gains: Mappi
     for line, name in enumerate(names):
         own = [row for row in rows if row["environment"] == name]
         figures = figures_of(own)
-        walked = "revisit_a" not in figures[LATENT]
+        walked = not any("revisit_a" in variant for variant in figures.values())
         series = walk_series(figures, [name] * len(own)) if walked else circuit_series(figures)
         for offset, (gain, (label, colour)) in zip(np.linspace(-0.15, 0.15, len(gains)), gains.items(), strict=True):
             if gain in series:
@@ -107,7 +107,8 @@ def _per_environment(axis: Axes, rows: Sequence[Mapping[str, Any]], gains: Mappi
     axis.axvline(0, color="black", linewidth=0.8)
     axis.set_yticks(range(len(names)), [f"{name}, held out" if name in HELD_OUT else name for name in names])
     axis.invert_yaxis()
-    axis.legend(fontsize=8, loc="lower left", bbox_to_anchor=(0, 1), ncols=len(gains), frameon=False)
+    if axis.get_legend_handles_labels()[0]:
+        axis.legend(fontsize=8, loc="lower left", bbox_to_anchor=(0, 1), ncols=len(gains), frameon=False)
 
 
 def _dot(axis: Axes, interval: Interval, line: float, colour: str, label: str | None, marker: str = "o") -> None:

@@ -118,3 +118,12 @@ def test_missing_matplotlib_names_what_to_install(folder: Path, monkeypatch: pyt
     with pytest.raises(ImportError, match=r"mirage_sim\[report\]"):
         report(folder)
     assert not (folder / "report.html").exists()
+
+
+def test_run_without_the_memory_under_test_has_a_page(folder: Path):
+    saved = json.loads((folder / "fidelity.json").read_text())
+    for clips in ("per_walk", "per_circuit"):
+        for row in saved[clips]:
+            assert row.pop("latent_memory")
+    (folder / "fidelity.json").write_text(json.dumps(saved))
+    assert report(folder)["bytes"] > 10_000
