@@ -25,6 +25,7 @@ from safetensors.numpy import save_file
 from tqdm import tqdm
 
 from mirage_sim.data.samples import IN_OPENCV_DOC, IN_SCIKIT_IMAGE
+from mirage_sim.files import whole
 
 NAME = "photographs"  # of the files that are written
 SIZE = (96, 128)  # height, width of a crop in pixels
@@ -236,13 +237,7 @@ def _detail(image: NDArray[np.uint8]) -> float:
 def _write(output: Path, images: NDArray[np.uint8], numbers: NDArray[np.int64], description: Mapping[str, Any]) -> None:
     output.mkdir(parents=True, exist_ok=True)
     tensors, text = output / f"{NAME}.safetensors", output / f"{NAME}.json"
-    partial = {path: path.with_name(f"{path.name}.partial{os.getpid()}") for path in (text, tensors)}
-    try:
-        content = json.dumps(description, ensure_ascii=False, indent=1)
-        partial[text].write_text(content + "\n", encoding="utf-8")
-        save_file({"images": images, "photograph": numbers}, partial[tensors], metadata={"description": content})
-        for path, written in partial.items():
-            written.replace(path)
-    finally:
-        for written in partial.values():
-            written.unlink(missing_ok=True)
+    content = json.dumps(description, ensure_ascii=False, indent=1)
+    with whole(tensors) as partial, whole(text) as partial_text:
+        partial_text.write_text(content + "\n", encoding="utf-8")
+        save_file({"images": images, "photograph": numbers}, partial, metadata={"description": content})

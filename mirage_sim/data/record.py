@@ -1,7 +1,6 @@
 """Recorded walks through reference simulators: training clips, and what the package ships as start images and walks."""
 
 import multiprocessing
-import os
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
@@ -23,6 +22,7 @@ from mirage_sim.data.simulators import (
 )
 from mirage_sim.data.simulators.miniworld import HELD_OUT_ENVIRONMENTS, TRAINING_ENVIRONMENTS, MiniWorldSimulator
 from mirage_sim.data.walks import Walker
+from mirage_sim.files import whole
 
 TRAINED_ON = {"miniworld": TRAINING_ENVIRONMENTS, "homes": ("seen",)}  # environments of every simulator
 
@@ -195,9 +195,8 @@ def record_shipped(output: Path, starts: int = 72, walks: int = 3, frames: int =
                 wanted -= 1
         simulator.close()
     output.mkdir(parents=True, exist_ok=True)
-    partial = output / f"starts.partial{os.getpid()}"
-    save_file({"frames": torch.stack(chosen)}, partial)
-    partial.replace(output / "starts.safetensors")
+    with whole(output / "starts.safetensors") as partial:
+        save_file({"frames": torch.stack(chosen)}, partial)
 
     seeds = iter(SHIPPED_SEEDS[9_000:])
     for name in ("FourRooms", "Maze", "RoomObjects", "CollectHealth", "YMaze")[:walks]:

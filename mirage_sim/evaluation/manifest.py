@@ -18,6 +18,7 @@ import torch
 
 from mirage_sim.data.simulators import EVALUATION_SEEDS, CameraMount
 from mirage_sim.data.simulators.miniworld import HELD_OUT_ENVIRONMENTS
+from mirage_sim.files import whole
 from mirage_sim.geometry import Camera
 
 # number and file of the protocol on each reference simulator
@@ -164,9 +165,8 @@ def _text(manifest: Manifest) -> str:
 def save_manifest(manifest: Manifest, path: Path) -> None:
     """Write a manifest; the file appears whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    partial.write_text(_text(manifest))
-    partial.replace(path)
+    with whole(path) as partial:
+        partial.write_text(_text(manifest))
 
 
 def _walk(entry: dict[str, Any], where: str) -> Walk:

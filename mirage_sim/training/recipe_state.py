@@ -1,10 +1,11 @@
 """What a run of a recipe has done so far: one JSON file, which every change replaces as a whole."""
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from mirage_sim.files import save_json
 
 
 class RecipeState:
@@ -61,6 +62,4 @@ class RecipeState:
         return dict(content)
 
     def _write(self) -> None:
-        partial = self.path.with_suffix(f".partial{os.getpid()}")
-        partial.write_text(json.dumps(self.content, indent=1) + "\n", encoding="utf-8")
-        partial.replace(self.path)
+        save_json(self.path, self.content)

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import math
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from safetensors.numpy import save_file
 from mirage_sim.data.simulators.homes.furniture import Piece
 from mirage_sim.data.simulators.homes.furniture_kinds import CATEGORIES
 from mirage_sim.data.simulators.homes.scene import TEXTURE_SIZE, Mesh
+from mirage_sim.files import whole
 
 VERSION = 1
 FILE = "furniture.safetensors"
@@ -75,14 +75,10 @@ def save_pieces(pieces: Sequence[Piece], folder: Path) -> str:
     arrays = {name: np.concatenate(values) for name, values in packed.items()}
     digest = _digest(listed, arrays)
     folder.mkdir(parents=True, exist_ok=True)
-    partial = folder / f"{FILE}.partial-{os.getpid()}"
-    try:
-        # one key: several would come in any order
-        header = json.dumps({"version": VERSION, "digest": digest, "pieces": listed})
+    # one key: several would come in any order
+    header = json.dumps({"version": VERSION, "digest": digest, "pieces": listed})
+    with whole(folder / FILE) as partial:
         save_file(arrays, partial, metadata={"furniture": header})
-        partial.replace(folder / FILE)
-    finally:
-        partial.unlink(missing_ok=True)
     return digest
 
 
@@ -110,10 +106,10 @@ def load_pieces(folder: Path) -> tuple[tuple[Piece, ...], str]:
 
 
 def _digest(listed: list[dict[str, Any]], arrays: dict[str, np.ndarray]) -> str:
-    whole = hashlib.sha256(json.dumps([VERSION, listed], sort_keys=True).encode())
+    sha = hashlib.sha256(json.dumps([VERSION, listed], sort_keys=True).encode())
     for name in ARRAYS:
-        whole.update(np.ascontiguousarray(arrays[name]).data)
-    return whole.hexdigest()
+        sha.update(np.ascontiguousarray(arrays[name]).data)
+    return sha.hexdigest()
 
 
 def _unpack(listed: list[dict[str, Any]], arrays: dict[str, np.ndarray], digest: str) -> tuple[Piece, ...]:
