@@ -14,12 +14,12 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=600.0, help="how long")
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
     try:
-        marks = soak(parser.parse_args().seconds)
+        metrics = soak(parser.parse_args().seconds)
     except RuntimeError as error:
         found = [str(error)]
     else:
-        print(json.dumps(marks))
-        found = failures(marks)
+        print(json.dumps(metrics))
+        found = failures(metrics)
     for line in found:
         print(f"soak: {line}", file=sys.stderr)
     return 1 if found else 0

@@ -9,7 +9,7 @@ from gymnasium import spaces
 from gymnasium.error import InvalidAction
 from torch import Tensor
 
-from mirage_sim.geometry import Camera, Drive, se3_exp
+from mirage_sim.geometry import Camera, VelocityLimits, se3_exp
 
 ActionMode = Literal["twist", "discrete", "se3"]
 
@@ -33,7 +33,7 @@ class Actions:
 
     space: spaces.Space
 
-    def __init__(self, mode: ActionMode, drive: Drive):
+    def __init__(self, mode: ActionMode, drive: VelocityLimits):
         self.mode = mode
         self.drive = drive
         if mode == "twist":

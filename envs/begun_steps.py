@@ -9,7 +9,7 @@ from mirage_sim.ambient import own_torch
 from mirage_sim.world import World, step_together
 
 
-class BegunStep(NamedTuple):
+class PendingStep(NamedTuple):
     """A step whose world has been generated; ``MirageWorldEnv.step`` takes it in place of the action.
 
     Attributes:
@@ -22,7 +22,7 @@ class BegunStep(NamedTuple):
 
 
 @own_torch()
-def begin_together(envs: Sequence[gymnasium.Env], actions: Sequence[Any]) -> list[BegunStep]:
+def prepare_batch(envs: Sequence[gymnasium.Env], actions: Sequence[Any]) -> list[PendingStep]:
     """Generate what a step of each of several environments needs, as one batch; no environment changes.
 
         for env, begun in zip(envs, begin_together(envs, actions)):
@@ -39,6 +39,6 @@ def begin_together(envs: Sequence[gymnasium.Env], actions: Sequence[Any]) -> lis
     """
     if len(actions) != len(envs):
         raise ValueError(f"actions: expected {len(envs)}, one for each environment, got {len(actions)}")
-    aims = [env.unwrapped.aim(action) for env, action in zip(envs, actions, strict=True)]  # type: ignore[attr-defined]
+    aims = [env.unwrapped.plan(action) for env, action in zip(envs, actions, strict=True)]  # type: ignore[attr-defined]
     step_together([ahead for ahead, _, _ in aims], [camera for _, camera, _ in aims])
-    return [BegunStep(ahead, collided) for ahead, _, collided in aims]
+    return [PendingStep(ahead, collided) for ahead, _, collided in aims]

@@ -7,12 +7,12 @@ from typing import Any, Literal, NamedTuple, get_args
 import numpy as np
 
 from mirage_sim.geometry import Camera
-from mirage_sim.world import Body, Surroundings, World
+from mirage_sim.world import Body, LocalObstacles, World
 
 CollisionMode = Literal["ignore", "report", "block", "slide"]
 
 
-class Touch(NamedTuple):
+class ContactState(NamedTuple):
     """What the body feels at one moment. A value, so that a snapshot can keep it.
 
     Attributes:
@@ -25,7 +25,7 @@ class Touch(NamedTuple):
     collision: bool = False
     clearance: float = float("inf")
     scan: np.ndarray | None = None
-    around: Surroundings | None = None
+    around: LocalObstacles | None = None
 
 
 @dataclass(frozen=True)
@@ -55,37 +55,37 @@ class Collisions:
         if self.mode == "ignore" and self.body is not None and self.rays is None:
             raise ValueError("body: expected none with collisions='ignore' and no scan, which use none")
 
-    def check_ends(self, ends: Sequence[Any]) -> None:
+    def check_conditions(self, terminate_on: Sequence[Any]) -> None:
         """Whether an episode can end by what this reports.
 
         Raises:
             ValueError: if an end waits for collisions that are ignored.
         """
-        if self.mode == "ignore" and "collision" in ends:
-            raise ValueError("ends: expected no 'collision' with collisions='ignore', which reports none")
+        if self.mode == "ignore" and "collision" in terminate_on:
+            raise ValueError("terminate_on: expected no 'collision' with collisions='ignore', which reports none")
 
-    def move(self, touch: Touch, goal: Camera) -> tuple[Camera, bool]:
+    def move(self, contact: ContactState, goal: Camera) -> tuple[Camera, bool]:
         """Where the camera gets to on its way from where the body feels this to a goal; was something in that way?"""
-        if self.mode == "ignore" or touch.around is None:
+        if self.mode == "ignore" or contact.around is None:
             return goal, False
-        travel = touch.around.travel(goal, self.mode)
+        travel = contact.around.travel(goal, self.mode)
         return travel.camera, travel.collision
 
-    def feel(self, world: World, collision: bool = False) -> Touch:
+    def query(self, world: World, collision: bool = False) -> ContactState:
         """What the body feels where the world's camera now is."""
         if self.mode == "ignore" and self.rays is None:
-            return Touch()
+            return ContactState()
         around = self._body.around(world.state.map, world.camera)
         scan = None if self.rays is None else around.scan(self.rays)
-        return Touch(collision, around.clearance, scan, around)
+        return ContactState(collision, around.clearance, scan, around)
 
-    def info(self, touch: Touch) -> dict[str, Any]:
+    def info(self, contact: ContactState) -> dict[str, Any]:
         """The entries of ``info``."""
         entries: dict[str, Any] = {}
         if self.mode != "ignore":
-            entries |= {"collision": touch.collision, "clearance": touch.clearance}
-        if touch.scan is not None:
-            entries["scan"] = touch.scan.copy()
+            entries |= {"collision": contact.collision, "clearance": contact.clearance}
+        if contact.scan is not None:
+            entries["scan"] = contact.scan.copy()
         return entries
 
     @property

@@ -20,7 +20,7 @@ try:
 except ImportError as error:
     raise ImportError("stable-baselines3 is not installed: pip install 'mirage_sim[learn]'") from error
 
-__all__ = ["PPO", "SB3VecEnv", "SmallCNN", "infos_of_each"]
+__all__ = ["PPO", "SB3VecEnv", "SmallCNN", "unbatch_infos"]
 
 
 class SB3VecEnv(VecEnv):
@@ -49,7 +49,7 @@ class SB3VecEnv(VecEnv):
         if any(self._options):
             raise ValueError(f"options: expected none, got {self._options}; autoreset would not repeat them")
         observations, infos = self.envs.reset(seed=list(self._seeds))
-        self.reset_infos = infos_of_each(infos, self.num_envs)
+        self.reset_infos = unbatch_infos(infos, self.num_envs)
         self._reset_seeds()
         return observations
 
@@ -60,7 +60,7 @@ class SB3VecEnv(VecEnv):
     def step_wait(self) -> tuple[Any, np.ndarray, np.ndarray, list[dict[str, Any]]]:
         """Step all; what is done starts anew, and its last observation is in its info."""
         observations, rewards, terminations, truncations, batched = self.envs.step(self._actions)
-        infos = infos_of_each(batched, self.num_envs)
+        infos = unbatch_infos(batched, self.num_envs)
         for i, info in enumerate(infos):
             if "final_info" in info:
                 last = info.pop("final_info") | {"terminal_observation": info.pop("final_obs")}
@@ -127,7 +127,7 @@ class SmallCNN(BaseFeaturesExtractor):
         return self.layers(observations)
 
 
-def infos_of_each(infos: dict[str, Any], count: int) -> list[dict[str, Any]]:
+def unbatch_infos(infos: dict[str, Any], count: int) -> list[dict[str, Any]]:
     """The infos of a vector environment, one dict per environment.
 
     Args:
@@ -138,7 +138,7 @@ def infos_of_each(infos: dict[str, Any], count: int) -> list[dict[str, Any]]:
     for key, values in infos.items():
         if key.startswith("_"):
             continue
-        items = infos_of_each(values, count) if isinstance(values, dict) else values
+        items = unbatch_infos(values, count) if isinstance(values, dict) else values
         for i in np.flatnonzero(infos[f"_{key}"]):
             each[i][key] = items[i]
     return each

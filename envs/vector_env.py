@@ -9,7 +9,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from gymnasium.vector.utils import iterate
 from gymnasium.wrappers import TimeLimit
 
-from mirage_sim.envs.begun_steps import begin_together
+from mirage_sim.envs.begun_steps import prepare_batch
 from mirage_sim.envs.world_env import MirageWorldEnv, shared_model
 from mirage_sim.world import WorldModel
 
@@ -82,7 +82,7 @@ class MirageWorldVectorEnv(SyncVectorEnv):
         going = np.flatnonzero(~starts)
         steps = list(iterate(self.action_space, actions))
         if len(going):
-            begun = begin_together([self.envs[i] for i in going], [steps[i] for i in going])
+            begun = prepare_batch([self.envs[i] for i in going], [steps[i] for i in going])
             for i, step in zip(going, begun, strict=True):
                 steps[i] = step
         return cast(Any, super().step(steps))

@@ -14,13 +14,13 @@ from gymnasium.utils import seeding
 from mirage_sim.ambient import own_torch
 from mirage_sim.build import build_world_model
 from mirage_sim.envs.actions import ActionMode, Actions, moved
-from mirage_sim.envs.begun_steps import BegunStep, begin_together
-from mirage_sim.envs.collisions import CollisionMode, Collisions, Touch
-from mirage_sim.envs.ends import End, ended, make_ends
-from mirage_sim.envs.observing import Observing
-from mirage_sim.envs.tasks import Outcome, Start, TaskLike, check_outcome, make_task
+from mirage_sim.envs.begun_steps import PendingStep, prepare_batch
+from mirage_sim.envs.collisions import CollisionMode, Collisions, ContactState
+from mirage_sim.envs.observations import ObservationEncoder
+from mirage_sim.envs.tasks import EpisodeStart, TaskLike, TaskResult, check_result, make_task
+from mirage_sim.envs.termination import TerminationCondition, check_termination, make_conditions
 from mirage_sim.envs.window import Window
-from mirage_sim.geometry import Camera, Drive
+from mirage_sim.geometry import Camera, VelocityLimits
 from mirage_sim.world import Body, NotReset, Snapshot, World, WorldModel
 from mirage_sim.world.session import START
 
@@ -32,8 +32,8 @@ class EnvSnapshot:
     """A moment of an episode: the world, what task and body said of it, the random generator of later resets."""
 
     world: Snapshot
-    outcome: Outcome
-    touch: Touch
+    outcome: TaskResult
+    contact: ContactState
     rng: dict[str, Any]
 
 
@@ -121,7 +121,7 @@ class MirageWorldEnv(gymnasium.Env[Any, Any]):
     The same seed, options and actions give the same frames.
 
     ## Episode end
-    By ``ends``, any of which ends the episode:
+    By ``terminate_on``, any of which ends the episode:
 
     | end | the episode |
     |---|---|
@@ -130,7 +130,7 @@ class MirageWorldEnv(gymnasium.Env[Any, Any]):
     | ``Time(seconds)`` | is truncated after this simulated time |
     | a function ``(info) -> bool`` | is terminated when it returns True |
 
-    ``Time`` is of :mod:`mirage_sim.envs.ends`; snapshots and forks keep it, as they do not keep the count of
+    ``Time`` is of :mod:`mirage_sim.envs.termination`; snapshots and forks keep it, as they do not keep the count of
     ``max_episode_steps`` of ``gymnasium.make``, which serves as well. A task may also terminate the episode by itself;
     ``explore``, ``goal`` and ``none`` do not.
 
@@ -172,7 +172,7 @@ class MirageWorldEnv(gymnasium.Env[Any, Any]):
     ## Arguments
     * ``world``: ``"mini"``, another configuration's name, or a :class:`~mirage_sim.world.WorldModel`. Networks are
       loaded once per process.
-    * ``action_mode``, ``observation``, ``task``, ``ends``: see above.
+    * ``action_mode``, ``observation``, ``task``, ``terminate_on``: see above.
     * ``collisions``, ``body``, ``scan``: see above; ``body=None`` is the default body, ``scan=None`` no scan.
     * ``render_mode``: ``None``, ``"rgb_array"`` or ``"human"`` (a window, which appears with the first frame).
     * ``starts``: own start frames, uint8 ``[N, H, W, 3]``, instead of the built-in ones.
@@ -190,7 +190,7 @@ class MirageWorldEnv(gymnasium.Env[Any, Any]):
         action_mode: ActionMode = "twist",
         observation: Literal["rgb", "dict"] = "rgb",
         task: TaskLike = "explore",
-        ends: Sequence[str | End] = ("success",),
+        terminate_on: Sequence[str | TerminationCondition] = ("success",),
         collisions: CollisionMode = "report",
         body: Body | None = None,
         scan: int | None = None,
@@ -202,30 +202,30 @@ class MirageWorldEnv(gymnasium.Env[Any, Any]):
         if not isinstance(world, (str, WorldModel)):
             raise ValueError(f"world: expected a name or a WorldModel, got {type(world).__name__}")
         self._task = make_task(task)
-        self._ends = make_ends(ends)
+        self._terminate_on = make_conditions(terminate_on)
         self._collisions = Collisions(collisions, body, scan)
-        self._collisions.check_ends(ends)
+        self._collisions.check_conditions(terminate_on)
         model = shared_model(world) if isinstance(world, str) else world
         self._world = World(model, starts)
-        self._actions = Actions(action_mode, Drive(dt=model.dt))
+        self._actions = Actions(action_mode, VelocityLimits(dt=model.dt))
         self.metadata = {**self.metadata, "render_fps": frames_per_second(model.dt)}
-        self._outcome = Outcome()
-        self._touch = Touch()
+        self._outcome = TaskResult()
+        self._contact = ContactState()
         self._arguments: dict[str, Any] = {
             "action_mode": action_mode,
             "observation": observation,
             "task": task,
-            "ends": ends,
+            "terminate_on": terminate_on,
             "collisions": collisions,
             "body": body,
             "scan": scan,
             "starts": starts,
         }
-        self._observing = Observing(observation, self._task, model.size)
+        self._encoder = ObservationEncoder(observation, self._task, model.size)
         self._window = Window("MirageWorld")
         self.render_mode = render_mode
         self.action_space = self._actions.space
-        self.observation_space = self._observing.space
+        self.observation_space = self._encoder.space
 
     @own_torch()
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
@@ -253,13 +253,13 @@ class MirageWorldEnv(gymnasium.Env[Any, Any]):
         fov_deg, prompt = options.get("fov_deg", 60.0), options.get("prompt")
         shown = ahead.reset(image, start, seed=episode_seed, fov_deg=fov_deg, prompt=prompt)
         own = {key: options[key] for key in task_options if key in options}
-        outcome = self._task.begin(Start(ahead.fork(1)[0], shown, np.random.default_rng(episode_seed), own))
-        touch = self._collisions.feel(ahead)
-        info, observation = self._info(ahead, outcome, touch), self._observe(ahead, outcome)
+        outcome = self._task.begin(EpisodeStart(ahead.fork(1)[0], shown, np.random.default_rng(episode_seed), own))
+        contact = self._collisions.query(ahead)
+        info, observation = self._info(ahead, outcome, contact), self._observe(ahead, outcome)
         # nothing has changed so far, so that whatever was refused leaves the episode as it was
         super().reset(seed=seed)
         self.np_random.bit_generator.state = rng.bit_generator.state
-        self._become(ahead, outcome, touch)
+        self._become(ahead, outcome, contact)
         return observation, info
 
     @own_torch()
@@ -267,22 +267,22 @@ class MirageWorldEnv(gymnasium.Env[Any, Any]):
         """Move the camera and look.
 
         Args:
-            action: of the action space; or what :func:`~mirage_sim.envs.begun_steps.begin_together` made of it.
+            action: of the action space; or what :func:`~mirage_sim.envs.begun_steps.prepare_batch` made of it.
 
         Raises:
             gymnasium.error.ResetNeeded: before the first ``reset``.
             gymnasium.error.InvalidAction: if the action is not in the action space; nothing has changed then.
             ValueError: if the task's or an end's answer is unusable; nothing has changed then, either.
         """
-        begun = action if isinstance(action, BegunStep) else begin_together([self], [action])[0]
+        begun = action if isinstance(action, PendingStep) else prepare_batch([self], [action])[0]
         ahead, collided = begun
         shown = ahead.snapshot().observation
         outcome = self._task.step(self._outcome.state, shown)
-        touch = self._collisions.feel(ahead, collided)
-        info, observation = self._info(ahead, outcome, touch), self._observe(ahead, outcome)
-        terminated, truncated = ended(self._ends, info)
+        contact = self._collisions.query(ahead, collided)
+        info, observation = self._info(ahead, outcome, contact), self._observe(ahead, outcome)
+        terminated, truncated = check_termination(self._terminate_on, info)
         # nothing has changed so far, so that whatever was refused leaves the episode as it was
-        self._become(ahead, outcome, touch)
+        self._become(ahead, outcome, contact)
         return observation, float(outcome.reward), bool(outcome.terminated) or terminated, truncated, info
 
     @own_torch()
@@ -299,7 +299,7 @@ class MirageWorldEnv(gymnasium.Env[Any, Any]):
             )
             return None
         self._need_reset("render")
-        frame = self._observing.picture(self._world.snapshot().observation, self._outcome)
+        frame = self._encoder.picture(self._world.snapshot().observation, self._outcome)
         if self.render_mode == "rgb_array":
             return frame
         self._window.show(frame)
@@ -316,7 +316,9 @@ class MirageWorldEnv(gymnasium.Env[Any, Any]):
             gymnasium.error.ResetNeeded: before the first ``reset``.
         """
         self._need_reset("snapshot")
-        return EnvSnapshot(self._world.snapshot(), self._outcome, self._touch, dict(self.np_random.bit_generator.state))
+        return EnvSnapshot(
+            self._world.snapshot(), self._outcome, self._contact, dict(self.np_random.bit_generator.state)
+        )
 
     @own_torch()
     def restore(self, snapshot: EnvSnapshot) -> tuple[Any, dict[str, Any]]:
@@ -331,9 +333,9 @@ class MirageWorldEnv(gymnasium.Env[Any, Any]):
         if not isinstance(snapshot, EnvSnapshot):
             raise ValueError(f"snapshot: expected an EnvSnapshot, got {type(snapshot).__name__}")
         self._world.restore(snapshot.world)
-        self._outcome, self._touch = snapshot.outcome, snapshot.touch
+        self._outcome, self._contact = snapshot.outcome, snapshot.contact
         self.np_random.bit_generator.state = snapshot.rng
-        info = self._info(self._world, self._outcome, self._touch)
+        info = self._info(self._world, self._outcome, self._contact)
         return self._observe(self._world, self._outcome), info
 
     @own_torch()
@@ -369,7 +371,7 @@ class MirageWorldEnv(gymnasium.Env[Any, Any]):
         return self._world
 
     @own_torch()
-    def aim(self, action: Any) -> tuple[World, Camera, bool]:
+    def plan(self, action: Any) -> tuple[World, Camera, bool]:
         """What a step would do first; nothing changes.
 
         Returns:
@@ -382,7 +384,7 @@ class MirageWorldEnv(gymnasium.Env[Any, Any]):
         self._need_reset("step")
         motion = self._actions.motion(action)
         ahead = self._world.fork(1)[0]
-        return ahead, *self._collisions.move(self._touch, moved(ahead.camera, motion))
+        return ahead, *self._collisions.move(self._contact, moved(ahead.camera, motion))
 
     def _need_reset(self, call: str) -> None:
         try:
@@ -390,16 +392,16 @@ class MirageWorldEnv(gymnasium.Env[Any, Any]):
         except NotReset as error:
             raise ResetNeeded(f"{call}: expected reset() first") from error
 
-    def _become(self, ahead: World, outcome: Outcome, touch: Touch) -> None:
+    def _become(self, ahead: World, outcome: TaskResult, contact: ContactState) -> None:
         self._world.restore(ahead.snapshot())
-        self._outcome, self._touch = outcome, touch
+        self._outcome, self._contact = outcome, contact
         if self.render_mode == "human":
             self.render()
 
-    def _observe(self, world: World, outcome: Outcome) -> Any:
-        return self._observing.observe(world.snapshot().observation, outcome)
+    def _observe(self, world: World, outcome: TaskResult) -> Any:
+        return self._encoder.observe(world.snapshot().observation, outcome)
 
-    def _info(self, world: World, outcome: Any, touch: Touch) -> dict[str, Any]:
+    def _info(self, world: World, outcome: Any, contact: ContactState) -> dict[str, Any]:
         shown = world.snapshot().observation
         info = {
             "c2w": shown.camera.c2w.numpy().copy(),
@@ -409,5 +411,5 @@ class MirageWorldEnv(gymnasium.Env[Any, Any]):
             "remembered_mask": shown.remembered.copy(),
             "memory_bytes": shown.info["nbytes"],
             "memory_points": shown.info["points"],
-        } | self._collisions.info(touch)
-        return info | deepcopy(check_outcome(outcome, set(info)).info)
+        } | self._collisions.info(contact)
+        return info | deepcopy(check_result(outcome, set(info)).info)

@@ -12,12 +12,12 @@ from mirage_sim.envs.registration import register_envs
 
 if TYPE_CHECKING:
     from mirage_sim.build import build_world_model
-    from mirage_sim.geometry import Camera, Drive
+    from mirage_sim.geometry import Camera, VelocityLimits
     from mirage_sim.world import Observation, World, WorldModel
 
 _HOMES = {
     "Camera": "mirage_sim.geometry",
-    "Drive": "mirage_sim.geometry",
+    "VelocityLimits": "mirage_sim.geometry",
     "Observation": "mirage_sim.world",
     "World": "mirage_sim.world",
     "WorldModel": "mirage_sim.world",
@@ -26,7 +26,7 @@ _HOMES = {
 
 __all__ = [
     "Camera",
-    "Drive",
+    "VelocityLimits",
     "Observation",
     "World",
     "WorldModel",

@@ -298,14 +298,14 @@ def _files(call: str, names: Sequence[str], given: Sequence[str]) -> Config:
     return dict(zip(names, given, strict=True))
 
 
-def _lines(marks: Mapping[str, Any]) -> list[str]:
+def _lines(metrics: Mapping[str, Any]) -> list[str]:
     """One line per mark; an interval stands beside its mean."""
     lines = []
-    for key, value in marks.items():
+    for key, value in metrics.items():
         mean = key.removesuffix("_lo").removesuffix("_hi")
-        if mean != key and mean in marks:
+        if mean != key and mean in metrics:
             continue
-        interval = f"({marks[f'{key}_lo']} to {marks[f'{key}_hi']})" if f"{key}_lo" in marks else ""
+        interval = f"({metrics[f'{key}_lo']} to {metrics[f'{key}_hi']})" if f"{key}_lo" in metrics else ""
         lines.append(f"{key:<32} {value} {interval}".rstrip())
     return lines
 

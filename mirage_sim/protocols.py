@@ -29,7 +29,7 @@ class MemoryView:
         depth: ``[..., T, h, w]`` z-depth of what is seen, metres; 0 in holes.
         source: int64 ``[..., T, h, w]``: id of the point seen; -1 in holes.
         offset: ``[..., 2, T, h, w]``: where in its cell the point is: (u, v) from centre in [-0.5, 0.5); 0 in holes.
-        zoom: ``[..., T, h, w]``: log2 of the cell's footprint now over its footprint when written; 0 in holes.
+        log_scale: ``[..., T, h, w]``: log2 of the cell's footprint now over its footprint when written; 0 in holes.
     """
 
     latents: Tensor
@@ -37,7 +37,7 @@ class MemoryView:
     depth: Tensor
     source: Tensor
     offset: Tensor
-    zoom: Tensor
+    log_scale: Tensor
 
     @classmethod
     def stack(cls, views: "list[MemoryView]") -> "MemoryView":
@@ -97,7 +97,7 @@ class MemoryView:
         latents = torch.stack([place(channel) for channel in self.latents.unbind(-4)], dim=-4)
         visible = here.flatten(-2).flatten(-3, -2)
         return MemoryView(
-            latents, visible, place(self.depth), place(self.source, -1), offset, place(self.zoom - math.log2(x))
+            latents, visible, place(self.depth), place(self.source, -1), offset, place(self.log_scale - math.log2(x))
         )
 
     def _coarser(self, size: tuple[int, int], y: int, x: int) -> "MemoryView":
@@ -119,7 +119,7 @@ class MemoryView:
             depth=torch.where(visible, depth.squeeze(-1), 0.0),
             source=choose(self.source),
             offset=torch.stack([across, along], dim=-4) * visible.unsqueeze(-4),
-            zoom=torch.where(visible, choose(self.zoom) + math.log2(x), 0.0),
+            log_scale=torch.where(visible, choose(self.log_scale) + math.log2(x), 0.0),
         )
 
 

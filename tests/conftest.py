@@ -5,7 +5,7 @@ import pytest
 from toy import toy_model, toy_starts
 
 from mirage_sim.build import build_world_model
-from mirage_sim.models.wan.toy import toy_folder
+from mirage_sim.models.wan.toy_checkpoint import toy_folder
 from mirage_sim.world import World, WorldModel
 
 

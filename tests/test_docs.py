@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from toy_clips import write_clips
-from toy_films import write_realestate10k, write_vipe
+from toy_videos import write_realestate10k, write_vipe
 
 from mirage_sim import cli
 from mirage_sim.data.simulators.miniworld import MiniWorldSimulator

@@ -18,7 +18,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from toy_clips import toy_clip
 
-from mirage_sim.agents.recording import save_npz
+from mirage_sim.agents.formats import save_npz
 from mirage_sim.data.clips import save_clip
 from mirage_sim.evaluation.pictures import save_picture, save_video
 from mirage_sim.files import alone_in, check_digest, check_folder, save_json, save_tensors, whole

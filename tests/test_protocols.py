@@ -20,7 +20,7 @@ def scattered(batch: int, frames: int, height: int, width: int, seed: int = 0) -
         depth=(1 + torch.rand(shape, generator=generator)) * visible,
         source=torch.randperm(visible.numel(), generator=generator).view(shape).where(visible, -1),
         offset=(torch.rand(batch, 2, *shape[1:], generator=generator) - 0.5) * visible[:, None],
-        zoom=torch.randn(shape, generator=generator) * visible,
+        log_scale=torch.randn(shape, generator=generator) * visible,
     )
 
 
@@ -33,7 +33,7 @@ def test_to_a_finer_grid_and_back() -> None:
     back = fine.resize((4, 6))
     for name in ("latents", "visible", "depth", "source"):
         assert torch.equal(getattr(back, name), getattr(view, name)), name
-    for name in ("offset", "zoom"):
+    for name in ("offset", "log_scale"):
         torch.testing.assert_close(getattr(back, name), getattr(view, name), atol=1e-6, rtol=0)
     assert view.resize((4, 6)) is view
 
@@ -41,7 +41,7 @@ def test_to_a_finer_grid_and_back() -> None:
 def test_the_last_offset_before_the_next_cell_stays_in_its_cell() -> None:
     view = scattered(1, 1, 2, 2)
     edge = torch.full_like(view.offset, 0.49999997)
-    fine = MemoryView(view.latents, torch.ones_like(view.visible), view.depth, view.source, edge, view.zoom)
+    fine = MemoryView(view.latents, torch.ones_like(view.visible), view.depth, view.source, edge, view.log_scale)
     assert int(fine.resize((4, 4)).visible[..., 1::2, 1::2].sum()) == 4
 
 
@@ -80,7 +80,7 @@ def test_on_a_floor_the_surface_of_a_cell_leans_to_no_side() -> None:
 def test_where_no_two_points_share_a_cell_a_fine_read_is_a_plain_one_on_a_finer_grid() -> None:
     camera = Camera.from_fov(torch.eye(4)[None], 60.0, (24, 32))
     moved = Camera.from_fov(se3_exp(torch.tensor([[0.02, 0.01, 0.0, 0.0, 0.0, 0.0]])), 60.0, (24, 32))
-    plain, keen = PointMemory(3, (1, 4, 4)), PointMemory(3, (1, 4, 4), detail=2)
+    plain, keen = PointMemory(3, (1, 4, 4)), PointMemory(3, (1, 4, 4), samples_per_cell=2)
     everything = {
         "latents": torch.randn(3, 1, 6, 8, generator=torch.Generator().manual_seed(0)),
         "frames": torch.zeros(3, 1, 24, 32),

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from mirage_sim.memory import PointMemory
-from mirage_sim.models import AllStatic, FlowSampler, MiniCodec, MiniDenoiser, MiniDepth
+from mirage_sim.models import FlowSampler, KeepAll, MiniCodec, MiniDenoiser, MiniDepth
 from mirage_sim.world import WorldModel
 
 SIZE = (48, 64)
@@ -34,8 +34,8 @@ def _assemble(codec: MiniCodec, denoiser: MiniDenoiser, depth: MiniDepth, size: 
         network.eval().requires_grad_(False)
         for parameter in network.parameters():  # output layers start at zero, which would hide half of the network
             parameter += 0.03 * torch.randn_like(parameter)
-    memory = PointMemory(codec.channels, codec.stride, detail=2)
-    return WorldModel(codec, denoiser, depth, AllStatic(), memory, FlowSampler(2), size, reprojection=1.0)
+    memory = PointMemory(codec.channels, codec.stride, samples_per_cell=2)
+    return WorldModel(codec, denoiser, depth, KeepAll(), memory, FlowSampler(2), size, reprojection=1.0)
 
 
 def toy_starts(count: int = 3) -> np.ndarray:

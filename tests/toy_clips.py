@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from mirage_sim.data.clips import Clip, save_clip
-from mirage_sim.geometry import Camera, Drive
+from mirage_sim.geometry import Camera, VelocityLimits
 
 SIZE = (48, 64)
 HALF = (3.0, 1.5, 3.0)  # metres from the middle of the room to its walls
@@ -36,7 +36,7 @@ def toy_clip(seed: int, frames: int = 40, size: tuple[int, int] = SIZE) -> Clip:
     c2w[0, 0] = c2w[2, 2] = math.cos(heading)
     c2w[0, 2], c2w[2, 0] = math.sin(heading), -math.sin(heading)
     poses = [c2w]
-    for motion in Drive().motion(commands):
+    for motion in VelocityLimits().motion(commands):
         poses.append(poses[-1] @ motion)
     cameras = Camera.from_fov(torch.stack(poses), 60.0, size)
     pictures, depths = zip(*(cast(camera, phase) for camera in cameras), strict=True)

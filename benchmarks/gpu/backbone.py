@@ -19,10 +19,10 @@ from torch import Tensor
 
 from mirage_sim.evaluation.benchmarks.measure import timed
 from mirage_sim.evaluation.benchmarks.scenes import circuit
-from mirage_sim.geometry import Camera, Drive
+from mirage_sim.geometry import Camera, VelocityLimits
 from mirage_sim.memory import PointMemory, RgbMemory
-from mirage_sim.models import AllStatic
-from mirage_sim.models.wan import published, toy
+from mirage_sim.models import KeepAll
+from mirage_sim.models.wan import published, toy_checkpoint
 from mirage_sim.models.wan.branch import MemoryBranch, in_precision
 from mirage_sim.models.wan.codec import WanCodec, published_config
 from mirage_sim.models.wan.denoiser import WanDenoiser
@@ -57,7 +57,9 @@ def main() -> None:
 @torch.no_grad()
 def build(device: str, toy_size: bool) -> WorldModel:
     """The classes of ``world=wan5b`` with the side branch, on random weights."""
-    transformer, vae = (toy.TRANSFORMER, toy.VAE) if toy_size else (published.config(), published_config())
+    transformer, vae = (
+        (toy_checkpoint.TRANSFORMER, toy_checkpoint.VAE) if toy_size else (published.config(), published_config())
+    )
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.bfloat16)  # nothing larger is ever allocated
     try:
@@ -74,7 +76,7 @@ def build(device: str, toy_size: bool) -> WorldModel:
         codec=codec,
         denoiser=denoiser,
         depth=constant_depth,
-        static_filter=AllStatic(),
+        static_filter=KeepAll(),
         memory=PointMemory(codec.channels, codec.stride),
         sampler=WanSampler(2 if toy_size else EVALUATIONS),
         size=(64, 96) if toy_size else (704, 1280),
@@ -102,7 +104,7 @@ class RandomText:
 
 def walked(model: WorldModel) -> tuple[World, Camera]:
     """A world some short steps after a random picture, and where it goes next."""
-    motion = Drive(dt=model.dt).motion(torch.tensor([0.4, 0.5]))
+    motion = VelocityLimits(dt=model.dt).motion(torch.tensor([0.4, 0.5]))
     walker = World(replace(model, sampler=WanSampler(1)))
     walker.reset(np.random.default_rng(0).integers(0, 256, (*model.size, 3), dtype=np.uint8), seed=0)
     for _ in range(STEPS):

@@ -20,10 +20,10 @@ from mirage_sim.build import build_world_model
 from mirage_sim.data.clips import load_clip
 from mirage_sim.evaluation.benchmarks.scenes import circuit, furnished_room, ray_cast
 from mirage_sim.evaluation.benchmarks.vector import compare
-from mirage_sim.evaluation.figures import walk_row
 from mirage_sim.evaluation.metrics import psnr
 from mirage_sim.evaluation.rollout import drive
-from mirage_sim.geometry import Drive
+from mirage_sim.evaluation.scores import walk_row
+from mirage_sim.geometry import VelocityLimits
 from mirage_sim.memory import PointMemory
 from mirage_sim.models.checkpoints import ASSETS
 from mirage_sim.world import World, WorldModel
@@ -92,7 +92,7 @@ def memory(part: Part, compact: bool) -> dict[str, Any]:
 
 def one_step(here: WorldModel, there: WorldModel, part: Part) -> dict[str, Any]:
     """One step from the same state on both, for several starts: what is read, and what is drawn."""
-    motions = Drive(dt=here.dt).motion(torch.tensor([[1.0, 0.4], [0.6, -0.8], [1.0, 0.0]]))
+    motions = VelocityLimits(dt=here.dt).motion(torch.tensor([[1.0, 0.4], [0.6, -0.8], [1.0, 0.0]]))
     winners, levels = [], []
     for start in range(2 if part.toy else 12):
         world, other = World(here), World(there)

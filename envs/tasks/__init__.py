@@ -3,9 +3,9 @@
 from collections.abc import Callable
 from typing import Any
 
+from mirage_sim.envs.tasks.builtin import Explore, NoTask, RewardFunction
 from mirage_sim.envs.tasks.goal import Goal
-from mirage_sim.envs.tasks.simple import Explore, NoTask, RewardFunction
-from mirage_sim.envs.tasks.task import GoalTask, Outcome, Start, Task, check_outcome
+from mirage_sim.envs.tasks.task import EpisodeStart, GoalTask, Task, TaskResult, check_result
 
 __all__ = [
     "TASKS",
@@ -13,12 +13,12 @@ __all__ = [
     "Goal",
     "GoalTask",
     "NoTask",
-    "Outcome",
+    "TaskResult",
     "RewardFunction",
-    "Start",
+    "EpisodeStart",
     "Task",
     "TaskLike",
-    "check_outcome",
+    "check_result",
     "make_task",
 ]
 

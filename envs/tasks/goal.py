@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from gymnasium import spaces
 
-from mirage_sim.envs.tasks.drawing import with_inset, with_mark
-from mirage_sim.envs.tasks.places import ahead, draw_place, look_from
-from mirage_sim.envs.tasks.task import Outcome, Start
+from mirage_sim.envs.tasks.goal_overlay import with_inset, with_mark
+from mirage_sim.envs.tasks.goal_sampling import ahead, draw_place, look_from
+from mirage_sim.envs.tasks.task import EpisodeStart, TaskResult
 from mirage_sim.geometry import is_rigid
 from mirage_sim.world import Observation
 from mirage_sim.world.images import kind_of
@@ -21,7 +21,7 @@ FAR = 1e6  # metres; a bound that no world reaches, because Gymnasium warns abou
 
 
 @dataclass(frozen=True)
-class Aim:
+class GoalState:
     """State of the task: where to go, how far away that was last, and what is to be seen there (image goals)."""
 
     pose: np.ndarray
@@ -96,7 +96,7 @@ class Goal:
         """See :class:`Task`."""
         return ("goal", "goal_image") if self.kind == "image" else ("goal",)
 
-    def begin(self, start: Start) -> Outcome:
+    def begin(self, start: EpisodeStart) -> TaskResult:
         """See :class:`Task`."""
         given, image = start.options.get("goal"), start.options.get("goal_image", IMAGINED)
         if image is not IMAGINED and given is None:
@@ -109,13 +109,13 @@ class Goal:
             image = _image(image, start.world.model.size)
         else:
             image = look_from(start.world, pose) if self.kind == "image" else None
-        return self._judge(Aim(pose, math.inf, image), start.observation)
+        return self._judge(GoalState(pose, math.inf, image), start.observation)
 
-    def step(self, state: Aim, observation: Observation) -> Outcome:
+    def step(self, state: GoalState, observation: Observation) -> TaskResult:
         """See :class:`Task`."""
         return self._judge(state, observation)
 
-    def _judge(self, aim: Aim, observation: Observation) -> Outcome:
+    def _judge(self, aim: GoalState, observation: Observation) -> TaskResult:
         relative = _relative(aim.pose, observation)
         distance = float(np.linalg.norm(relative[:3, 3]))
         turned = math.acos(min(max(relative[2, 2], -1.0), 1.0))
@@ -124,7 +124,7 @@ class Goal:
         if self.reward == "dense" and math.isfinite(aim.distance):
             reward += aim.distance - distance
         info = {"goal": aim.pose.astype(np.float32), "distance_to_goal": distance, "is_success": success}
-        return Outcome(Aim(aim.pose, distance, aim.image), reward, info=info)
+        return TaskResult(GoalState(aim.pose, distance, aim.image), reward, info=info)
 
     def goal_space(self, size: tuple[int, int]) -> spaces.Space:
         """See :class:`GoalTask`."""
@@ -133,7 +133,7 @@ class Goal:
         bound = np.array([FAR, FAR, FAR, math.pi], np.float32)
         return spaces.Box(-bound, bound, dtype=np.float32)
 
-    def goal(self, state: Aim, observation: Observation) -> np.ndarray:
+    def goal(self, state: GoalState, observation: Observation) -> np.ndarray:
         """See :class:`GoalTask`."""
         if state.image is not None:
             return state.image.copy()
@@ -142,7 +142,7 @@ class Goal:
         yaw = math.atan2(-relative[0, 2], relative[2, 2])
         return np.array([forward, -right, -down, yaw], np.float32)
 
-    def picture(self, state: Aim, observation: Observation) -> np.ndarray:
+    def picture(self, state: GoalState, observation: Observation) -> np.ndarray:
         """See :class:`GoalTask`."""
         if state.image is not None:
             return with_inset(observation.frame, state.image)

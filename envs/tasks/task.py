@@ -11,7 +11,7 @@ from mirage_sim.world import Observation, World
 
 
 @dataclass(frozen=True)
-class Start:
+class EpisodeStart:
     """What a task is given at the start of an episode.
 
     Attributes:
@@ -28,7 +28,7 @@ class Start:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class TaskResult:
     """What a task says about one moment.
 
     Attributes:
@@ -51,14 +51,14 @@ class Task(Protocol):
     A task that takes options of ``reset`` names them in an attribute ``options``, a tuple.
     """
 
-    def begin(self, start: Start) -> Outcome:
+    def begin(self, start: EpisodeStart) -> TaskResult:
         """The task at the start of an episode.
 
         Raises:
             ValueError: if an option is unusable; ``reset`` then changes nothing.
         """
 
-    def step(self, state: Any, observation: Observation) -> Outcome:
+    def step(self, state: Any, observation: Observation) -> TaskResult:
         """Judge the step that led to ``observation``."""
 
 
@@ -76,7 +76,7 @@ class GoalTask(Task, Protocol):
         """The frame with the goal drawn into it, uint8 ``[H, W, 3]``, for agents that see nothing else."""
 
 
-def check_outcome(outcome: Any, taken: set[str]) -> Outcome:
+def check_result(outcome: Any, taken: set[str]) -> TaskResult:
     """The outcome, if it is a usable one.
 
     Args:
@@ -86,7 +86,7 @@ def check_outcome(outcome: Any, taken: set[str]) -> Outcome:
     Raises:
         ValueError: naming what was expected and what came.
     """
-    if not isinstance(outcome, Outcome):
+    if not isinstance(outcome, TaskResult):
         raise ValueError(f"task: expected an Outcome, got {outcome!r}")
     reward = outcome.reward
     if isinstance(reward, (bool, np.bool_)) or not isinstance(reward, (int, float, np.integer, np.floating)):

@@ -14,16 +14,16 @@ from gymnasium.envs.registration import EnvSpec
 from gymnasium.wrappers import TimeLimit
 from tqdm import tqdm
 
-from mirage_sim.agents.learned import LearnedPolicy
+from mirage_sim.agents.formats import specification, stacked
 from mirage_sim.agents.policies import Policy, RandomPolicy, ReplayPolicy, ScriptedPolicy
-from mirage_sim.agents.recording import specification, stacked
+from mirage_sim.agents.sb3_policy import LearnedPolicy
 from mirage_sim.build import instantiate
 from mirage_sim.data.clips import Clip, load_clip
 from mirage_sim.envs.actions import ActionMode
-from mirage_sim.envs.begun_steps import begin_together
+from mirage_sim.envs.begun_steps import prepare_batch
 from mirage_sim.envs.world_env import MirageWorldEnv
 from mirage_sim.evaluation.metrics import psnr
-from mirage_sim.geometry import Drive
+from mirage_sim.geometry import VelocityLimits
 from mirage_sim.world import Snapshot, WorldModel
 from mirage_sim.world.images import fit
 
@@ -175,7 +175,7 @@ class EpisodeMaker:
         walks = list(zip(envs, policies, episodes, strict=True))
         for _ in tqdm(range(self._steps), desc="steps", unit="step", leave=False):
             actions = [policy(episode.observations[-1]) for _, policy, episode in walks]
-            begun = begin_together([env for env, *_ in walks], actions)
+            begun = prepare_batch([env for env, *_ in walks], actions)
             for (env, _, episode), action, step in zip(walks, actions, begun, strict=True):
                 episode.add_step(env, action, env.step(step))
             walks = [walk for walk in walks if not walk[-1].ended]
@@ -195,7 +195,7 @@ class EpisodeMaker:
         if self._learned is not None:
             self._learned.check(env)
             return self._learned
-        drive = Drive(dt=self._model.dt)
+        drive = VelocityLimits(dt=self._model.dt)
         if self._clip is not None:
             return ReplayPolicy(self._clip, drive)
         return (
@@ -203,7 +203,7 @@ class EpisodeMaker:
         )
 
 
-def figures_of(episode: Episode) -> dict[str, Any]:
+def scores_of(episode: Episode) -> dict[str, Any]:
     """The figures of an episode; ``per_step`` holds lists with one entry per frame."""
     last = episode.infos[-1]
     steps = len(episode.rewards)

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from mirage_sim.data.clips import Clip
-from mirage_sim.geometry import Drive, invert, se3_log
+from mirage_sim.geometry import VelocityLimits, invert, se3_log
 
 
 class Policy(Protocol):
@@ -48,8 +48,8 @@ class ScriptedPolicy:
 
     NEAR = 1.2  # metres; what is nearer in front makes it turn
 
-    def __init__(self, steps: int, drive: Drive | None = None):
-        drive = drive or Drive()
+    def __init__(self, steps: int, drive: VelocityLimits | None = None):
+        drive = drive or VelocityLimits()
         self._turn = drive.max_turn_rate * drive.dt  # radians per step
         self._look = min(round(2 * np.pi / self._turn), steps // 3)
         self._out = (steps - self._look) // 2
@@ -112,8 +112,8 @@ class ReplayPolicy:
         ValueError: if the walk moves faster than the environment can.
     """
 
-    def __init__(self, clip: Clip, drive: Drive | None = None):
-        drive = drive or Drive()
+    def __init__(self, clip: Clip, drive: VelocityLimits | None = None):
+        drive = drive or VelocityLimits()
         there_and_back = torch.cat([clip.c2w, clip.c2w.flip(0)[1:]])
         twists = se3_log(invert(there_and_back[:-1]) @ there_and_back[1:])
         step, turn = drive.max_speed * drive.dt, drive.max_turn_rate * drive.dt

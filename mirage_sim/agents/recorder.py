@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import mirage_sim
-from mirage_sim.agents.episodes import Episode, EpisodeMaker, figures_of
-from mirage_sim.agents.pictures import save_pictures
-from mirage_sim.agents.recording import (
+from mirage_sim.agents.episodes import Episode, EpisodeMaker, scores_of
+from mirage_sim.agents.formats import (
     DATASET_ID,
     EpisodeWriter,
     check_minari,
@@ -16,6 +15,7 @@ from mirage_sim.agents.recording import (
     save_minari,
     save_npz,
 )
+from mirage_sim.agents.visualize import save_pictures
 from mirage_sim.build import instantiate
 from mirage_sim.files import remove_partial, save_json
 
@@ -187,7 +187,7 @@ class Recorder:
         save_json(notes / "settings.json", self._settings)
         for number in missing:
             # the figures come first: an episode that is there has them
-            save_json(notes / f"{episode_name(number)}.json", figures_of(episodes[number]))
+            save_json(notes / f"{episode_name(number)}.json", scores_of(episodes[number]))
             self._format.write(number, episodes[number])
         return len(missing)
 

@@ -2,7 +2,8 @@
 
 A clip holds ``frames`` uint8 ``[F, H, W, 3]``, ``depth`` float16 or float32 ``[F, H, W]`` (z-depth, metres, 0 unknown),
 ``c2w`` float32 ``[F, 4, 4]``, ``K`` float32 ``[3, 3]``, ``commands`` float32 ``[F - 1, 2]`` (see
-:class:`mirage_sim.geometry.Drive`) and ``blocked`` bool ``[F - 1]``; both of length 0 where a film was not made by an
+:class:`mirage_sim.geometry.VelocityLimits`) and ``blocked`` bool ``[F - 1]``; both of length 0 where a film was not
+made by an
 agent. The file's metadata says where it came from.
 """
 

@@ -10,7 +10,7 @@ import torch
 from tqdm import tqdm
 
 from mirage_sim.data.clips import Clip, save_clip
-from mirage_sim.data.films import LAYOUTS, Film
+from mirage_sim.data.video_datasets import LAYOUTS, Film
 from mirage_sim.geometry import Camera
 from mirage_sim.world.images import fit
 

@@ -21,7 +21,7 @@ from mirage_sim.data.simulators import (
     make_simulator,
 )
 from mirage_sim.data.simulators.miniworld import HELD_OUT_ENVIRONMENTS, TRAINING_ENVIRONMENTS, MiniWorldSimulator
-from mirage_sim.data.walks import Walker
+from mirage_sim.data.trajectories import Walker
 from mirage_sim.files import whole
 
 TRAINED_ON = {"miniworld": TRAINING_ENVIRONMENTS, "homes": ("seen",)}  # environments of every simulator

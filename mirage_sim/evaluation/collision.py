@@ -12,7 +12,7 @@ Steps and drives are asked at every eighth camera: from the camera itself in eig
 24 places around it in one direction each. These places are drawn, by the scene's seed, from the ground that has been
 seen so far by true depth, where the agent can stand. The agent is put back after every query.
 
-A query counts *within remembered space* only: where :meth:`~mirage_sim.world.Surroundings.is_ground_seen` says of the
+A query counts *within remembered space* only: where :meth:`~mirage_sim.world.LocalObstacles.is_ground_seen` says of the
 very memory that is asked that the ground of the way is remembered, up to where the body would be stopped. The truth
 plays no part in that. Precision and recall of "blocked" are taken over all of these queries, over each kind, and, as
 the protocol does with pixels, over *seen* ways and *new* ones. Seen is a way whose ground the first frame shows, by
@@ -37,14 +37,14 @@ from mirage_sim.build import build_world_model, instantiate
 from mirage_sim.data.clips import Clip
 from mirage_sim.data.simulators import ReferenceSimulator
 from mirage_sim.data.simulators.simulator import ABOVE_CAMERA
+from mirage_sim.evaluation.ground_truth import load_truth, open_simulator
 from mirage_sim.evaluation.manifest import Walk, load_manifest
 from mirage_sim.evaluation.metrics import bootstrap_ratio
-from mirage_sim.evaluation.runs import KNOWN, check_settings
+from mirage_sim.evaluation.runner import KNOWN, check_settings
 from mirage_sim.evaluation.summary import finite, write_json
-from mirage_sim.evaluation.truth import load_truth, open_simulator
-from mirage_sim.geometry import Camera, Drive, invert
+from mirage_sim.geometry import Camera, VelocityLimits, invert
 from mirage_sim.memory import LatentMap, PointMemory
-from mirage_sim.world import Body, Surroundings, WorldModel
+from mirage_sim.world import Body, LocalObstacles, WorldModel
 from mirage_sim.world.images import to_tensor
 
 _log = logging.getLogger(__name__)
@@ -56,7 +56,7 @@ VARIANTS = (ESTIMATED, TRUE)
 EVERY = 8  # cameras from one that is probed to the next
 DIRECTIONS, PLACES, DRIVE_STEPS = 8, 24, 10
 _REACH = 8.0  # metres within which places are drawn
-_COUNTS = ("hits", "false_alarms", "misses", "passes", "unknown")
+_COUNTS = ("tp", "fp", "fn", "tn", "unknown")
 
 
 @dataclass(frozen=True)
@@ -136,11 +136,11 @@ def ask(simulator: ReferenceSimulator, truth: Clip, maps: Sequence[LatentMap]) -
     simulator.reset(int(truth.source["seed"]))
     origin = simulator.camera().c2w.double().numpy()[[0, 2]][:, [0, 2, 3]]  # plan to the simulator's x and z
     rng = np.random.default_rng(int(truth.source["seed"]))
-    body, drive, queries = body_of(simulator), Drive(), []
+    body, drive, queries = body_of(simulator), VelocityLimits(), []
     step = drive.max_speed * drive.dt
 
     @cache
-    def given(t: int) -> Surroundings:
+    def given(t: int) -> LocalObstacles:
         return body.around(maps[0], truth.cameras[t])
 
     def add(t: int, kind: str, start: NDArray[np.float32], way: NDArray[np.float32], blocked: bool) -> None:
@@ -189,7 +189,7 @@ def marks_of(counts: Mapping[str, NDArray[np.int64]]) -> dict[str, float | None]
 
     Names end with the kind or the part unless over all, and then with ``_true_depth`` unless of the memory under test.
     """
-    marks: dict[str, float | None] = {"walks": len(next(iter(counts.values())))}
+    metrics: dict[str, float | None] = {"walks": len(next(iter(counts.values())))}
     for variant, own in counts.items():
         end = "" if variant == ESTIMATED else f"_{variant}"
         groups = [
@@ -197,21 +197,21 @@ def marks_of(counts: Mapping[str, NDArray[np.int64]]) -> dict[str, float | None]
             *((f"_{part}", own[:, i].sum(1)) for i, part in enumerate(PARTS)),
             *((f"_{kind}", own[:, :, i].sum(1)) for i, kind in enumerate(KINDS)),
         ]
-        for group, (hits, alarms, misses, passes, unknown) in ((name, rows.T) for name, rows in groups):
-            inside = int((hits + alarms + misses + passes).sum())
-            marks |= {
+        for group, (tp, alarms, fn, tn, unknown) in ((name, rows.T) for name, rows in groups):
+            inside = int((tp + alarms + fn + tn).sum())
+            metrics |= {
                 f"probes{group}{end}": inside,
-                f"blocked{group}{end}": int((hits + misses).sum()),
+                f"blocked{group}{end}": int((tp + fn).sum()),
                 f"unknown{group}{end}": int(unknown.sum()),
             }
-            for name, total in (("precision", hits + alarms), ("recall", hits + misses)):
+            for name, total in (("precision", tp + alarms), ("recall", tp + fn)):
                 key = f"{name}{group}{end}"
                 if total.sum():
-                    own_marks = bootstrap_ratio(hits, total).marks(name)
-                    marks |= {key + k.removeprefix(name): finite(value) for k, value in own_marks.items()}
+                    own_marks = bootstrap_ratio(tp, total).metrics(name)
+                    metrics |= {key + k.removeprefix(name): finite(value) for k, value in own_marks.items()}
                 else:
-                    marks |= {key: None, f"{key}_lo": None, f"{key}_hi": None}
-    return marks
+                    metrics |= {key: None, f"{key}_lo": None, f"{key}_hi": None}
+    return metrics
 
 
 @own_torch()
@@ -227,7 +227,7 @@ def evaluate(cfg: Mapping[str, Any], model: WorldModel | None = None) -> dict[st
         model: evaluate this one instead of ``world``.
 
     Returns:
-        ``marks`` and, by environment, the counts of each variant and kind.
+        ``metrics`` and, by environment, the counts of each variant and kind.
 
     Raises:
         ValueError: for unknown keys and values, or when rendered truth differs from the manifest.

@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from mirage_sim.evaluation.figures import (
-    Figures,
+from mirage_sim.evaluation.scores import (
+    Scores,
     Series,
     circuit_series,
     pair_series,
@@ -12,7 +12,7 @@ from mirage_sim.evaluation.figures import (
     step_series,
     walk_series,
 )
-from mirage_sim.evaluation.summary import figures_of, finite, load_result
+from mirage_sim.evaluation.summary import finite, load_result, scores_of
 
 
 def _clips(result: dict[str, Any]) -> dict[str, list[tuple[str, int]]]:
@@ -38,7 +38,7 @@ def _check_alike(a: Path, first: dict[str, Any], b: Path, second: dict[str, Any]
         )
 
 
-def _common(first: dict[str, Figures], second: dict[str, Figures]) -> tuple[dict[str, Figures], dict[str, Figures]]:
+def _common(first: dict[str, Scores], second: dict[str, Scores]) -> tuple[dict[str, Scores], dict[str, Scores]]:
     """The variants and figures that both have."""
     names = {variant: sorted(set(own) & set(second[variant])) for variant, own in first.items() if variant in second}
     return (
@@ -48,9 +48,9 @@ def _common(first: dict[str, Figures], second: dict[str, Figures]) -> tuple[dict
 
 
 def _every(
-    walks: dict[str, Figures],
-    circuits: dict[str, Figures],
-    pairs: dict[str, Figures],
+    walks: dict[str, Scores],
+    circuits: dict[str, Scores],
+    pairs: dict[str, Scores],
     clips: dict[str, list[tuple[str, int]]],
 ) -> dict[str, Series]:
     """All series by name; marks have plain names, others are ``VARIANT/figure_step``."""
@@ -69,8 +69,8 @@ def compare(a: Path, b: Path) -> dict[str, Any]:
         b: JSON of a run on the same walks, the one after.
 
     Returns:
-        ``a`` and ``b`` (what each file is), ``marks`` (difference of each mark, with ``_lo`` and ``_hi``), and
-        ``figures``: per variant and figure its value in both runs, the difference and its interval.
+        ``a`` and ``b`` (what each file is), ``metrics`` (difference of each mark, with ``_lo`` and ``_hi``), and
+        ``scores``: per variant and figure its value in both runs, the difference and its interval.
 
     Raises:
         ValueError: if a file is not a run's, or the two were not driven on the same walks.
@@ -78,28 +78,28 @@ def compare(a: Path, b: Path) -> dict[str, Any]:
     results = [load_result(path) for path in (a, b)]
     _check_alike(a, results[0], b, results[1])
     walks, circuits, pairs = (
-        _common(*(figures_of(result.get(f"per_{kind}", [])) for result in results))
+        _common(*(scores_of(result.get(f"per_{kind}", [])) for result in results))
         for kind in ("walk", "circuit", "pair")
     )
     if not walks[0] and not circuits[0]:
         raise ValueError(f"{a}, {b}: expected a variant that both have driven, got none")
     clips = _clips(results[0])
     first, second = (_every(walks[i], circuits[i], pairs[i], clips) for i in (0, 1))
-    marks: dict[str, float | None] = {"walks": len(clips["walk"]), "circuits": len(clips["circuit"])}
-    figures: dict[str, dict[str, Any]] = {}
+    metrics: dict[str, float | None] = {"walks": len(clips["walk"]), "circuits": len(clips["circuit"])}
+    scores: dict[str, dict[str, Any]] = {}
     for name in first:
         difference = paired_difference(second[name], first[name])
         both = {"a": finite(first[name].interval().mean), "b": finite(second[name].interval().mean)}
-        rounded = {key: finite(value) for key, value in difference.marks("difference").items()}
-        figures[name] = both | rounded | {"count": difference.count}
+        rounded = {key: finite(value) for key, value in difference.metrics("difference").items()}
+        scores[name] = both | rounded | {"count": difference.count}
         if "/" not in name:
-            marks |= {key: finite(value) for key, value in difference.marks(name).items()}
+            metrics |= {key: finite(value) for key, value in difference.metrics(name).items()}
     described = ("command", "subset", "commit", "model", "cpu", "date")
     return {
         **{
             key: {"path": str(path)} | {name: result[name] for name in described if name in result}
             for key, path, result in (("a", a, results[0]), ("b", b, results[1]))
         },
-        "marks": marks,
-        "figures": figures,
+        "marks": metrics,
+        "figures": scores,
     }

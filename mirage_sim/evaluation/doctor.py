@@ -11,7 +11,7 @@ import torch
 from mirage_sim.evaluation.provenance import cpu
 from mirage_sim.models.checkpoints import ASSETS
 from mirage_sim.models.wan import download
-from mirage_sim.models.wan.requirements import GIB, Setting, machine, parameters, problems
+from mirage_sim.models.wan.requirements import GIB, Setting, machine, missing_requirements, parameters
 
 # module, what to say to pip, what for
 OPTIONAL = (
@@ -52,7 +52,7 @@ def doctor(config: dict[str, Any]) -> dict[str, str]:
         lines[module] = _version(module) if found else f"missing ({purpose}): pip install {install}"
     for name, needs, missing in (
         ("mini", f"{mini_gib():.2f}", []),
-        ("wan5b", _needs(), problems(here, folder, Setting())),
+        ("wan5b", _needs(), missing_requirements(here, folder, Setting())),
     ):
         verdict = "cannot run yet" if missing else "can run"
         lines[f"world={name}"] = f"{verdict}; weights, in GiB (computed): {needs}"

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mirage_sim.ambient import own_torch
-from mirage_sim.evaluation.runs import run_protocol
+from mirage_sim.evaluation.runner import run_protocol
 from mirage_sim.world import WorldModel
 
 
@@ -21,8 +21,8 @@ def evaluate(cfg: Mapping[str, Any], model: WorldModel | None = None) -> dict[st
         model: evaluate this one instead of ``world``.
 
     Returns:
-        ``marks`` (flat, the means with ``_lo`` and ``_hi``), ``held_out``, ``environments``, ``tables`` and more, all
-        fit for JSON; see ``docs/protocol.md``. The figures of each walk are only in ``fidelity.json``.
+        ``metrics`` (flat, the means with ``_lo`` and ``_hi``), ``held_out``, ``environments``, ``tables`` and more, all
+        fit for JSON; see ``docs/protocol.md``. The scores of each walk are only in ``fidelity.json``.
 
     Raises:
         ValueError: for unknown keys and values, or when rendered truth differs from the manifest.

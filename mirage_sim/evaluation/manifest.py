@@ -41,7 +41,7 @@ class Walk:
         commands: one ``(forward, turn)`` in [-1, 1] per step.
         blocked: the steps whose way was blocked.
         poses: one ``(x, z, heading)`` per frame: metres in the simulator's world frame (y up), radians, 6 decimals.
-        sha256: hex digest of frames and depth, see :func:`mirage_sim.evaluation.truth.digest`.
+        sha256: hex digest of frames and depth, see :func:`mirage_sim.evaluation.ground_truth.digest`.
         leg: steps from A to B; B is seen at steps ``leg`` and ``3 * leg``, A at 0 and ``2 * leg``. 0 for a walk.
         mount: how the camera is fixed to the body.
     """

@@ -136,7 +136,7 @@ class Interval:
     high: float
     count: int
 
-    def marks(self, name: str) -> dict[str, float]:
+    def metrics(self, name: str) -> dict[str, float]:
         """``{name, name_lo, name_hi}``."""
         return {name: self.mean, f"{name}_lo": self.low, f"{name}_hi": self.high}
 

@@ -109,12 +109,12 @@ def score(generated: Sequence[np.ndarray], true: Sequence[np.ndarray]) -> dict[s
         ValueError: as :func:`kernel_distance`.
     """
     names = ("kd_lite0", "kd_lite0_lo", "kd_lite0_hi", "kd_lite0_floor")
-    marks: dict[str, float | None] = dict.fromkeys(names)
+    metrics: dict[str, float | None] = dict.fromkeys(names)
     if len(generated) != len(true) or len(true) > 1:
-        marks |= kernel_distance(generated, true).marks("kd_lite0")
+        metrics |= kernel_distance(generated, true).metrics("kd_lite0")
     if (half := len(true) // 2) > 1:
-        marks["kd_lite0_floor"] = kernel_distance(true[: 2 * half : 2], true[1 : 2 * half : 2]).mean
-    return {name: None if value is None or np.isnan(value) else round(value, 6) for name, value in marks.items()}
+        metrics["kd_lite0_floor"] = kernel_distance(true[: 2 * half : 2], true[1 : 2 * half : 2]).mean
+    return {name: None if value is None or np.isnan(value) else round(value, 6) for name, value in metrics.items()}
 
 
 def _between(first: Sequence[np.ndarray], second: Sequence[np.ndarray]) -> Array:

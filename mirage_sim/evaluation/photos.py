@@ -21,8 +21,8 @@ from mirage_sim.build import build_world_model, instantiate
 from mirage_sim.data.prepare import fit_depth
 from mirage_sim.data.samples import PAIRS, PHOTOGRAPHS, StereoPair, read_photograph
 from mirage_sim.evaluation.metrics import psnr
-from mirage_sim.evaluation.parts import fingerprint
 from mirage_sim.evaluation.pictures import contact_sheet, save_picture
+from mirage_sim.evaluation.result_cache import fingerprint
 from mirage_sim.evaluation.summary import finite, write_json
 from mirage_sim.evaluation.visibility import seen_from
 from mirage_sim.geometry import Camera
@@ -39,7 +39,7 @@ LATENTS = "_latents"  # ends the names of variants that show what the codec deco
 _SEED = 0
 
 Loaded = TypeVar("Loaded")
-Figures = dict[str, float | None]
+Scores = dict[str, float | None]
 
 
 @dataclass(frozen=True)
@@ -107,17 +107,17 @@ def drive_pair(model: WorldModel, left: View, right: View) -> dict[str, np.ndarr
     return shown
 
 
-def score_pair(shown: Mapping[str, np.ndarray], left: View, right: View) -> Figures:
+def score_pair(shown: Mapping[str, np.ndarray], left: View, right: View) -> Scores:
     """PSNR of each variant over the right image, and with ``_seen`` over what the left image shows of it, too.
 
     A pixel is seen if its true depth puts it on the same surface in both images.
     """
     seen = seen_from(right.depth, right.camera, left.depth, left.camera).numpy()
-    figures: Figures = {}
+    scores: Scores = {}
     for name, frame in shown.items():
-        figures[f"psnr_{name}"] = finite(float(psnr(frame, right.image)))
-        figures[f"psnr_{name}_seen"] = finite(float(psnr(frame, right.image, seen)))
-    return figures | {"seen_part": finite(float(seen.mean()))}
+        scores[f"psnr_{name}"] = finite(float(psnr(frame, right.image)))
+        scores[f"psnr_{name}_seen"] = finite(float(psnr(frame, right.image, seen)))
+    return scores | {"seen_part": finite(float(seen.mean()))}
 
 
 def evaluate(cfg: Mapping[str, Any], model: WorldModel | None = None) -> dict[str, Any]:
@@ -130,7 +130,7 @@ def evaluate(cfg: Mapping[str, Any], model: WorldModel | None = None) -> dict[st
         model: evaluate this one instead of ``world``.
 
     Returns:
-        ``marks`` (``codec_psnr``, the mean over all nine, and ``NAME_psnr_VARIANT`` of both pairs), ``images`` (the
+        ``metrics`` (``codec_psnr``, the mean over all nine, and ``NAME_psnr_VARIANT`` of both pairs), ``images`` (the
         codec's PSNR of each) and ``missing`` (why there is no figure). Figures are in dB; None where there is none.
 
     Raises:
@@ -145,12 +145,12 @@ def evaluate(cfg: Mapping[str, Any], model: WorldModel | None = None) -> dict[st
         model = build_world_model(world) if isinstance(world, str) else instantiate(world)
     started = time.perf_counter()
     missing: dict[str, str] = {}
-    images, marks = _score_photographs(model, source, missing)
+    images, metrics = _score_photographs(model, source, missing)
     for name in PAIRS:
         own = _score_pair(model, name, source, output, missing)
-        marks |= {f"{name}_{figure}": value for figure, value in own.items()}
+        metrics |= {f"{name}_{figure}": value for figure, value in own.items()}
     result = {
-        "marks": marks,
+        "marks": metrics,
         "images": images,
         "missing": missing,
         "model": fingerprint(model),
@@ -161,9 +161,9 @@ def evaluate(cfg: Mapping[str, Any], model: WorldModel | None = None) -> dict[st
     return result
 
 
-def _score_photographs(model: WorldModel, source: Path, missing: dict[str, str]) -> tuple[Figures, Figures]:
+def _score_photographs(model: WorldModel, source: Path, missing: dict[str, str]) -> tuple[Scores, Scores]:
     """The codec's PSNR of each photograph, and as a mark its mean if there are all nine."""
-    images: Figures = {}
+    images: Scores = {}
     for name in PHOTOGRAPHS:
         image = _load(partial(read_photograph, name), name, source, missing)
         images[name] = None if image is None else finite(codec_psnr(model, image))
@@ -171,7 +171,7 @@ def _score_photographs(model: WorldModel, source: Path, missing: dict[str, str])
     return images, {"codec_psnr": finite(float(np.mean(scores))) if len(scores) == len(images) else None}
 
 
-def _score_pair(model: WorldModel, name: str, source: Path, output: Path | None, missing: dict[str, str]) -> Figures:
+def _score_pair(model: WorldModel, name: str, source: Path, output: Path | None, missing: dict[str, str]) -> Scores:
     """The figures of a pair, whose image goes into the output folder."""
     pair = _load(PAIRS[name], name, source, missing)
     if pair is None:

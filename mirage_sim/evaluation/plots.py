@@ -9,21 +9,21 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from mirage_sim.evaluation.figures import (
+from mirage_sim.evaluation.manifest import HELD_OUT
+from mirage_sim.evaluation.metrics import Interval
+from mirage_sim.evaluation.rollout import FIRST_FRAME, LATENT, NO_MEMORY, RGB_MEMORY, TRUE_DEPTH
+from mirage_sim.evaluation.scores import (
     REGIONS,
     SHARP,
     STEPS,
-    Figures,
+    Scores,
     Series,
     circuit_series,
     step_series,
     suffix_of,
     walk_series,
 )
-from mirage_sim.evaluation.manifest import HELD_OUT
-from mirage_sim.evaluation.metrics import Interval
-from mirage_sim.evaluation.rollout import FIRST_FRAME, LATENT, NO_MEMORY, RGB_MEMORY, TRUE_DEPTH
-from mirage_sim.evaluation.summary import figures_of
+from mirage_sim.evaluation.summary import scores_of
 
 # colours that the colour-blind can tell apart, and a marker each for print
 STYLES = {
@@ -64,9 +64,9 @@ def _against_steps(axis: Axes, series: Mapping[str, Mapping[str, Series]], figur
     axis.set_xticks([step for step in STEPS if step != 2])
 
 
-def plot_psnr(figures: Mapping[str, Figures]) -> bytes:
+def plot_psnr(scores: Mapping[str, Scores]) -> bytes:
     """PSNR against steps, per variant: whole frame, seen and new parts. PNG."""
-    series = {variant: step_series(figures[variant]) for variant in STYLES if variant in figures}
+    series = {variant: step_series(scores[variant]) for variant in STYLES if variant in scores}
     figure, axes = _figure(1, 3, 3.7)
     for axis, region in zip(axes, REGIONS, strict=True):
         _against_steps(axis, series, f"psnr_{region}")
@@ -76,10 +76,10 @@ def plot_psnr(figures: Mapping[str, Figures]) -> bytes:
     return _png(figure)
 
 
-def plot_sharpness(figures: Mapping[str, Figures]) -> bytes:
+def plot_sharpness(scores: Mapping[str, Scores]) -> bytes:
     """Sharpness against steps with the band that is wanted, and the depth's relative error. PNG."""
-    generated = [variant for variant in STYLES if variant in figures and variant != FIRST_FRAME]
-    series = {variant: step_series(figures[variant]) for variant in generated}
+    generated = [variant for variant in STYLES if variant in scores and variant != FIRST_FRAME]
+    series = {variant: step_series(scores[variant]) for variant in generated}
     figure, axes = _figure(1, 2, 3.7)
     axes[0].axhspan(*SHARP, color="#E69F00", alpha=0.2, linewidth=0, label=f"wanted, {SHARP[0]} to {SHARP[1]}")
     _against_steps(axes[0], series, "sharpness")
@@ -97,9 +97,9 @@ def _per_environment(axis: Axes, rows: Sequence[Mapping[str, Any]], gains: Mappi
     names = sorted({row["environment"] for row in rows}, key=lambda name: (name in HELD_OUT, name))
     for line, name in enumerate(names):
         own = [row for row in rows if row["environment"] == name]
-        figures = figures_of(own)
-        walked = not any("revisit_a" in variant for variant in figures.values())
-        series = walk_series(figures, [name] * len(own)) if walked else circuit_series(figures)
+        scores = scores_of(own)
+        walked = not any("revisit_a" in variant for variant in scores.values())
+        series = walk_series(scores, [name] * len(own)) if walked else circuit_series(scores)
         for offset, (gain, (label, colour)) in zip(np.linspace(-0.15, 0.15, len(gains)), gains.items(), strict=True):
             if gain in series:
                 interval = series[gain].interval()
@@ -130,10 +130,10 @@ def plot_environments(rows: Sequence[Mapping[str, Any]]) -> bytes:
 
 def plot_revisits(rows: Sequence[Mapping[str, Any]]) -> bytes:
     """Agreement on coming back, per variant, and the gains in each environment, from ``per_circuit``. PNG."""
-    figures = figures_of(rows)
+    scores = scores_of(rows)
     figure, axes = _figure(1, 2, 4.6)
-    series = circuit_series(figures)
-    variants = [variant for variant in STYLES if variant in figures]
+    series = circuit_series(scores)
+    variants = [variant for variant in STYLES if variant in scores]
     lines: list[str] = []
     for name, title in (("revisit_a", "A again, against truth"), ("revisit_ab", "B again, against B")):
         for variant in variants:

@@ -9,8 +9,8 @@ from typing import Any
 
 from PIL import Image
 
-from mirage_sim.evaluation.figures import SHARP
-from mirage_sim.evaluation.summary import figures_of, load_result
+from mirage_sim.evaluation.scores import SHARP
+from mirage_sim.evaluation.summary import load_result, scores_of
 from mirage_sim.files import whole
 
 COMMANDS = ("fidelity", "revisit")
@@ -83,25 +83,25 @@ def _number(value: float | None) -> str:
     return "–" if value is None else f"{value:.2f}"
 
 
-def _cell(marks: Mapping[str, Any], name: str) -> str:
+def _cell(metrics: Mapping[str, Any], name: str) -> str:
     """A mean above its interval; sharpness outside of the band says so."""
-    if name not in marks:
+    if name not in metrics:
         return MARK.format("")
-    mean, low, high = (marks[key] for key in (name, f"{name}_lo", f"{name}_hi"))
+    mean, low, high = (metrics[key] for key in (name, f"{name}_lo", f"{name}_hi"))
     note = ""
     if name.startswith("sharpness") and mean is not None and not SHARP[0] <= mean <= SHARP[1]:
         note = f'<small class="warn">{"blurred" if mean < SHARP[0] else "too sharp"}</small>'
     return MARK.format(f"{_number(mean)}<small>{_number(low)} to {_number(high)}</small>{note}")
 
 
-def _table(caption: str, marks: Mapping[str, Any], rows: Mapping[str, str], columns: Mapping[str, str]) -> str:
+def _table(caption: str, metrics: Mapping[str, Any], rows: Mapping[str, str], columns: Mapping[str, str]) -> str:
     """Rows by stem, columns by suffix; those without any mark are left out."""
-    used = {suffix: title for suffix, title in columns.items() if any(stem + suffix in marks for stem in rows)}
+    used = {suffix: title for suffix, title in columns.items() if any(stem + suffix in metrics for stem in rows)}
     head = "".join(f'<th scope="col">{html.escape(title)}</th>' for title in ("", *used.values()))
     body = "".join(
-        f'<tr><th scope="row">{html.escape(title)}</th>{"".join(_cell(marks, stem + suffix) for suffix in used)}</tr>'
+        f'<tr><th scope="row">{html.escape(title)}</th>{"".join(_cell(metrics, stem + suffix) for suffix in used)}</tr>'
         for stem, title in rows.items()
-        if any(stem + suffix in marks for suffix in used)
+        if any(stem + suffix in metrics for suffix in used)
     )
     return (
         f'<div class="wide"><table><caption>{html.escape(caption)}</caption>'
@@ -109,11 +109,11 @@ def _table(caption: str, marks: Mapping[str, Any], rows: Mapping[str, str], colu
     )
 
 
-def _all_marks(marks: Mapping[str, Any]) -> str:
-    names = [name for name in marks if not (name.endswith(("_lo", "_hi")) and name[:-3] in marks)]
+def _all_marks(metrics: Mapping[str, Any]) -> str:
+    names = [name for name in metrics if not (name.endswith(("_lo", "_hi")) and name[:-3] in metrics)]
     body = "".join(
         f"<tr><td><code>{html.escape(name)}</code></td>"
-        + "".join(MARK.format(html.escape(str(marks.get(name + end, "")))) for end in ("", "_lo", "_hi"))
+        + "".join(MARK.format(html.escape(str(metrics.get(name + end, "")))) for end in ("", "_lo", "_hi"))
         + "</tr>"
         for name in names
     )
@@ -125,8 +125,8 @@ def _all_marks(marks: Mapping[str, Any]) -> str:
 
 
 def _facts(result: Mapping[str, Any]) -> str:
-    marks = result["marks"]
-    counts = " and ".join(f"{marks[kind]} {kind}" for kind in ("walks", "circuits") if kind in marks)
+    metrics = result["marks"]
+    counts = " and ".join(f"{metrics[kind]} {kind}" for kind in ("walks", "circuits") if kind in metrics)
     rows = {
         "Measured": f"mirage eval {result.get('command', 'fidelity')}, protocol {result['protocol']}, {counts}",
         "Commit": result.get("commit", "unknown"),
@@ -139,23 +139,23 @@ def _facts(result: Mapping[str, Any]) -> str:
     return f'<table class="facts"><tbody>{body}</tbody></table>'
 
 
-def _warnings(marks: Mapping[str, Any]) -> Iterable[str]:
+def _warnings(metrics: Mapping[str, Any]) -> Iterable[str]:
     """What must be said beside the figures, so that blur cannot pass for memory."""
-    sharpness = marks.get("sharpness_b")
+    sharpness = metrics.get("sharpness_b")
     if sharpness is not None and not SHARP[0] <= sharpness <= SHARP[1]:
         yield (
             f'<p class="note">sharpness_b is {sharpness:.2f}, outside {SHARP[0]} to {SHARP[1]}: revisit_ab does not '
             "count, because blurred pictures agree with each other whatever they show.</p>"
         )
-    if (drop := marks.get("unseen_env_drop")) is not None:
-        low, high = marks["unseen_env_drop_lo"], marks["unseen_env_drop_hi"]
+    if (drop := metrics.get("unseen_env_drop")) is not None:
+        low, high = metrics["unseen_env_drop_lo"], metrics["unseen_env_drop_hi"]
         yield (
             f"<p>In the kinds of environment that training never saw, the gain over the first frame at 16 steps is "
             f"<b>{drop:.2f} dB</b> smaller ({low:.2f} to {high:.2f}, unpaired; <code>unseen_env_drop</code>).</p>"
         )
 
-    if (drop := marks.get("unseen_furniture_drop")) is not None:
-        low, high = marks["unseen_furniture_drop_lo"], marks["unseen_furniture_drop_hi"]
+    if (drop := metrics.get("unseen_furniture_drop")) is not None:
+        low, high = metrics["unseen_furniture_drop_lo"], metrics["unseen_furniture_drop_hi"]
         yield (
             f"<p>Among furniture that training never saw, the gain over the first frame at 16 steps is <b>{drop:.2f} dB"
             f"</b> smaller ({low:.2f} to {high:.2f}) than in the same homes with the nearest seen pieces, paired "
@@ -170,13 +170,13 @@ def _plots(result: Mapping[str, Any]) -> Iterable[str]:
         raise ImportError(f"the report's plots need matplotlib: pip install 'mirage_sim[report]' ({error})") from error
     band = "Bands and bars are 95 % bootstrap intervals."
     if walks := result["per_walk"]:
-        figures = figures_of(walks)
+        scores = scores_of(walks)
         yield _figure(
-            plots.plot_psnr(figures),
+            plots.plot_psnr(scores),
             f"PSNR against steps: the whole frame, the part seen from the start, the rest. {band}",
         )
         yield _figure(
-            plots.plot_sharpness(figures),
+            plots.plot_sharpness(scores),
             "Sharpness against steps, in the wanted band or not, and depth. PSNR alone rewards blur.",
         )
         yield _figure(plots.plot_environments(walks), f"Gains at 16 steps in each environment. {band}")
@@ -193,22 +193,22 @@ def _shown(folder: Path, kind: str, title: str, caption: str) -> Iterable[str]:
     video = folder / f"{kind}s.mp4"
     if video.exists():
         yield f'<video controls muted loop playsinline src="{_uri("video/mp4", video.read_bytes())}"></video>'
-    figures = (
+    scores = (
         _figure(_sheet(sheet), sheet.stem.split("-", 1)[1].replace("-", ", scene "), "image/jpeg") for sheet in sheets
     )
-    yield f'<div class="grid">{"".join(figures)}</div>' if kind == "circuit" else "\n".join(figures)
+    yield f'<div class="grid">{"".join(scores)}</div>' if kind == "circuit" else "\n".join(scores)
 
 
 def _section(folder: Path, name: str, result: Mapping[str, Any]) -> str:
-    marks = result["marks"]
+    metrics = result["marks"]
     gained = {suffix: f"over {title}" for suffix, title in COLUMNS.items() if suffix}
     parts: Sequence[str] = (
         f"<h2>mirage eval {name}</h2>",
         _facts(result),
-        _table("Means, and 95 % bootstrap intervals over walks or circuits", marks, FIGURES, COLUMNS),
-        _table("Gains of the latent memory: paired differences on the same walks", marks, GAINS, gained),
-        *_warnings(marks),
-        _all_marks(marks),
+        _table("Means, and 95 % bootstrap intervals over walks or circuits", metrics, FIGURES, COLUMNS),
+        _table("Gains of the latent memory: paired differences on the same walks", metrics, GAINS, gained),
+        *_warnings(metrics),
+        _all_marks(metrics),
         "<h3>Plots</h3>",
         *_plots(result),
         *_shown(folder / name, "walk", "Walks", "The truth, and what was generated from the first frame alone."),

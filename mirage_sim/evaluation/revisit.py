@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mirage_sim.ambient import own_torch
-from mirage_sim.evaluation.runs import run_protocol
+from mirage_sim.evaluation.runner import run_protocol
 from mirage_sim.world import WorldModel
 
 

@@ -109,11 +109,11 @@ def _drive_group(model: WorldModel, clips: list[Clip], lengths: list[int]) -> li
     cameras = [clip.cameras.to(model.device) for clip in clips]
     states, frames, depths, remembered = [], [], [], []
     for clip, camera in zip(clips, cameras, strict=True):
-        given = clip.frames[0].numpy()
+        keyframe = clip.frames[0].numpy()
         own = _at(model, [clip], 0)
-        state, chunk = own.observe(to_tensor(given, model.device), camera[0], int(clip.source["seed"]))
+        state, chunk = own.observe(to_tensor(keyframe, model.device), camera[0], int(clip.source["seed"]))
         states.append(state)
-        frames.append([given])
+        frames.append([keyframe])
         depths.append([chunk.depth[-1].cpu().numpy()])
         remembered.append([1.0])
     for step in range(1, max(lengths) + 1):

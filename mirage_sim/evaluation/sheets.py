@@ -7,9 +7,9 @@ import numpy as np
 from PIL import Image
 
 from mirage_sim.data.clips import Clip
-from mirage_sim.evaluation.figures import Run, leg_of
 from mirage_sim.evaluation.pictures import contact_sheet, save_picture, save_video, side_by_side
 from mirage_sim.evaluation.rollout import LATENT, NO_MEMORY, RGB_MEMORY, TRUE_DEPTH
+from mirage_sim.evaluation.scores import Run, leg_of
 
 SHOWN = 12  # clips of a kind, spread over its environments
 SHEET_STEPS = (0, 1, 4, 8, 16, 24)

@@ -8,20 +8,20 @@ from typing import Any
 import numpy as np
 
 from mirage_sim.data.clips import Clip
-from mirage_sim.evaluation.figures import (
+from mirage_sim.evaluation.manifest import HELD_OUT
+from mirage_sim.evaluation.metrics import Array
+from mirage_sim.evaluation.rollout import FIRST_FRAME
+from mirage_sim.evaluation.scores import (
     REGIONS,
     STEPS,
-    Figures,
     Run,
+    Scores,
     Series,
     circuit_series,
     pair_series,
     step_series,
     walk_series,
 )
-from mirage_sim.evaluation.manifest import HELD_OUT
-from mirage_sim.evaluation.metrics import Array
-from mirage_sim.evaluation.rollout import FIRST_FRAME
 from mirage_sim.files import save_json
 
 
@@ -39,7 +39,7 @@ def _environments(clips: Sequence[Clip]) -> list[str]:
     return [clip.source["environment"] for clip in clips]
 
 
-def _table(own: Figures) -> dict[str, Any]:
+def _table(own: Scores) -> dict[str, Any]:
     """Means of one variant per step: regions with psnr and ssim, sharpness, depth error, parts seen and remembered."""
     table: dict[str, Any] = {}
     for step in (step for step in STEPS if f"energy_{step}" in own):
@@ -60,31 +60,31 @@ def _part(run: Run | None, environments: Sequence[str]) -> Run | None:
     keep = np.isin(_environments(run.clips), environments) if run else np.zeros(0, bool)
     if run is None or not keep.any():
         return None
-    figures = {variant: {name: v[keep] for name, v in own.items()} for variant, own in run.figures.items()}
-    return Run([clip for clip, kept in zip(run.clips, keep, strict=True) if kept], figures, {})
+    scores = {variant: {name: v[keep] for name, v in own.items()} for variant, own in run.scores.items()}
+    return Run([clip for clip, kept in zip(run.clips, keep, strict=True) if kept], scores, {})
 
 
 def marks_of(walks: Run | None, circuits: Run | None, pairs: Run | None = None) -> dict[str, float | None]:
     """The marks, flat: how many clips of each kind, and each mean with its ``_lo`` and ``_hi``."""
-    marks: dict[str, float | None] = {}
+    metrics: dict[str, float | None] = {}
     series: dict[str, Series] = {}
     if walks:
-        marks["walks"] = len(walks.clips)
-        series |= walk_series(walks.figures, _environments(walks.clips))
+        metrics["walks"] = len(walks.clips)
+        series |= walk_series(walks.scores, _environments(walks.clips))
     if circuits:
-        marks["circuits"] = len(circuits.clips)
-        series |= circuit_series(circuits.figures)
+        metrics["circuits"] = len(circuits.clips)
+        series |= circuit_series(circuits.scores)
     if walks and pairs:
-        marks["pairs"] = len(pairs.clips)
+        metrics["pairs"] = len(pairs.clips)
         series |= pair_series(
-            walks.figures,
+            walks.scores,
             [(clip.source["environment"], int(clip.source["seed"])) for clip in walks.clips],
-            pairs.figures,
+            pairs.scores,
             [int(clip.source["seed"]) for clip in pairs.clips],
         )
     for name, each in series.items():
-        marks |= {key: finite(value) for key, value in each.interval().marks(name).items()}
-    return marks
+        metrics |= {key: finite(value) for key, value in each.interval().metrics(name).items()}
+    return metrics
 
 
 def _per_clip(run: Run | None) -> list[dict[str, Any]]:
@@ -92,7 +92,7 @@ def _per_clip(run: Run | None) -> list[dict[str, Any]]:
         return []
     return [
         {"environment": clip.source["environment"], "seed": int(clip.source["seed"])}
-        | {variant: {name: finite(values[i]) for name, values in own.items()} for variant, own in run.figures.items()}
+        | {variant: {name: finite(values[i]) for name, values in own.items()} for variant, own in run.scores.items()}
         for i, clip in enumerate(run.clips)
     ]
 
@@ -111,23 +111,23 @@ def summarise(protocol: int, walks: Run | None, circuits: Run | None, pairs: Run
     result: dict[str, Any] = {
         "protocol": protocol,
         "marks": marks_of(walks, circuits, pairs),
-        "tables": {variant: _table(own) for variant, own in walks.figures.items()} if walks else {},
+        "tables": {variant: _table(own) for variant, own in walks.scores.items()} if walks else {},
         "environments": {},
         "memory_nbytes": {
-            variant: float(own["nbytes"].mean()) for variant, own in driven[0].figures.items() if variant != FIRST_FRAME
+            variant: float(own["nbytes"].mean()) for variant, own in driven[0].scores.items() if variant != FIRST_FRAME
         },
     }
     for name in environments:
-        marks = marks_of(_part(walks, [name]), _part(circuits, [name]))
-        result["environments"][name] = {key: v for key, v in marks.items() if not key.endswith(("_lo", "_hi"))}
+        metrics = marks_of(_part(walks, [name]), _part(circuits, [name]))
+        result["environments"][name] = {key: v for key, v in metrics.items() if not key.endswith(("_lo", "_hi"))}
     if held_out := [name for name in environments if name in HELD_OUT]:
-        marks = marks_of(_part(walks, held_out), _part(circuits, held_out))
-        result["held_out"] = {"environments": held_out, "marks": marks}
+        metrics = marks_of(_part(walks, held_out), _part(circuits, held_out))
+        result["held_out"] = {"environments": held_out, "marks": metrics}
     per_clip = {"walk": walks, "circuit": circuits} | ({"pair": pairs} if pairs else {})
     return result | {f"per_{kind}": _per_clip(run) for kind, run in per_clip.items()}
 
 
-def figures_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, Figures]:
+def scores_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, Scores]:
     """The way back from ``per_walk`` or ``per_circuit``: per variant ``[clips]`` each, NaN where there is no figure."""
     variants = [name for name, own in rows[0].items() if isinstance(own, Mapping)] if rows else []
     return {
@@ -154,7 +154,7 @@ def load_result(path: Path) -> dict[str, Any]:
     try:
         for rows in (content["per_walk"], content["per_circuit"], content.get("per_pair", [])):
             [(row["environment"], row["seed"]) for row in rows]
-            figures_of(rows)
+            scores_of(rows)
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path}: expected every walk with environment, seed and figures, got {error!r}") from error
     return content

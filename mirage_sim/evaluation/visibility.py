@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from mirage_sim.geometry import Camera, lift, project
+from mirage_sim.geometry import Camera, project, unproject
 
 TOLERANCE = 0.03  # relative difference in depth that still is the same surface
 FAR = 90.0  # metres; MiniWorld's depth ends at about 100, so that what is farther is sky
@@ -29,7 +29,7 @@ def seen_from(depth: Tensor, camera: Camera, first_depth: Tensor, first_camera: 
     height, width = first_camera.size
     if first_depth.shape != (height, width):
         raise ValueError(f"first_depth: expected {[height, width]} like its camera, got {list(first_depth.shape)}")
-    points = lift(torch.where(depth >= FAR, 1e5, depth.float()), camera).reshape(-1, 3)
+    points = unproject(torch.where(depth >= FAR, 1e5, depth.float()), camera).reshape(-1, 3)
     u, v, z = project(points, first_camera)
     inside = (z > 0) & (u >= 0) & (u < width) & (v >= 0) & (v < height)
     left = (u.clamp(0, width) - 0.5).floor().long()

@@ -2,41 +2,41 @@
 
 from mirage_sim.geometry.camera import Camera
 from mirage_sim.geometry.grid import cells_of
-from mirage_sim.geometry.masked_projection import masked_cover, masked_splat
-from mirage_sim.geometry.motion import Drive
+from mirage_sim.geometry.masked_projection import masked_coverage, masked_splat
+from mirage_sim.geometry.motion import VelocityLimits
 from mirage_sim.geometry.projection import (
     NEAR,
-    Cover,
+    Coverage,
     Splat,
-    cover,
+    coverage,
     is_coarse,
-    lift,
-    magnified,
+    log_scale_of,
     project,
+    scale_ratio,
     splat,
-    zoom_of,
+    unproject,
 )
 from mirage_sim.geometry.se3 import interpolate, invert, is_rigid, se3_exp, se3_log
 
 __all__ = [
     "NEAR",
     "Camera",
-    "Cover",
-    "Drive",
+    "Coverage",
+    "VelocityLimits",
     "Splat",
     "cells_of",
-    "cover",
+    "coverage",
     "interpolate",
     "invert",
     "is_coarse",
     "is_rigid",
-    "lift",
-    "magnified",
-    "masked_cover",
+    "unproject",
+    "scale_ratio",
+    "masked_coverage",
     "masked_splat",
     "project",
     "se3_exp",
     "se3_log",
     "splat",
-    "zoom_of",
+    "log_scale_of",
 ]

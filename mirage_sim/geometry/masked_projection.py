@@ -14,9 +14,9 @@ from mirage_sim.geometry.projection import (
     NO_POINT,
     Splat,
     is_coarse,
-    magnified,
+    log_scale_of,
+    scale_ratio,
     to_pixels,
-    zoom_of,
 )
 
 
@@ -45,7 +45,7 @@ def _surfaces(
     return nearest, cell, near, (u, v, z)
 
 
-def masked_cover(
+def masked_coverage(
     points: Tensor, footprint: Tensor, camera: Camera, valid: Tensor, *, tolerance: float, refine: float
 ) -> tuple[Tensor, Tensor]:
     """What points cover in the view of a camera: ``surface`` and ``fine`` of :func:`mirage_sim.geometry.cover`.
@@ -76,7 +76,7 @@ def masked_splat(
     *,
     tolerance: float,
     refine: float,
-    detail: int = 1,
+    samples_per_cell: int = 1,
 ) -> Splat:
     """Pick the point each cell, or each part of a cell, shows: :func:`mirage_sim.geometry.splat` of points in order.
 
@@ -87,15 +87,15 @@ def masked_splat(
         valid: bool ``[B, N]``; False hides a point.
         tolerance: relative thickness of a surface.
         refine: a point counts as coarse when its footprint exceeds this many cells.
-        detail: parts of a cell per axis; a power of two.
+        samples_per_cell: parts of a cell per axis; a power of two.
     """
     _, _, near, (u, v, z) = _surfaces(points, camera, valid, tolerance)
     worlds, count = points.shape[:2]
-    height, width = detail * camera.size[0], detail * camera.size[1]
+    height, width = samples_per_cell * camera.size[0], samples_per_cell * camera.size[1]
     parts = worlds * height * width
     ids = torch.arange(count, device=points.device)
     rank = ids + is_coarse(footprint, z, camera.K[:, 0, 0, None], refine) * COARSE
-    u, v = u * detail, v * detail
+    u, v = u * samples_per_cell, v * samples_per_cell
     world = torch.arange(worlds, device=points.device)[:, None]
     elsewhere = (torch.arange(worlds * count, device=points.device) % max(parts, 1)).view(worlds, count)
     part = torch.where(near, (world * height + v.long()) * width + u.long(), elsewhere)
@@ -107,13 +107,13 @@ def masked_splat(
     winner = torch.where(found, best & (COARSE - 1), 0)
     depth, written, right, down = (values.gather(1, winner) for values in (z, footprint, u, v))
     focal = camera.K[:, 0, 0, None].double()
-    scale = magnified(depth.double(), written.double(), focal, detail)
-    zoom = zoom_of(torch.where(found, scale, 1.0))
+    scale = scale_ratio(depth.double(), written.double(), focal, samples_per_cell)
+    log_scale = log_scale_of(torch.where(found, scale, 1.0))
     offset = torch.stack([right - right.floor() - 0.5, down - down.floor() - 0.5], dim=-1)
     grid = (worlds, height, width)
     return Splat(
         index=torch.where(found, winner, -1).view(grid),
         depth=torch.where(found, depth, 0.0).view(grid),
         offset=torch.where(found[..., None], offset, 0.0).view(*grid, 2),
-        zoom=zoom.view(grid),
+        log_scale=log_scale.view(grid),
     )

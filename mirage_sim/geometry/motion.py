@@ -10,7 +10,7 @@ from mirage_sim.geometry.se3 import se3_exp
 
 
 @dataclass(frozen=True)
-class Drive:
+class VelocityLimits:
     """A planar, car-like base carrying a level, forward-looking camera.
 
     Attributes:

@@ -33,18 +33,19 @@ class Splat:
         depth: z-depth of the winner in metres; 0 in holes.
         offset: ``[..., h, w, 2]``, where in its cell the winner fell, (u, v) from the centre in [-1/2, 1/2); 0 in
             holes.
-        zoom: log2 of (footprint of the cell at the winner's depth / footprint it was written with): negative when now
+        log_scale: log2 of (footprint of the cell at the winner's depth / footprint it was written with): negative
+            when now
             seen nearer or finer than when written; 0 in holes.
     """
 
     index: Tensor
     depth: Tensor
     offset: Tensor
-    zoom: Tensor
+    log_scale: Tensor
 
 
 @dataclass(frozen=True)
-class Cover:
+class Coverage:
     """What the points cover: all that a write must know. Grids ``[..., h, w]`` over the camera's.
 
     Attributes:
@@ -76,7 +77,7 @@ def _to_camera(c2w: Tensor, points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return x, y, z
 
 
-def lift(depth: Tensor, camera: Camera) -> Tensor:
+def unproject(depth: Tensor, camera: Camera) -> Tensor:
     """World points of a z-depth map, one per pixel centre.
 
     ``p = c2w (D K^-1 [u + 1/2, v + 1/2, 1]^T)`` (METHOD: Mirage, "initialise").
@@ -135,7 +136,7 @@ def is_coarse(footprint: Tensor, depth: Tensor, focal: Tensor, refine: float) ->
     return footprint > depth / focal * refine
 
 
-def magnified(depth: Number, footprint: Number, focal: Number, detail: int) -> Number:
+def scale_ratio(depth: Number, footprint: Number, focal: Number, samples_per_cell: int) -> Number:
     """Width of a part of a cell at some depth over the footprint of the point seen there: the zoom is its log2.
 
     For tensors here, and for single numbers in the compiled loops; all of them float64.
@@ -144,13 +145,13 @@ def magnified(depth: Number, footprint: Number, focal: Number, detail: int) -> N
         depth: z-depth it is seen at now, metres.
         footprint: width in metres of the cell the point was written from, same shape.
         focal: horizontal focal length of the camera now, in cells, same shape.
-        detail: parts of a cell per axis.
+        samples_per_cell: parts of a cell per axis.
     """
-    return depth / (detail * focal) / footprint
+    return depth / (samples_per_cell * focal) / footprint
 
 
-def zoom_of(scale: Tensor) -> Tensor:
-    """log2 of what is :func:`magnified`, in doubles and rounded once: the same bits wherever the registers are cut."""
+def log_scale_of(scale: Tensor) -> Tensor:
+    """log2 of a :func:`scale_ratio`, in float64 and rounded once, so that vectorization changes no bit."""
     # on the CPU NumPy's, in one thread: torch's is MKL's, which wakes others for a few hundred numbers
     log2 = torch.from_numpy(np.log2(scale.numpy())) if scale.is_cpu else torch.log2(scale)
     return log2.float()
@@ -210,7 +211,7 @@ def _flat(
     return points.expand(*batch, count, 3).reshape(worlds, count, 3), Camera(c2w, K, camera.size), valid, flat
 
 
-def cover(
+def coverage(
     points: Tensor,
     footprint: Tensor,
     camera: Camera,
@@ -218,7 +219,7 @@ def cover(
     tolerance: float = 0.1,
     refine: float = 2.0,
     valid: Tensor | None = None,
-) -> Cover:
+) -> Coverage:
     """What points cover in the view of a camera; arguments as :func:`splat`'s."""
     grid = (*torch.broadcast_shapes(points.shape[:-2], camera.batch_shape), *camera.size)
     points, camera, valid, (footprint,) = _flat(points, camera, valid, footprint)
@@ -226,7 +227,7 @@ def cover(
     focal = camera.K[cell // (camera.size[0] * camera.size[1]), 0, 0]
     fine = torch.zeros_like(nearest, dtype=torch.bool)
     fine[cell[~is_coarse(footprint[position], z, focal, refine)]] = True
-    return Cover(nearest.masked_fill(nearest == torch.inf, 0.0).view(grid), fine.view(grid), position)
+    return Coverage(nearest.masked_fill(nearest == torch.inf, 0.0).view(grid), fine.view(grid), position)
 
 
 def splat(
@@ -237,7 +238,7 @@ def splat(
     *,
     tolerance: float = 0.1,
     refine: float = 2.0,
-    detail: int = 1,
+    samples_per_cell: int = 1,
     valid: Tensor | None = None,
 ) -> Splat:
     """Pick the point each cell of the camera's grid, or each part of a cell, shows.
@@ -245,7 +246,8 @@ def splat(
     Nearest surface, then level of detail, then provenance: per cell ``z_min`` is the smallest depth; among the points
     within ``z_min * (1 + tolerance)``, those written at most ``refine`` times coarser than the cell come first, and
     among equals the smallest id, that is the oldest, wins. ``tolerance=0`` is the paper's plain nearest point (ids
-    still break exact ties). With ``detail > 1`` each of the ``detail x detail`` parts of a cell has a winner of its
+    still break exact ties). With ``samples_per_cell > 1`` each of the ``samples_per_cell x samples_per_cell`` parts
+    of a cell has a winner of its
     own among the cell's candidates: what is hidden stays hidden, but points side by side in one cell are all kept.
 
     Args:
@@ -255,14 +257,15 @@ def splat(
         camera: batch shape ``[...]``, already resized to the grid of cells.
         tolerance: relative thickness of a surface.
         refine: a point counts as coarse when its footprint exceeds this many cells.
-        detail: parts of a cell per axis; a power of two, so that parts nest in cells bit for bit.
+        samples_per_cell: parts of a cell per axis; a power of two, so that parts nest in cells bit for bit.
         valid: optional bool ``[..., N]``; False hides a point.
 
     Returns:
-        A :class:`Splat` of grids ``[..., detail * h, detail * w]``, in whose cells offset and zoom are measured.
+        A :class:`Splat` of grids ``[..., samples_per_cell * h, samples_per_cell * w]``, in whose cells offset and
+        zoom are measured.
     """
     cells = camera.size[0] * camera.size[1]
-    height, width = detail * camera.size[0], detail * camera.size[1]
+    height, width = samples_per_cell * camera.size[0], samples_per_cell * camera.size[1]
     grid = (*torch.broadcast_shapes(points.shape[:-2], camera.batch_shape), height, width)
     points, camera, valid, (ids, footprint) = _flat(points, camera, valid, ids, footprint)
     worlds, count = points.shape[:2]
@@ -271,7 +274,7 @@ def splat(
     world = cell // cells
     focal, written = camera.K[world, 0, 0], footprint[position]
     rank = ids[position] + is_coarse(written, z, focal, refine) * COARSE
-    u, v = u * detail, v * detail
+    u, v = u * samples_per_cell, v * samples_per_cell
     part = (world * height + v.long()) * width + u.long()
     best = torch.full((worlds * height * width,), NO_POINT, device=points.device).scatter_reduce_(0, part, rank, "amin")
     # ids are unique, so exactly one point per part passes and the writes below cannot race
@@ -282,9 +285,9 @@ def splat(
 
     index = torch.full_like(best, -1)
     index[part] = position - world * count
-    depth, zoom, right, down = torch.zeros(4, len(best), device=points.device)
+    depth, log_scale, right, down = torch.zeros(4, len(best), device=points.device)
     depth[part] = z
-    zoom[part] = zoom_of(magnified(z.double(), written.double(), focal.double(), detail))
+    log_scale[part] = log_scale_of(scale_ratio(z.double(), written.double(), focal.double(), samples_per_cell))
     right[part], down[part] = u - u.floor() - 0.5, v - v.floor() - 0.5
     offset = torch.stack([right, down], dim=-1).view(*grid, 2)
-    return Splat(index.view(grid), depth.view(grid), offset, zoom.view(grid))
+    return Splat(index.view(grid), depth.view(grid), offset, log_scale.view(grid))

@@ -7,17 +7,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mirage_sim.memory.cells import STEPS, cells_of_keys
 from mirage_sim.memory.kernels import LENGTH
-from mirage_sim.memory.pages import Pages
+from mirage_sim.memory.persistent_array import PersistentArray
+from mirage_sim.memory.quantization import STEPS, cells_of_keys
 
 
 class Points(NamedTuple):
     """Points side by side.
 
     Attributes:
-        xyz: ``[n, 3]``, float32 metres in the world frame, or int16 codes (:func:`~mirage_sim.memory.cells.xyz_of`).
-        features: ``[n, C]``, or uint8 ``[n, C + 2]``, coded (:func:`~mirage_sim.memory.cells.decoded_features`).
+        xyz: ``[n, 3]``, float32 metres in the world frame, or int16 codes
+            (:func:`~mirage_sim.memory.quantization.xyz_of`).
+        features: ``[n, C]``, or uint8 ``[n, C + 2]``, coded (:func:`~mirage_sim.memory.quantization.decoded_features`).
         ids: int64 ``[n]``, unique in the map; smaller is older.
         footprint: float32 ``[n]``, width in metres of the cell each point was written from.
     """
@@ -32,7 +33,7 @@ class Block(NamedTuple):
     """Up to ``kernels.BLOCK_POINTS`` points that lie close together. Never changed once made.
 
     Attributes:
-        key: the spatial cell (:func:`~mirage_sim.memory.cells.block_keys`); several blocks share it.
+        key: the spatial cell (:func:`~mirage_sim.memory.quantization.block_keys`); several blocks share it.
         xyz: as the other three, of :class:`Points`.
         features: see ``xyz``.
         ids: see ``xyz``.
@@ -57,7 +58,7 @@ class Blocks:
             codes, their origin and step, else zeros.
     """
 
-    def __init__(self, rows: Pages, table: Pages, extents: Pages) -> None:
+    def __init__(self, rows: PersistentArray, table: PersistentArray, extents: PersistentArray) -> None:
         self.rows = rows
         self.table = table
         self.extents = extents
@@ -66,13 +67,17 @@ class Blocks:
     def empty(cls) -> "Blocks":
         """No blocks."""
         return cls(
-            Pages.of(np.zeros(0, object)), Pages.of(np.zeros((0, 6), np.int64)), Pages.of(np.zeros((0, 10), np.float32))
+            PersistentArray.of(np.zeros(0, object)),
+            PersistentArray.of(np.zeros((0, 6), np.int64)),
+            PersistentArray.of(np.zeros((0, 10), np.float32)),
         )
 
     @classmethod
     def of(cls, blocks: Sequence[Block], extents: np.ndarray) -> "Blocks":
         """These blocks, with rows of :attr:`extents`."""
-        return cls(Pages.of(_objects(blocks)), Pages.of(_table(blocks)), Pages.of(extents))
+        return cls(
+            PersistentArray.of(_objects(blocks)), PersistentArray.of(_table(blocks)), PersistentArray.of(extents)
+        )
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Blocks":
         # never changed, and the addresses of a copy's tensors would be others than its table says
@@ -130,7 +135,7 @@ class Blocks:
 
     def take(self, rows: np.ndarray) -> "Blocks":
         """Some of the blocks."""
-        return Blocks(*(Pages.of(pages.array()[rows]) for pages in (self.rows, self.table, self.extents)))
+        return Blocks(*(PersistentArray.of(pages.array()[rows]) for pages in (self.rows, self.table, self.extents)))
 
 
 def _objects(blocks: Sequence[Block]) -> np.ndarray:

@@ -1,6 +1,7 @@
 """Loops over the blocks of a map, compiled for the CPU by numba.
 
-They follow :func:`mirage_sim.geometry.splat` and :func:`~mirage_sim.geometry.cover`, operation by operation in float32
+They follow :func:`mirage_sim.geometry.splat` and :func:`~mirage_sim.geometry.coverage`, operation by operation in
+float32
 and without contraction, so that both have the same bits. Blocks come nearest first, and one is left out when all the
 cells that it may cover already show something so near that none of its points can be within the tolerance.
 """
@@ -14,7 +15,7 @@ from numba import carray, njit
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
-from mirage_sim.geometry import NEAR, magnified
+from mirage_sim.geometry import NEAR, scale_ratio
 
 BLOCK_POINTS = 1024  # points in a full block
 KEY, LENGTH, XYZ, FOOTPRINT, IDS, FEATURES = range(6)  # columns of the table of blocks; the last four are addresses
@@ -72,7 +73,7 @@ def _typed_prefetch(typing_context: Any, address: Any) -> Any:
 _PREFETCH = ir.FunctionType(ir.VoidType(), [cgutils.voidptr_t, *[cgutils.int32_t] * 3])
 _pointer: Any = intrinsic(_typed_pointer)
 _prefetch: Any = intrinsic(_typed_prefetch)
-_magnified = compiled(magnified)
+_magnified = compiled(scale_ratio)
 
 
 @compiled
@@ -294,7 +295,7 @@ def choose(
     places: np.ndarray,
     table: np.ndarray,
     width: int,
-    detail: int,
+    samples_per_cell: int,
     focal: np.float32,
     grown: np.float32,
     refine: np.float32,
@@ -311,7 +312,7 @@ def choose(
         places: u, v, z of them.
         table: of the blocks.
         width: of the picture in cells.
-        detail: parts of a cell per axis.
+        samples_per_cell: parts of a cell per axis.
         focal: in cells.
         grown: 1 + tolerance.
         refine: how many cells wide a point may be.
@@ -333,7 +334,7 @@ def choose(
         length = table[row, LENGTH]
         written = carray(_pointer(table[row, FOOTPRINT]), length, np.float32)[j]
         rank = carray(_pointer(table[row, IDS]), length, np.int64)[j] + _COARSE * (written > z / focal * refine)
-        part = int(v * np.float32(detail)) * width * detail + int(u * np.float32(detail))
+        part = int(v * np.float32(samples_per_cell)) * width * samples_per_cell + int(u * np.float32(samples_per_cell))
         best = source[part]
         source[part], winner[part] = min(rank, best), i if rank < best else winner[part]
     size = features.shape[1]
@@ -350,18 +351,18 @@ def choose(
         i = winner[part]
         row, j = found[i, 0], found[i, 1]
         length = table[row, LENGTH]
-        u, v = places[i, 0] * np.float32(detail), places[i, 1] * np.float32(detail)
+        u, v = places[i, 0] * np.float32(samples_per_cell), places[i, 1] * np.float32(samples_per_cell)
         seen[0, part] = places[i, 2]
         seen[1, part], seen[2, part] = u - np.floor(u) - _HALF, v - np.floor(v) - _HALF
         written = carray(_pointer(table[row, FOOTPRINT]), length, np.float32)[j]
-        scale[part] = _magnified(np.float64(places[i, 2]), np.float64(written), np.float64(focal), detail)
+        scale[part] = _magnified(np.float64(places[i, 2]), np.float64(written), np.float64(focal), samples_per_cell)
         kept = carray(_pointer(table[row, FEATURES]), (length, size), np.uint8)
         for byte in range(size):
             features[part, byte] = kept[j, byte]
 
 
 @compiled
-def judge(
+def block_coverage(
     nearest: np.ndarray,
     found: np.ndarray,
     places: np.ndarray,
@@ -372,7 +373,7 @@ def judge(
     fine: np.ndarray,
     shown: np.ndarray,
 ) -> None:
-    """What the points that :func:`sweep` found cover; see :func:`mirage_sim.geometry.cover`.
+    """What the points that :func:`sweep` found cover; see :func:`mirage_sim.geometry.coverage`.
 
     Args:
         nearest: smallest depths per cell.

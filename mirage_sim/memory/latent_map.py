@@ -16,7 +16,9 @@ from torch import Tensor
 from mirage_sim.geometry import Camera
 from mirage_sim.memory import kernels
 from mirage_sim.memory.blocks import Block, Blocks, Points, boxes_of
-from mirage_sim.memory.cells import (
+from mirage_sim.memory.kernels import BLOCK_POINTS, KEY, LENGTH
+from mirage_sim.memory.persistent_array import PersistentArray
+from mirage_sim.memory.quantization import (
     block_keys,
     cells_of_keys,
     coded_features,
@@ -25,8 +27,6 @@ from mirage_sim.memory.cells import (
     decoded_features,
     xyz_of,
 )
-from mirage_sim.memory.kernels import BLOCK_POINTS, KEY, LENGTH
-from mirage_sim.memory.pages import Pages
 
 _FEW = 256  # points; a block of at most so many, or of less than come, is made anew with those that come
 _FORMAT = "mirage_sim.latent_map.1"
@@ -73,7 +73,7 @@ class LatentMap:
     """
 
     blocks: Blocks
-    seen: Pages
+    seen: PersistentArray
     next_id: int
     block_size: float
     channels: int
@@ -90,7 +90,7 @@ class LatentMap:
             raise ValueError(f"channels: expected at least 1, got {channels}")
         if not 0.0 < block_size < float("inf"):
             raise ValueError(f"block_size: expected a positive length in metres, got {block_size}")
-        return cls(Blocks.empty(), Pages.of(np.zeros(0, np.int64)), 0, block_size, channels, compact)
+        return cls(Blocks.empty(), PersistentArray.of(np.zeros(0, np.int64)), 0, block_size, channels, compact)
 
     @property
     def points(self) -> int:
@@ -253,7 +253,7 @@ class LatentMap:
             next_id=next_id,
         )
 
-    def _seen(self, rows: np.ndarray) -> Pages:
+    def _seen(self, rows: np.ndarray) -> PersistentArray:
         """As :attr:`seen` is once the next frame has seen these blocks; ascending."""
         return self.seen.replace(rows, np.full(len(rows), self.next_id))
 
@@ -293,7 +293,7 @@ class LatentMap:
         gone = np.cumsum(self.blocks.table.array()[oldest, LENGTH])
         enough = int(np.searchsorted(gone, self.points - max_points)) + 1
         kept = np.sort(oldest[enough:])
-        return replace(self, blocks=self.blocks.take(kept), seen=Pages.of(seen[kept]))
+        return replace(self, blocks=self.blocks.take(kept), seen=PersistentArray.of(seen[kept]))
 
     def tensors(self) -> dict[str, Tensor]:
         """The whole map as named tensors, to be stored; :meth:`from_tensors` is the inverse."""
@@ -328,7 +328,7 @@ class LatentMap:
         return replace(
             empty,
             blocks=empty.blocks.replace(np.arange(len(blocks)), blocks, boxes, block_size),
-            seen=Pages.of(tensors["seen"].cpu().numpy()),
+            seen=PersistentArray.of(tensors["seen"].cpu().numpy()),
             next_id=int(tensors["next_id"]),
         )
 

@@ -3,10 +3,10 @@
 import torch
 from torch import Tensor
 
-from mirage_sim.geometry import Camera, cells_of, lift
+from mirage_sim.geometry import Camera, cells_of, unproject
 from mirage_sim.memory.blocks import Points
 from mirage_sim.memory.latent_map import LatentMap
-from mirage_sim.memory.sight import Rules, judge, look
+from mirage_sim.memory.rendering import RenderParams, block_coverage, render
 from mirage_sim.protocols import MemoryView
 
 _BETWEEN_SAMPLES = 0.1  # relative difference in depth of neighbouring samples, at most
@@ -87,7 +87,8 @@ class PointMemory:
         stride: the codec's (t, y, x).
         tolerance: relative thickness of a surface; among the points within it the oldest is shown. 0 shows the nearest.
         refine: what was written more than this many times coarser than it is seen now, is written anew.
-        detail: a read has this many samples per latent cell and axis (1, 2, 4, ...), so that of points that fall side
+        samples_per_cell: a read has this many samples per latent cell and axis (1, 2, 4, ...), so that of points that
+            fall side
             by side into one cell none is lost.
         max_points: most points to keep; whole blocks are forgotten beyond, those seen longest ago first.
         block_size: smallest edge of a block of the map in metres.
@@ -103,7 +104,7 @@ class PointMemory:
         stride: tuple[int, int, int],
         tolerance: float = 0.25,
         refine: float = 2.0,
-        detail: int = 1,
+        samples_per_cell: int = 1,
         max_points: int | None = None,
         block_size: float = 2.0,
         compact: bool = False,
@@ -114,13 +115,13 @@ class PointMemory:
             raise ValueError(f"tolerance: expected a finite number of at least 0, got {tolerance}")
         if not 1.0 <= refine:
             raise ValueError(f"refine: expected at least 1, got {refine}")
-        if detail < 1 or detail & (detail - 1):
-            raise ValueError(f"detail: expected a power of two, got {detail}")
+        if samples_per_cell < 1 or samples_per_cell & (samples_per_cell - 1):
+            raise ValueError(f"detail: expected a power of two, got {samples_per_cell}")
         if max_points is not None and max_points < 1:
             raise ValueError(f"max_points: expected None or at least 1, got {max_points}")
         self.channels = channels
         self.stride = stride
-        self.rules = Rules(tolerance, refine, detail)
+        self.rules = RenderParams(tolerance, refine, samples_per_cell)
         self.max_points = max_points
         self._empty = LatentMap.empty(channels, block_size, compact)
 
@@ -171,9 +172,9 @@ class PointMemory:
         return map if self.max_points is None else map.evict(self.max_points)
 
     def read(self, map: LatentMap, camera: Camera) -> MemoryView:
-        """What the map shows to cameras of batch shape ``[T]`` and pixel size, ``detail x detail`` samples per cell."""
+        """Render the map for cameras of batch shape ``[T]`` and pixel size."""
         grid = latent_grid(camera, self.stride)
-        latents, source, depth, offset, zoom = zip(*(look(map, one, self.rules) for one in grid), strict=True)
+        latents, source, depth, offset, log_scale = zip(*(render(map, one, self.rules) for one in grid), strict=True)
         sources = _stacked(source)
         return MemoryView(
             latents=_stacked(latents).movedim(-1, 0),
@@ -181,20 +182,20 @@ class PointMemory:
             depth=_stacked(depth),
             source=sources,
             offset=_stacked(offset, 1),
-            zoom=_stacked(zoom),
+            log_scale=_stacked(log_scale),
         )
 
     def _write_frame(
         self, map: LatentMap, latents: Tensor, depth: Tensor, allowed: Tensor, camera: Camera
     ) -> LatentMap:
         # by the criterion of the read, so that what is written now is shown, and shown as fine, from here
-        known = judge(map, camera, self.rules)
+        known = block_coverage(map, camera, self.rules)
         same_surface = depth <= known.surface * (1.0 + self.rules.tolerance)
         hole = known.surface == 0
         lacking = allowed & (hole | (~known.fine & same_surface))
         cell = lacking.flatten().nonzero().squeeze(1)
         points = Points(
-            lift(depth, camera).flatten(0, 1)[cell],
+            unproject(depth, camera).flatten(0, 1)[cell],
             latents.flatten(1).T[cell],
             map.next_id + cell,
             (depth / camera.K[0, 0]).flatten()[cell],

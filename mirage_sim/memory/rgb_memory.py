@@ -15,7 +15,8 @@ def encode_rendering(codec: Codec, seen: MemoryView, size: tuple[int, int]) -> M
     """Encode what coloured points show: from the pixel grid to the latent grid, each frame by itself.
 
     A latent cell is visible if at least half of its pixels are. Its depth and source are those of the lower median of
-    these pixels; its ``offset`` (in cells) and ``zoom`` are their means: the picture is at the right place and scale up
+    these pixels; its ``offset`` (in cells) and ``log_scale`` are their means: the picture is at the right place and
+    scale up
     to these.
 
     Args:
@@ -54,7 +55,7 @@ def encode_rendering(codec: Codec, seen: MemoryView, size: tuple[int, int]) -> M
         offset=torch.stack(
             [mean(along) / pixels for along, pixels in zip(seen.offset.unbind(1), cell, strict=True)], 1
         ),
-        zoom=mean(seen.zoom),
+        log_scale=mean(seen.log_scale),
     )
 
 
@@ -148,5 +149,5 @@ class EmptyMemory:
             depth=torch.zeros(shape, device=device),
             source=torch.full(shape, -1, device=device),
             offset=torch.zeros(2, *shape, device=device),
-            zoom=torch.zeros(shape, device=device),
+            log_scale=torch.zeros(shape, device=device),
         )

@@ -5,10 +5,10 @@ from mirage_sim.models.codec import MiniCodec
 from mirage_sim.models.denoiser import MiniDenoiser
 from mirage_sim.models.depth import MiniDepth
 from mirage_sim.models.sampler import FlowSampler
-from mirage_sim.models.static_filter import AllStatic
+from mirage_sim.models.static_filter import KeepAll
 
 __all__ = [
-    "AllStatic",
+    "KeepAll",
     "FlowSampler",
     "MiniCodec",
     "MiniDenoiser",

@@ -15,6 +15,8 @@ from mirage_sim.models.denoiser import MiniDenoiser
 from mirage_sim.models.depth import MiniDepth
 
 ASSETS = Path(__file__).parent.parent / "assets"
+#: arguments that files of earlier versions name differently
+RENAMED = {"detail": "samples_per_cell"}
 CLASSES: dict[str, type[nn.Module]] = {cls.__name__: cls for cls in (MiniCodec, MiniDenoiser, MiniDepth)}
 
 
@@ -94,7 +96,8 @@ def load_model(path: str | Path, device: torch.device | str = "cpu") -> nn.Modul
     if name not in CLASSES:
         raise ValueError(f"{path}: expected weights of one of {sorted(CLASSES)}, got class {name!r}")
     try:
-        model = CLASSES[name](**json.loads(metadata["config"]))
+        config = json.loads(metadata["config"])
+        model = CLASSES[name](**{RENAMED.get(key, key): value for key, value in config.items()})
         model.load_state_dict({key: tensor.float() for key, tensor in state.items()})
     except (
         TypeError,

@@ -27,14 +27,15 @@ class ReadoutAligner(nn.Module):
     Args:
         channels: latent channels.
         width: feature channels.
-        detail: samples per cell and axis that are looked at. Two or more points in one cell are common once the camera
+        samples_per_cell: samples per cell and axis that are looked at. Two or more points in one cell are common once
+            the camera
             has moved, and what a second one knows is not in the first.
     """
 
-    def __init__(self, channels: int, width: int, detail: int):
+    def __init__(self, channels: int, width: int, samples_per_cell: int):
         super().__init__()
-        self.detail = detail
-        samples = detail * detail
+        self.samples_per_cell = samples_per_cell
+        samples = samples_per_cell * samples_per_cell
         self.encode = nn.Sequential(nn.Conv2d(samples * (channels + 5), width, 3, padding=1), LocalBlock(width))
         self.correct = zero_conv(width, channels)
 
@@ -46,35 +47,42 @@ class ReadoutAligner(nn.Module):
             plus a correction in holes; features ``[N, width, h, w]``; and how much of a correction each cell may get,
             ``[N, 1, h, w]`` in [0, 1]: what is shown just as it was written needs none, and gets none.
         """
-        view = view.resize((self.detail * size[0], self.detail * size[1]))
+        view = view.resize((self.samples_per_cell * size[0], self.samples_per_cell * size[1]))
         latents = view.latents.transpose(-4, -3).flatten(0, 1)
         visible = view.visible.flatten(0, 1)[:, None]
         depth = torch.log(view.depth.flatten(0, 1)[:, None].clamp(min=0.1)) * visible
-        zoom = view.zoom.flatten(0, 1)[:, None].clamp(-4, 4)
+        log_scale = view.log_scale.flatten(0, 1)[:, None].clamp(-4, 4)
         offset = view.offset.transpose(-4, -3).flatten(0, 1)
-        stacked = torch.cat([latents, visible.to(latents.dtype), depth, zoom, offset], dim=1)
-        folded = nn.functional.pixel_unshuffle(stacked, self.detail)
+        stacked = torch.cat([latents, visible.to(latents.dtype), depth, log_scale, offset], dim=1)
+        folded = nn.functional.pixel_unshuffle(stacked, self.samples_per_cell)
         features = self.encode(folded.contiguous(memory_format=torch.channels_last))
-        central, moved = self._most_central(latents, visible, offset, zoom, size)
+        central, moved = self._most_central(latents, visible, offset, log_scale, size)
         freedom = (moved / MOVED).clamp(max=1.0)
         return central + freedom * self.correct(features), features, freedom
 
     def _most_central(
-        self, latents: Tensor, visible: Tensor, offset: Tensor, zoom: Tensor, size: tuple[int, int]
+        self, latents: Tensor, visible: Tensor, offset: Tensor, log_scale: Tensor, size: tuple[int, int]
     ) -> tuple[Tensor, Tensor]:
-        """Of the samples ``[N, C, detail * h, detail * w]`` of each cell the one nearest to its centre.
+        """Choose, for each cell, the sample nearest to its centre, of ``s = samples_per_cell`` samples per axis.
+
+        Args:
+            latents: ``[N, C, s * h, s * w]``.
+            visible: of the same samples.
+            offset: of the same samples.
+            log_scale: of the same samples.
+            size: ``(h, w)``.
 
         Returns:
             Its latents, and ``[N, 1, h, w]`` by how much it is not what was written: cells between the centres, and
             octaves of scale; infinite in holes.
         """
-        place = torch.arange(self.detail, device=offset.device) - (self.detail - 1) / 2
+        place = torch.arange(self.samples_per_cell, device=offset.device) - (self.samples_per_cell - 1) / 2
         across = (offset[:, 0] + place.repeat(size[1])).square()
         along = (offset[:, 1] + place.repeat(size[0])[:, None]).square()
         distance = cells_of((across + along).sqrt().masked_fill(~visible[:, 0], torch.inf), size)
         chosen = distance.argmin(-1, keepdim=True)
-        octaves = cells_of(zoom[:, 0], size).gather(-1, chosen) + math.log2(self.detail)
-        moved = (distance.gather(-1, chosen) / self.detail + octaves.abs()).squeeze(-1)[:, None]
+        octaves = cells_of(log_scale[:, 0], size).gather(-1, chosen) + math.log2(self.samples_per_cell)
+        moved = (distance.gather(-1, chosen) / self.samples_per_cell + octaves.abs()).squeeze(-1)[:, None]
         chosen = chosen[:, None].expand(-1, latents.shape[1], -1, -1, -1)
         return cells_of(latents, size).gather(-1, chosen).squeeze(-1), moved
 
@@ -99,7 +107,7 @@ class MiniDenoiser(nn.Module):
         channels: latent channels.
         widths: of the U-Net, from the finest level.
         aligner_width: of the read-out aligner.
-        detail: samples per latent cell and axis that the aligner looks at; a memory should read as many.
+        samples_per_cell: samples per latent cell and axis that the aligner looks at; a memory should read as many.
         embedding: channels of the embedding of noise level and camera motion.
     """
 
@@ -108,7 +116,7 @@ class MiniDenoiser(nn.Module):
         channels: int = 16,
         widths: tuple[int, ...] = (64, 128, 160),
         aligner_width: int = 64,
-        detail: int = 2,
+        samples_per_cell: int = 2,
         embedding: int = 128,
     ):
         super().__init__()
@@ -116,10 +124,10 @@ class MiniDenoiser(nn.Module):
             "channels": channels,
             "widths": list(widths),
             "aligner_width": aligner_width,
-            "detail": detail,
+            "samples_per_cell": samples_per_cell,
             "embedding": embedding,
         }
-        self.aligner = ReadoutAligner(channels, aligner_width, detail)
+        self.aligner = ReadoutAligner(channels, aligner_width, samples_per_cell)
         self.condition_in = nn.Conv2d(aligner_width + 2 * channels + 1, widths[0], 3, padding=1)
         self.noisy_in = nn.Conv2d(channels, widths[0], 3, padding=1)
         self.sigma_features = Timesteps(embedding, flip_sin_to_cos=True, downscale_freq_shift=0)

@@ -8,7 +8,7 @@ from mirage_sim.geometry import Camera
 from mirage_sim.protocols import MemoryView, StaticFilter
 
 
-class AllStatic:
+class KeepAll:
     """Everything may be remembered: right for worlds in which nothing moves, as MiniWorld's."""
 
     def __call__(self, frames: Tensor, depth: Tensor, view: MemoryView, camera: Camera) -> Tensor:
@@ -16,7 +16,7 @@ class AllStatic:
         return torch.ones_like(depth, dtype=torch.bool)
 
 
-class AllAgree:
+class AllOf:
     """Remembers what every one of several filters would remember.
 
     Args:
@@ -39,7 +39,7 @@ class AllAgree:
         return static
 
 
-class NoSky:
+class SkyFilter:
     """Leaves out what is so far away that it can only be the sky, or what shows no parallax anyway.
 
     Depth models put the sky at their far end. Without this filter the sky is remembered, as points out there.

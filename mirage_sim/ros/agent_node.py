@@ -25,10 +25,10 @@ from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import Image
 
-from mirage_sim.agents.learned import LearnedPolicy
 from mirage_sim.agents.policies import ScriptedPolicy
+from mirage_sim.agents.sb3_policy import LearnedPolicy
 from mirage_sim.envs.actions import DISCRETE_COMMANDS
-from mirage_sim.geometry import Drive
+from mirage_sim.geometry import VelocityLimits
 from mirage_sim.ros import conversions
 
 NAME = "mirage_policy"
@@ -107,7 +107,7 @@ class PolicyNode(Node):
             raise ValueError(f"policy: expected scripted or the path of a stable-baselines3 .zip, got {policy!r}")
         self._with_depth = policy == "scripted"
         self._choose = explorer(steps) if self._with_depth else learned(policy, trust)
-        self._drive = Drive()
+        self._drive = VelocityLimits()
         self._image: Image | None = None  # not answered yet
         self._depth: Image | None = None
         self._answered: Any = None  # the stamp of the last image that was

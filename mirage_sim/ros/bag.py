@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 from mirage_sim.agents.episodes import Episode
 from mirage_sim.envs.actions import ActionMode, Actions
 from mirage_sim.files import PARTIAL
-from mirage_sim.geometry import Drive
+from mirage_sim.geometry import VelocityLimits
 from mirage_sim.ros import conversions
 from mirage_sim.ros.conversions import CAMERA_HEIGHT, Fields
 
@@ -122,10 +122,10 @@ class BagWriter:
             if "scan" in info:
                 yield seconds, "/scan", conversions.laser_scan(info["scan"], seconds)
             if i < len(episode.actions):
-                drive = Drive(dt=times[1] - times[0])
+                drive = VelocityLimits(dt=times[1] - times[0])
                 yield seconds, "/cmd_vel", self._command(episode.actions[i], action_mode, drive)
 
-    def _command(self, action: Any, action_mode: ActionMode, drive: Drive) -> Fields:
+    def _command(self, action: Any, action_mode: ActionMode, drive: VelocityLimits) -> Fields:
         """What an action asks of ``base_link``, whatever the mode: the twist of the motion that it stands for."""
         motion = Actions(action_mode, drive).motion(action).double().numpy()
         return conversions.spatial_twist(self._twist(np.eye(4), motion, drive.dt))

@@ -10,7 +10,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from mirage_sim.geometry import Drive
+from mirage_sim.geometry import VelocityLimits
 from mirage_sim.ros import conversions
 from mirage_sim.ros.client import Driver
 from mirage_sim.ros.launching import node_command
@@ -30,7 +30,7 @@ def bench_ros(cfg: dict[str, Any]) -> dict[str, Any]:
         cfg: ``steps``, ``frames``, ``seconds`` and ``seed``; ``configs/bench/ros.yaml`` explains them.
 
     Returns:
-        ``{"marks": ...}``: ``images_per_s`` received while driving at full rate; ``overhead`` of a step in lockstep,
+        ``{"metrics": ...}``: ``images_per_s`` received while driving at full rate; ``overhead`` of a step in lockstep,
         command to image, over a step of the plain environment with the same arguments and actions (median over blocks
         that take turns); ``latency_ms_p50`` and ``_p95`` from command to image in lockstep; ``lockstep_identical``,
         whether all images of both were the same; ``publish_ms_640x480``, what the node says it spends on publishing;
@@ -50,10 +50,10 @@ def bench_ros(cfg: dict[str, Any]) -> dict[str, Any]:
     if isinstance(cfg["seed"], bool) or not isinstance(cfg["seed"], int) or cfg["seed"] < 0:
         raise ValueError(f"seed: expected an integer from 0, got {cfg['seed']!r}")
     domain = private_domain()
-    marks = at_full_rate(domain, cfg["steps"], cfg["seconds"], cfg["seed"])
-    marks |= in_lockstep(domain, cfg["steps"], cfg["seed"])
-    marks |= wide_images(domain, cfg["frames"], cfg["seed"])
-    return {"marks": marks}
+    metrics = at_full_rate(domain, cfg["steps"], cfg["seconds"], cfg["seed"])
+    metrics |= in_lockstep(domain, cfg["steps"], cfg["seed"])
+    metrics |= wide_images(domain, cfg["frames"], cfg["seed"])
+    return {"marks": metrics}
 
 
 def wandering(step: int) -> np.ndarray:
@@ -62,7 +62,7 @@ def wandering(step: int) -> np.ndarray:
     return np.array([forward, 0.8 * math.sin(step / 17) * math.cos(step / 41)], dtype=np.float32)
 
 
-def velocities(action: np.ndarray, drive: Drive) -> tuple[float, float]:
+def velocities(action: np.ndarray, drive: VelocityLimits) -> tuple[float, float]:
     """What an action of the environment is in m/s and rad/s, such that the node makes the same action of it."""
     return float(action[0]) * drive.max_speed, float(action[1]) * drive.max_turn_rate
 
@@ -81,7 +81,7 @@ def in_lockstep(domain: int, steps: int, seed: int) -> dict[str, float]:
         scan=Settings().scan_rays,
     )
     env.reset(seed=seed)
-    drive, ratios, latencies, identical = Drive(), [], [], True
+    drive, ratios, latencies, identical = VelocityLimits(), [], [], True
     with (
         ThreadPoolExecutor(1) as thread,
         NodeProcess(domain, node_command(mode="lockstep", seed=seed)) as process,
@@ -111,7 +111,7 @@ def in_lockstep(domain: int, steps: int, seed: int) -> dict[str, float]:
 
 def at_full_rate(domain: int, steps: int, seconds: float, seed: int) -> dict[str, float]:
     """As fast as it goes: images while wandering, then memory while turning on the spot."""
-    drive = Drive()
+    drive = VelocityLimits()
     with NodeProcess(domain, node_command(seed=seed, **FULL_RATE)) as process, Driver(domain) as client:
         client.connect(process)
         first, before = client.next_image(), client.count
@@ -135,7 +135,7 @@ def watch(
         seconds: of wall clock.
         every_second: called with what has been noted so far whenever something was.
     """
-    resident, turn = [process.resident_bytes()], Drive().max_turn_rate
+    resident, turn = [process.resident_bytes()], VelocityLimits().max_turn_rate
     began = time.perf_counter()
     while (elapsed := time.perf_counter() - began) < seconds:
         client.answer(0.0, turn)

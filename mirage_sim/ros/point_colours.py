@@ -24,9 +24,9 @@ class PointColours:
 
     def copy(self) -> "PointColours":
         """The same, to go its own way; arrays are shared, because none is ever written to."""
-        twin = copy(self)
-        twin._pictures = dict(self._pictures)
-        return twin
+        reference = copy(self)
+        reference._pictures = dict(self._pictures)
+        return reference
 
     def note(self, map: LatentMap, images: np.ndarray) -> None:
         """Tell what was seen when the map got its newest points.

@@ -15,7 +15,7 @@ import torch
 from mirage_sim.build import build_world_model
 from mirage_sim.envs.collisions import Collisions
 from mirage_sim.envs.world_env import EnvSnapshot, MirageWorldEnv
-from mirage_sim.geometry import Camera, Drive
+from mirage_sim.geometry import Camera, VelocityLimits
 from mirage_sim.memory import LatentMap
 from mirage_sim.models.checkpoints import usable_device
 from mirage_sim.ros.conversions import teleported, velocity
@@ -77,8 +77,10 @@ class Simulation:
     The clock advances by ``1 / frame_rate`` with every frame, also with those after a reset, teleport or restore: no
     two frames have the same time, and time goes back only when that is asked for.
 
-    A step of the environment moves the camera by at most ``Drive.max_speed * Drive.dt`` and turns it by at most
-    ``Drive.max_turn_rate * Drive.dt``; commands are divided by that. Faster ones are clipped to ``max_speed`` (1.5 m/s)
+    A step of the environment moves the camera by at most ``VelocityLimits.max_speed * VelocityLimits.dt`` and turns
+    it by at most
+    ``VelocityLimits.max_turn_rate * VelocityLimits.dt``; commands are divided by that. Faster ones are clipped to
+    ``max_speed`` (1.5 m/s)
     and ``max_turn_rate`` (pi/3 rad/s); at frame rates below the world's own (10 for mini, 4 for wan5b) to what one step
     can do, that share of it.
 
@@ -104,7 +106,7 @@ class Simulation:
             scan=rays,
         )
         self._unwrapped: MirageWorldEnv = self._env.unwrapped  # type: ignore[assignment]
-        self.drive = Drive(dt=self._unwrapped.world.model.dt)
+        self.drive = VelocityLimits(dt=self._unwrapped.world.model.dt)
         self._collisions = Collisions(settings.collisions, None, rays)  # type: ignore[arg-type]
         self._command = (0.0, 0.0)
         self._command_age = 0  # steps made with it
@@ -187,7 +189,7 @@ class Simulation:
         camera = ahead.camera
         ahead.step(Camera(torch.as_tensor(c2w, dtype=torch.float32), camera.K, camera.size))
         now = self._unwrapped.snapshot()
-        there = replace(now, world=ahead.snapshot(), touch=self._collisions.feel(ahead))
+        there = replace(now, world=ahead.snapshot(), contact=self._collisions.query(ahead))
         observation, info = self._unwrapped.restore(there)
         self._origin = teleported(self._origin, camera.c2w, observation["pose"])
         return self._jumped(observation, info, began)

@@ -4,7 +4,7 @@ import itertools
 import logging
 from typing import Any
 
-from mirage_sim.geometry import Drive
+from mirage_sim.geometry import VelocityLimits
 from mirage_sim.ros.benchmark import FULL_RATE, TURN, growth, watch
 from mirage_sim.ros.client import Driver
 from mirage_sim.ros.launching import node_command
@@ -56,7 +56,7 @@ def soak(seconds: float, seed: int = 0) -> dict[str, float]:
         for _ in CALLS:  # all of what they need is loaded before memory is first looked at
             call(client)
         for _ in range(TURN):
-            client.answer(0.0, Drive().max_turn_rate)
+            client.answer(0.0, VelocityLimits().max_turn_rate)
         before = client.count
 
         def every_second(resident: list[int]) -> None:
@@ -80,11 +80,11 @@ def soak(seconds: float, seed: int = 0) -> dict[str, float]:
     }
 
 
-def failures(marks: dict[str, Any]) -> list[str]:
+def failures(metrics: dict[str, Any]) -> list[str]:
     """What is wrong with the figures of :func:`soak`, one line each."""
     found = []
-    if marks["rss_growth"] > ALLOWED_GROWTH:
-        found.append(f"rss_growth: expected at most {ALLOWED_GROWTH}, got {marks['rss_growth']:.4f}")
-    if marks["lost_calls"]:
-        found.append(f"lost_calls: expected none of {marks['calls']}, got {marks['lost_calls']}")
+    if metrics["rss_growth"] > ALLOWED_GROWTH:
+        found.append(f"rss_growth: expected at most {ALLOWED_GROWTH}, got {metrics['rss_growth']:.4f}")
+    if metrics["lost_calls"]:
+        found.append(f"lost_calls: expected none of {metrics['calls']}, got {metrics['lost_calls']}")
     return found

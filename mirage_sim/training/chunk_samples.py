@@ -7,11 +7,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from mirage_sim.data.latents import LatentClip, LatentClips
+from mirage_sim.data.latent_cache import LatentClip, LatentClips
 from mirage_sim.geometry import Camera
 from mirage_sim.protocols import Conditioning, MemoryView, SpatialMemory, TextEncoder
 from mirage_sim.world import Horizon, References, build_conditioning, stack_references
-from mirage_sim.world.past import Past
+from mirage_sim.world.history import History
 
 
 class Sample(NamedTuple):
@@ -97,10 +97,10 @@ class ChunkSamples:
         readout = torch.zeros_like(clip.latents[:, : start + 1])  # only that of the preceding frames is looked at
         if before < start:
             readout[:, before:start] = self._read(map, clip, before, start).latents
-        past = self._past(clip, readout)
+        history = self._past(clip, readout)
         view = self._read(self._write(map, clip, before, start + 1), clip, start, start + horizon.latents)
         chunk, shown = slice(start, start + horizon.latents), slice(start if without_preceding else before, start)
-        references = clip.latents[:, :0] if without_references else self._references(past, view, clip.camera[chunk])
+        references = clip.latents[:, :0] if without_references else self._references(history, view, clip.camera[chunk])
         conditioning = build_conditioning(
             MemoryView.stack([view]),
             clip.latents[None, :, shown],
@@ -108,7 +108,7 @@ class ChunkSamples:
             Camera.stack([clip.camera[chunk]]),
             first=clip.latents[None, :, start : start + 1],
             references=references[None],
-            preceding_readout=past.readout[None, :, shown.start - before : -1],
+            preceding_readout=history.readout[None, :, shown.start - before : -1],
             text=self.text.embed(["" if without_text else self.prompts[index]]).to(clip.latents.device),
         )
         return Sample(clip.latents[None, :, chunk], conditioning)
@@ -132,20 +132,20 @@ class ChunkSamples:
         height, width = clip.depth.shape[-2:]
         return self.memory.read(map, clip.camera[start:end]).resize((height, width))
 
-    def _past(self, clip: LatentClip, readout: Tensor) -> Past:
+    def _past(self, clip: LatentClip, readout: Tensor) -> History:
         """What a rollout looks back at that has made the clip's first frames, as many as ``readout [C, T, h, w]``."""
         made = readout.shape[1]
         places = [self.references.place(clip.depth[i : i + 1], clip.camera[i : i + 1]) for i in range(made)]
-        nothing = Past(None, readout[:, :0])
+        nothing = History(None, readout[:, :0])
         return nothing.on(clip.latents[:, :made], readout, places, None, self.horizon.window)
 
-    def _references(self, past: Past, view: MemoryView, camera: Camera) -> Tensor:
+    def _references(self, history: History, view: MemoryView, camera: Camera) -> Tensor:
         """Latents ``[C, R, h, w]`` of the earlier frames that saw most of what the new frames of the chunk will see."""
         new = slice(self.horizon.overlap, None)
         chosen = self.references.choose(
-            self.references.place(view.at(new).depth, camera[new]), [frame.place for frame in past.earlier]
+            self.references.place(view.at(new).depth, camera[new]), [frame.place for frame in history.earlier]
         )
-        return stack_references([past.earlier[i].latents for i in chosen], view.latents)
+        return stack_references([history.earlier[i].latents for i in chosen], view.latents)
 
 
 def _to_pixels(depth: Tensor, size: tuple[int, int]) -> Tensor:

@@ -34,7 +34,7 @@ class Stateful(Protocol):
 
 
 def make_accelerator(
-    folder: Path | None = None, *, cpu: bool = False, precision: str = "float32", accumulate: int = 1
+    folder: Path | None = None, *, cpu: bool = False, precision: str = "float32", gradient_accumulation_steps: int = 1
 ) -> Any:
     """The ``Accelerator`` that a stage trains with. ``accelerate launch`` tells it how many devices there are.
 
@@ -42,7 +42,7 @@ def make_accelerator(
         folder: for TensorBoard's files, if TensorBoard is installed; None for none.
         cpu: whether to stay on the CPU.
         precision: ``"float32"``, or ``"bfloat16"`` for the networks' arithmetic; weights stay as they are.
-        accumulate: batches per optimiser step and process.
+        gradient_accumulation_steps: batches per optimiser step and process.
 
     Raises:
         ImportError: if accelerate is not installed.
@@ -50,13 +50,19 @@ def make_accelerator(
     """
     if precision not in PRECISIONS:
         raise ValueError(f"precision: expected one of {sorted(PRECISIONS)}, got {precision!r}")
-    if isinstance(accumulate, bool) or not isinstance(accumulate, int) or accumulate < 1:
-        raise ValueError(f"accumulate: expected a positive integer, got {accumulate!r}")
+    if (
+        isinstance(gradient_accumulation_steps, bool)
+        or not isinstance(gradient_accumulation_steps, int)
+        or gradient_accumulation_steps < 1
+    ):
+        raise ValueError(
+            f"gradient_accumulation_steps: expected a positive integer, got {gradient_accumulation_steps!r}"
+        )
     accelerate = require("accelerate", "'mirage_sim[train]'")
     accelerator = accelerate.Accelerator(
         cpu=cpu,
         mixed_precision=PRECISIONS[precision],
-        gradient_accumulation_steps=accumulate,
+        gradient_accumulation_steps=gradient_accumulation_steps,
         log_with="tensorboard" if folder and accelerate.utils.is_tensorboard_available() else None,
         project_dir=folder,
     )

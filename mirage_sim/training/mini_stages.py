@@ -10,10 +10,10 @@ from torch import nn
 
 from mirage_sim.data.dataset import WalkDataset
 from mirage_sim.models import MiniCodec, MiniDenoiser, MiniDepth, load_model, save_model
-from mirage_sim.training.codec_stage import CodecStage
-from mirage_sim.training.denoiser_stage import DenoiserStage
-from mirage_sim.training.depth_stage import DepthStage
 from mirage_sim.training.loop import Loss, make_accelerator
+from mirage_sim.training.objectives.codec import CodecStage
+from mirage_sim.training.objectives.denoiser import DenoiserStage
+from mirage_sim.training.objectives.depth import DepthStage
 from mirage_sim.training.stage import Stage
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -51,7 +51,7 @@ def build_loss(
         loss: Loss = CodecStage(data, codec, denoiser.aligner, **options)
     elif name == "depth":
         modules = {"depth": depth}
-        loss = DepthStage(data, codec, depth, detail=denoiser.aligner.detail, **options)
+        loss = DepthStage(data, codec, depth, samples_per_cell=denoiser.aligner.samples_per_cell, **options)
     else:
         modules = {"denoiser": denoiser}
         loss = DenoiserStage(data, codec, depth, denoiser, **options)
@@ -69,7 +69,7 @@ def codec_stage(cfg: dict[str, Any], folder: Path, **options: Any) -> Stage:
 def depth_stage(cfg: dict[str, Any], folder: Path, **options: Any) -> Stage:
     """The depth head."""
     data, codec, depth = _walks(cfg), _trained(cfg, "codec", MiniCodec), MiniDepth()
-    networks = Networks(codec, MiniDenoiser(detail=cfg["latent"]["detail"]), depth)
+    networks = Networks(codec, MiniDenoiser(samples_per_cell=cfg["latent"]["samples_per_cell"]), depth)
     return _stage(cfg, folder, data, networks, ("depth",), options)
 
 

@@ -11,8 +11,8 @@ from torch import Tensor
 from mirage_sim.build import instantiate
 from mirage_sim.data.clips import Clip
 from mirage_sim.data.dataset import WalkDataset
-from mirage_sim.training.denoiser_stage import gradient_energy
 from mirage_sim.training.mini_stages import Networks, build_loss
+from mirage_sim.training.objectives.denoiser import gradient_energy
 from mirage_sim.world import WorldModel
 from mirage_sim.world.images import to_tensor
 

@@ -10,15 +10,15 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from mirage_sim.build import instantiate
-from mirage_sim.data.latents import LatentClips
+from mirage_sim.data.latent_cache import LatentClips
 from mirage_sim.models import save_model
 from mirage_sim.models.wan.branch import MemoryBranch
 from mirage_sim.models.wan.checkpoints import load_branch
 from mirage_sim.models.wan.denoiser import WanDenoiser
 from mirage_sim.training.chunk_samples import ChunkSamples, Drop
-from mirage_sim.training.chunk_stage import ChunkStage
 from mirage_sim.training.loop import make_accelerator
 from mirage_sim.training.lora import add_lora, save_lora
+from mirage_sim.training.objectives.chunk import ChunkStage
 from mirage_sim.training.stage import Stage
 
 PARTS = ("codec", "denoiser", "memory", "horizon", "references", "text")  # of a world, that training needs
@@ -76,8 +76,8 @@ def _stage(
     exports: dict[str, Callable[[Path], None]],
     *,
     precision: str,
-    accumulate: int,
-    recompute: bool,
+    gradient_accumulation_steps: int,
+    gradient_checkpointing: bool,
     shift: float,
     drop: dict[str, float],
     latents: str | None,
@@ -91,8 +91,9 @@ def _stage(
         branch: to put beside the backbone.
         exports: see :class:`Stage`.
         precision: see :func:`make_accelerator`.
-        accumulate: see :func:`make_accelerator`.
-        recompute: whether blocks are computed again when gradients are, which saves most of the memory for a third more
+        gradient_accumulation_steps: see :func:`make_accelerator`.
+        gradient_checkpointing: whether blocks are computed again when gradients are, which saves most of the memory
+            for a third more
             time.
         shift: see :class:`ChunkStage`.
         drop: see :class:`Drop`.
@@ -101,7 +102,7 @@ def _stage(
     backbone, codec = world["denoiser"].backbone, world["codec"]
     if backbone.patch_embedding.weight.dtype != torch.float32 and precision == "float32":
         raise ValueError("stage.precision: expected bfloat16 for a backbone of reduced precision, got 'float32'")
-    accelerator = make_accelerator(folder, precision=precision, accumulate=accumulate)
+    accelerator = make_accelerator(folder, precision=precision, gradient_accumulation_steps=gradient_accumulation_steps)
     if isinstance(codec, nn.Module):
         codec.to(accelerator.device)
     clips = LatentClips(
@@ -117,7 +118,7 @@ def _stage(
     )
     branch.float().requires_grad_(True)  # what is learned in small steps must not be rounded
     denoiser = WanDenoiser(backbone, branch, codec)
-    if recompute:
+    if gradient_checkpointing:
         for block in (*backbone.blocks, *branch.vace_blocks):
             block.forward = partial(checkpoint, block.forward, use_reentrant=False)
     return Stage({"denoiser": denoiser}, exports, ChunkStage(denoiser, samples, shift=shift), accelerator)

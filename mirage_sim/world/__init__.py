@@ -1,9 +1,9 @@
 """The world as a value: a stateless model that advances it, and the session that everything a user touches drives."""
 
-from mirage_sim.world.body import Body, Surroundings, Travel
+from mirage_sim.world.body import Body, LocalObstacles, MotionResult
 from mirage_sim.world.chunks import Horizon, frames_of, latents_of
 from mirage_sim.world.conditioning import References, build_conditioning, stack_references
-from mirage_sim.world.given import Given
+from mirage_sim.world.keyframes import Keyframe
 from mirage_sim.world.noise import noise
 from mirage_sim.world.observation import Observation
 from mirage_sim.world.session import NotReset, Snapshot, World, step_together
@@ -13,14 +13,14 @@ from mirage_sim.world.world_model import WorldModel
 __all__ = [
     "Body",
     "Chunk",
-    "Given",
+    "Keyframe",
     "Horizon",
     "NotReset",
     "Observation",
     "References",
     "Snapshot",
-    "Surroundings",
-    "Travel",
+    "LocalObstacles",
+    "MotionResult",
     "World",
     "WorldModel",
     "WorldState",

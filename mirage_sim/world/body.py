@@ -44,7 +44,7 @@ class _Points(NamedTuple):
         return right * x + forward * z, forward * x - right * z
 
 
-class Travel(NamedTuple):
+class MotionResult(NamedTuple):
     """What became of one motion.
 
     Attributes:
@@ -74,7 +74,7 @@ class Body:
         step: metres; what reaches less high above the floor is floor and is driven over. Depth is never exact, so that
             a remembered floor is a few centimetres thick.
         support: so many remembered points must lie together to be an obstacle; fewer are noise.
-        unseen: whether space that :meth:`Surroundings.is_seen` does not know is ``"free"`` or ``"blocked"``.
+        unseen: whether space that :meth:`LocalObstacles.is_seen` does not know is ``"free"`` or ``"blocked"``.
 
     Raises:
         ValueError: if an argument is out of range.
@@ -100,18 +100,18 @@ class Body:
         if self.unseen not in ("free", "blocked"):
             raise ValueError(f"unseen: expected 'free' or 'blocked', got {self.unseen!r}")
 
-    def around(self, map: LatentMap, camera: Camera) -> "Surroundings":
+    def around(self, map: LatentMap, camera: Camera) -> "LocalObstacles":
         """What a map holds around the body that carries this camera.
 
         Args:
             map: what is remembered; see :class:`~mirage_sim.memory.LatentMap`.
             camera: batch shape ``()``. Its position is the body's; the floor lies ``camera_height`` below it.
         """
-        return Surroundings(self, map, camera)
+        return LocalObstacles(self, map, camera)
 
 
 @dataclass(frozen=True)
-class Surroundings:
+class LocalObstacles:
     """What is remembered around a body at one place: a view of the map in plan, made when first asked for.
 
     Plan coordinates are metres along the world's x and z axes from the camera.
@@ -266,7 +266,7 @@ class Surroundings:
         """How far from its axis the middles of the strips lie that the body's way is cut into."""
         return [((i + 0.5) / _STRIPS * 2 - 1) * self.body.radius for i in range(_STRIPS)]
 
-    def travel(self, camera: Camera, response: Response = "report") -> Travel:
+    def travel(self, camera: Camera, response: Response = "report") -> MotionResult:
         """Move the body so that its camera gets to another place, by a straight way in plan.
 
         Args:
@@ -286,7 +286,7 @@ class Surroundings:
         if collision and response != "report":
             stay = unseen or response == "block"
             camera = self._at(camera, np.zeros(2, np.float32) if stay else self._slide(way))
-        return Travel(camera, collision, self.clearance, contact)
+        return MotionResult(camera, collision, self.clearance, contact)
 
     def _slide(self, way: Array) -> Array:
         """Where the body ends up, in plan: the way up to each contact, then what is left of it along the obstacle."""

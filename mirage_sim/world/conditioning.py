@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mirage_sim.geometry import Camera, invert, lift, se3_log
+from mirage_sim.geometry import Camera, invert, se3_log, unproject
 from mirage_sim.memory.retrieval import Occupancy, choose_references, occupancy
 from mirage_sim.protocols import Conditioning, MemoryView
 
@@ -91,7 +91,7 @@ class References:
             camera: batch shape ``[T]``, of any size.
         """
         fine = depth.float().repeat_interleave(_SAMPLES, -2).repeat_interleave(_SAMPLES, -1)
-        points = lift(fine, camera.resize((fine.shape[-2], fine.shape[-1])))
+        points = unproject(fine, camera.resize((fine.shape[-2], fine.shape[-1])))
         return occupancy(points[fine > 0], self.voxel)
 
     def choose(self, place: Occupancy, frames: Sequence[Occupancy]) -> list[int]:

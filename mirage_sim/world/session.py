@@ -10,7 +10,7 @@ import torch
 
 from mirage_sim.ambient import own_torch
 from mirage_sim.geometry import Camera
-from mirage_sim.world import files
+from mirage_sim.world import serialization
 from mirage_sim.world.images import builtin_starts, fit, read_image, to_tensor, to_uint8
 from mirage_sim.world.observation import Observation
 from mirage_sim.world.state import Chunk, WorldState
@@ -97,7 +97,8 @@ class World:
         Args:
             image: a path or uint8 RGB ``[H, W, 3]``, sides of 16 to 8192 pixels; its middle is cut to the model's
                 aspect ratio and resized.
-            start: instead of ``image``, the index of a start frame; 0 if neither is given. An ``image`` of None is an
+            start: instead of ``image``, the index of a start frame; 0 if neither is keyframe. An ``image`` of None is
+                an
                 error, because that is what some libraries return for a file that they could not read.
             camera: that took the picture, batch shape ``()``, its size the picture's. If None, it stands at the origin
                 and looks along +z, with ``fov_deg``.
@@ -191,7 +192,7 @@ class World:
             NotReset: before the first ``reset``.
         """
         now = self.snapshot()
-        files.save(path, now.state, now.observation)
+        serialization.save(path, now.state, now.observation)
 
     @own_torch()
     def load(self, path: str | Path) -> Observation:
@@ -201,7 +202,7 @@ class World:
             FileNotFoundError: if there is no such file.
             ValueError: if it is truncated, damaged, foreign or of another model; the world is then as it was.
         """
-        state, observation = files.load(path, self.model)
+        state, observation = serialization.load(path, self.model)
         self._now = Snapshot(state, observation)
         return observation
 

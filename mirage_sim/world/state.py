@@ -7,8 +7,8 @@ from torch import Tensor
 
 from mirage_sim.geometry import Camera
 from mirage_sim.protocols import MemoryView
-from mirage_sim.world.given import Given
-from mirage_sim.world.past import Past
+from mirage_sim.world.history import History
+from mirage_sim.world.keyframes import Keyframe
 
 
 @dataclass(frozen=True)
@@ -21,8 +21,8 @@ class WorldState:
         camera: where the last frame was seen from, batch shape ``()``.
         seed: of the episode; with ``step`` it decides the noise.
         step: steps made so far.
-        past: what else a backbone looks back at whose chunks overlap; None for others.
-        given: the picture that the episode began with, for a model that reprojects it; None for others.
+        history: what else a backbone looks back at whose chunks overlap; None for others.
+        keyframe: the picture that the episode began with, for a model that reprojects it; None for others.
     """
 
     map: Any
@@ -30,8 +30,8 @@ class WorldState:
     camera: Camera
     seed: int
     step: int
-    past: Past | None = None
-    given: Given | None = None
+    history: History | None = None
+    keyframe: Keyframe | None = None
 
 
 @dataclass(frozen=True)

@@ -23,9 +23,9 @@ from mirage_sim.protocols import (
 )
 from mirage_sim.world.chunks import Horizon
 from mirage_sim.world.conditioning import References, build_conditioning, stack_references
-from mirage_sim.world.given import Given
+from mirage_sim.world.history import History
+from mirage_sim.world.keyframes import Keyframe
 from mirage_sim.world.noise import noise
-from mirage_sim.world.past import Past
 from mirage_sim.world.state import Chunk, WorldState
 
 
@@ -69,7 +69,8 @@ class WorldModel:
         text: embeds prompts; None for a world that reads none.
         prompt: what an episode is asked for that asks for nothing itself.
         reprojection: how many pixels off a frame may see a surface of the picture that the episode was given, to show
-            that picture's own pixels (:meth:`~mirage_sim.world.given.Given.reproject`). The frame is then encoded anew,
+            that picture's own pixels (:meth:`~mirage_sim.world.keyframes.Keyframe.reproject`). The frame is then
+            encoded anew,
             so that latents and pictures agree. None: what the codec decodes is shown. Only where chunks do not overlap:
             there every frame is a latent frame, and depth is estimated of no others.
 
@@ -136,7 +137,7 @@ class WorldModel:
             ("frames", self.size, state.camera.size),
             ("latents", (self.codec.channels, *self.grid), (*state.preceding.shape[:1], *state.preceding.shape[2:])),
             ("a map", _kind(empty), _kind(state.map)),
-            ("a given picture", _kept(self.reprojection), _kept(state.given)),
+            ("a given picture", _kept(self.reprojection), _kept(state.keyframe)),
         ):
             if tuple(ours) != tuple(its):
                 raise ValueError(f"state: expected {name} {tuple(ours)} of this model, got {tuple(its)}")
@@ -174,18 +175,18 @@ class WorldModel:
         text = self._embed(prompt)
         watch = _Stopwatch()
         nothing = image.new_zeros(self.codec.channels, 0, *self.grid)
-        past = Past(text, nothing) if self.horizon.overlap else None
-        before = WorldState(self.memory.empty(), nothing, camera, seed, -1, past)
+        history = History(text, nothing) if self.horizon.overlap else None
+        before = WorldState(self.memory.empty(), nothing, camera, seed, -1, history)
         one = Camera(camera.c2w[None], camera.K[None], camera.size)
         view = self.memory.read(before.map, one)
         watch.lap("read")
         frames = image[None, :, None]
         latents = self.codec.encode(frames)
         watch.lap("encode")
-        streams = self._decode([before], latents)[1] if past else [None]  # the picture itself is there already
+        streams = self._decode([before], latents)[1] if history else [None]  # the picture itself is there already
         state, chunk = self._remember([before], latents, frames, frames, [view], [one], streams, watch)[0]
         if self.reprojection is not None:
-            state = replace(state, given=Given(image, chunk.depth[-1], camera))
+            state = replace(state, keyframe=Keyframe(image, chunk.depth[-1], camera))
         return state, chunk
 
     def _embed(self, prompt: str | None) -> Tensor | None:
@@ -264,12 +265,12 @@ class WorldModel:
 
     def _references(self, state: WorldState, view: MemoryView, ahead: Camera) -> Tensor:
         """Latents ``[C, R, h, w]`` of the earlier frames that saw most of what will be seen."""
-        if state.past is None or not state.past.earlier:
+        if state.history is None or not state.history.earlier:
             return state.preceding[:, :0]
         new = slice(self.horizon.overlap, None)
         place = self.references.place(view.at(new).surface(self.grid), ahead[new])
-        chosen = self.references.choose(place, [frame.place for frame in state.past.earlier])
-        return stack_references([state.past.earlier[i].latents for i in chosen], state.preceding)
+        chosen = self.references.choose(place, [frame.place for frame in state.history.earlier])
+        return stack_references([state.history.earlier[i].latents for i in chosen], state.preceding)
 
     def _sample(
         self,
@@ -279,13 +280,13 @@ class WorldModel:
         references: Sequence[Tensor],
     ) -> Tensor:
         latents, context = torch.stack([state.preceding for state in states]), {}
-        pasts = [state.past for state in states if state.past]
-        if pasts:
-            texts = [past.text for past in pasts if past.text is not None]
+        histories = [state.history for state in states if state.history]
+        if histories:
+            texts = [history.text for history in histories if history.text is not None]
             context = {
                 "first": latents[:, :, -1:],
                 "references": torch.stack(list(references)),
-                "preceding_readout": torch.stack([past.readout[:, :-1] for past in pasts]),
+                "preceding_readout": torch.stack([history.readout[:, :-1] for history in histories]),
                 "text": torch.stack(texts) if texts else None,
             }
             latents = latents[:, :, :-1]
@@ -307,7 +308,7 @@ class WorldModel:
         codec: Any = self.codec
         frames, streams = [], []
         for state, own in zip(states, latents, strict=True):
-            stream, parts = state.past and state.past.stream, []
+            stream, parts = state.history and state.history.stream, []
             for latent in own.split(1, dim=1):
                 part, stream = codec.decode_next(latent[None], stream)
                 parts.append(part)
@@ -342,9 +343,9 @@ class WorldModel:
         known = view.surface(self.grid)
         depth = self.depth(at_latents, camera, known)
         watch.lap("depth")
-        given = [state.given for state in before if state.given]
-        if given and self.reprojection is not None:
-            worlds = zip(given, frames, depth, cameras, strict=True)
+        keyframe = [state.keyframe for state in before if state.keyframe]
+        if keyframe and self.reprojection is not None:
+            worlds = zip(keyframe, frames, depth, cameras, strict=True)
             frames = torch.stack([one.reproject(f, d, c, self.reprojection) for one, f, d, c in worlds])
             at_latents, latents = frames, self.codec.encode(frames)
             watch.lap("reproject")
@@ -360,14 +361,14 @@ class WorldModel:
                 camera=cameras[i],
             )
             looked_back = torch.cat([state.preceding, latents[i]], dim=1)
-            past = state.past
-            if past:
+            history = state.history
+            if history:
                 coarse = resample_depth(depth[i], self.grid)
                 places = [self.references.place(coarse[t : t + 1], cameras[i][t : t + 1]) for t in range(len(coarse))]
                 readout = views[i].resize(self.grid).latents
-                past = past.on(looked_back, readout, places, streams[i], self.horizon.window)
+                history = history.on(looked_back, readout, places, streams[i], self.horizon.window)
             preceding = looked_back[:, -self.horizon.window :]
-            after = WorldState(map, preceding, cameras[i][-1], state.seed, state.step + 1, past, state.given)
+            after = WorldState(map, preceding, cameras[i][-1], state.seed, state.step + 1, history, state.keyframe)
             made.append((after, Chunk(frames[i], depth[i], views[i], known[i], latents[i], watch.seconds)))
         watch.lap("write")
         return [(state, replace(chunk, seconds=dict(watch.seconds))) for state, chunk in made]

@@ -7,7 +7,7 @@ from toy import SIZE, toy_model, toy_starts
 
 from mirage_sim.build import compose
 from mirage_sim.data.clips import Clip, save_clip
-from mirage_sim.geometry import Camera, Drive
+from mirage_sim.geometry import Camera, VelocityLimits
 from mirage_sim.models import save_model
 
 
@@ -17,7 +17,7 @@ def clip() -> Clip:
     commands = torch.tensor([[1.0, 0.0], [1.0, 1.0], [0.3, -0.5], [0.0, 1.0]])
     poses = [torch.eye(4)]
     poses[0][:3, 3] = torch.tensor([5.0, -1.0, 2.0])
-    for motion in Drive().motion(commands):
+    for motion in VelocityLimits().motion(commands):
         poses.append(poses[-1] @ motion)
     cameras = Camera.from_fov(torch.stack(poses), 60.0, SIZE)
     frames = torch.from_numpy(toy_starts(1)).expand(len(poses), -1, -1, -1).contiguous()

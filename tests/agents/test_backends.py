@@ -13,7 +13,7 @@ import numpy as np
 import psutil
 import pytest
 
-from mirage_sim.agents.recording import episode_name
+from mirage_sim.agents.formats import episode_name
 from mirage_sim.agents.rollout import rollout
 from mirage_sim.build import compose, instantiate
 from mirage_sim.evaluation.benchmarks.rollout import Driver, compare

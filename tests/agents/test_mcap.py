@@ -14,7 +14,7 @@ from toy import SIZE
 
 from mirage_sim import cli
 from mirage_sim.agents.rollout import rollout
-from mirage_sim.geometry import Drive
+from mirage_sim.geometry import VelocityLimits
 from mirage_sim.ros import conversions
 
 STEPS = 6
@@ -132,7 +132,7 @@ def test_odometry_is_where_the_camera_was(bag: dict[str, list[Any]], walk: tuple
 
 
 def test_commands_are_what_was_asked(bag: dict[str, list[Any]], walk: tuple[Path, dict[str, np.ndarray]]) -> None:
-    drive = Drive()
+    drive = VelocityLimits()
     for i, ((_, command), action) in enumerate(zip(bag["/cmd_vel"], walk[1]["actions"], strict=True)):
         assert command.linear.x == pytest.approx(action[0] * drive.max_speed, abs=1e-5)
         assert command.angular.z == pytest.approx(action[1] * drive.max_turn_rate, abs=1e-5)

@@ -9,12 +9,12 @@ import pytest
 import torch
 from toy import SIZE
 
-from mirage_sim.agents.pictures import coloured_points
 from mirage_sim.agents.policies import RandomPolicy, ReplayPolicy, ScriptedPolicy
 from mirage_sim.agents.rollout import rollout
+from mirage_sim.agents.visualize import coloured_points
 from mirage_sim.data.clips import Clip
-from mirage_sim.data.film_files import video_facts
-from mirage_sim.geometry import Camera, Drive
+from mirage_sim.data.video_io import video_facts
+from mirage_sim.geometry import Camera, VelocityLimits
 from mirage_sim.world import World, WorldModel
 
 
@@ -143,7 +143,7 @@ def test_points_have_the_colour_they_were_seen_in(world: World) -> None:
     assert len(points) == len(colours) == world.state.map.points > 0
     assert (colours[points[:, 0] < 0] == [200, 0, 0]).all()
     assert (colours[points[:, 0] > 0] == [200, 0, 100]).all()
-    turned = Drive().motion(torch.tensor([0.0, 1.0]))
+    turned = VelocityLimits().motion(torch.tensor([0.0, 1.0]))
     for _ in range(4):
         world.step(Camera(world.camera.c2w @ turned, world.camera.K, SIZE))
     _, colours = coloured_points(world.state.map, [red] + 4 * [green])

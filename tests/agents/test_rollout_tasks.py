@@ -7,8 +7,8 @@ import pytest
 
 from mirage_sim.agents.rollout import rollout
 from mirage_sim.build import compose, instantiate
-from mirage_sim.envs.ends import Time
 from mirage_sim.envs.tasks import Goal
+from mirage_sim.envs.termination import Time
 
 
 def arguments(*overrides: str) -> dict[str, Any]:
@@ -18,12 +18,12 @@ def arguments(*overrides: str) -> dict[str, Any]:
 def test_settings_become_tasks_and_ends() -> None:
     built = instantiate(arguments("env=goal", "env.task.kind=image", "env.task.distance=[2,3]", "env.action_mode=se3"))
     assert built["task"] == Goal(kind="image", distance=(2, 3))
-    assert built["ends"] == ("success",)
+    assert built["terminate_on"] == ("success",)
     assert built["action_mode"] == "se3"
     assert instantiate(arguments("env=goal"))["task"] == Goal()
     assert arguments("env.task=goal")["task"] == "goal"
-    timed = "env.ends=[success,collision,{_target_:mirage_sim.envs.ends.Time,seconds:2.5}]"
-    assert instantiate(arguments(timed))["ends"] == ("success", "collision", Time(2.5))
+    timed = "env.terminate_on=[success,collision,{_target_:mirage_sim.envs.termination.Time,seconds:2.5}]"
+    assert instantiate(arguments(timed))["terminate_on"] == ("success", "collision", Time(2.5))
     with pytest.raises(ValueError, match="radius: expected"):
         instantiate(arguments("env=goal", "env.task.radius=-1"))
 
@@ -45,6 +45,6 @@ def test_rollouts_have_goals(toy_config: dict[str, Any], tmp_path: Path, overrid
 
 
 def test_time_ends_a_rollout(toy_config: dict[str, Any], tmp_path: Path) -> None:
-    ends = "env.ends=[{_target_:mirage_sim.envs.ends.Time,seconds:0.2}]"
-    changed = {"env": arguments(ends), "steps": 9, "output": str(tmp_path), "format": "npz"}
+    terminate_on = "env.terminate_on=[{_target_:mirage_sim.envs.termination.Time,seconds:0.2}]"
+    changed = {"env": arguments(terminate_on), "steps": 9, "output": str(tmp_path), "format": "npz"}
     assert rollout(toy_config | changed)["steps"] == 2

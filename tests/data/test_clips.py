@@ -7,7 +7,7 @@ from safetensors.torch import save_file
 from toy_clips import toy_clip
 
 from mirage_sim.data.clips import Clip, load_clip, save_clip
-from mirage_sim.geometry import lift, project
+from mirage_sim.geometry import project, unproject
 
 TENSORS = [field.name for field in fields(Clip) if field.name != "source"]
 
@@ -37,7 +37,7 @@ def test_cameras_are_the_ones_the_frames_were_taken_with():
     cameras = clip.cameras.validate()
     assert cameras.batch_shape == (6,) and cameras.size == (48, 64)
     # what the first frame shows is where the others' depth says
-    points = lift(clip.depth[0].float(), cameras[0]).flatten(0, 1)
+    points = unproject(clip.depth[0].float(), cameras[0]).flatten(0, 1)
     u, v, z = project(points, cameras[5])
     inside = (u >= 1) & (u < 63) & (v >= 1) & (v < 47)
     seen = clip.depth[5].float()[v[inside].long(), u[inside].long()]

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 import torch
 from toy_clips import SIZE, toy_clip
-from toy_films import FRAMES, write_realestate10k, write_table, write_video, write_vipe
+from toy_videos import FRAMES, write_realestate10k, write_table, write_video, write_vipe
 
 from mirage_sim.build import compose
 from mirage_sim.cli import main
 from mirage_sim.data.clips import load_clip, save_clip
 from mirage_sim.data.dataset import WalkDataset
 from mirage_sim.data.prepare import choose_frames, prepare
-from mirage_sim.geometry import lift, project
+from mirage_sim.geometry import project, unproject
 
 
 def config(layout: str, source: Path, output: Path, **settings: Any) -> dict[str, Any]:
@@ -52,7 +52,7 @@ def test_another_size_keeps_pictures_depth_and_cameras_together(tmp_path: Path) 
     clip = load_clip(tmp_path / "clips" / "walk-000.safetensors")
     cameras = clip.cameras.validate()
     assert cameras.size == (32, 32) and clip.depth.shape == (13, 32, 32)
-    points = lift(clip.depth[0].float(), cameras[0]).flatten(0, 1)
+    points = unproject(clip.depth[0].float(), cameras[0]).flatten(0, 1)
     u, v, z = project(points, cameras[6])
     inside = (u >= 1) & (u < 31) & (v >= 1) & (v < 31)
     seen = clip.depth[6].float()[v[inside].long(), u[inside].long()]
@@ -148,8 +148,10 @@ def test_bad_numbers(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="walk: c2w: expected finite rigid motions"):
         prepare(config("vipe", films, tmp_path / "clips"))
     write_table(films / "pose" / "walk.npz", walk.c2w.numpy())
-    zoom = np.linspace(50, 60, FRAMES, dtype=np.float32)
-    write_table(films / "intrinsics" / "walk.npz", np.stack([zoom, zoom, 0 * zoom + 32, 0 * zoom + 24], 1))
+    log_scale = np.linspace(50, 60, FRAMES, dtype=np.float32)
+    write_table(
+        films / "intrinsics" / "walk.npz", np.stack([log_scale, log_scale, 0 * log_scale + 32, 0 * log_scale + 24], 1)
+    )
     with pytest.raises(ValueError, match="intrinsics: expected one focal length per clip, got 0.78"):
         prepare(config("vipe", films, tmp_path / "clips"))
     write_table(films / "intrinsics" / "walk.npz", np.zeros((FRAMES, 3), dtype=np.float32))

@@ -7,7 +7,7 @@ import torch
 
 from mirage_sim.data import samples
 from mirage_sim.data.samples import IN_OPENCV_DOC, PAIRS, PHOTOGRAPHS, StereoPair, motorcycle, sample_path
-from mirage_sim.geometry import lift, project
+from mirage_sim.geometry import project, unproject
 
 
 def toy_pair(offset: float = 0.0) -> StereoPair:
@@ -29,7 +29,7 @@ def test_depth_and_cameras_agree_with_disparity(offset: float):
     pair = toy_pair(offset)
     left, right = pair.cameras
     assert pair.left_depth[0, 0] == pytest.approx(0.2 * 50 / (4 + offset))
-    u, v, _ = project(lift(torch.from_numpy(pair.left_depth), left).reshape(-1, 3), right)
+    u, v, _ = project(unproject(torch.from_numpy(pair.left_depth), left).reshape(-1, 3), right)
     columns = torch.arange(100) + 0.5 - torch.from_numpy(pair.disparity)
     torch.testing.assert_close(u.reshape(60, 100), columns, atol=1e-3, rtol=0)
     torch.testing.assert_close(v.reshape(60, 100)[:, 0], torch.arange(60) + 0.5, atol=1e-3, rtol=0)

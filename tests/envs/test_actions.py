@@ -6,12 +6,12 @@ import torch
 from gymnasium.error import InvalidAction
 
 from mirage_sim.envs.actions import Actions, moved
-from mirage_sim.geometry import Camera, Drive, is_rigid
+from mirage_sim.geometry import Camera, VelocityLimits, is_rigid
 
 
 def displacement(mode, action) -> tuple[np.ndarray, float]:
     """Where one action takes the origin, and how far it turns to the left, in degrees."""
-    motion = Actions(mode, Drive()).motion(action)
+    motion = Actions(mode, VelocityLimits()).motion(action)
     forward = motion[:3, 2]
     return motion[:3, 3].numpy(), math.degrees(math.atan2(-forward[0], forward[2]))
 
@@ -65,23 +65,23 @@ def test_actions_move_as_documented(mode, action, metres, left):
 )
 def test_invalid_actions_name_expected_and_got(mode, action):
     with pytest.raises(InvalidAction, match="action: expected .*, got "):
-        Actions(mode, Drive()).motion(action)
+        Actions(mode, VelocityLimits()).motion(action)
 
 
 def test_rounding_beyond_the_bounds_is_forgiven():
-    actions = Actions("twist", Drive())
+    actions = Actions("twist", VelocityLimits())
     beyond = actions.motion(np.nextafter(np.ones(2, np.float32), np.float32(2)))
     assert torch.equal(beyond, actions.motion([1.0, 1.0]))
 
 
 def test_unknown_mode_is_refused():
     with pytest.raises(ValueError, match="action_mode: expected 'twist', 'discrete' or 'se3', got 'fly'"):
-        Actions("fly", Drive())
+        Actions("fly", VelocityLimits())
 
 
 def test_poses_stay_rigid_over_a_long_episode():
     rng = np.random.default_rng(0)
-    actions = Actions("se3", Drive())
+    actions = Actions("se3", VelocityLimits())
     camera = Camera.from_fov(torch.eye(4), 60.0, (48, 64))
     for _ in range(1000):
         camera = moved(camera, actions.motion(rng.uniform(-1, 1, 6)))
@@ -89,7 +89,7 @@ def test_poses_stay_rigid_over_a_long_episode():
 
 
 def test_moved_is_composition():
-    actions = Actions("se3", Drive())
+    actions = Actions("se3", VelocityLimits())
     camera = Camera.from_fov(actions.motion([0.3, 0.1, -1, 0.2, 1, -0.4]), 60.0, (48, 64))
     motion = actions.motion([1, -0.5, 0.2, 0.9, -1, 0.1])
     torch.testing.assert_close(moved(camera, motion).c2w, camera.c2w @ motion, atol=1e-6, rtol=0)

@@ -15,7 +15,7 @@ from mirage_sim.build import build_world_model, compose
 from mirage_sim.envs.vector_env import MirageWorldVectorEnv
 from mirage_sim.models import save_model
 from mirage_sim.models.wan.branch import MemoryBranch
-from mirage_sim.models.wan.toy import toy_folder
+from mirage_sim.models.wan.toy_checkpoint import toy_folder
 from mirage_sim.world import WorldModel
 
 AHEAD = np.array([1.0, 0.3], np.float32)

@@ -107,7 +107,7 @@ def test_body_is_the_one_given(make_walled):
 
 
 def test_collision_ends_the_episode_if_asked(make_walled):
-    env = make_walled(0.6, ends=("collision",))
+    env = make_walled(0.6, terminate_on=("collision",))
     results = [env.step(FORWARD) for _ in range(2)]
     assert [terminated for _, _, terminated, _, _ in results] == [False, True]
 
@@ -146,7 +146,7 @@ def test_reset_feels_the_start(make):
         ({"scan": 0}, "scan: expected None or a positive number"),
         ({"scan": True}, "scan: expected None or a positive number"),
         ({"collisions": "ignore", "body": Body()}, "body: expected none with"),
-        ({"collisions": "ignore", "ends": ("collision",)}, "ends: expected no 'collision'"),
+        ({"collisions": "ignore", "terminate_on": ("collision",)}, "terminate_on: expected no 'collision'"),
     ],
 )
 def test_unusable_settings_are_named(make, arguments, message):

@@ -7,9 +7,9 @@ import pytest
 import torch
 from gymnasium.utils.env_checker import check_env, data_equivalence
 
-from mirage_sim.envs.ends import Time
 from mirage_sim.envs.tasks import Goal
-from mirage_sim.envs.tasks.drawing import COLOUR
+from mirage_sim.envs.tasks.goal_overlay import COLOUR
+from mirage_sim.envs.termination import Time
 
 FORWARD, LEFT = np.array([1.0, 0.0], np.float32), np.array([0.0, 1.0], np.float32)
 MODES = ("twist", "discrete", "se3")
@@ -137,7 +137,7 @@ def by_sight(observation):
 
 @pytest.mark.parametrize(("observation", "policy"), [("dict", by_numbers), ("rgb", by_sight)])
 def test_what_is_observed_leads_to_the_goal(make, observation, policy):
-    env = make(task="goal", observation=observation, ends=("success", Time(6.0)))
+    env = make(task="goal", observation=observation, terminate_on=("success", Time(6.0)))
     for seed, options in enumerate([None, None, {"goal": [-1.0, -1.0]}, {"goal": [0.8, 0.1]}]):
         seen, _ = env.reset(seed=seed, options=options)
         over = False

@@ -11,7 +11,7 @@ from mirage_sim.world import WorldModel
 pytest.importorskip("stable_baselines3", reason="stable-baselines3 is not installed")
 from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor  # noqa: E402
 
-from mirage_sim.envs.sb3 import PPO, SB3VecEnv, infos_of_each  # noqa: E402
+from mirage_sim.envs.sb3 import PPO, SB3VecEnv, unbatch_infos  # noqa: E402
 
 
 def counting() -> gymnasium.Env:
@@ -56,7 +56,7 @@ def test_it_is_as_their_own() -> None:
     assert_same(mine.reset(), theirs.reset())
     assert mine.reset_infos == theirs.reset_infos
     rng = np.random.default_rng(0)
-    ends = 0
+    terminate_on = 0
     for _ in range(12):
         actions = rng.integers(0, 2, 3)
         for left, right in zip(mine.step(actions)[:3], theirs.step(actions)[:3], strict=True):
@@ -66,9 +66,9 @@ def test_it_is_as_their_own() -> None:
         infos = mine.step(actions)[3], theirs.step(actions)[3]
         for left, right in zip(*infos, strict=True):
             assert_same(left, right)
-            ends += "terminal_observation" in right
+            terminate_on += "terminal_observation" in right
         assert mine.reset_infos == theirs.reset_infos
-    assert ends > 3
+    assert terminate_on > 3
 
 
 def test_the_adapter_refuses_other_autoresets() -> None:
@@ -105,7 +105,7 @@ def test_infos_are_taken_apart() -> None:
         "final_info": {"b": np.array([0.0, 3.0]), "_b": np.array([False, True])},
         "_final_info": np.array([False, True]),
     }
-    assert infos_of_each(infos, 2) == [{"a": 1}, {"a": 2, "final_info": {"b": 3.0}}]
+    assert unbatch_infos(infos, 2) == [{"a": 1}, {"a": 2, "final_info": {"b": 3.0}}]
 
 
 def test_ppo_learns_acts_and_is_loaded_again(model: WorldModel, starts: np.ndarray, tmp_path: Any) -> None:

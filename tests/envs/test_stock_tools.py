@@ -14,7 +14,7 @@ from gymnasium.utils.env_checker import data_equivalence
 
 from mirage_sim.envs.actions import Actions
 from mirage_sim.envs.world_env import frames_per_second
-from mirage_sim.geometry import Drive
+from mirage_sim.geometry import VelocityLimits
 
 FORWARD = np.array([1.0, 0.0], np.float32)
 
@@ -32,7 +32,7 @@ def test_the_metadata_of_an_instance_are_the_worlds(make):
 
 def test_a_recorded_video_has_the_frames_and_the_rate(make, tmp_path):
     pytest.importorskip("moviepy", reason="MoviePy is not installed")
-    from mirage_sim.data.film_files import video_facts
+    from mirage_sim.data.video_io import video_facts
 
     with warnings.catch_warnings():
         warnings.filterwarnings("error", module="gymnasium")
@@ -49,7 +49,7 @@ def test_a_recorded_video_has_the_frames_and_the_rate(make, tmp_path):
     ("mode", "forward", "left"), [("twist", 0.15, 6.0), ("discrete", 0.15, 6.0), ("se3", 0.15, 6.0)]
 )
 def test_keys_go_where_they_say(mode, forward, left):
-    actions = Actions(mode, Drive())
+    actions = Actions(mode, VelocityLimits())
     keys = actions.keys()
     motions = {key: actions.motion(action).numpy() for key, action in keys.items() if action in actions.space}
     assert motions.keys() == keys.keys() >= set("wasd")

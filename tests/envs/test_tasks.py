@@ -3,7 +3,7 @@ import pytest
 import torch
 from gymnasium.utils.env_checker import data_equivalence
 
-from mirage_sim.envs.tasks import Explore, Goal, NoTask, Outcome, RewardFunction, Start, Task, make_task
+from mirage_sim.envs.tasks import EpisodeStart, Explore, Goal, NoTask, RewardFunction, Task, TaskResult, make_task
 from mirage_sim.geometry import Camera
 from mirage_sim.world import Observation
 
@@ -21,14 +21,14 @@ class Says:
     """A task that says nothing wrong for two steps, and then what it is told to."""
 
     def __init__(self, at_last, at_first=None):
-        self.at_first = at_first or Outcome(0)
+        self.at_first = at_first or TaskResult(0)
         self.at_last = at_last
 
-    def begin(self, start: Start) -> Outcome:
+    def begin(self, start: EpisodeStart) -> TaskResult:
         return self.at_first
 
-    def step(self, state: int, observation: Observation) -> Outcome:
-        return Outcome(state + 1, 1.0) if state < 2 else self.at_last
+    def step(self, state: int, observation: Observation) -> TaskResult:
+        return TaskResult(state + 1, 1.0) if state < 2 else self.at_last
 
 
 def test_a_new_wall_that_fills_the_view_counts_with_its_area():
@@ -67,7 +67,7 @@ def test_names_tasks_and_classes_are_accepted():
     assert isinstance(make_task("none"), NoTask)
     assert make_task("goal") == Goal()
     assert isinstance(make_task(Explore), Explore)
-    mine = Says(Outcome(0))
+    mine = Says(TaskResult(0))
     assert make_task(mine) is mine
     assert isinstance(make_task(max), RewardFunction)
     assert all(isinstance(make_task(name), Task) for name in ("explore", "goal", "none"))
@@ -80,7 +80,7 @@ def test_other_things_are_no_tasks(task):
 
 
 def test_a_task_of_ones_own_rewards_ends_and_informs(make):
-    env = make(task=Says(Outcome(3, np.float32(0.5), np.True_, {"mine": 7})))
+    env = make(task=Says(TaskResult(3, np.float32(0.5), np.True_, {"mine": 7})))
     env.reset(seed=0)
     for _ in range(2):
         assert env.step(FORWARD)[1:3] == (1.0, False)
@@ -91,16 +91,16 @@ def test_a_task_of_ones_own_rewards_ends_and_informs(make):
 
 
 WRONG = [
-    (Outcome(0, float("nan")), "expected a finite float as reward, got nan"),
-    (Outcome(0, np.float32("inf")), "expected a finite float as reward, got .*inf"),
-    (Outcome(0, "1"), r"expected a finite float as reward, got '1' \(str\)"),
-    (Outcome(0, None), r"expected a finite float as reward, got None \(NoneType\)"),
-    (Outcome(0, True), r"expected a finite float as reward, got True \(bool\)"),
-    (Outcome(0, np.ones(1)), r"expected a finite float as reward, got array.*ndarray"),
-    (Outcome(0, torch.tensor(1.0)), r"expected a finite float as reward, got tensor.*Tensor"),
-    (Outcome(0, 1.0, 1), "expected a bool as terminated, got 1"),
-    (Outcome(0, 1.0, False, [1]), r"expected a dict as info, got \[1\]"),
-    (Outcome(0, 1.0, False, {"c2w": 0, "x": 1}), r"expected info without the environment's own keys, got \['c2w'\]"),
+    (TaskResult(0, float("nan")), "expected a finite float as reward, got nan"),
+    (TaskResult(0, np.float32("inf")), "expected a finite float as reward, got .*inf"),
+    (TaskResult(0, "1"), r"expected a finite float as reward, got '1' \(str\)"),
+    (TaskResult(0, None), r"expected a finite float as reward, got None \(NoneType\)"),
+    (TaskResult(0, True), r"expected a finite float as reward, got True \(bool\)"),
+    (TaskResult(0, np.ones(1)), r"expected a finite float as reward, got array.*ndarray"),
+    (TaskResult(0, torch.tensor(1.0)), r"expected a finite float as reward, got tensor.*Tensor"),
+    (TaskResult(0, 1.0, 1), "expected a bool as terminated, got 1"),
+    (TaskResult(0, 1.0, False, [1]), r"expected a dict as info, got \[1\]"),
+    (TaskResult(0, 1.0, False, {"c2w": 0, "x": 1}), r"expected info without the environment's own keys, got \['c2w'\]"),
     ((0, 1.0), "expected an Outcome, got "),
     (None, "expected an Outcome, got None"),
 ]
@@ -108,7 +108,7 @@ WRONG = [
 
 @pytest.mark.parametrize(("answer", "message"), WRONG)
 def test_unusable_answers_are_refused_before_anything_changes(make, answer, message):
-    env, untouched = make(task=Says(answer)), make(task=Says(Outcome(3, 7.0)))
+    env, untouched = make(task=Says(answer)), make(task=Says(TaskResult(3, 7.0)))
     for each in (env, untouched):
         each.reset(seed=1)
         each.step(FORWARD)
@@ -117,19 +117,19 @@ def test_unusable_answers_are_refused_before_anything_changes(make, answer, mess
     with pytest.raises(ValueError, match=f"task: {message}"):
         env.step(FORWARD)
     assert env.unwrapped.snapshot().world is before.world
-    env.unwrapped._task.at_last = Outcome(3, 7.0)
+    env.unwrapped._task.at_last = TaskResult(3, 7.0)
     assert data_equivalence(env.step(FORWARD), untouched.step(FORWARD), exact=True)
 
 
 def test_unusable_answers_at_the_start_leave_the_episode_as_it_was(make):
-    task, good = Says(Outcome(3)), Outcome(0)
-    env, untouched = make(task=task), make(task=Says(Outcome(3)))
+    task, good = Says(TaskResult(3)), TaskResult(0)
+    env, untouched = make(task=task), make(task=Says(TaskResult(3)))
     with pytest.raises(ValueError, match="task: expected a finite float as reward, got nan"):
-        make(task=Says(None, Outcome(0, float("nan")))).reset(seed=0)
+        make(task=Says(None, TaskResult(0, float("nan")))).reset(seed=0)
     for each in (env, untouched):
         each.reset(seed=1)
         each.step(FORWARD)
-    task.at_first = Outcome(0, float("nan"))
+    task.at_first = TaskResult(0, float("nan"))
     with pytest.raises(ValueError, match="got nan"):
         env.reset(seed=5)
     assert data_equivalence(env.step(FORWARD), untouched.step(FORWARD), exact=True)
@@ -154,15 +154,15 @@ def test_what_the_task_itself_raises_changes_nothing(make):
 
 def test_a_task_may_walk_about_in_the_world_and_leaves_no_trace(make):
     class Walks(Says):
-        def begin(self, start: Start) -> Outcome:
+        def begin(self, start: EpisodeStart) -> TaskResult:
             camera = start.observation.camera
             c2w = camera.c2w.clone()
             c2w[2, 3] += 0.3
             start.world.step(Camera(c2w, camera.K, camera.size))
             start.rng.random()
-            return Outcome(0)
+            return TaskResult(0)
 
-    one, other = make(task=Walks(Outcome(3))), make(task=Says(Outcome(3)))
+    one, other = make(task=Walks(TaskResult(3))), make(task=Says(TaskResult(3)))
     for seed in ({"seed": 4}, {}):
         assert data_equivalence(one.reset(**seed), other.reset(**seed), exact=True)
         assert data_equivalence(one.step(FORWARD), other.step(FORWARD), exact=True)

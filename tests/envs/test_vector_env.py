@@ -7,7 +7,7 @@ from gymnasium.error import InvalidAction, ResetNeeded
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from toy import SIZE
 
-from mirage_sim.envs.tasks import Outcome
+from mirage_sim.envs.tasks import TaskResult
 from mirage_sim.envs.vector_env import MirageWorldVectorEnv
 from mirage_sim.world import Chunk, Observation, WorldModel, WorldState
 
@@ -131,7 +131,7 @@ def test_what_is_refused_moves_no_world(make_vec) -> None:
 
 
 def test_without_autoreset_what_is_done_must_be_reset(make_vec) -> None:
-    envs = make_vec(autoreset_mode="Disabled", ends=[lambda info: info["c2w"][2, 3] > 0.1])
+    envs = make_vec(autoreset_mode="Disabled", terminate_on=[lambda info: info["c2w"][2, 3] > 0.1])
     first, _ = envs.reset(seed=0)
     actions = np.array([[0, 0], [1, 0], [0, 0]], np.float32)
     _, _, terminated, _, _ = envs.step(actions)
@@ -151,11 +151,11 @@ def test_without_autoreset_what_is_done_must_be_reset(make_vec) -> None:
 
 def test_a_task_that_fails_leaves_the_envs_usable(make_vec) -> None:
     class Moody:
-        def begin(self, start: Any) -> Outcome:
-            return Outcome(0)
+        def begin(self, start: Any) -> TaskResult:
+            return TaskResult(0)
 
-        def step(self, state: int, observation: Observation) -> Outcome:
-            return Outcome(state + 1, float("nan") if state == 1 else 0.0)
+        def step(self, state: int, observation: Observation) -> TaskResult:
+            return TaskResult(state + 1, float("nan") if state == 1 else 0.0)
 
     envs = make_vec(task=Moody())
     envs.reset(seed=0)

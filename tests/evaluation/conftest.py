@@ -7,8 +7,8 @@ import torch
 from toy import SIZE
 
 from mirage_sim.data.clips import Clip
-from mirage_sim.evaluation import fidelity, runs
-from mirage_sim.geometry import Camera, Drive, lift
+from mirage_sim.evaluation import fidelity, runner
+from mirage_sim.geometry import Camera, VelocityLimits, unproject
 from mirage_sim.world import WorldModel
 
 
@@ -18,12 +18,12 @@ def synthetic_clip(environment: str, seed: int, commands: list[tuple[float, floa
     texture = np.kron(rng.integers(0, 256, (12, 64, 3), dtype=np.uint8), np.ones((4, 4, 1), np.uint8))
     c2w = [torch.eye(4)]
     for command in commands:
-        c2w.append(c2w[-1] @ Drive().motion(torch.tensor(command)))
+        c2w.append(c2w[-1] @ VelocityLimits().motion(torch.tensor(command)))
     poses = torch.stack(c2w)
     shift = (torch.atan2(poses[:, 0, 2], poses[:, 2, 2]) * 50).round().int()
     frames = np.stack([np.roll(texture, -int(s), axis=1)[:, : SIZE[1]] for s in shift])
     cameras = Camera.from_fov(poses, 60.0, SIZE)
-    rays = lift(torch.ones(len(poses), *SIZE), cameras)[..., 2] - poses[:, 2, 3, None, None]
+    rays = unproject(torch.ones(len(poses), *SIZE), cameras)[..., 2] - poses[:, 2, 3, None, None]
     return Clip(
         frames=torch.from_numpy(frames),
         depth=(4.0 - poses[:, 2, 3, None, None]) / rays,
@@ -67,7 +67,7 @@ def _patch(monkeypatch: pytest.MonkeyPatch, walks: list[Clip], circuits: list[Cl
     def load(chosen: Any, made_by: Any, cache: Any) -> list[Clip]:
         return [] if not chosen else circuits if chosen[0].leg else walks
 
-    monkeypatch.setattr(runs, "load_truth", load)
+    monkeypatch.setattr(runner, "load_truth", load)
 
 
 @pytest.fixture(scope="session")

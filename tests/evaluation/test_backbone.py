@@ -8,7 +8,7 @@ from diffusers import AutoencoderKLWan, WanTransformer3DModel
 
 from mirage_sim.build import compose
 from mirage_sim.evaluation.benchmarks import backbone, vae
-from mirage_sim.models.wan import branch, published, toy
+from mirage_sim.models.wan import branch, published, toy_checkpoint
 from mirage_sim.models.wan.codec import WanCodec
 
 
@@ -21,11 +21,11 @@ def test_marks() -> None:
     pytest.importorskip("transformers")
     pytest.importorskip("accelerate")
     pytest.importorskip("peft")
-    marks = backbone.bench_backbone(compose("bench", ["bench=backbone", "vae=null"]))["marks"]
-    assert marks.pop("toy_stage1_loss_drop") > 0.2
-    assert marks.pop("resume_identical") is True
+    metrics = backbone.bench_backbone(compose("bench", ["bench=backbone", "vae=null"]))["marks"]
+    assert metrics.pop("toy_stage1_loss_drop") > 0.2
+    assert metrics.pop("resume_identical") is True
     sizes = {"params_b": 4.9998, "side_branch_b": 2.6071}
-    assert marks == sizes | {"keys_unmatched": 0, "zero_branch_max_diff": 0.0, "toy_chunks": 5}
+    assert metrics == sizes | {"keys_unmatched": 0, "zero_branch_max_diff": 0.0, "toy_chunks": 5}
 
 
 def test_what_of_the_codec_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -33,28 +33,30 @@ def test_what_of_the_codec_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(backbone, name, lambda mark=mark: mark)
     monkeypatch.setattr(backbone, "vae_marks", lambda decode: {"vae": decode})  # the real ones take very long
     for what in ("encode", "decode"):
-        marks = backbone.bench_backbone(compose("bench", ["bench=backbone", f"vae={what}"]))["marks"]
-        assert marks["vae"] is (what == "decode")
+        metrics = backbone.bench_backbone(compose("bench", ["bench=backbone", f"vae={what}"]))["marks"]
+        assert metrics["vae"] is (what == "decode")
     with pytest.raises(ValueError, match="vae: expected 'encode', 'decode' or null, got True"):
         backbone.bench_backbone(compose("bench", ["bench=backbone", "vae=true"]))
 
 
 def test_the_codec_at_toy_size(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in {"SIZE": (64, 96), "TILE": (4, 4), "published_config": lambda: toy.VAE}.items():
+    for name, value in {"SIZE": (64, 96), "TILE": (4, 4), "published_config": lambda: toy_checkpoint.VAE}.items():
         monkeypatch.setattr(vae, name, value)
-    marks = vae.vae_marks(decode=True)
-    assert set(marks) == {f"vae_5f_64x96_{mark}" for mark in ("encode_s", "decode_s", "peak_gib")} | {"vae_stream_gib"}
-    assert marks["vae_5f_64x96_encode_s"] > 0 and marks["vae_5f_64x96_decode_s"] > 0
-    assert 0.05 < marks["vae_5f_64x96_peak_gib"] < 4
+    metrics = vae.vae_marks(decode=True)
+    assert set(metrics) == {f"vae_5f_64x96_{mark}" for mark in ("encode_s", "decode_s", "peak_gib")} | {
+        "vae_stream_gib"
+    }
+    assert metrics["vae_5f_64x96_encode_s"] > 0 and metrics["vae_5f_64x96_decode_s"] > 0
+    assert 0.05 < metrics["vae_5f_64x96_peak_gib"] < 4
     assert "vae_5f_64x96_decode_s" not in vae.vae_marks()
 
 
 def test_what_a_stream_weighs_is_what_it_weighs() -> None:
-    codec = WanCodec(AutoencoderKLWan(**toy.VAE).eval())
+    codec = WanCodec(AutoencoderKLWan(**toy_checkpoint.VAE).eval())
     stream = None
-    for latent in torch.zeros(3, 1, toy.CHANNELS, 1, 4, 6):
+    for latent in torch.zeros(3, 1, toy_checkpoint.CHANNELS, 1, 4, 6):
         _, stream = codec.decode_next(latent, stream)
-    assert vae.stream_bytes(toy.VAE, (64, 96)) == stream.nbytes
+    assert vae.stream_bytes(toy_checkpoint.VAE, (64, 96)) == stream.nbytes
 
 
 @pytest.mark.parametrize(

@@ -53,17 +53,17 @@ def test_what_is_held_is_counted_and_what_is_shared_is_not() -> None:
 
 def test_an_inexact_read_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
     assert readout.is_exact([1, 2], 2000)
-    right = readout.look
+    right = readout.render
     # surfaces that are thicker than said
-    monkeypatch.setattr(readout, "look", lambda map, camera, rules: right(map, camera, rules._replace(tolerance=0.3)))
+    monkeypatch.setattr(readout, "render", lambda map, camera, rules: right(map, camera, rules._replace(tolerance=0.3)))
     assert not readout.is_exact([1, 2], 2000)
 
 
 def test_culling_follows_what_is_in_view(monkeypatch: pytest.MonkeyPatch) -> None:
-    same, marks = readout.culling(20_000, 1)
+    same, metrics = readout.culling(20_000, 1)
     assert same
-    assert marks["cull_share_in_view"] == pytest.approx(0.05, abs=0.005)
-    assert marks["cull_work_ratio_5pct"] > 0 and marks["cull_ratio_5pct"] > 0
+    assert metrics["cull_share_in_view"] == pytest.approx(0.05, abs=0.005)
+    assert metrics["cull_work_ratio_5pct"] > 0 and metrics["cull_ratio_5pct"] > 0
     right = LatentMap.cull
     monkeypatch.setattr(LatentMap, "cull", lambda map, camera: InView(*(each[::2] for each in right(map, camera))))
     same, _ = readout.culling(20_000, 1)
@@ -72,9 +72,9 @@ def test_culling_follows_what_is_in_view(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_the_choice_is_that_of_sets(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retrieval, "SIZE", (12, 16))
-    marks = retrieval.bench_retrieval(settings("retrieval", frames=9, repeats=1))["marks"]
-    assert marks["same"] is True
-    assert all(marks[name] > 0 for name in ("speedup_vs_sets", "speedup_vs_sets_of_points"))
+    metrics = retrieval.bench_retrieval(settings("retrieval", frames=9, repeats=1))["marks"]
+    assert metrics["same"] is True
+    assert all(metrics[name] > 0 for name in ("speedup_vs_sets", "speedup_vs_sets_of_points"))
     monkeypatch.setattr(retrieval, "MOST", 0)
     monkeypatch.setattr(retrieval, "choose_references", lambda *arguments: [0])
     assert retrieval.bench_retrieval(settings("retrieval", frames=3, repeats=1))["marks"]["same"] is False
@@ -83,12 +83,12 @@ def test_the_choice_is_that_of_sets(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_circuit_that_is_known_adds_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(growth, "GRID", (11, 20))
     few = settings("growth", cameras=5, rounds=3)
-    marks = growth.bench_growth(few)["marks"]
-    assert marks["growth_after_first_round"] < 0.05 and marks["step_work_ratio"] < 1.01
-    assert marks["points"] > 300 and marks["step_time_ratio"] > 0
+    metrics = growth.bench_growth(few)["marks"]
+    assert metrics["growth_after_first_round"] < 0.05 and metrics["step_work_ratio"] < 1.01
+    assert metrics["points"] > 300 and metrics["step_time_ratio"] > 0
     monkeypatch.setattr(growth, "PointMemory", Hoarder)
-    marks = growth.bench_growth(few)["marks"]
-    assert marks["growth_after_first_round"] == 2 and marks["step_work_ratio"] > 1.01
+    metrics = growth.bench_growth(few)["marks"]
+    assert metrics["growth_after_first_round"] == 2 and metrics["step_work_ratio"] > 1.01
 
 
 class Hoarder(PointMemory):
@@ -101,11 +101,11 @@ class Hoarder(PointMemory):
 
 
 def test_forks_add_what_they_write() -> None:
-    marks = fork.bench_fork(settings("fork", points=20_000, forks=3))["marks"]
-    assert marks["points_per_fork"] > 100
-    assert marks["written_mib"] * 2**20 == pytest.approx(3 * marks["points_per_fork"] * (12 + 4 * 48 + 8 + 4))
-    assert 1 < marks["extra_bytes_ratio"] < 2
-    assert marks["s_per_1000_forks_3m"] > 0
+    metrics = fork.bench_fork(settings("fork", points=20_000, forks=3))["marks"]
+    assert metrics["points_per_fork"] > 100
+    assert metrics["written_mib"] * 2**20 == pytest.approx(3 * metrics["points_per_fork"] * (12 + 4 * 48 + 8 + 4))
+    assert 1 < metrics["extra_bytes_ratio"] < 2
+    assert metrics["s_per_1000_forks_3m"] > 0
 
 
 def test_compact_points_weigh_a_third() -> None:
@@ -124,10 +124,10 @@ def test_what_forks_share_counts_once() -> None:
 def test_a_batch_has_the_worlds_of_single_environments(model: WorldModel, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(vector, "instantiate", lambda world: world)
     few = {"world": model, "worlds": 2, "steps": 1, "seed": 3}
-    marks = vector.bench_vector(few)["marks"]
-    assert marks["identical"] is True and marks["grey_levels_apart"] <= 1
-    assert 0.01 < marks["mib_per_extra_world"] < 2
-    assert marks["throughput_ratio_2"] == pytest.approx(marks["steps_per_s_2"] / marks["steps_per_s_1"])
+    metrics = vector.bench_vector(few)["marks"]
+    assert metrics["identical"] is True and metrics["grey_levels_apart"] <= 1
+    assert 0.01 < metrics["mib_per_extra_world"] < 2
+    assert metrics["throughput_ratio_2"] == pytest.approx(metrics["steps_per_s_2"] / metrics["steps_per_s_1"])
     actions = np.full((1, 2, 2), 0.5, np.float32)
     right = gymnasium.make_vec
 
@@ -143,11 +143,11 @@ def test_a_batch_has_the_worlds_of_single_environments(model: WorldModel, monkey
 
 def test_simulators_are_timed() -> None:
     try:
-        marks = simulators.bench_simulators(settings("simulators", homes="procedural", scenes=1, frames=2))["marks"]
+        metrics = simulators.bench_simulators(settings("simulators", homes="procedural", scenes=1, frames=2))["marks"]
     except ImportError as error:
         pytest.skip(str(error))
-    assert set(marks) == {"homes_fps", "homes_build_s", "miniworld_fps", "miniworld_build_s"}
-    assert all(0 < value < 1e4 for value in marks.values())
+    assert set(metrics) == {"homes_fps", "homes_build_s", "miniworld_fps", "miniworld_build_s"}
+    assert all(0 < value < 1e4 for value in metrics.values())
 
 
 def test_the_rate_of_episodes_leaves_out_the_first(tmp_path: Path) -> None:

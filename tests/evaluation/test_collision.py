@@ -20,8 +20,8 @@ from mirage_sim.evaluation.collision import (
     marks_of,
     true_maps,
 )
-from mirage_sim.evaluation.truth import follow, open_simulator
-from mirage_sim.geometry import Camera, Drive
+from mirage_sim.evaluation.ground_truth import follow, open_simulator
+from mirage_sim.geometry import Camera, VelocityLimits
 from mirage_sim.world import Body
 
 EYE, WALL = 1.5, 5.0  # metres
@@ -31,7 +31,7 @@ def hall_clip(steps: int = 8) -> Clip:
     """Walking towards a wall over an endless floor, seen truly in depth; the world frame is some other one."""
     poses = [torch.eye(4)]
     for _ in range(steps):
-        poses.append(poses[-1] @ Drive().motion(torch.tensor([1.0, 0.0])))
+        poses.append(poses[-1] @ VelocityLimits().motion(torch.tensor([1.0, 0.0])))
     c2w = torch.stack(poses)
     cameras = Camera.from_fov(c2w, 60.0, (48, 64))
     down = (torch.arange(48) + 0.5 - 24) / cameras.K[0, 1, 1]
@@ -83,17 +83,17 @@ def test_marks_are_ratios_of_sums_over_walks():
     two = np.array([[0, 0, 0, 3, 0], [0, 0, 0, 5, 0], [2, 1, 0, 5, 0]])
     nothing = np.zeros_like(two)
     latent = np.array([[one, two], [two, nothing]])  # two walks, in each what was seen and what is new
-    marks = marks_of({"latent_memory": latent, "true_depth": np.array([[two, nothing], [two, nothing]])})
-    assert marks["walks"] == 2
-    assert (marks["probes"], marks["blocked"], marks["unknown"]) == (52, 13, 9)
-    assert marks["precision"] == pytest.approx(12 / 15, abs=1e-4)
-    assert marks["recall"] == pytest.approx(12 / 13, abs=1e-4)
-    assert marks["precision_seen"] == pytest.approx(10 / 12, abs=1e-4)
-    assert marks["recall_seen"] == pytest.approx(10 / 11, abs=1e-4)
-    assert (marks["precision_new"], marks["recall_new"]) == (pytest.approx(2 / 3, abs=1e-4), 1.0)
-    assert marks["recall_lo"] <= marks["recall"] <= marks["recall_hi"] == 1.0
-    assert marks["recall_steps"] == 0.5 and marks["precision_drives_true_depth"] == pytest.approx(2 / 3, abs=1e-4)
-    assert marks["recall_commands"] is None and marks["precision_commands_true_depth_lo"] is None
+    metrics = marks_of({"latent_memory": latent, "true_depth": np.array([[two, nothing], [two, nothing]])})
+    assert metrics["walks"] == 2
+    assert (metrics["probes"], metrics["blocked"], metrics["unknown"]) == (52, 13, 9)
+    assert metrics["precision"] == pytest.approx(12 / 15, abs=1e-4)
+    assert metrics["recall"] == pytest.approx(12 / 13, abs=1e-4)
+    assert metrics["precision_seen"] == pytest.approx(10 / 12, abs=1e-4)
+    assert metrics["recall_seen"] == pytest.approx(10 / 11, abs=1e-4)
+    assert (metrics["precision_new"], metrics["recall_new"]) == (pytest.approx(2 / 3, abs=1e-4), 1.0)
+    assert metrics["recall_lo"] <= metrics["recall"] <= metrics["recall_hi"] == 1.0
+    assert metrics["recall_steps"] == 0.5 and metrics["precision_drives_true_depth"] == pytest.approx(2 / 3, abs=1e-4)
+    assert metrics["recall_commands"] is None and metrics["precision_commands_true_depth_lo"] is None
 
 
 def test_a_learned_world_remembers_along_the_true_cameras(model):
@@ -158,11 +158,9 @@ def test_true_depth_stops_the_body_where_miniworld_does(simulator: ReferenceSimu
     assert sum(query.kind == "steps" for query in queries) == sum(query.kind == "drives" for query in queries) > 24
     for query in queries:
         assert math.hypot(*query.way) <= 1.5 + 1e-5
-    hits, alarms, misses, passes, unknown = count(queries, maps, clip.cameras, Body(radius=simulator.radius)).sum(
-        (0, 1)
-    )
-    assert hits >= 3 and passes >= 3
-    assert alarms + misses <= 0.15 * (hits + alarms + misses + passes)
+    tp, alarms, fn, tn, unknown = count(queries, maps, clip.cameras, Body(radius=simulator.radius)).sum((0, 1))
+    assert tp >= 3 and tn >= 3
+    assert alarms + fn <= 0.15 * (tp + alarms + fn + tn)
     assert {query.seen for query in queries} == {True, False}
     again = ask(simulator, clip, maps)
     assert [query.blocked for query in again] == [query.blocked for query in queries]

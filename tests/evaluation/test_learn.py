@@ -22,16 +22,16 @@ def small(model: WorldModel, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
 
 def test_it_trains_measures_and_saves(small: dict[str, Any], tmp_path: Path) -> None:
-    marks = learn.bench_learn({**small, "output": str(tmp_path / "policies")})["marks"]
-    assert marks["steps"] == 16
-    assert marks["steps_per_s"] > 0
+    metrics = learn.bench_learn({**small, "output": str(tmp_path / "policies")})["marks"]
+    assert metrics["steps"] == 16
+    assert metrics["steps_per_s"] > 0
     for name, baseline in (("gain_over_random", "success_random"), ("gain_over_forward", "success_forward")):
-        assert marks[name] == pytest.approx(marks["success"] - marks[baseline])
-        assert -1.0 <= marks[f"{name}_lo"] <= marks[name] <= marks[f"{name}_hi"] <= 1.0
+        assert metrics[name] == pytest.approx(metrics["success"] - metrics[baseline])
+        assert -1.0 <= metrics[f"{name}_lo"] <= metrics[name] <= metrics[f"{name}_hi"] <= 1.0
     for name in ("success", "success_random", "success_forward"):
-        assert 0.0 <= marks[f"{name}_lo"] <= marks[name] <= marks[f"{name}_hi"] <= 1.0
-        assert (marks[name] * 3 * (1 if name == "success_forward" else 2)) == pytest.approx(
-            round(marks[name] * 6) / (2 if name == "success_forward" else 1)
+        assert 0.0 <= metrics[f"{name}_lo"] <= metrics[name] <= metrics[f"{name}_hi"] <= 1.0
+        assert (metrics[name] * 3 * (1 if name == "success_forward" else 2)) == pytest.approx(
+            round(metrics[name] * 6) / (2 if name == "success_forward" else 1)
         )
     assert sorted(path.name for path in (tmp_path / "policies").iterdir()) == ["policy_0.zip", "policy_1.zip"]
     loaded = sb3.PPO.load(tmp_path / "policies" / "policy_1.zip", device="cpu")

@@ -7,9 +7,9 @@ import torch
 
 from mirage_sim.data.simulators import EVALUATION_SEEDS
 from mirage_sim.data.simulators.miniworld import HELD_OUT_ENVIRONMENTS, TRAINING_ENVIRONMENTS
-from mirage_sim.evaluation.generate import undo
+from mirage_sim.evaluation.make_manifest import undo
 from mirage_sim.evaluation.manifest import Manifest, load_manifest, manifest_path, save_manifest
-from mirage_sim.geometry import Drive
+from mirage_sim.geometry import VelocityLimits
 
 ENVIRONMENTS = TRAINING_ENVIRONMENTS + HELD_OUT_ENVIRONMENTS
 
@@ -56,7 +56,7 @@ def test_circuits_return_exactly(manifest: Manifest):
 
 
 def test_poses_are_what_the_commands_say(manifest: Manifest):
-    drive = Drive()
+    drive = VelocityLimits()
     for walk in (*manifest.walks[::16], *manifest.circuits[::4]):
         free = [step for step in range(len(walk.commands)) if step not in walk.blocked]
         motion = drive.motion(torch.tensor(walk.commands))

@@ -9,7 +9,7 @@ from mirage_sim.build import build_world_model
 from mirage_sim.data.samples import PHOTOGRAPHS, StereoPair, motorcycle
 from mirage_sim.evaluation import photos
 from mirage_sim.evaluation.photos import OWN, REPEATED, TRUE, MeasuredFirst, codec_psnr, drive_pair, evaluate
-from mirage_sim.geometry import lift, project
+from mirage_sim.geometry import project, unproject
 from mirage_sim.world import WorldModel
 
 
@@ -25,7 +25,7 @@ def test_views_keep_what_corresponds():
     left, right = photos.views_of(noise_pair(), (96, 128))
     assert left.image.shape == (96, 128, 3) and left.camera.size == (96, 128)
     # 300 x 600 is cut to 300 x 400, then shrunk by 3.125
-    u, _, _ = project(lift(left.depth, left.camera).reshape(-1, 3), right.camera)
+    u, _, _ = project(unproject(left.depth, left.camera).reshape(-1, 3), right.camera)
     moved = torch.arange(128) + 0.5 - u.reshape(96, 128)
     columns = ((torch.arange(128) + 0.5) * 3.125 + 100).floor()
     expected = (5 + 20 * columns / 599) / 3.125
@@ -55,9 +55,9 @@ def test_seen_pixels_are_scored_apart():
     unseen[:, 125:] = True  # cut off on the left image's right side
     frame = right.image.copy()
     frame[unseen] = 255 - frame[unseen]
-    figures = photos.score_pair({"x": frame}, left, right)
-    assert figures["psnr_x_seen"] == 50.0 > figures["psnr_x"]
-    assert 0.8 < figures["seen_part"] < 1 - unseen.mean()
+    scores = photos.score_pair({"x": frame}, left, right)
+    assert scores["psnr_x_seen"] == 50.0 > scores["psnr_x"]
+    assert 0.8 < scores["seen_part"] < 1 - unseen.mean()
 
 
 def test_codec_is_measured_at_the_size_of_the_world(model: WorldModel):
@@ -72,12 +72,12 @@ def test_true_depth_shows_the_motorcycle_better(tmp_path: Path):
     shown = drive_pair(mini, left, right)
     assert list(shown) == [REPEATED, OWN, "own_depth_latents", TRUE, "true_depth_latents"]
     np.testing.assert_array_equal(shown[REPEATED], left.image)
-    figures = photos.score_pair(shown, left, right)
-    assert figures["psnr_repeated"] == pytest.approx(13.59, abs=0.02)
-    assert figures["psnr_true_depth"] > figures["psnr_repeated"] + 5
-    assert figures["psnr_true_depth"] > figures["psnr_own_depth"]
-    assert figures["psnr_true_depth_seen"] > figures["psnr_true_depth"]
-    assert 0.8 < figures["seen_part"] < 0.9
+    scores = photos.score_pair(shown, left, right)
+    assert scores["psnr_repeated"] == pytest.approx(13.59, abs=0.02)
+    assert scores["psnr_true_depth"] > scores["psnr_repeated"] + 5
+    assert scores["psnr_true_depth"] > scores["psnr_own_depth"]
+    assert scores["psnr_true_depth_seen"] > scores["psnr_true_depth"]
+    assert 0.8 < scores["seen_part"] < 0.9
 
 
 def test_what_is_missing_is_null_with_its_reason(model: WorldModel, tmp_path: Path):

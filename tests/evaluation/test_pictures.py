@@ -4,7 +4,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mirage_sim.data.film_files import video_facts
+from mirage_sim.data.video_io import video_facts
 from mirage_sim.evaluation.pictures import contact_sheet, save_video, side_by_side, tint_invented, titled, top_down
 
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from toy import SIZE
 
-from mirage_sim.evaluation.figures import circuit_row, circuit_series, stack
 from mirage_sim.evaluation.metrics import bootstrap_mean
 from mirage_sim.evaluation.rollout import Rollout, repeat_first_frame
+from mirage_sim.evaluation.scores import circuit_row, circuit_series, stack
 
 
 def rollout_of(frames: np.ndarray) -> Rollout:
@@ -35,7 +35,7 @@ def test_revisit_looks_at_the_right_pictures(circuits):
 
 
 def test_gains_are_paired(circuits):
-    figures = {}
+    scores = {}
     for variant, error in (("latent_memory", 10), ("no_memory", 40), ("rgb_memory", 20)):
         rows = []
         for i, clip in enumerate(circuits):
@@ -43,11 +43,11 @@ def test_gains_are_paired(circuits):
             frames[4] = np.clip(clip.frames[0].numpy().astype(int) + error + i, 0, 255)
             frames[2], frames[6] = 100, 100 + error
             rows.append(circuit_row(clip, rollout_of(frames)))
-        figures[variant] = stack(rows)
-    series = circuit_series(figures)
+        scores[variant] = stack(rows)
+    series = circuit_series(scores)
     for other in ("no_memory", "rgb_memory"):
         for name in ("revisit_a", "revisit_ab"):
-            expected = figures["latent_memory"][name] - figures[other][name]
+            expected = scores["latent_memory"][name] - scores[other][name]
             assert (expected > 0).all()
             assert series[f"gain_{name}_{other}"].interval() == bootstrap_mean(expected)
     assert series["gain_revisit_ab_no_memory"].interval().mean == pytest.approx(20 * math.log10(4))

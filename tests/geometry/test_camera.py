@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from mirage_sim.geometry import Camera, Drive, se3_exp
+from mirage_sim.geometry import Camera, VelocityLimits, se3_exp
 
 
 def trajectory(length: int = 3) -> Camera:
@@ -74,7 +74,7 @@ def test_w2c_undoes_c2w() -> None:
 
 
 def test_drive_ahead_and_turn() -> None:
-    drive = Drive()
+    drive = VelocityLimits()
     ahead = drive.motion(torch.tensor([1.0, 0.0]))
     assert torch.allclose(ahead[:3, 3], torch.tensor([0.0, 0, 0.15])) and torch.equal(ahead[:3, :3], torch.eye(3))
     left = drive.motion(torch.tensor([0.0, 1.0]))
@@ -84,7 +84,7 @@ def test_drive_ahead_and_turn() -> None:
 
 
 def test_drive_stands_still_and_batches() -> None:
-    drive = Drive(dt=0.2)
+    drive = VelocityLimits(dt=0.2)
     assert torch.equal(drive.motion(torch.zeros(2)), torch.eye(4))
     commands = torch.rand(4, 3, 2) * 2 - 1
     motions = drive.motion(commands)
@@ -95,5 +95,5 @@ def test_drive_stands_still_and_batches() -> None:
 def test_drive_a_full_circle_comes_home() -> None:
     pose = torch.eye(4)
     for _ in range(60):  # 60 steps of a 30th of half a turn
-        pose = pose @ Drive().motion(torch.tensor([0.7, 1.0]))
+        pose = pose @ VelocityLimits().motion(torch.tensor([0.7, 1.0]))
     assert torch.allclose(pose, torch.eye(4), atol=1e-4)

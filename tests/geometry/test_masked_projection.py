@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mirage_sim.geometry import Camera, cover, masked_cover, masked_splat, se3_exp, splat
+from mirage_sim.geometry import Camera, coverage, masked_coverage, masked_splat, se3_exp, splat
 
 
 def scene(count: int, seed: int) -> tuple[Tensor, Tensor, Tensor, Camera]:
@@ -19,15 +19,15 @@ def scene(count: int, seed: int) -> tuple[Tensor, Tensor, Tensor, Camera]:
     return points, footprint, valid, Camera.from_fov(se3_exp(twists), 70.0, (6, 8))
 
 
-@pytest.mark.parametrize("detail", [1, 2])
+@pytest.mark.parametrize("samples_per_cell", [1, 2])
 @pytest.mark.parametrize("tolerance", [0.0, 0.25])
-def test_masked_splat_has_the_bits_of_splat(detail: int, tolerance: float):
+def test_masked_splat_has_the_bits_of_splat(samples_per_cell: int, tolerance: float):
     points, footprint, valid, camera = scene(2000, 1)
-    options = {"tolerance": tolerance, "refine": 2.0, "detail": detail}
+    options = {"tolerance": tolerance, "refine": 2.0, "samples_per_cell": samples_per_cell}
     expected = splat(points, torch.arange(2000).expand(3, -1), footprint, camera, valid=valid, **options)
     found = masked_splat(points, footprint, camera, valid, **options)
-    assert 0.2 < (expected.index >= 0).float().mean() and expected.zoom.min() < 0 < expected.zoom.max()
-    for name in ("index", "depth", "offset", "zoom"):
+    assert 0.2 < (expected.index >= 0).float().mean() and expected.log_scale.min() < 0 < expected.log_scale.max()
+    for name in ("index", "depth", "offset", "log_scale"):
         assert torch.equal(getattr(found, name), getattr(expected, name)), name
         assert getattr(found, name).dtype == getattr(expected, name).dtype
 
@@ -35,8 +35,8 @@ def test_masked_splat_has_the_bits_of_splat(detail: int, tolerance: float):
 @pytest.mark.parametrize("tolerance", [0.0, 0.25])
 def test_masked_cover_has_the_bits_of_cover(tolerance: float):
     points, footprint, valid, camera = scene(300, 2)
-    expected = cover(points, footprint, camera, valid=valid, tolerance=tolerance, refine=2.0)
-    surface, fine = masked_cover(points, footprint, camera, valid, tolerance=tolerance, refine=2.0)
+    expected = coverage(points, footprint, camera, valid=valid, tolerance=tolerance, refine=2.0)
+    surface, fine = masked_coverage(points, footprint, camera, valid, tolerance=tolerance, refine=2.0)
     assert torch.equal(surface, expected.surface) and torch.equal(fine, expected.fine)
     assert fine.any() and not fine.all() and (surface == 0).any()
 
@@ -44,6 +44,6 @@ def test_masked_cover_has_the_bits_of_cover(tolerance: float):
 def test_nothing_valid_shows_nothing():
     points, footprint, valid, camera = scene(50, 3)
     seen = masked_splat(points, footprint, camera, valid & False, tolerance=0.1, refine=2.0)
-    assert (seen.index == -1).all() and not seen.depth.any() and not seen.offset.any() and not seen.zoom.any()
-    surface, fine = masked_cover(points, footprint, camera, valid & False, tolerance=0.1, refine=2.0)
+    assert (seen.index == -1).all() and not seen.depth.any() and not seen.offset.any() and not seen.log_scale.any()
+    surface, fine = masked_coverage(points, footprint, camera, valid & False, tolerance=0.1, refine=2.0)
     assert not surface.any() and not fine.any()

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mirage_sim.geometry import Camera, lift, project, se3_exp, splat
+from mirage_sim.geometry import Camera, project, se3_exp, splat, unproject
 
 
 @settings(max_examples=15, deadline=None)
@@ -15,7 +15,7 @@ def test_lift_and_project_are_inverse(seed: int, batch: tuple[int, ...]) -> None
     c2w = se3_exp(torch.randn(*batch, 6, generator=generator))
     camera = Camera.from_fov(c2w, 70.0, (6, 9))
     depth = torch.rand(*batch, 6, 9, generator=generator) * 10 + 0.1
-    u, v, z = project(lift(depth, camera).flatten(-3, -2), camera)
+    u, v, z = project(unproject(depth, camera).flatten(-3, -2), camera)
     column, row = torch.meshgrid(torch.arange(9) + 0.5, torch.arange(6) + 0.5, indexing="xy")
     assert torch.allclose(u, column.flatten().expand_as(u), atol=1e-3)
     assert torch.allclose(v, row.flatten().expand_as(v), atol=1e-3)
@@ -36,7 +36,7 @@ def test_slanted_plane_from_a_moved_camera() -> None:
     bridge = b_from_a[:3, :3] + torch.outer(b_from_a[:3, 3], normal) / distance
     homography = first.K.double() @ bridge @ torch.linalg.inv(first.K.double())
     mapped = pixels.flatten(0, 1) @ homography.T
-    u, v, _ = project(lift(depth.float(), first).flatten(0, 1), second)
+    u, v, _ = project(unproject(depth.float(), first).flatten(0, 1), second)
     assert torch.allclose(torch.stack([u, v]), (mapped[:, :2] / mapped[:, 2:]).T.float(), atol=1e-4)
 
 
@@ -62,7 +62,7 @@ def test_points_that_no_picture_shows(point: tuple[float, float, float]) -> None
     assert (float(u), float(v), float(z)) == (-1.0, -1.0, 0.0)
     seen = splat(torch.tensor([point]), torch.tensor([0]), torch.ones(1), camera)
     assert bool((seen.index == -1).all())
-    assert all(torch.equal(t, torch.zeros_like(t)) for t in (seen.depth, seen.offset, seen.zoom))
+    assert all(torch.equal(t, torch.zeros_like(t)) for t in (seen.depth, seen.offset, seen.log_scale))
 
 
 def test_just_outside_the_picture_is_outside() -> None:
@@ -74,4 +74,4 @@ def test_just_outside_the_picture_is_outside() -> None:
 
 def test_lift_refuses_another_grid() -> None:
     with pytest.raises(ValueError, match="depth: expected"):
-        lift(torch.ones(3, 4), Camera.from_fov(torch.eye(4), 60.0, (4, 3)))
+        unproject(torch.ones(3, 4), Camera.from_fov(torch.eye(4), 60.0, (4, 3)))

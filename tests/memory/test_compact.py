@@ -8,7 +8,7 @@ import torch
 
 from mirage_sim.evaluation.benchmarks.scenes import circuit, furnished_room, ray_cast
 from mirage_sim.memory import LatentMap, PointMemory
-from mirage_sim.memory.cells import block_keys, cells_of_keys, coded_features, codes_of, decoded_features, xyz_of
+from mirage_sim.memory.quantization import block_keys, cells_of_keys, coded_features, codes_of, decoded_features, xyz_of
 
 CHANNELS, SIZE = 7, (24, 32)
 MEMORY = PointMemory(CHANNELS, (1, 2, 2), compact=True)

@@ -7,8 +7,8 @@ from safetensors.torch import save_file
 
 from mirage_sim.memory import LatentMap
 from mirage_sim.memory.blocks import Points
-from mirage_sim.memory.cells import block_keys
 from mirage_sim.memory.kernels import BLOCK_POINTS
+from mirage_sim.memory.quantization import block_keys
 
 
 def some(count: int, first_id: int = 0, spread: float = 5.0, channels: int = 4) -> Points:
@@ -118,8 +118,8 @@ def test_save_and_load(tmp_path: Path) -> None:
     assert all(torch.equal(tensor, again.tensors()[name]) for name, tensor in map.tensors().items())
     assert torch.equal(again.boxes, map.boxes) and again.next_id == map.next_id and again.block_size == map.block_size
     more = some(50, 4000)
-    grown, twin = (one.add(more, NOTHING_SEEN, 50) for one in (map, again))
-    assert torch.equal(grown.ids(), twin.ids()) and len(grown.blocks) == len(twin.blocks)
+    grown, reference = (one.add(more, NOTHING_SEEN, 50) for one in (map, again))
+    assert torch.equal(grown.ids(), reference.ids()) and len(grown.blocks) == len(reference.blocks)
     assert [path.name for path in tmp_path.iterdir()] == ["map.safetensors"]
 
 

@@ -1,9 +1,9 @@
 import pytest
 import torch
-from twin import TwinMemory
+from reference import TwinMemory
 
 from mirage_sim.evaluation.benchmarks.scenes import furnished_room, ray_cast
-from mirage_sim.geometry import Camera, lift, se3_exp
+from mirage_sim.geometry import Camera, se3_exp, unproject
 from mirage_sim.memory import EmptyMemory, LatentMap, PointMemory
 from mirage_sim.memory.latent_map import InView
 from mirage_sim.memory.point_memory import resample_depth, resample_static
@@ -34,7 +34,7 @@ def frame(camera: Camera, seed: int = 0, depth: torch.Tensor | None = None) -> d
 
 
 def fields(view: object) -> dict[str, torch.Tensor]:
-    return {name: getattr(view, name) for name in ("latents", "visible", "depth", "source", "offset", "zoom")}
+    return {name: getattr(view, name) for name in ("latents", "visible", "depth", "source", "offset", "log_scale")}
 
 
 def assert_same(a: object, b: object) -> None:
@@ -53,9 +53,12 @@ def walk(steps: int, radius: float = 1.0) -> list[Camera]:
     return out
 
 
-@pytest.mark.parametrize(("tolerance", "detail"), [(0.0, 1), (0.1, 1), (0.1, 2)])
-def test_bits_of_the_slow_twin(threads: int, tolerance: float, detail: int) -> None:
-    memory, twin = PointMemory(C, STRIDE, tolerance, detail=detail), TwinMemory(4, tolerance, 2.0, detail)
+@pytest.mark.parametrize(("tolerance", "samples_per_cell"), [(0.0, 1), (0.1, 1), (0.1, 2)])
+def test_bits_of_the_slow_twin(threads: int, tolerance: float, samples_per_cell: int) -> None:
+    memory, reference = (
+        PointMemory(C, STRIDE, tolerance, samples_per_cell=samples_per_cell),
+        TwinMemory(4, tolerance, 2.0, samples_per_cell),
+    )
     map = memory.empty()
     generator = torch.Generator().manual_seed(3)
     for step in range(5):
@@ -69,15 +72,15 @@ def test_bits_of_the_slow_twin(threads: int, tolerance: float, detail: int) -> N
         given["static"] = torch.rand(given["static"].shape, generator=generator) < 0.98
         seen = memory.read(map, camera)
         for t in range(len(camera)):
-            expected = twin.read(camera[t], C)
+            expected = reference.read(camera[t], C)
             for name, tensor in fields(seen).items():
                 axis = 1 if name in ("latents", "offset") else 0
                 assert torch.equal(tensor.narrow(axis, t, 1), expected[name]), (name, step)
         map = memory.write(map, **given)
         for t in range(len(camera)):
-            twin.write(given["latents"][:, t], given["depth"][t], given["static"][t], camera[t])
+            reference.write(given["latents"][:, t], given["depth"][t], given["static"][t], camera[t])
         order = map.ids().argsort()
-        xyz, features, ids, footprint = zip(*twin.points, strict=True)
+        xyz, features, ids, footprint = zip(*reference.points, strict=True)
         assert map.ids()[order].tolist() == list(ids)
         assert torch.equal(map.xyz()[order], torch.tensor([p.tolist() for p in xyz]))
         assert torch.equal(map.features()[order], torch.tensor([f.tolist() for f in features]))
@@ -92,7 +95,7 @@ def test_write_then_read_gives_the_latents_back() -> None:
     assert bool(view.visible.all())
     assert torch.equal(view.latents, given["latents"])
     assert torch.equal(view.source.flatten(), torch.arange(48))
-    assert float(view.offset.abs().max()) < 1e-4 and float(view.zoom.abs().max()) < 1e-4
+    assert float(view.offset.abs().max()) < 1e-4 and float(view.log_scale.abs().max()) < 1e-4
 
 
 def test_empty_map_shows_holes() -> None:
@@ -131,7 +134,7 @@ def test_coming_near_writes_each_cell_anew_once() -> None:
     wall = torch.full((1, *SIZE), 2.0)
     map = memory.write(memory.empty(), **frame(far, 0, wall))
     before = map.points
-    assert float(memory.read(map, near).zoom.min()) < -1.9
+    assert float(memory.read(map, near).log_scale.min()) < -1.9
     generator = torch.Generator().manual_seed(0)
     sizes = []
     for step in range(60):
@@ -140,7 +143,7 @@ def test_coming_near_writes_each_cell_anew_once() -> None:
         sizes.append(map.points)
     assert before < sizes[0] and sizes[-1] == sizes[20] <= before + 48
     view = memory.read(map, near)
-    assert bool((view.source >= 48).all()) and float(view.zoom.min()) > -0.5
+    assert bool((view.source >= 48).all()) and float(view.log_scale.min()) > -0.5
     assert bool((memory.read(map, far).source < 48).all()), "from afar the first, older points still win"
 
 
@@ -267,14 +270,14 @@ def test_lifted_points_lie_on_the_scene() -> None:
     given = frame(camera)
     map = memory.write(memory.empty(), **given)
     grid = camera.resize((6, 8))
-    expected = lift(resample_depth(given["depth"], grid.size), grid)[0].flatten(0, 1)
+    expected = unproject(resample_depth(given["depth"], grid.size), grid)[0].flatten(0, 1)
     assert torch.equal(map.xyz()[map.ids().argsort()], expected)
 
 
 @pytest.mark.parametrize(
     ("argument", "value"),
     [("stride", (4, 4)), ("stride", (1, 0, 4)), ("tolerance", -0.1), ("tolerance", float("nan")), ("refine", 0.5)]
-    + [("detail", 0), ("detail", 3), ("max_points", 0), ("block_size", 0.0), ("channels", 0)],
+    + [("samples_per_cell", 0), ("samples_per_cell", 3), ("max_points", 0), ("block_size", 0.0), ("channels", 0)],
 )
 def test_bad_settings(argument: str, value: object) -> None:
     settings: dict = {"channels": C, "stride": STRIDE} | {argument: value}

@@ -4,7 +4,7 @@ from torch.nn import functional as F
 from mirage_sim.geometry import Camera, se3_exp
 from mirage_sim.memory import RgbMemory
 from mirage_sim.memory.rgb_memory import encode_rendering
-from mirage_sim.training.simulated_memory import BatchMap
+from mirage_sim.training.batched_memory import BatchMap
 
 SIZE = (12, 16)
 
@@ -45,7 +45,7 @@ def test_same_view_gives_the_frame_back() -> None:
     assert torch.equal(CODEC.decode(view.latents[None])[0], frames)
     cells = F.pixel_unshuffle(depth[None], 4)[0]
     assert torch.allclose(view.depth[0], cells.sort(dim=0).values[7])
-    assert view.offset.abs().max() < 1e-6 and view.zoom.abs().max() < 1e-6
+    assert view.offset.abs().max() < 1e-6 and view.log_scale.abs().max() < 1e-6
     shown = depth.flatten()[view.source.flatten()]
     assert torch.allclose(shown, view.depth.flatten()), "the source is the pixel whose depth is shown"
 
@@ -55,7 +55,9 @@ def test_offset_and_zoom_are_the_means_of_the_pixels() -> None:
     map = write(memory, memory.empty(), frame(), torch.full((1, *SIZE), 2.0))
     nearer = se3_exp(torch.tensor([[0.0, 0.0, 1.0, 0.0, 0.0, 0.0]]))
     view = memory.read(map, Camera(nearer, CAMERA.K, CAMERA.size))
-    torch.testing.assert_close(view.zoom[view.visible], torch.full_like(view.zoom[view.visible], -1.0))  # half as far
+    torch.testing.assert_close(
+        view.log_scale[view.visible], torch.full_like(view.log_scale[view.visible], -1.0)
+    )  # half as far
     # a quarter of a pixel to the right at 2 m: all points fall a sixteenth of a cell to the left
     aside = se3_exp(torch.tensor([[0.25 * 2.0 / float(CAMERA.K[0, 0, 0]), 0.0, 0.0, 0.0, 0.0, 0.0]]))
     view = memory.read(map, Camera(aside, CAMERA.K, CAMERA.size))

@@ -1,9 +1,9 @@
 import pytest
 import torch
-from twin import twin_splat
+from reference import reference_splat
 
 from mirage_sim.evaluation.benchmarks.readout import sorted_splat
-from mirage_sim.geometry import Camera, Splat, cover, se3_exp, splat
+from mirage_sim.geometry import Camera, Splat, coverage, se3_exp, splat
 
 CAMERA = Camera.from_fov(se3_exp(torch.tensor([0.2, -0.1, 0.3, 0.1, 0.4, -0.1])), 70.0, (6, 8))
 
@@ -18,26 +18,26 @@ def cloud(count: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor, torch.
 
 
 def assert_as_twin(
-    seen: Splat, points: torch.Tensor, ids: torch.Tensor, footprint: torch.Tensor, tol: float, detail: int
+    seen: Splat, points: torch.Tensor, ids: torch.Tensor, footprint: torch.Tensor, tol: float, samples_per_cell: int
 ) -> None:
-    twin = twin_splat(points.numpy(), ids.numpy(), footprint.numpy(), CAMERA, tol, 2.0, detail)
-    assert seen.index.shape == (6 * detail, 8 * detail)
-    assert int((seen.index >= 0).sum()) == len(twin) > 0
-    for cell, hit in twin.items():
+    reference = reference_splat(points.numpy(), ids.numpy(), footprint.numpy(), CAMERA, tol, 2.0, samples_per_cell)
+    assert seen.index.shape == (6 * samples_per_cell, 8 * samples_per_cell)
+    assert int((seen.index >= 0).sum()) == len(reference) > 0
+    for cell, hit in reference.items():
         assert int(seen.index[cell]) == hit["index"]
         assert seen.depth[cell].numpy() == hit["depth"]
-        assert tuple(seen.offset[cell].numpy()) == hit["offset"] and seen.zoom[cell].numpy() == hit["zoom"]
+        assert tuple(seen.offset[cell].numpy()) == hit["offset"] and seen.log_scale[cell].numpy() == hit["log_scale"]
 
 
-@pytest.mark.parametrize("detail", [1, 2, 4])
-def test_bits_of_the_slow_twin_for_any_order_and_threads(threads: int, detail: int) -> None:
+@pytest.mark.parametrize("samples_per_cell", [1, 2, 4])
+def test_bits_of_the_slow_twin_for_any_order_and_threads(threads: int, samples_per_cell: int) -> None:
     points, ids, footprint = cloud(1500)
     for tolerance in (0.0, 0.1, 0.5):
         for seed in range(2):
             order = torch.randperm(len(ids), generator=torch.Generator().manual_seed(seed + threads))
             shuffled = points[order], ids[order], footprint[order]
-            seen = splat(*shuffled, CAMERA, tolerance=tolerance, detail=detail)
-            assert_as_twin(seen, *shuffled, tolerance, detail)
+            seen = splat(*shuffled, CAMERA, tolerance=tolerance, samples_per_cell=samples_per_cell)
+            assert_as_twin(seen, *shuffled, tolerance, samples_per_cell)
 
 
 def test_many_points_against_sorting(threads: int) -> None:
@@ -55,7 +55,7 @@ def test_batched_splat_is_the_single_ones() -> None:
     for i in range(3):
         alone = splat(points[i], ids[i], footprint[i], cameras[i], valid=valid[i])
         kept = splat(points[i][valid[i]], ids[i][valid[i]], footprint[i][valid[i]], cameras[i])
-        for name in ("index", "depth", "offset", "zoom"):
+        for name in ("index", "depth", "offset", "log_scale"):
             assert torch.equal(getattr(together, name)[i], getattr(alone, name))
             assert name == "index" or torch.equal(getattr(kept, name), getattr(alone, name))
 
@@ -63,22 +63,22 @@ def test_batched_splat_is_the_single_ones() -> None:
 def test_cover_is_what_the_twin_shows(threads: int) -> None:
     points, ids, footprint = cloud(1500)
     for tolerance in (0.0, 0.1, 0.5):
-        twin = twin_splat(points.numpy(), ids.numpy(), footprint.numpy(), CAMERA, tolerance, 2.0)
-        covered = cover(points, footprint, CAMERA, tolerance=tolerance)
-        assert int((covered.surface > 0).sum()) == len(twin)
-        for cell, hit in twin.items():
+        reference = reference_splat(points.numpy(), ids.numpy(), footprint.numpy(), CAMERA, tolerance, 2.0)
+        covered = coverage(points, footprint, CAMERA, tolerance=tolerance)
+        assert int((covered.surface > 0).sum()) == len(reference)
+        for cell, hit in reference.items():
             assert covered.surface[cell].numpy() == hit["surface"]
             assert bool(covered.fine[cell]) == (not hit["coarse"])  # the winner is coarse only where all are
-        winners = {hit["index"] for hit in twin.values()}
+        winners = {hit["index"] for hit in reference.values()}
         assert winners <= set(covered.shown.tolist())
 
 
 def test_batched_cover_is_the_single_ones() -> None:
     points, _, footprint = (torch.stack(t) for t in zip(*(cloud(3000, seed) for seed in range(3)), strict=True))
     valid = points[..., 0] > -1
-    together = cover(points, footprint, CAMERA, valid=valid)
+    together = coverage(points, footprint, CAMERA, valid=valid)
     for i in range(3):
-        alone = cover(points[i], footprint[i], CAMERA, valid=valid[i])
+        alone = coverage(points[i], footprint[i], CAMERA, valid=valid[i])
         assert torch.equal(together.surface[i], alone.surface) and torch.equal(together.fine[i], alone.fine)
         mine = together.shown[together.shown // 3000 == i] - 3000 * i
         assert sorted(mine.tolist()) == sorted(alone.shown.tolist())
@@ -114,9 +114,9 @@ def test_fine_points_win_over_older_coarse_ones() -> None:
 def test_detail_keeps_points_apart_that_share_a_cell_but_not_what_is_hidden() -> None:
     camera = Camera.from_fov(torch.eye(4), 90.0, (1, 1))
     points = torch.tensor([[-0.5, -0.5, 1.0], [0.5, -0.5, 1.0], [0.5, 0.5, 1.3]])
-    seen = splat(points, torch.arange(3), torch.full((3,), 2.0), camera, detail=2)
+    seen = splat(points, torch.arange(3), torch.full((3,), 2.0), camera, samples_per_cell=2)
     assert seen.index.tolist() == [[0, 1], [-1, -1]]
-    assert seen.offset[0].flatten().tolist() == [0.0] * 4 and seen.zoom[0].tolist() == [-1.0, -1.0]
+    assert seen.offset[0].flatten().tolist() == [0.0] * 4 and seen.log_scale[0].tolist() == [-1.0, -1.0]
 
 
 def test_nothing_to_splat() -> None:

@@ -28,7 +28,7 @@ def make_view(batch: int = B, frames: int = 1) -> MemoryView:
         depth=(1 + 4 * torch.rand(shape, generator=generator)) * visible,
         source=torch.arange(visible.numel()).view(shape).where(visible, -1),
         offset=(torch.rand(batch, 2, frames, H, W, generator=generator) - 0.5) * visible[:, None],
-        zoom=torch.randn(shape, generator=generator) * visible,
+        log_scale=torch.randn(shape, generator=generator) * visible,
     )
 
 
@@ -105,7 +105,7 @@ def test_everything_told_matters(denoiser: MiniDenoiser, x: Tensor):
         "visible": replace(conditioning, view=replace(view, visible=~view.visible)),
         "depth": replace(conditioning, view=replace(view, depth=2 * view.depth)),
         "offset": replace(conditioning, view=replace(view, offset=-view.offset)),
-        "zoom": replace(conditioning, view=replace(view, zoom=view.zoom + 1)),
+        "log_scale": replace(conditioning, view=replace(view, log_scale=view.log_scale + 1)),
         "latents": replace(conditioning, view=replace(view, latents=-view.latents)),
     }.items():
         assert (clean_estimate(denoiser, other, x) - told).abs().max() > 1e-4, name
@@ -122,9 +122,9 @@ def test_holes_have_no_depth(denoiser: MiniDenoiser, x: Tensor):
     assert torch.equal(same, clean_estimate(denoiser, conditioning, x))
 
 
-def make_aligner(detail: int = 2) -> ReadoutAligner:
+def make_aligner(samples_per_cell: int = 2) -> ReadoutAligner:
     torch.manual_seed(0)
-    return ReadoutAligner(C, 16, detail).requires_grad_(False)
+    return ReadoutAligner(C, 16, samples_per_cell).requires_grad_(False)
 
 
 def test_the_aligner_is_local_and_starts_as_the_identity(awake):
@@ -142,7 +142,7 @@ def test_the_aligner_is_local_and_starts_as_the_identity(awake):
 
 def test_extreme_zoom_is_bounded(awake):
     view, aligner = make_view(), awake(make_aligner())
-    near, nearer, less = (aligner(replace(view, zoom=view.zoom * 0 - z), SIZE)[0] for z in (4.0, 30.0, 2.0))
+    near, nearer, less = (aligner(replace(view, log_scale=view.log_scale * 0 - z), SIZE)[0] for z in (4.0, 30.0, 2.0))
     assert torch.equal(near, nearer) and not torch.equal(near, less)
 
 
@@ -151,7 +151,7 @@ def test_the_aligner_takes_many_latent_frames(awake):
     aligned, _, _ = aligner(view, SIZE)
     single = MemoryView(
         view.latents[1:, :, 2:], view.visible[1:, 2:], view.depth[1:, 2:], view.source[1:, 2:],
-        view.offset[1:, :, 2:], view.zoom[1:, 2:],
+        view.offset[1:, :, 2:], view.log_scale[1:, 2:],
     )  # fmt: skip
     torch.testing.assert_close(aligner(single, SIZE)[0][0], aligned[1 * 3 + 2], atol=1e-5, rtol=0)
 
@@ -177,11 +177,11 @@ def test_of_several_samples_the_most_central_is_where_the_aligner_starts():
 def test_what_is_shown_as_it_was_written_is_copied(awake):
     aligner = awake(make_aligner())
     view = make_view()
-    told = {"visible": torch.ones_like(view.visible), "offset": 0 * view.offset, "zoom": 0 * view.zoom}
+    told = {"visible": torch.ones_like(view.visible), "offset": 0 * view.offset, "log_scale": 0 * view.log_scale}
     exact = replace(view, **told)
     assert torch.equal(aligner(exact, SIZE)[0], exact.latents[:, :, 0])
     told["offset"] = told["offset"] + 0.2  # cells
-    told["zoom"][..., 0] = 0.5  # octaves
+    told["log_scale"][..., 0] = 0.5  # octaves
     moved, corrected = replace(view, **told), aligner(replace(view, **told), SIZE)[0]
     assert (corrected != moved.latents[:, :, 0]).any(1).all()
 

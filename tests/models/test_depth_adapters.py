@@ -122,7 +122,7 @@ def test_broken_models_are_refused_in_one_line(metric: Path, tmp_path: Path) -> 
     assert "\n" not in str(caught.value)
 
 
-class Given(DepthModel):
+class Keyframe(DepthModel):
     """Gives what it is told to."""
 
     def __init__(self, depth: torch.Tensor):
@@ -136,21 +136,21 @@ class Given(DepthModel):
 
 def test_what_models_give_is_made_to_fit_the_contract() -> None:
     depth = torch.tensor([[2.0, 4.0, torch.inf], [-1.0, 0.0, 3.0]])[None]
-    found = Given(depth)(frames(1, 1), camera(1, 1), nothing(1, 1))[0, 0]
+    found = Keyframe(depth)(frames(1, 1), camera(1, 1), nothing(1, 1))[0, 0]
     assert found.shape == SIZE
     assert not found[14:, :28].any()
     assert found[0, 0] == 2 and found[-1, -1] == 3 and found[0, -1] == 100
     # nothing between known and unknown is half of what is known
     assert found[found > 0].min() >= 2
     same = torch.full((1, *SIZE), 2.5)
-    assert torch.equal(Given(same)(frames(1, 1), camera(1, 1), nothing(1, 1))[0], same)
+    assert torch.equal(Keyframe(same)(frames(1, 1), camera(1, 1), nothing(1, 1))[0], same)
 
 
 def test_nan_is_refused() -> None:
     depth = torch.ones(2, *SIZE)
     depth[1, 3, 4] = torch.nan
     with pytest.raises(ValueError, match="depth: expected numbers from Given, got NaN in 1 pixels"):
-        Given(depth)(frames(1, 2), camera(1, 2), nothing(1, 2))
+        Keyframe(depth)(frames(1, 2), camera(1, 2), nothing(1, 2))
 
 
 @pytest.mark.parametrize(

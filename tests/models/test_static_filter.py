@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mirage_sim.geometry import Camera
-from mirage_sim.models.static_filter import AllAgree, AllStatic, GeometricFilter, NoSky
+from mirage_sim.models.static_filter import AllOf, GeometricFilter, KeepAll, SkyFilter
 from mirage_sim.protocols import MemoryView
 
 SIZE, CELLS, CELL = (24, 32), (6, 8), 4
@@ -23,7 +23,7 @@ def view_of(depth: torch.Tensor) -> MemoryView:
         depth=depth,
         source=zeros.long(),
         offset=zeros[:, None].expand(-1, 2, -1, -1, -1),
-        zoom=zeros,
+        log_scale=zeros,
     )
 
 
@@ -81,9 +81,9 @@ def test_only_frames_of_the_view_are_judged() -> None:
 def test_the_sky_is_far() -> None:
     depth = torch.full((1, 1, *SIZE), 3.0)
     depth[..., :5, :] = 100.0
-    found = judge(NoSky(), depth, torch.zeros(1, 1, *CELLS))
+    found = judge(SkyFilter(), depth, torch.zeros(1, 1, *CELLS))
     assert not found[..., :5, :].any() and found[..., 5:, :].all()
-    assert not judge(NoSky(far=3.0), depth, torch.zeros(1, 1, *CELLS)).any()
+    assert not judge(SkyFilter(far=3.0), depth, torch.zeros(1, 1, *CELLS)).any()
 
 
 def test_all_must_agree() -> None:
@@ -92,8 +92,8 @@ def test_all_must_agree() -> None:
     depth[..., :5, :] = 100.0
     depth[..., 20:, :] = 1.0
     remembered[..., :2, :] = 0.0  # the memory does not know about the sky
-    parts = (AllStatic(), NoSky(), GeometricFilter())
-    together = judge(AllAgree(parts), depth, remembered)
+    parts = (KeepAll(), SkyFilter(), GeometricFilter())
+    together = judge(AllOf(parts), depth, remembered)
     alone = [judge(part, depth, remembered) for part in parts]
     assert torch.equal(together, alone[0] & alone[1] & alone[2])
     assert together.any() and not torch.equal(together, alone[1]) and not torch.equal(together, alone[2])
@@ -102,9 +102,9 @@ def test_all_must_agree() -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: AllAgree(()), "filters: expected one or more"),
-        (lambda: NoSky(0.0), "far: expected positive metres, got 0"),
-        (lambda: NoSky(float("nan")), "far: expected positive metres, got nan"),
+        (lambda: AllOf(()), "filters: expected one or more"),
+        (lambda: SkyFilter(0.0), "far: expected positive metres, got 0"),
+        (lambda: SkyFilter(float("nan")), "far: expected positive metres, got nan"),
         (lambda: GeometricFilter(tolerance=1.0), "tolerance: expected a share"),
         (lambda: GeometricFilter(margin=-1), "margin: expected a number of cells"),
     ],

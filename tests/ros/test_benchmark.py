@@ -18,17 +18,17 @@ MARKS = (
 
 
 def test_all_marks_come_from_a_running_node() -> None:
-    marks = benchmark.bench_ros(compose("bench", ["bench=ros", "steps=12", "frames=8", "seconds=1.5"]))["marks"]
-    assert sorted(marks) == sorted(MARKS)
-    assert all(math.isfinite(value) for value in marks.values())
-    assert marks["lockstep_identical"] is True
-    assert marks["images_per_s"] > 0.2
-    assert marks["overhead"] > -0.9
-    assert 0 < marks["latency_ms_p50"] <= marks["latency_ms_p95"]
-    assert marks["publish_ms_640x480"] > 0
+    metrics = benchmark.bench_ros(compose("bench", ["bench=ros", "steps=12", "frames=8", "seconds=1.5"]))["marks"]
+    assert sorted(metrics) == sorted(MARKS)
+    assert all(math.isfinite(value) for value in metrics.values())
+    assert metrics["lockstep_identical"] is True
+    assert metrics["images_per_s"] > 0.2
+    assert metrics["overhead"] > -0.9
+    assert 0 < metrics["latency_ms_p50"] <= metrics["latency_ms_p95"]
+    assert metrics["publish_ms_640x480"] > 0
     for name in ("delivered_reliable", "delivered_best_effort"):
-        assert 0.5 < marks[name] <= 1  # of eight; the tests of the node ask for more, of more
-    assert abs(marks["rss_growth"]) < 0.5
+        assert 0.5 < metrics[name] <= 1  # of eight; the tests of the node ask for more, of more
+    assert abs(metrics["rss_growth"]) < 0.5
 
 
 @pytest.mark.parametrize("wrong", [{"steps": 0}, {"frames": 1.5}, {"seconds": 0}, {"seconds": True}, {"seed": -1}])
@@ -45,13 +45,13 @@ def test_growth_is_that_of_the_last_tenth_over_the_first() -> None:
 
 
 def test_a_soak_calls_everything_and_loses_nothing() -> None:
-    marks = soak(4.0)
-    assert marks["calls"] >= 2
-    assert marks["lost_calls"] == 0
-    assert marks["images"] > 0
-    assert marks["rss_mb"] > 100
-    assert not failures(marks | {"rss_growth": 0.05})
-    (line,) = failures(marks | {"rss_growth": 0.06})
+    metrics = soak(4.0)
+    assert metrics["calls"] >= 2
+    assert metrics["lost_calls"] == 0
+    assert metrics["images"] > 0
+    assert metrics["rss_mb"] > 100
+    assert not failures(metrics | {"rss_growth": 0.05})
+    (line,) = failures(metrics | {"rss_growth": 0.06})
     assert "rss_growth" in line
-    (line,) = failures(marks | {"rss_growth": 0.0, "lost_calls": 1})
+    (line,) = failures(metrics | {"rss_growth": 0.0, "lost_calls": 1})
     assert "lost_calls" in line

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from mirage_sim.geometry import Drive, se3_exp
+from mirage_sim.geometry import VelocityLimits, se3_exp
 from mirage_sim.ros import frames
 from mirage_sim.world import Body
 
@@ -52,7 +52,7 @@ def test_forward_is_x_left_is_y_and_up_is_z(camera: tuple[float, ...], base: tup
 
 
 def test_a_command_to_the_left_turns_left():
-    drive = Drive()
+    drive = VelocityLimits()
     c2w = drive.motion(torch.tensor([1.0, 1.0])).double().numpy()
     map_from_base = frames.map_from_base(c2w)
     assert map_from_base[0, 3] > 0.1 and map_from_base[1, 3] > 0.005  # an arc ahead and to the left, where +y is

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from mirage_sim.geometry import Drive, se3_exp
+from mirage_sim.geometry import VelocityLimits, se3_exp
 from mirage_sim.ros.point_colours import PointColours
 from mirage_sim.ros.settings import Settings
 from mirage_sim.ros.simulation import Simulation
@@ -200,12 +200,12 @@ def test_colours_take_little_room_and_go_their_own_ways(simulation):
     colours, first = PointColours(), simulation.frame
     colours.note(first.map, first.image[None])
     (second,) = drive(simulation, (0.8, 0.9))
-    twin = colours.copy()
-    twin.note(second.map, second.image[None])
+    reference = colours.copy()
+    reference.note(second.map, second.image[None])
     kept = second.map.evict(700)
     assert 0 < kept.points <= 700
-    np.testing.assert_allclose(twin.of(kept), expected_colours(kept, [first, second]), atol=0.51)
-    assert len(twin._ids) == kept.points and not twin._pictures
+    np.testing.assert_allclose(reference.of(kept), expected_colours(kept, [first, second]), atol=0.51)
+    assert len(reference._ids) == kept.points and not reference._pictures
     np.testing.assert_allclose(colours.of(first.map), expected_colours(first.map, [first]), atol=0.51)
 
 
@@ -216,4 +216,4 @@ def test_standing_still_collects_no_pictures(simulation):
 
 
 def test_limits_are_the_environments(simulation):
-    assert simulation.drive == Drive()
+    assert simulation.drive == VelocityLimits()

@@ -10,10 +10,10 @@ from mirage_sim.geometry import Camera
 from mirage_sim.memory import RgbMemory
 from mirage_sim.memory.rgb_memory import encode_rendering
 from mirage_sim.models import MiniCodec, MiniDenoiser, MiniDepth
-from mirage_sim.training.codec_stage import CodecStage, picture_loss, surrounded
-from mirage_sim.training.denoiser_stage import DenoiserStage, encode_walks
-from mirage_sim.training.depth_stage import DepthStage
-from mirage_sim.training.simulated_memory import BatchMap
+from mirage_sim.training.batched_memory import BatchMap
+from mirage_sim.training.objectives.codec import CodecStage, picture_loss, surrounded
+from mirage_sim.training.objectives.denoiser import DenoiserStage, encode_walks
+from mirage_sim.training.objectives.depth import DepthStage
 
 Stage = Callable[[torch.Generator, float], dict[str, Tensor]]
 
@@ -37,21 +37,23 @@ def depth_stage(data: WalkDataset) -> tuple[Stage, dict[str, nn.Module]]:
 
 
 def denoiser_stage(
-    data: WalkDataset, drawn_share: float = 1.0, precision: str = "float32"
+    data: WalkDataset, self_rollout_fraction: float = 1.0, precision: str = "float32"
 ) -> tuple[Stage, dict[str, nn.Module]]:
     codec, denoiser, depth = networks()
     for frozen in (codec, depth):
         frozen.eval().requires_grad_(False)
-    stage = DenoiserStage(data, codec, depth, denoiser, batch=6, drawn_share=drawn_share, precision=precision)
+    stage = DenoiserStage(
+        data, codec, depth, denoiser, batch=6, self_rollout_fraction=self_rollout_fraction, precision=precision
+    )
     return stage, {"denoiser": denoiser}
 
 
 def denoiser_stage_that_stays(data: WalkDataset) -> tuple[Stage, dict[str, nn.Module]]:
-    return denoiser_stage(data, drawn_share=0.0)
+    return denoiser_stage(data, self_rollout_fraction=0.0)
 
 
 def denoiser_stage_in_bfloat16(data: WalkDataset) -> tuple[Stage, dict[str, nn.Module]]:
-    return denoiser_stage(data, drawn_share=0.0, precision="bfloat16")
+    return denoiser_stage(data, self_rollout_fraction=0.0, precision="bfloat16")
 
 
 STAGES = {
@@ -156,7 +158,7 @@ def test_rendered_colours_are_what_the_rgb_memory_shows(data: WalkDataset):
     simulated = encode_rendering(codec, batch.read(camera[:, 2]), (12, 16))
     real = memory.read(kept, camera[0, 2:])
     assert 0.3 < real.visible.float().mean() <= 1
-    for name in ("visible", "depth", "offset", "zoom"):
+    for name in ("visible", "depth", "offset", "log_scale"):
         assert torch.equal(getattr(simulated, name)[0], getattr(real, name)), name
     torch.testing.assert_close(simulated.latents[0], real.latents, atol=1e-5, rtol=0)
 
@@ -210,7 +212,7 @@ def told(data: WalkDataset, **options: float) -> Spy:
 
 
 def test_half_of_the_depth_batch_knows_something(data: WalkDataset):
-    shares = (told(data, wear=0.0).known > 0).flatten(1).float().mean(1)
+    shares = (told(data, latent_noise=0.0).known > 0).flatten(1).float().mean(1)
     assert (shares[:2] > 0.1).all() and (shares[2:] == 0).all()
 
 
@@ -222,7 +224,7 @@ def test_what_the_depth_head_remembers_errs_by_as_much_as_is_said(data: WalkData
 
 
 def test_frames_come_as_they_are_or_as_the_codec_decodes_them(data: WalkDataset):
-    decoded, mixed, given = (told(data, clean=clean).frames for clean in (0.0, 0.6, 1.0))
-    same = [(frames == given).flatten(1).all(1) for frames in (decoded, mixed)]
+    decoded, mixed, true_steps = (told(data, clean=clean).frames for clean in (0.0, 0.6, 1.0))
+    same = [(frames == true_steps).flatten(1).all(1) for frames in (decoded, mixed)]
     assert not same[0].any() and same[1].any() and not same[1].all()
-    assert torch.equal(torch.where(same[1][:, None, None, None], given, decoded), mixed)
+    assert torch.equal(torch.where(same[1][:, None, None, None], true_steps, decoded), mixed)

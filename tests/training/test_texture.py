@@ -1,7 +1,7 @@
 import torch
 from torch import Tensor, nn
 
-from mirage_sim.training.texture import random_filters, texture, texture_loss, windows
+from mirage_sim.training.objectives.texture import random_filters, texture, texture_loss, windows
 
 
 def noise(count: int, seed: int = 0) -> Tensor:

@@ -184,7 +184,11 @@ def test_accumulated_batches_make_one_step(tmp_path: Path):
 
     start = weights(modules)
     trainer = Trainer(
-        modules, tmp_path, steps=1, learning_rate=0.1, accelerator=make_accelerator(cpu=True, accumulate=3)
+        modules,
+        tmp_path,
+        steps=1,
+        learning_rate=0.1,
+        accelerator=make_accelerator(cpu=True, gradient_accumulation_steps=3),
     )
     trainer.run(loss)
     assert trainer.step == 1 and len({float(batch.sum()) for batch in drawn}) == 3

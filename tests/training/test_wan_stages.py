@@ -50,7 +50,7 @@ def config(clips: Path, output: Path, stage: str, *overrides: str) -> dict[str, 
 @pytest.fixture(scope="module")
 def trained(clips: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("trained")
-    train(config(clips, output, "branch", "stage.accumulate=2"))
+    train(config(clips, output, "branch", "stage.gradient_accumulation_steps=2"))
     train(config(clips, output, "lora", "stage.rank=3"))
     return output
 
@@ -61,12 +61,12 @@ def test_two_processes_train_as_one_that_accumulates_two_batches(clips: Path, tm
     settings += ["world=wan5b-toy", "stage=branch", f"stage.latents={tmp_path / 'latents'}"]
     launched = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     weights = {}
-    for name, launcher, accumulate in (
+    for name, launcher, gradient_accumulation_steps in (
         ("one", [sys.executable], 2),
         ("two", launched, 1),
         ("half", [sys.executable], 1),
     ):
-        output = [f"output={tmp_path / name}", f"stage.accumulate={accumulate}"]
+        output = [f"output={tmp_path / name}", f"stage.gradient_accumulation_steps={gradient_accumulation_steps}"]
         command = [*launcher, "-m", "mirage_sim.cli", "train", *settings, *output]
         environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
         subprocess.run(command, env=environment, check=True, timeout=200)
@@ -135,8 +135,10 @@ def test_merged_adapters_are_what_was_trained(clips: Path, trained: Path, tmp_pa
 def test_gradients_reach_what_learns_and_nothing_else(clips: Path, trained: Path, tmp_path: Path) -> None:
     (tmp_path / "branch.safetensors").write_bytes((trained / "branch.safetensors").read_bytes())
     losses = []
-    for recompute in (True, False):
-        stage = begin(config(clips, tmp_path, "lora", "stage.rank=2", f"stage.recompute={recompute}"))
+    for gradient_checkpointing in (True, False):
+        stage = begin(
+            config(clips, tmp_path, "lora", "stage.rank=2", f"stage.gradient_checkpointing={gradient_checkpointing}")
+        )
         terms = stage.loss(torch.Generator().manual_seed(5), 0.0)
         terms["loss"].backward()
         losses.append(terms["loss"].item())
@@ -205,7 +207,7 @@ def test_bad_input(clips: Path, trained: Path, tmp_path: Path) -> None:
     for override, message in (
         ("stage.drop.text=2", "drop.text: expected a share in"),
         ("stage.shift=0", "shift: expected a positive number, got 0"),
-        ("stage.accumulate=0", "accumulate: expected a positive integer, got 0"),
+        ("stage.gradient_accumulation_steps=0", "gradient_accumulation_steps: expected a positive integer, got 0"),
         ("stage.precision=half", "precision: expected one of .*, got 'half'"),
         ("wan.dtype=bfloat16", "stage.precision: expected bfloat16 for a backbone of reduced precision"),
     ):

@@ -9,7 +9,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from mirage_sim.geometry import Camera, Drive
+from mirage_sim.geometry import Camera, VelocityLimits
 from mirage_sim.memory.point_memory import resample_depth
 from mirage_sim.protocols import Conditioning
 from mirage_sim.world import Horizon, World, WorldModel
@@ -18,7 +18,7 @@ from mirage_sim.world import Horizon, World, WorldModel
 def walk(world: World, steps: int, forward: float = 1.0, turn: float = 0.3) -> list[np.ndarray]:
     frames = []
     for _ in range(steps):
-        motion = Drive(dt=world.model.dt).motion(torch.tensor([forward, turn]))
+        motion = VelocityLimits(dt=world.model.dt).motion(torch.tensor([forward, turn]))
         camera = world.camera
         frames.append(world.step(Camera(camera.c2w @ motion, camera.K, camera.size)).frames)
     return frames
@@ -71,13 +71,13 @@ def test_a_chunk_starts_from_what_was_made_last_and_looks_back(listening: WorldM
         before = world.state
         walk(world, 1, forward=0.05, turn=0.0)
         made.append(world.state.preceding[:, -1:])
-        told, past = listening.denoiser.told[-1], before.past
-        assert past is not None and told.first is not None and told.preceding_readout is not None
+        told, history = listening.denoiser.told[-1], before.history
+        assert history is not None and told.first is not None and told.preceding_readout is not None
         assert torch.equal(told.first[0], made[step])
         looked_back = torch.cat(made[max(step - 2, 0) : step], dim=1) if step else made[0][:, :0]
         assert torch.equal(told.preceding[0], looked_back)
-        assert torch.equal(told.preceding_readout[0], past.readout[:, :-1])
-        assert told.text is not None and torch.equal(told.text[0], past.text)
+        assert torch.equal(told.preceding_readout[0], history.readout[:, :-1])
+        assert told.text is not None and torch.equal(told.text[0], history.text)
         # what was seen on the way, and nothing that it is shown anyway
         earlier = torch.cat(made[: max(step - 2, 0)], dim=1) if step > 2 else made[0][:, :0]
         for reference in told.references[0].unbind(1):
@@ -91,7 +91,7 @@ def test_read_outs_of_kept_frames_are_what_the_memory_showed(backbone: WorldMode
     before, camera = world.state, world.camera
     walk(world, 1, turn=0.0)
     view = backbone.memory.read(before.map, Camera(world.camera.c2w[None], camera.K[None], camera.size))
-    assert torch.equal(world.state.past.readout[:, -1:], view.resize(backbone.grid).latents)
+    assert torch.equal(world.state.history.readout[:, -1:], view.resize(backbone.grid).latents)
 
 
 def test_frames_are_those_of_one_decoding(backbone: WorldModel):
@@ -108,7 +108,9 @@ def test_frames_are_those_of_one_decoding(backbone: WorldModel):
 def test_latents_are_lifted_where_their_last_frame_was_seen_from(backbone: WorldModel):
     model = replace(backbone, horizon=replace(backbone.horizon, keep=2))
     state = model.init(torch.zeros(3, *model.size), Camera.from_fov(torch.eye(4), 60.0, model.size), 0)
-    there = Camera(state.camera.c2w @ Drive(dt=0.5).motion(torch.tensor([1.0, 1.0])), state.camera.K, model.size)
+    there = Camera(
+        state.camera.c2w @ VelocityLimits(dt=0.5).motion(torch.tensor([1.0, 1.0])), state.camera.K, model.size
+    )
     path = model.horizon.path(state.camera, there, 4)
     (after,), (chunk,) = model.advance([state], [path])
     assert chunk.depth.shape == (2, *model.size) and chunk.frames.shape[1] == 8
@@ -125,7 +127,7 @@ def test_latents_are_lifted_where_their_last_frame_was_seen_from(backbone: World
         assert torch.equal(tensor, after.map.tensors()[name])
     coarse = resample_depth(chunk.depth[1:], model.grid)
     place = model.references.place(coarse, at[1:])
-    assert np.array_equal(after.past.places[-1].bricks, place.bricks)
+    assert np.array_equal(after.history.places[-1].bricks, place.bricks)
 
 
 def test_the_same_seed_gives_the_same_frames_and_another_prompt_others(backbone: WorldModel):
@@ -139,7 +141,7 @@ def test_the_same_seed_gives_the_same_frames_and_another_prompt_others(backbone:
 def test_snapshots_forks_and_files_go_on_bit_for_bit(backbone: WorldModel, tmp_path: Path):
     world = begun(backbone)
     walk(world, 5)
-    assert world.state.past.earlier
+    assert world.state.history.earlier
     here, (fork,) = world.snapshot(), world.fork(1)
     world.save(tmp_path / "world.safetensors")
     onward = walk(world, 3)
@@ -173,8 +175,8 @@ def test_worlds_that_look_back_at_more_and_less_advance_together(backbone: World
     for state, path, after, chunk in zip(states, paths, together, chunks, strict=True):
         (alone,), (single,) = backbone.advance([state], [path])
         torch.testing.assert_close(chunk.latents, single.latents, atol=1e-4, rtol=0)
-        assert alone.past.text is not None and torch.equal(alone.past.text, after.past.text)
-        assert len(alone.past.earlier) == len(after.past.earlier)
+        assert alone.history.text is not None and torch.equal(alone.history.text, after.history.text)
+        assert len(alone.history.earlier) == len(after.history.earlier)
 
 
 def test_standing_still_collects_no_references(backbone: WorldModel):
@@ -187,7 +189,7 @@ def test_standing_still_collects_no_references(backbone: WorldModel):
         )
     )
     walk(world, 4, forward=0.0, turn=0.0)
-    assert len(world.state.past.earlier) == 1
+    assert len(world.state.history.earlier) == 1
 
 
 @pytest.mark.parametrize(

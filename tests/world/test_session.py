@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 from toy import toy_model, toy_starts
 
-from mirage_sim.geometry import Camera, Drive
+from mirage_sim.geometry import Camera, VelocityLimits
 from mirage_sim.world import NotReset, Observation, World, step_together
 
 COMMANDS = [(1.0, 0.2), (0.5, -1.0), (0.0, -1.0), (-1.0, 0.4), (0.8, 1.0)]
@@ -20,7 +20,7 @@ def walk(world: World, commands=COMMANDS) -> list[Observation]:
     observations = []
     for command in commands:
         camera = world.camera
-        c2w = camera.c2w @ Drive().motion(torch.tensor(command))
+        c2w = camera.c2w @ VelocityLimits().motion(torch.tensor(command))
         observations.append(world.step(Camera(c2w, camera.K, camera.size)))
     return observations
 
@@ -307,7 +307,7 @@ def test_bad_start_frames_are_refused(model, starts):
 
 
 def test_own_camera_decides_the_world_frame(world, starts):
-    c2w = Drive().motion(torch.tensor([1.0, 1.0])) @ Drive().motion(torch.tensor([-1.0, 1.0]))
+    c2w = VelocityLimits().motion(torch.tensor([1.0, 1.0])) @ VelocityLimits().motion(torch.tensor([-1.0, 1.0]))
     camera = Camera.from_fov(c2w, 70.0, (48, 64))
     observation = world.reset(start=0, camera=camera)
     assert torch.equal(observation.camera.c2w, c2w)
@@ -329,7 +329,7 @@ def test_worlds_step_together_or_not_at_all(model, starts):
     worlds = [World(model, starts) for _ in range(3)]
     for seed, world in enumerate(worlds):
         world.reset(start=seed, seed=seed)
-    ahead = Camera(Drive().motion(torch.tensor([1.0, 0.0])), worlds[0].camera.K, (48, 64))
+    ahead = Camera(VelocityLimits().motion(torch.tensor([1.0, 0.0])), worlds[0].camera.K, (48, 64))
     alone = [world.fork(1)[0].step(ahead) for world in worlds]
     before = [world.snapshot() for world in worlds]
     far = Camera(torch.full((4, 4), torch.nan), ahead.K, ahead.size)

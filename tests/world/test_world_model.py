@@ -8,8 +8,8 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from toy import toy_starts, untrained_model
 
-from mirage_sim.geometry import Camera, Drive, cells_of, projection
-from mirage_sim.memory import sight
+from mirage_sim.geometry import Camera, VelocityLimits, cells_of, projection
+from mirage_sim.memory import rendering
 from mirage_sim.world import WorldState
 from mirage_sim.world.images import to_tensor
 
@@ -20,7 +20,7 @@ def begin(model, frame, seed=0) -> WorldState:
 
 
 def ahead(state: WorldState, forward: float, turn: float) -> Camera:
-    c2w = state.camera.c2w @ Drive().motion(torch.tensor([forward, turn]))
+    c2w = state.camera.c2w @ VelocityLimits().motion(torch.tensor([forward, turn]))
     return Camera(c2w[None], state.camera.K[None], state.camera.size)
 
 
@@ -136,7 +136,7 @@ def test_latents_are_those_of_the_frame_that_is_shown(model, starts):
     with torch.inference_mode():
         assert torch.equal(chunk.latents, model.codec.encode(chunk.frames[None])[0])
     assert torch.equal(after.preceding[:, -1:], chunk.latents)
-    assert after.given is state.given
+    assert after.keyframe is state.keyframe
 
 
 def test_copying_shares_the_model(model):
@@ -199,8 +199,8 @@ class HostReads(TorchFunctionMode):
 
 def test_no_latents_and_no_points_visit_the_host(model, starts, monkeypatch):
     """As it goes on other devices: a step reads two cameras, and lists and boxes of blocks, whatever is remembered."""
-    monkeypatch.setattr(sight, "_compiled", lambda map, camera: False)
-    monkeypatch.setattr(projection, "zoom_of", lambda magnified: torch.log2(magnified).float())
+    monkeypatch.setattr(rendering, "_compiled", lambda map, camera: False)
+    monkeypatch.setattr(projection, "zoom_of", lambda scale_ratio: torch.log2(scale_ratio).float())
     state = begin(model, starts[0])
     for step in range(12):
         camera = ahead(state, 1.0, 1.0 - 0.3 * step)

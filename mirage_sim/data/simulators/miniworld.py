@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from mirage_sim.data.simulators.simulator import CameraMount, arc
-from mirage_sim.geometry import Camera, Drive
+from mirage_sim.geometry import Camera, VelocityLimits
 
 TRAINING_ENVIRONMENTS = (
     "OneRoom",
@@ -53,7 +53,7 @@ class MiniWorldSimulator:
         size: tuple[int, int] = (96, 128),
         *,
         mount: CameraMount | None = None,
-        drive: Drive | None = None,
+        drive: VelocityLimits | None = None,
     ):
         try:
             import pyglet
@@ -65,7 +65,7 @@ class MiniWorldSimulator:
             raise ImportError(
                 f"the MiniWorld simulator needs MiniWorld and EGL: pip install mirage_sim[twin] ({error})"
             ) from error
-        self.drive = drive or Drive()
+        self.drive = drive or VelocityLimits()
         self.mount = mount or CameraMount()
         self.size = size
         height, width = size

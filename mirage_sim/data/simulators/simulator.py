@@ -7,7 +7,7 @@ from typing import Protocol
 
 import numpy as np
 
-from mirage_sim.geometry import Camera, Drive
+from mirage_sim.geometry import Camera, VelocityLimits
 
 TRAINING_SEEDS = range(0, 790_000)
 SHIPPED_SEEDS = range(790_000, 800_000)  # start images and demonstration walks
@@ -71,7 +71,7 @@ class ReferenceSimulator(Protocol):
     """
 
     size: tuple[int, int]
-    drive: Drive
+    drive: VelocityLimits
     mount: CameraMount
     turn_distance: float
 
@@ -119,7 +119,7 @@ class ReferenceSimulator(Protocol):
         """Free the graphics context."""
 
 
-def arc(command: np.ndarray, drive: Drive) -> tuple[float, float]:
+def arc(command: np.ndarray, drive: VelocityLimits) -> tuple[float, float]:
     """Chord in metres and turn in radians of one step; half of the turn, the chord, the other half make the exact arc.
 
     Args:
@@ -136,7 +136,7 @@ def make_simulator(
     environment: str,
     size: tuple[int, int] = (96, 128),
     mount: CameraMount | None = None,
-    drive: Drive | None = None,
+    drive: VelocityLimits | None = None,
 ) -> ReferenceSimulator:
     """Make a reference simulator by name.
 

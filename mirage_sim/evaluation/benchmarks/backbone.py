@@ -38,7 +38,8 @@ def bench_backbone(cfg: dict[str, Any]) -> dict[str, Any]:
         cfg: ``vae``, what of the codec to measure: ``"encode"``, ``"decode"`` (both) or None.
 
     Returns:
-        ``{"marks": ...}``: ``params_b`` and ``side_branch_b``, billions of parameters at full size, counted on torch's
+        ``{"metrics": ...}``: ``params_b`` and ``side_branch_b``, billions of parameters at full size, counted on
+        torch's
         meta device; ``keys_unmatched``, how many names of published weights and of ours, with their shapes, have no
         partner; ``zero_branch_max_diff``, by how much a fresh side branch changes the output at toy size;
         ``toy_chunks``, see :func:`toy_chunks`; ``toy_stage1_loss_drop`` and ``resume_identical``, see
@@ -54,7 +55,7 @@ def bench_backbone(cfg: dict[str, Any]) -> dict[str, Any]:
     with torch.device("meta"):
         backbone = WanTransformer3DModel(**published.config())
     branch = MemoryBranch.beside(backbone)
-    marks: dict[str, Any] = {
+    metrics: dict[str, Any] = {
         "params_b": round(_parameters(backbone) / 1e9, 4),
         "side_branch_b": round(_parameters(branch) / 1e9, 4),
         "keys_unmatched": keys_unmatched(backbone, branch),
@@ -63,7 +64,7 @@ def bench_backbone(cfg: dict[str, Any]) -> dict[str, Any]:
         "toy_stage1_loss_drop": round(stage1_loss_drop(), 3),
         "resume_identical": resume_identical(),
     }
-    return {"marks": marks | (vae_marks(cfg["vae"] == "decode") if cfg["vae"] else {})}
+    return {"marks": metrics | (vae_marks(cfg["vae"] == "decode") if cfg["vae"] else {})}
 
 
 def _parameters(network: nn.Module) -> int:
@@ -128,7 +129,7 @@ def _conditioning(references: int, preceding: int) -> Conditioning:
         depth=torch.ones(shape),
         source=torch.zeros(shape, dtype=torch.int64),
         offset=torch.zeros(1, 2, *shape[1:]),
-        zoom=torch.zeros(shape),
+        log_scale=torch.zeros(shape),
     )
     return Conditioning(
         view=view,

@@ -8,10 +8,10 @@ import torch
 from mirage_sim.build import instantiate
 from mirage_sim.evaluation.benchmarks.measure import positive_integers
 from mirage_sim.evaluation.benchmarks.scenes import circuit, furnished_room, ray_cast
+from mirage_sim.evaluation.ground_truth import load_truth
 from mirage_sim.evaluation.manifest import load_manifest
 from mirage_sim.evaluation.metrics import bootstrap_mean
-from mirage_sim.evaluation.runs import score_circuits
-from mirage_sim.evaluation.truth import load_truth
+from mirage_sim.evaluation.runner import score_circuits
 from mirage_sim.memory import LatentMap, PointMemory
 from mirage_sim.world import WorldModel
 
@@ -31,7 +31,7 @@ def bench_bytes(cfg: dict[str, Any]) -> dict[str, Any]:
             true ones are kept, see :func:`mirage_sim.evaluation.fidelity.evaluate`) and ``batch``.
 
     Returns:
-        ``{"marks": ...}``: ``bytes_per_cell`` of compact points, tables included, ``bytes_per_cell_full`` of others;
+        ``{"metrics": ...}``: ``bytes_per_cell`` of compact points, tables included, ``bytes_per_cell_full`` of others;
         ``ratio_compact`` and ``ratio_fp64``, bytes of a cache of all pixels of a frame (15 and 27 a pixel of
         704 x 1280) over those of its 44 x 80 cells of 48 channels; ``revisit_loss_db``, by how much ``revisit_a`` falls
         with compact points, paired, with its 95 % interval; and the number of ``circuits``.
@@ -48,14 +48,14 @@ def bench_bytes(cfg: dict[str, Any]) -> dict[str, Any]:
     manifest = load_manifest().subset(cfg["walks"])
     circuits = load_truth(manifest.circuits, manifest, cfg["cache"])
     run = score_circuits({"full": model, "compact": with_compact_memory(model)}, circuits, batch=cfg["batch"])
-    loss = bootstrap_mean(run.figures["full"]["revisit_a"] - run.figures["compact"]["revisit_a"])
+    loss = bootstrap_mean(run.scores["full"]["revisit_a"] - run.scores["compact"]["revisit_a"])
     return {
         "marks": {
             "bytes_per_cell": compact,
             "bytes_per_cell_full": full,
             "ratio_compact": SIZE[0] * SIZE[1] * RGB_COMPACT / frame,
             "ratio_fp64": SIZE[0] * SIZE[1] * RGB_FP64 / frame,
-            **loss.marks("revisit_loss_db"),
+            **loss.metrics("revisit_loss_db"),
             "circuits": loss.count,
         }
     }

@@ -23,7 +23,8 @@ def bench_conditioning(cfg: dict[str, Any]) -> dict[str, Any]:
         cfg: ``size`` of the frames, height and width in pixels, multiples of 16; ``frames`` to remember.
 
     Returns:
-        ``{"marks": ...}``: ``ratio``, seconds per latent frame from coloured points (``rgb_s``: drawn and encoded, one
+        ``{"metrics": ...}``: ``ratio``, seconds per latent frame from coloured points (``rgb_s``: drawn and encoded,
+        one
         run; of it ``rasterise_ms`` for drawing) over those from latent points (``latent_ms``, median); ``height`` and
         ``width``; ``latent_points`` and ``rgb_points`` remembered.
 

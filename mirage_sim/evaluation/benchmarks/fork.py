@@ -25,7 +25,7 @@ def bench_fork(cfg: dict[str, Any]) -> dict[str, Any]:
         cfg: ``points`` of the map and ``forks``.
 
     Returns:
-        ``{"marks": ...}``: ``s_per_1000_forks_3m`` (the name holds for the default of 3 million points), seconds for
+        ``{"metrics": ...}``: ``s_per_1000_forks_3m`` (the name holds for the default of 3 million points), seconds for
         1,000 forks and writes; ``extra_bytes_ratio``, the bytes that the forks hold beyond the first map over those of
         the points they wrote; ``written_mib`` and ``points_per_fork``.
 

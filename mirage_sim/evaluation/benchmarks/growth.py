@@ -27,7 +27,7 @@ def bench_growth(cfg: dict[str, Any]) -> dict[str, Any]:
         cfg: ``cameras`` of the circuit and ``rounds``, at least 2.
 
     Returns:
-        ``{"marks": ...}``: ``growth_after_first_round`` of the points, as a fraction; ``step_time_ratio``, the median
+        ``{"metrics": ...}``: ``growth_after_first_round`` of the points, as a fraction; ``step_time_ratio``, the median
         time of a step in the last round over that in the second; ``step_work_ratio``, the elements that reads walk
         over (:func:`work_of`) after the last round over those after the second; ``points`` in the end; ``step_ms``.
 

@@ -50,7 +50,7 @@ def bench_learn(cfg: dict[str, Any]) -> dict[str, Any]:
         cfg: ``world`` (config of a world model) and what ``configs/bench/learn.yaml`` explains.
 
     Returns:
-        ``{"marks": ...}``: ``steps`` of each training; ``success`` of the trained policies, ``success_random`` of
+        ``{"metrics": ...}``: ``steps`` of each training; ``success`` of the trained policies, ``success_random`` of
         chance and ``success_forward`` of always going forward, which needs no eyes, as fractions of episodes; with
         95 % intervals (``_lo``, ``_hi``) over trainings and episodes; ``gain_over_random`` and ``gain_over_forward``,
         differences paired by episode, with the like; ``steps_per_s`` while training.
@@ -76,13 +76,13 @@ def bench_learn(cfg: dict[str, Any]) -> dict[str, Any]:
         chance.append(successes(model, cfg, partial(act_by_chance, np.random.default_rng(seed))))
         log.info("seed %d: success %.2f, by chance %.2f", seed, learned[-1].mean(), chance[-1].mean())
     forward = successes(model, cfg, lambda frames: np.full(len(frames), FORWARD))
-    marks: dict[str, float] = {"steps": steps}
+    metrics: dict[str, float] = {"steps": steps}
     reached, by_chance = np.stack(learned), np.stack(chance)
     for name, values in (("success", reached), ("success_random", by_chance), ("success_forward", forward[None])):
-        marks |= interval_of_shares(values).marks(name)
+        metrics |= interval_of_shares(values).metrics(name)
     for name, baseline in (("gain_over_random", by_chance), ("gain_over_forward", forward[None])):
-        marks |= interval(reached.astype(np.int64) - baseline).marks(name)
-    return {"marks": marks | {"steps_per_s": cfg["seeds"] * steps / seconds}}
+        metrics |= interval(reached.astype(np.int64) - baseline).metrics(name)
+    return {"marks": metrics | {"steps_per_s": cfg["seeds"] * steps / seconds}}
 
 
 def make_worlds(model: WorldModel, cfg: dict[str, Any], measured: bool) -> Any:

@@ -11,12 +11,12 @@ from torch.nn import functional as F
 
 from mirage_sim.evaluation.benchmarks.measure import side_by_side, work_of
 from mirage_sim.evaluation.benchmarks.scenes import furnished_room, hall, ray_cast
-from mirage_sim.geometry import Camera, Splat, cells_of, is_coarse, lift, project, se3_exp, splat
+from mirage_sim.geometry import Camera, Splat, cells_of, is_coarse, project, se3_exp, splat, unproject
 from mirage_sim.memory import LatentMap, PointMemory
 from mirage_sim.memory.blocks import Points
 from mirage_sim.memory.latent_map import InView
 from mirage_sim.memory.point_memory import resample_depth
-from mirage_sim.memory.sight import Rules, Sight, look
+from mirage_sim.memory.rendering import RenderOutput, RenderParams, render
 from mirage_sim.protocols import MemoryView
 
 GRID = (44, 80)
@@ -110,7 +110,7 @@ def is_exact(threads: Sequence[int], count: int) -> bool:
         for camera in _cameras(3):
             for tolerance in (0.0, TOLERANCE):
                 torch.set_num_threads(1)
-                rules = Rules(tolerance, REFINE)
+                rules = RenderParams(tolerance, REFINE)
                 plain = splat(points.xyz, points.ids, points.footprint, camera, tolerance=tolerance, refine=REFINE)
                 sorted_index = sorted_splat(points.xyz, points.ids, points.footprint, camera, tolerance, REFINE)
                 if not torch.equal(plain.index, sorted_index):
@@ -118,7 +118,7 @@ def is_exact(threads: Sequence[int], count: int) -> bool:
                 for number in threads:
                     torch.set_num_threads(number)
                     order = torch.randperm(count, generator=torch.Generator().manual_seed(number))
-                    seen = look(_map_of(Points(*(column[order] for column in points))), camera, rules)
+                    seen = render(_map_of(Points(*(column[order] for column in points))), camera, rules)
                     if not _same(seen, plain, points):
                         return False
     finally:
@@ -126,7 +126,7 @@ def is_exact(threads: Sequence[int], count: int) -> bool:
     return True
 
 
-def _same(seen: Sight, plain: Splat, points: Points) -> bool:
+def _same(seen: RenderOutput, plain: Splat, points: Points) -> bool:
     """Whether a read has the bits of a splat of the same points."""
     hit = plain.index >= 0
     winners = plain.index[hit]
@@ -136,7 +136,7 @@ def _same(seen: Sight, plain: Splat, points: Points) -> bool:
         and torch.equal(seen.latents[hit], points.features[winners])
         and torch.equal(seen.depth, plain.depth)
         and torch.equal(seen.offset, plain.offset.movedim(-1, 0))
-        and torch.equal(seen.zoom, plain.zoom)
+        and torch.equal(seen.log_scale, plain.log_scale)
     )
 
 
@@ -224,19 +224,19 @@ def _resampling() -> dict[str, float]:
     move = se3_exp(torch.tensor([0.4, 0.0, 0.2, 0.0, -0.14, 0.0]))
     moved = Camera(first.c2w @ move, first.K, first.size).resize(GRID)
     depth, truth = ray_cast(first, room, boxes), ray_cast(moved, room, boxes)
-    marks = {}
+    metrics = {}
     for name, resample in RESAMPLING.items():
         coarse = resample(depth)
         grid = first.resize(GRID)
-        points = lift(coarse, grid).flatten(1, 2)
+        points = unproject(coarse, grid).flatten(1, 2)
         ids = torch.arange(points.shape[1]).expand(len(first), -1)
         footprint = (coarse / grid.K[:, None, None, 0, 0]).flatten(1)
         seen = splat(points, ids, footprint, moved, tolerance=TOLERANCE, refine=REFINE)
         hit = seen.index >= 0
         wrong = hit & ((seen.depth - truth).abs() > TOLERANCE * truth)
-        marks[f"hole_rate_{name}"] = float((~hit).float().mean())
-        marks[f"wrong_rate_{name}"] = float(wrong.sum() / hit.sum())
-    return marks
+        metrics[f"hole_rate_{name}"] = float((~hit).float().mean())
+        metrics[f"wrong_rate_{name}"] = float(wrong.sum() / hit.sum())
+    return metrics
 
 
 def bench_readout(cfg: dict[str, Any]) -> dict[str, Any]:
@@ -246,7 +246,8 @@ def bench_readout(cfg: dict[str, Any]) -> dict[str, Any]:
         cfg: ``threads``, the thread counts at which the read-out must have the same bits.
 
     Returns:
-        ``{"marks": ...}``: ``exact`` (bool), whether reads have the bits of their twins: the one that sorts, the one in
+        ``{"metrics": ...}``: ``exact`` (bool), whether reads have the bits of their twins: the one that sorts, the
+        one in
         plain torch, and the one that leaves no block out; seconds per read of a map of 300 thousand and 3 million
         points; ``speedup_vs_sort_*``, seconds of the obvious read-out (:func:`sort_and_scatter`) over them, each made
         six times in a row, of which the last counts; ``speedup_vs_sort_*_cold``, likewise, each right after a pass over
@@ -259,18 +260,18 @@ def bench_readout(cfg: dict[str, Any]) -> dict[str, Any]:
         in [0, 1].
     """
     same, culled = culling(3_000_000, 5)
-    marks: dict[str, Any] = {"exact": same and is_exact(cfg["threads"], 60_000)}
+    metrics: dict[str, Any] = {"exact": same and is_exact(cfg["threads"], 60_000)}
     for name, count, repeats in (("300k", 300_000, 9), ("3m", 3_000_000, 5)):
         seconds = _speed(count, repeats)
-        marks |= {
+        metrics |= {
             f"seconds_{name}": seconds["read"],
             f"seconds_sort_{name}": seconds["sort"],
             f"speedup_vs_sort_{name}": seconds["sort"] / seconds["read"],
             f"speedup_vs_sort_{name}_cold": seconds["sort_cold"] / seconds["read_cold"],
             f"speedup_unculled_{name}": seconds["sort"] / seconds["unculled"],
         }
-    marks |= {
+    metrics |= {
         "over_floor_3m": seconds["read"] / seconds["floor"],
         "bandwidth_gb_s": 12 * count / seconds["floor"] / 1e9,
     }
-    return {"marks": marks | culled | _resampling()}
+    return {"marks": metrics | culled | _resampling()}

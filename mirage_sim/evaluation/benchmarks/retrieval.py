@@ -34,7 +34,8 @@ def bench_retrieval(cfg: dict[str, Any]) -> dict[str, Any]:
         cfg: ``frames`` to choose from and ``repeats`` of each timing.
 
     Returns:
-        ``{"marks": ...}``: ``same`` (whether every choice is that of the sets); ``speedup_vs_sets`` of one choice as a
+        ``{"metrics": ...}``: ``same`` (whether every choice is that of the sets); ``speedup_vs_sets`` of one choice
+        as a
         session makes it, which knows the voxels of the frames and has the points of the place; the milliseconds of
         either (``*_ms``); and ``speedup_vs_sets_of_points``, where all voxels are computed anew from points.
 

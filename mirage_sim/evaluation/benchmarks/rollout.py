@@ -27,7 +27,8 @@ def bench_rollout(cfg: dict[str, Any]) -> dict[str, Any]:
         cfg: ``episodes``, ``steps`` of each, ``worlds`` generated as one batch, ``num_workers`` and ``seed``.
 
     Returns:
-        ``{"marks": ...}``, after a worker was killed: ``lost``, episodes that are not there, ``doubled``, episodes that
+        ``{"metrics": ...}``, after a worker was killed: ``lost``, episodes that are not there, ``doubled``, episodes
+        that
         are there more than once, and ``identical``, whether all have the bits that the local backend leaves;
         ``episodes_per_s_local`` and ``episodes_per_s_ray`` undisturbed, once under way, and ``speedup_ray``, their
         ratio.

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mirage_sim.geometry import Camera, lift, se3_exp
+from mirage_sim.geometry import Camera, se3_exp, unproject
 from mirage_sim.memory import LatentMap
 from mirage_sim.memory.blocks import Points
 
@@ -23,7 +23,7 @@ def ray_cast(camera: Camera, room: Tensor, boxes: Tensor) -> Tensor:
         ``[..., H, W]`` metres, along the rays through the pixel centres.
     """
     origin = camera.c2w[..., None, None, :3, 3]
-    ray = lift(torch.ones(*camera.batch_shape, *camera.size), camera) - origin  # a unit of z-depth long
+    ray = unproject(torch.ones(*camera.batch_shape, *camera.size), camera) - origin  # a unit of z-depth long
     ray = torch.where(ray.abs() < 1e-9, 1e-9, ray)
     depth = torch.maximum((room[0] - origin) / ray, (room[1] - origin) / ray).amin(-1)
     for low, high in boxes:
@@ -61,7 +61,7 @@ def circuit(count: int, size: tuple[int, int]) -> Camera:
 def room_views(count: int, size: tuple[int, int]) -> Tensor:
     """What the cameras of a :func:`circuit` see of the room: ``[count, H * W, 3]`` metres, world frame."""
     cameras = circuit(count, size)
-    return lift(ray_cast(cameras, *furnished_room()), cameras).flatten(1, 2)
+    return unproject(ray_cast(cameras, *furnished_room()), cameras).flatten(1, 2)
 
 
 def hall(count: int, channels: int) -> LatentMap:

@@ -21,7 +21,7 @@ def bench_simulators(cfg: dict[str, Any]) -> dict[str, Any]:
         cfg: ``homes`` and ``miniworld``, an environment of each; ``scenes`` to visit and ``frames`` to render in each.
 
     Returns:
-        ``{"marks": ...}``: ``homes_fps`` and ``miniworld_fps``, steps rendered per second, and ``homes_build_s`` and
+        ``{"metrics": ...}``: ``homes_fps`` and ``miniworld_fps``, steps rendered per second, and ``homes_build_s`` and
         ``miniworld_build_s``, seconds that a reset takes; each the median over scenes.
 
     Raises:
@@ -29,15 +29,15 @@ def bench_simulators(cfg: dict[str, Any]) -> dict[str, Any]:
         ImportError: where libraries or EGL are missing.
     """
     positive_integers(cfg, "scenes", "frames")
-    marks: dict[str, float] = {}
+    metrics: dict[str, float] = {}
     for name in ("homes", "miniworld"):
         simulator = make_simulator(name, cfg[name], SIZE)
         try:
             build, fps = rates(simulator, cfg["scenes"], cfg["frames"])
         finally:
             simulator.close()
-        marks |= {f"{name}_fps": fps, f"{name}_build_s": build}
-    return {"marks": marks}
+        metrics |= {f"{name}_fps": fps, f"{name}_build_s": build}
+    return {"marks": metrics}
 
 
 def rates(simulator: ReferenceSimulator, scenes: int, frames: int) -> tuple[float, float]:

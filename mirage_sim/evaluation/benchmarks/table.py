@@ -49,7 +49,7 @@ def bench_all(cfg: dict[str, Any]) -> dict[str, Any]:
         cfg: ``benchmarks``, some of :data:`WANTED`, or None for all.
 
     Returns:
-        ``marks``, named ``BENCHMARK.MARK``; ``missing``, the reason for each benchmark that could not run here; and
+        ``metrics``, named ``BENCHMARK.MARK``; ``missing``, the reason for each benchmark that could not run here; and
         ``table``, in Markdown.
 
     Raises:
@@ -58,15 +58,15 @@ def bench_all(cfg: dict[str, Any]) -> dict[str, Any]:
     names = list(WANTED) if cfg["benchmarks"] is None else list(cfg["benchmarks"])
     if unknown := [name for name in names if name not in WANTED]:
         raise ValueError(f"benchmarks: expected some of {list(WANTED)}, got {unknown}")
-    marks: dict[str, Any] = {}
+    metrics: dict[str, Any] = {}
     missing: dict[str, str] = {}
     for name in names:
         log.info("%s", name)
         try:
-            marks |= {f"{name}.{mark}": value for mark, value in run(name).items()}
+            metrics |= {f"{name}.{mark}": value for mark, value in run(name).items()}
         except RuntimeError as error:
             missing[name] = str(error)
-    return {"marks": marks, "missing": missing, "table": table(names, marks, missing)}
+    return {"marks": metrics, "missing": missing, "table": table(names, metrics, missing)}
 
 
 def run(name: str, *settings: str) -> dict[str, Any]:
@@ -84,11 +84,11 @@ def run(name: str, *settings: str) -> dict[str, Any]:
     if done.returncode:
         said = done.stderr.strip().splitlines() or [f"ended with code {done.returncode}"]
         raise RuntimeError(said[-1].removeprefix("mirage: error: "))
-    marks: dict[str, Any] = json.loads(done.stdout)["marks"]
-    return marks
+    metrics: dict[str, Any] = json.loads(done.stdout)["marks"]
+    return metrics
 
 
-def table(names: list[str], marks: dict[str, Any], missing: dict[str, str]) -> str:
+def table(names: list[str], metrics: dict[str, Any], missing: dict[str, str]) -> str:
     """Rows of the marks that count, in Markdown; of a benchmark that is missing the reason."""
     rows = [("benchmark", "mark", "wanted", "measured", "met"), ("---",) * 5]
     for name in names:
@@ -96,7 +96,7 @@ def table(names: list[str], marks: dict[str, Any], missing: dict[str, str]) -> s
             if name in missing:
                 rows.append((name, mark, wanted, f"skipped: {missing[name]}", ""))
                 continue
-            value = marks[f"{name}.{mark}"]
+            value = metrics[f"{name}.{mark}"]
             shown = str(value).lower() if isinstance(value, bool) else f"{value:.3g}"
             rows.append((name, mark, wanted, shown, {True: "yes", False: "no", None: ""}[meets(value, wanted)]))
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)

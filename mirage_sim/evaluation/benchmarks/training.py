@@ -17,8 +17,8 @@ from safetensors import SafetensorError, safe_open
 from mirage_sim.build import compose
 from mirage_sim.data.prepare import prepare
 from mirage_sim.models.checkpoints import ASSETS, read_weights
-from mirage_sim.training.chunk_stage import ChunkStage
 from mirage_sim.training.loop import Loss, Trainer
+from mirage_sim.training.objectives.chunk import ChunkStage
 from mirage_sim.training.train import begin
 
 WALKS = ASSETS / "mini" / "walks"
@@ -54,7 +54,7 @@ def stage1_loss_drop() -> float:
 
 
 def _config(folder: Path, clips: Path) -> dict[str, Any]:
-    settings = ("stage.precision=float32", "stage.recompute=false", f"stage.latents={folder / 'latents'}")
+    settings = ("stage.precision=float32", "stage.gradient_checkpointing=false", f"stage.latents={folder / 'latents'}")
     # the walks are shorter than a chunk of the real backbone
     world = ("world=wan5b-toy", "world.horizon.latents=5")
     return compose("train", ["stage=branch", *world, f"clips={clips}", f"output={folder}", *settings])

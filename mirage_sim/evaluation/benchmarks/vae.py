@@ -33,8 +33,8 @@ def vae_marks(decode: bool = False) -> dict[str, float]:
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
         measured = process.submit(measure, published_config(), SIZE, FRAMES, TILE, decode).result()
     prefix = f"vae_{FRAMES}f_{SIZE[0]}x{SIZE[1]}"
-    marks = {f"{prefix}_{name}": value for name, value in measured.items()}
-    return {**marks, "vae_stream_gib": round(stream_bytes(published_config(), SIZE) / 2 / GIB, 2)}
+    metrics = {f"{prefix}_{name}": value for name, value in measured.items()}
+    return {**metrics, "vae_stream_gib": round(stream_bytes(published_config(), SIZE) / 2 / GIB, 2)}
 
 
 def measure(

@@ -20,7 +20,7 @@ def bench_vector(cfg: dict[str, Any]) -> dict[str, Any]:
         cfg: ``world`` (config of a world model), ``worlds`` of the vector environment, ``steps`` to time and ``seed``.
 
     Returns:
-        ``{"marks": ...}``: ``throughput_ratio_N``, steps of all N worlds in a second over those of one environment;
+        ``{"metrics": ...}``: ``throughput_ratio_N``, steps of all N worlds in a second over those of one environment;
         ``identical``, whether first frames have the same bits as single environments' and the next ones differ by one
         grey level at most, and whether a second run of the batch has the bits of the first; ``grey_levels_apart``, the
         largest difference after that one step; ``mib_per_extra_world``, counted, which each world that has seen nothing

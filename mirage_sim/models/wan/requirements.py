@@ -99,7 +99,7 @@ def umt5_parameters(vocab_size: int, d_model: int, d_kv: int, d_ff: int, layers:
     return vocab_size * d_model + layers * layer + d_model
 
 
-def problems(here: Machine, folder: Path, setting: Setting) -> list[str]:
+def missing_requirements(here: Machine, folder: Path, setting: Setting) -> list[str]:
     """What keeps the real backbone from running so, and what to do about it; none if nothing does."""
     found = []
     missing = [name for name in ("transformers", "accelerate") if importlib.util.find_spec(name) is None]
@@ -119,7 +119,7 @@ def problems(here: Machine, folder: Path, setting: Setting) -> list[str]:
     return found
 
 
-def able_device(
+def require_device(
     device: str = "cuda",
     folder: str | Path | None = None,
     dtype: str = "bfloat16",
@@ -151,7 +151,7 @@ def able_device(
         reason = str(error).splitlines()[0]
         raise ValueError(f"device: expected one that torch knows, got {device!r}: {reason}") from error
     folder = download.default_folder() if folder is None else Path(folder)
-    if found := problems(machine(), folder, setting):
+    if found := missing_requirements(machine(), folder, setting):
         more = f" ({len(found)} things are missing, see mirage doctor)" if len(found) > 1 else ""
         raise ValueError(f"world: expected a machine that can run wan5b on {device}: {found[0]}{more}")
     return setting.device

@@ -12,7 +12,7 @@ from mirage_sim.data.clips import Clip, load_clip
 from mirage_sim.data.record import WalkSpec, record, record_walk
 from mirage_sim.data.simulators import EVALUATION_SEEDS, SHIPPED_SEEDS, TRAINING_SEEDS, CameraMount
 from mirage_sim.data.simulators.miniworld import MiniWorldSimulator
-from mirage_sim.geometry import Camera, Drive, lift, splat
+from mirage_sim.geometry import Camera, VelocityLimits, splat, unproject
 
 SPEC = WalkSpec("RoomObjects", 9, 12, "wander")
 
@@ -46,7 +46,7 @@ def test_poses_follow_the_drive(simulator: MiniWorldSimulator):
     checked = 0
     for kind in ("wander", "return", "pivot"):
         clip = record_walk(simulator, WalkSpec("RoomObjects", 5, 20, kind))
-        predicted = clip.c2w[:-1] @ Drive().motion(clip.commands)
+        predicted = clip.c2w[:-1] @ VelocityLimits().motion(clip.commands)
         error = (predicted - clip.c2w[1:]).abs().flatten(1).amax(1)
         assert error[~clip.blocked].max() < 1e-4
         checked += int((~clip.blocked).sum())
@@ -63,12 +63,12 @@ def test_a_blocked_step_turns_on_the_spot(simulator: MiniWorldSimulator):
         pytest.fail("no wall was met")
     after = simulator.camera()
     assert torch.equal(after.c2w[:3, 3], before.c2w[:3, 3])
-    turned = before.c2w @ Drive().motion(torch.tensor([0.0, 0.5]))
+    turned = before.c2w @ VelocityLimits().motion(torch.tensor([0.0, 0.5]))
     torch.testing.assert_close(after.c2w, turned, atol=1e-5, rtol=0)
 
 
 def test_another_drive_is_obeyed(simulator: MiniWorldSimulator):
-    slow = Drive(dt=0.05, max_speed=0.8, max_turn_rate=2.0)
+    slow = VelocityLimits(dt=0.05, max_speed=0.8, max_turn_rate=2.0)
     simulator.reset(3)
     start, standard = simulator.camera(), simulator.drive
     simulator.drive = slow
@@ -82,7 +82,7 @@ def test_another_drive_is_obeyed(simulator: MiniWorldSimulator):
 
 def test_true_depth_carries_one_frame_into_another(clip: Clip):
     cameras = clip.cameras
-    points = lift(clip.depth[0], cameras[0]).flatten(0, 1)
+    points = unproject(clip.depth[0], cameras[0]).flatten(0, 1)
     footprint = (clip.depth[0] / clip.K[0, 0]).flatten()
     seen = splat(points, torch.arange(len(points)), footprint, cameras[5], tolerance=0.02)
     hit = seen.index >= 0

@@ -255,7 +255,7 @@ def test_the_full_size_goes_through_a_chunk() -> None:
     with torch.device("meta"):
         backbone = WanTransformer3DModel(**published.config())
         denoiser = WanDenoiser(backbone, MemoryBranch.beside(backbone), MiniCodec(48))
-        view = {name: torch.empty(1, 9, 44, 80) for name in ("visible", "depth", "source", "zoom")}
+        view = {name: torch.empty(1, 9, 44, 80) for name in ("visible", "depth", "source", "log_scale")}
         conditioning = Conditioning(
             view=MemoryView(torch.empty(1, 48, 9, 44, 80), offset=torch.empty(1, 2, 9, 44, 80), **view),
             preceding=torch.empty(1, 48, 2, 44, 80),

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mirage_sim.models.wan import requirements
-from mirage_sim.models.wan.requirements import Machine, Setting, able_device, problems
+from mirage_sim.models.wan.requirements import Machine, Setting, missing_requirements, require_device
 
 GOOD = Machine("a large GPU", 40.0, 64.0)
 
@@ -20,7 +20,7 @@ def everything_else(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
 
 
 def test_a_machine_with_everything_has_no_problem(everything_else: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    assert problems(GOOD, tmp_path, Setting()) == []
+    assert missing_requirements(GOOD, tmp_path, Setting()) == []
 
 
 @pytest.mark.parametrize(
@@ -39,7 +39,7 @@ def test_a_machine_with_everything_has_no_problem(everything_else: pytest.Monkey
 def test_what_is_too_small_is_told(
     here: Machine, setting: Setting, problem: str, everything_else: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    (found,) = problems(here, tmp_path, setting)
+    (found,) = missing_requirements(here, tmp_path, setting)
     assert re.match(problem, found), found
 
 
@@ -48,20 +48,20 @@ def test_what_is_too_small_is_told(
 )
 def test_what_suffices_is_enough(setting: Setting, everything_else: pytest.MonkeyPatch, tmp_path: Path) -> None:
     gpu, ram = setting.gib()
-    assert problems(Machine("just so", gpu, ram), tmp_path, setting) == []
+    assert missing_requirements(Machine("just so", gpu, ram), tmp_path, setting) == []
 
 
 def test_nothing_is_said_to_run_that_cannot(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="world: expected a machine that can run wan5b on cuda: .*: mirage download"):
-        able_device(folder=tmp_path / "nowhere")
+        require_device(folder=tmp_path / "nowhere")
     monkeypatch.setattr(requirements.download, "faults", lambda folder: [])
     monkeypatch.setattr(requirements, "machine", lambda: Machine("", 0.0, 1.0))
     monkeypatch.setattr(requirements.importlib.util, "find_spec", lambda name: sys)
     with pytest.raises(ValueError, match=r"on cuda: no GPU: .* \(2 things are missing, see mirage doctor\)") as caught:
-        able_device(folder=tmp_path)
+        require_device(folder=tmp_path)
     assert "\n" not in str(caught.value)
     monkeypatch.setattr(requirements, "machine", lambda: GOOD)
-    assert able_device("cuda:0", tmp_path) == "cuda:0"
+    assert require_device("cuda:0", tmp_path) == "cuda:0"
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def test_nothing_is_said_to_run_that_cannot(monkeypatch: pytest.MonkeyPatch, tmp
 )
 def test_unknown_settings_are_refused(arguments: dict[str, str], message: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=message):
-        able_device(folder=tmp_path, **arguments)
+        require_device(folder=tmp_path, **arguments)
 
 
 def test_this_machine_has_memory() -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mirage_sim.models.wan.text import Prompts
+from mirage_sim.models.wan.prompt_encoder import PromptEncoder
 
 transformers = pytest.importorskip("transformers")
 WORDS = "a room with red walls and chair".split()
@@ -26,11 +26,11 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def prompts(published: Path, tmp_path: Path) -> Prompts:
-    return Prompts(published, tmp_path / "cache", length=12, dtype=torch.float32)
+def prompts(published: Path, tmp_path: Path) -> PromptEncoder:
+    return PromptEncoder(published, tmp_path / "cache", length=12, dtype=torch.float32)
 
 
-def test_embeddings_are_the_encoders_own_then_zeros(prompts: Prompts, published: Path) -> None:
+def test_embeddings_are_the_encoders_own_then_zeros(prompts: PromptEncoder, published: Path) -> None:
     made = prompts.embed(["a red room", ""])
     assert made.shape == (2, 12, 16) and made.dtype == torch.float32 and not made.requires_grad
     encoder = transformers.UMT5EncoderModel.from_pretrained(published / "text_encoder").eval()
@@ -43,7 +43,7 @@ def test_embeddings_are_the_encoders_own_then_zeros(prompts: Prompts, published:
     assert not made[0, 4:].any() and not made[1, 1:].any() and made[1, 0].any()
 
 
-def test_a_prompt_is_embedded_once(prompts: Prompts, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_prompt_is_embedded_once(prompts: PromptEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
     first = prompts.embed(["a red room", "a chair"])
     files = sorted(path.name for path in prompts.cache.iterdir())
     assert len(files) == 2 and all(name.endswith(".safetensors") for name in files)
@@ -58,22 +58,22 @@ def test_a_prompt_is_embedded_once(prompts: Prompts, monkeypatch: pytest.MonkeyP
         prompts.embed(["a red chair"])
 
 
-def test_the_cache_knows_what_it_depends_on(prompts: Prompts, published: Path, tmp_path: Path) -> None:
+def test_the_cache_knows_what_it_depends_on(prompts: PromptEncoder, published: Path, tmp_path: Path) -> None:
     prompts.embed(["a room"])
     assert prompts.embed(["a room"]).shape[1] == 12
-    longer = Prompts(published, prompts.cache, length=20, dtype=torch.float32)
-    half = Prompts(published, prompts.cache, length=12, dtype=torch.bfloat16)
+    longer = PromptEncoder(published, prompts.cache, length=20, dtype=torch.float32)
+    half = PromptEncoder(published, prompts.cache, length=12, dtype=torch.bfloat16)
     assert longer.embed(["a room"]).shape[1] == 20
     assert half.embed(["a room"]).dtype == torch.bfloat16
     other = tmp_path / "other"
     shutil.copytree(published, other)
     config = transformers.UMT5Config.from_pretrained(other / "text_encoder", layer_norm_epsilon=1e-3)
     config.save_pretrained(other / "text_encoder")
-    Prompts(other, prompts.cache, length=12, dtype=torch.float32).embed(["a room"])
+    PromptEncoder(other, prompts.cache, length=12, dtype=torch.float32).embed(["a room"])
     assert len(list(prompts.cache.iterdir())) == 4
 
 
-def test_a_damaged_cache_is_mended(prompts: Prompts) -> None:
+def test_a_damaged_cache_is_mended(prompts: PromptEncoder) -> None:
     first = prompts.embed(["a room"])
     (path,) = prompts.cache.iterdir()
     content = path.read_bytes()
@@ -82,14 +82,14 @@ def test_a_damaged_cache_is_mended(prompts: Prompts) -> None:
     assert path.read_bytes() == content
 
 
-def test_the_encoder_is_let_go(prompts: Prompts) -> None:
+def test_the_encoder_is_let_go(prompts: PromptEncoder) -> None:
     import gc
 
     prompts.embed(["a red chair"])
     assert not [found for found in gc.get_objects() if type(found) is transformers.UMT5EncoderModel]
 
 
-def test_a_long_prompt_is_refused_before_anything_is_kept(prompts: Prompts) -> None:
+def test_a_long_prompt_is_refused_before_anything_is_kept(prompts: PromptEncoder) -> None:
     with pytest.raises(ValueError, match="prompt: expected at most 12 tokens, got 13: 'a a a a"):
         prompts.embed(["a room", "a " * 12])
     assert not prompts.cache.exists()
@@ -97,19 +97,19 @@ def test_a_long_prompt_is_refused_before_anything_is_kept(prompts: Prompts) -> N
 
 
 @pytest.mark.parametrize("prompts_given", ["a room", [3], [None]])
-def test_what_is_no_list_of_texts_is_refused(prompts: Prompts, prompts_given: object) -> None:
+def test_what_is_no_list_of_texts_is_refused(prompts: PromptEncoder, prompts_given: object) -> None:
     with pytest.raises(ValueError, match="prompts: expected a list of texts"):
         prompts.embed(prompts_given)  # type: ignore[arg-type]
 
 
 def test_missing_and_broken_files(published: Path, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"expected the text encoder .*mirage download wan5b"):
-        Prompts(tmp_path / "nowhere", tmp_path / "cache").embed(["a room"])
+        PromptEncoder(tmp_path / "nowhere", tmp_path / "cache").embed(["a room"])
     folder = tmp_path / "model"
     shutil.copytree(published, folder)
     weights = folder / "text_encoder" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-50])
-    broken = Prompts(folder, tmp_path / "cache")
+    broken = PromptEncoder(folder, tmp_path / "cache")
     with pytest.raises(
         ValueError, match=r"text_encoder: expected a folder that holds a whole UMT5EncoderModel"
     ) as caught:
@@ -124,6 +124,6 @@ def test_missing_and_broken_files(published: Path, tmp_path: Path) -> None:
 
 def test_the_cache_is_the_users(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert Prompts("somewhere").cache == tmp_path / "mirage_sim" / "prompts"
+    assert PromptEncoder("somewhere").cache == tmp_path / "mirage_sim" / "prompts"
     monkeypatch.delenv("XDG_CACHE_HOME")
-    assert Prompts("somewhere").cache.is_relative_to(Path.home())
+    assert PromptEncoder("somewhere").cache.is_relative_to(Path.home())

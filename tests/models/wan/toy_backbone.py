@@ -9,7 +9,7 @@ from torch import Tensor
 from mirage_sim.geometry import Camera
 from mirage_sim.models import MiniCodec
 from mirage_sim.models.wan.branch import MemoryBranch
-from mirage_sim.models.wan.toy import CHANNELS, TRANSFORMER
+from mirage_sim.models.wan.toy_checkpoint import CHANNELS, TRANSFORMER
 from mirage_sim.protocols import Conditioning, MemoryView
 
 TEXT, GRID, FRAMES = 12, (4, 6), 3
@@ -54,7 +54,7 @@ def toy_view(batch: int, frames: int = FRAMES, size: tuple[int, int] = GRID) -> 
         depth=2.0 * visible,
         source=torch.arange(visible.numel()).view(shape).where(visible, -1),
         offset=torch.zeros(batch, 2, *shape[1:]),
-        zoom=torch.zeros(shape),
+        log_scale=torch.zeros(shape),
     )
 
 

@@ -15,7 +15,7 @@ from mirage_sim.data.simulators.homes.furnishing import furnish, substitute
 from mirage_sim.data.simulators.homes.furniture import Piece, Placement, load_furniture, procedural_pieces
 from mirage_sim.data.simulators.homes.renderer import Renderer, Rendering
 from mirage_sim.data.simulators.simulator import ABOVE_CAMERA, CameraMount, arc
-from mirage_sim.geometry import Camera, Drive
+from mirage_sim.geometry import Camera, VelocityLimits
 
 ENVIRONMENTS = ("seen", "unseen", "paired", "procedural")
 
@@ -54,7 +54,7 @@ class HomesSimulator:
         size: tuple[int, int] = (96, 128),
         *,
         mount: CameraMount | None = None,
-        drive: Drive | None = None,
+        drive: VelocityLimits | None = None,
         movers: int = 0,
     ):
         if environment not in ENVIRONMENTS:
@@ -62,7 +62,7 @@ class HomesSimulator:
         self.environment = environment
         self.size = size
         self.mount = mount or CameraMount()
-        self.drive = drive or Drive()
+        self.drive = drive or VelocityLimits()
         self.pieces = procedural_pieces() if environment == "procedural" else load_furniture().pieces
         self._movers = movers
         self._renderer = Renderer(size)

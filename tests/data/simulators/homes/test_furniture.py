@@ -185,18 +185,18 @@ def test_saved_pieces_come_back(tmp_path: Path) -> None:
     loaded, same = load_pieces(tmp_path / "there")
     assert same == digest
     assert re.fullmatch(r"[0-9a-f]{64}", digest)
-    for piece, twin in zip(pieces, loaded, strict=True):
+    for piece, reference in zip(pieces, loaded, strict=True):
         assert (piece.name, piece.index, piece.category, piece.credit) == (
-            twin.name,
-            twin.index,
-            twin.category,
-            twin.credit,
+            reference.name,
+            reference.index,
+            reference.category,
+            reference.credit,
         )
-        np.testing.assert_allclose(twin.mesh.positions, piece.mesh.positions, atol=0.51 / UNIT)
-        np.testing.assert_allclose(twin.mesh.normals, piece.mesh.normals, atol=0.01)
-        np.testing.assert_allclose(twin.mesh.uv, piece.mesh.uv, rtol=1e-3, atol=1e-3)
+        np.testing.assert_allclose(reference.mesh.positions, piece.mesh.positions, atol=0.51 / UNIT)
+        np.testing.assert_allclose(reference.mesh.normals, piece.mesh.normals, atol=0.01)
+        np.testing.assert_allclose(reference.mesh.uv, piece.mesh.uv, rtol=1e-3, atol=1e-3)
         for name in ("faces", "layer", "colour"):
-            np.testing.assert_array_equal(getattr(twin.mesh, name), getattr(piece.mesh, name))
-            assert getattr(twin.mesh, name).dtype == getattr(piece.mesh, name).dtype
-        np.testing.assert_array_equal(twin.textures, piece.textures)
+            np.testing.assert_array_equal(getattr(reference.mesh, name), getattr(piece.mesh, name))
+            assert getattr(reference.mesh, name).dtype == getattr(piece.mesh, name).dtype
+        np.testing.assert_array_equal(reference.textures, piece.textures)
     assert set(CATEGORIES) >= {piece.category for piece in loaded}

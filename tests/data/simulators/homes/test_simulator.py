@@ -9,7 +9,7 @@ import torch
 from mirage_sim.data.record import WalkSpec, record_walk
 from mirage_sim.data.simulators import CameraMount, ReferenceSimulator, make_simulator
 from mirage_sim.data.simulators.homes import HomesSimulator
-from mirage_sim.geometry import Drive, lift, project
+from mirage_sim.geometry import VelocityLimits, project, unproject
 
 ENVIRONMENT = "procedural"
 
@@ -36,7 +36,7 @@ def test_same_seed_gives_same_home_and_walk(home: ReferenceSimulator):
 
 def test_poses_follow_the_commands(home: ReferenceSimulator):
     clip = record_walk(home, WalkSpec(ENVIRONMENT, 2, 30, "wander"))
-    predicted = clip.c2w[:-1] @ Drive().motion(clip.commands)
+    predicted = clip.c2w[:-1] @ VelocityLimits().motion(clip.commands)
     error = (predicted - clip.c2w[1:]).abs().flatten(1).amax(1)
     assert error[~clip.blocked].max() < 1e-4 and (~clip.blocked).sum() > 15
 
@@ -48,7 +48,7 @@ def test_floor_lies_at_height_zero(home: ReferenceSimulator, mount: CameraMount)
     for seed in range(8):
         home.reset(seed)
         _, depth = home.render()
-        height = lift(torch.from_numpy(depth), home.camera())[..., 1]
+        height = unproject(torch.from_numpy(depth), home.camera())[..., 1]
         lowest.append(float(height[height > -0.1].min()))  # the ground outside lies lower
     home.mount = CameraMount()
     # of some views furniture hides the floor; nothing is ever seen below it
@@ -60,7 +60,7 @@ def test_depth_agrees_between_two_views(home: ReferenceSimulator):
     home.reset(3)
     _, depth = home.render()
     camera = home.camera()
-    points = lift(torch.from_numpy(depth), camera).flatten(0, 1)
+    points = unproject(torch.from_numpy(depth), camera).flatten(0, 1)
     home.step(np.array([0.6, 0.7]))
     _, other = home.render()
     u, v, z = project(points, home.camera())

@@ -1,0 +1,232 @@
+"""Makes the manifests. Run once per protocol; its output is committed and then never changes.
+
+``python -c "from mirage_sim.evaluation.make_manifest import write_miniworld; write_miniworld()"``, ``write_homes``
+likewise.
+"""
+
+import logging
+from collections.abc import Sequence
+from itertools import count
+from pathlib import Path
+
+import numpy as np
+
+from mirage_sim.data.clips import Clip
+from mirage_sim.data.record import WalkSpec, record_walk
+from mirage_sim.data.simulators import EVALUATION_SEEDS, CameraMount, ReferenceSimulator
+from mirage_sim.data.simulators.miniworld import HELD_OUT_ENVIRONMENTS, TRAINING_ENVIRONMENTS
+from mirage_sim.evaluation.ground_truth import digest, follow, open_simulator
+from mirage_sim.evaluation.manifest import (
+    MOUNT,
+    PAIRED,
+    SEEN,
+    UNSEEN,
+    Manifest,
+    Walk,
+    manifest_path,
+    save_manifest,
+)
+from mirage_sim.evaluation.visibility import seen_from
+
+_log = logging.getLogger(__name__)
+
+WALKS, QUICK_WALKS = 16, 2  # per environment of MiniWorld
+CIRCUITS, QUICK_CIRCUITS = 4, 1
+HOMES_WALKS = {SEEN: (72, 18), UNSEEN: (24, 6)}  # all, quick
+HOMES_CIRCUITS = {SEEN: (18, 9), UNSEEN: (6, 3)}
+STEPS = 32
+LEGS = range(8, 17)  # steps from A to B: three legs make 24 to 48 steps
+IN_VIEW = 0.2  # at most this part of A's pixels may still be in view at B
+_SEEDS_PER_ENVIRONMENT = 1_000
+_FIRST_CIRCUIT_SEED = 50_000  # after the first evaluation seed
+CIRCUIT_KINDS = ("turn", "arc", "walk")
+
+Commands = list[tuple[float, float]]
+
+
+def _rounded(commands: np.ndarray) -> Commands:
+    """Four decimals: what is driven is exactly what the manifest can say."""
+    return [(round(float(forward), 4), round(float(turn), 4)) for forward, turn in commands]
+
+
+def _walk(clip: Clip, commands: Commands, quick: bool, mount: CameraMount, leg: int = 0) -> Walk:
+    c2w = clip.c2w.double().numpy()
+    headings = np.arctan2(-c2w[:, 2, 2], c2w[:, 0, 2])
+    poses = zip(c2w[:, 0, 3], c2w[:, 2, 3], headings, strict=True)
+    return Walk(
+        environment=clip.source["environment"],
+        seed=int(clip.source["seed"]),
+        quick=quick,
+        commands=tuple(commands),
+        blocked=tuple(int(step) for step in np.flatnonzero(clip.blocked.numpy())),
+        poses=tuple((round(float(x), 6), round(float(z), 6), round(float(heading), 6)) for x, z, heading in poses),
+        sha256=digest(clip),
+        leg=leg,
+        mount=mount,
+    )
+
+
+def wander(simulator: ReferenceSimulator, environment: str, seed: int, quick: bool, mount: CameraMount = MOUNT) -> Walk:
+    """A smooth walk of 32 steps: the recorder's commands, rounded, driven again."""
+    recorded = record_walk(simulator, WalkSpec(environment, seed, STEPS + 1, "wander", mount))
+    commands = _rounded(recorded.commands.numpy())
+    return _walk(follow(simulator, environment, seed, commands, mount), commands, quick, mount)
+
+
+def outbound(kind: str, rng: np.random.Generator) -> Commands:
+    """Commands that lead away from A, for the longest leg: turn in place, drive an arc, or walk and then turn."""
+    commands = np.zeros((LEGS[-1], 2))
+    commands[:, 1] = rng.uniform(0.85, 1.0) * rng.choice([-1.0, 1.0])
+    if kind == "arc":
+        commands[:, 0] = rng.uniform(0.3, 0.8)
+    elif kind == "walk":
+        steps = int(rng.integers(3, 6))
+        commands[:steps] = rng.uniform(0.5, 1.0) * rng.choice([1.0, 1.0, -1.0]), 0.0
+    return _rounded(commands)
+
+
+def undo(commands: Commands) -> Commands:
+    """Commands that lead back: arcs are symmetric, so the reversed and negated ones retrace them."""
+    return [(-forward, -turn) for forward, turn in reversed(commands)]
+
+
+def circuit(
+    simulator: ReferenceSimulator, environment: str, seed: int, kind: str, quick: bool, mount: CameraMount = MOUNT
+) -> Walk | None:
+    """The circuit of this seed, or None when its way is blocked or A stays in view for too long."""
+    commands = outbound(kind, np.random.default_rng(seed))
+    away = follow(simulator, environment, seed, commands, mount)
+    cameras = away.cameras
+    for leg in LEGS:
+        if away.blocked[:leg].any():
+            return None
+        if seen_from(away.depth[0], cameras[0], away.depth[leg], cameras[leg]).float().mean() <= IN_VIEW:
+            break
+    else:
+        return None
+    there = commands[:leg]
+    commands = [*there, *undo(there), *there]
+    whole = follow(simulator, environment, seed, commands, mount)
+    if whole.blocked.any():
+        return None
+    return _walk(whole, commands, quick, mount, leg)
+
+
+def circuits(
+    simulator: ReferenceSimulator,
+    environment: str,
+    first_seed: int,
+    mounts: Sequence[CameraMount],
+    quick: int,
+    first_kind: int,
+) -> list[Walk]:
+    """One circuit for each mount, of the first seeds that have one; the first ``quick`` belong to the quick subset."""
+    found: list[Walk] = []
+    seeds = count(first_seed)
+    while len(found) < len(mounts):
+        kind = CIRCUIT_KINDS[(first_kind + len(found)) % len(CIRCUIT_KINDS)]
+        made = circuit(simulator, environment, next(seeds), kind, len(found) < quick, mounts[len(found)])
+        found += [made] if made else []
+    _log.info("%s: %d circuits from %d seeds", environment, len(found), next(seeds) - first_seed)
+    return found
+
+
+def pairs(
+    unseen: ReferenceSimulator, paired: ReferenceSimulator, first_seed: int, mounts: Sequence[CameraMount], quick: int
+) -> tuple[list[Walk], list[Walk]]:
+    """One walk for each mount through homes with held-out furniture, and the same walks among seen pieces.
+
+    Both must be the same drive: a seed whose cameras differ, because the way is blocked in one home and free in the
+    other, is passed over for the next one.
+    """
+    walks: list[Walk] = []
+    again: list[Walk] = []
+    seeds = count(first_seed)
+    while len(walks) < len(mounts):
+        seed, mount = next(seeds), mounts[len(walks)]
+        walk = wander(unseen, UNSEEN, seed, len(walks) < quick, mount)
+        commands = list(walk.commands)
+        other = _walk(follow(paired, PAIRED, seed, commands, mount), commands, walk.quick, mount)
+        if (walk.poses, walk.blocked) == (other.poses, other.blocked):
+            walks.append(walk)
+            again.append(other)
+    _log.info("%s: %d pairs from %d seeds", UNSEEN, len(walks), next(seeds) - first_seed)
+    return walks, again
+
+
+def write_miniworld(path: Path | None = None) -> Manifest:
+    """Write the manifest of protocol 1: 192 walks and 48 circuits (about five minutes).
+
+    Args:
+        path: where to; the committed place inside the package by default.
+
+    Raises:
+        ImportError: where MiniWorld or EGL is missing.
+    """
+    walks, around, made_by = [], [], {}
+    for i, environment in enumerate(TRAINING_ENVIRONMENTS + HELD_OUT_ENVIRONMENTS):
+        simulator = open_simulator("miniworld", environment)
+        made_by = simulator.rendered_by()
+        first = EVALUATION_SEEDS[0] + i * _SEEDS_PER_ENVIRONMENT
+        walks += [wander(simulator, environment, first + j, j < QUICK_WALKS) for j in range(WALKS)]
+        around += circuits(
+            simulator, environment, first + _FIRST_CIRCUIT_SEED, [MOUNT] * CIRCUITS, QUICK_CIRCUITS, first_kind=i
+        )
+        simulator.close()
+    manifest = Manifest(tuple(walks), tuple(around), made_by)
+    save_manifest(manifest, path or manifest_path("miniworld"))
+    return manifest
+
+
+def robot_mounts(number: int, seed: int) -> list[CameraMount]:
+    """The pinned mount for half of the walks; for the others a robot's, 0.3 to 1.2 m high, 50 to 75 degrees.
+
+    Two walks in four have a robot's, so that both halves of every other walk have equally many.
+    """
+    rng = np.random.default_rng(seed)
+    robots = [
+        CameraMount(round(float(rng.uniform(0.3, 1.2)), 2), round(float(rng.uniform(50, 75)), 1)) for _ in range(number)
+    ]
+    return [robots[j] if j % 4 in (1, 2) else MOUNT for j in range(number)]
+
+
+def write_homes(path: Path | None = None) -> Manifest:
+    """Write the manifest of protocol 2: 96 walks, 24 of them in pairs, and 24 circuits.
+
+    Args:
+        path: where to; the committed place inside the package by default.
+
+    Raises:
+        ImportError: where the homes simulator's packages or EGL are missing.
+        ValueError: if no furniture is prepared.
+    """
+    from mirage_sim.data.simulators.homes.furniture import load_furniture
+
+    first = {SEEN: EVALUATION_SEEDS[0], UNSEEN: EVALUATION_SEEDS[0] + _SEEDS_PER_ENVIRONMENT}
+    walk_mounts = {name: robot_mounts(HOMES_WALKS[name][0], first[name]) for name in first}
+    circuit_mounts = {name: robot_mounts(HOMES_CIRCUITS[name][0], first[name] + _FIRST_CIRCUIT_SEED) for name in first}
+    homes = {name: open_simulator("homes", name) for name in (SEEN, UNSEEN, PAIRED)}
+    walks = [
+        wander(homes[SEEN], SEEN, first[SEEN] + j, j < HOMES_WALKS[SEEN][1], mount)
+        for j, mount in enumerate(walk_mounts[SEEN])
+    ]
+    unseen, paired = pairs(homes[UNSEEN], homes[PAIRED], first[UNSEEN], walk_mounts[UNSEEN], HOMES_WALKS[UNSEEN][1])
+    around = [
+        made
+        for i, name in enumerate(first)
+        for made in circuits(
+            homes[name], name, first[name] + _FIRST_CIRCUIT_SEED, circuit_mounts[name], HOMES_CIRCUITS[name][1], i
+        )
+    ]
+    manifest = Manifest(
+        walks=(*walks, *unseen),
+        circuits=tuple(around),
+        pairs=tuple(paired),
+        rendered_by=homes[SEEN].rendered_by(),
+        simulator="homes",
+        furniture=load_furniture().digest,
+    )
+    for home in homes.values():
+        home.close()
+    save_manifest(manifest, path or manifest_path("homes"))
+    return manifest

@@ -1,0 +1,123 @@
+"""What an evaluation has measured so far, kept in its folder, so that it can be stopped and go on.
+
+One safetensors file per clip and variant: every figure as a float64 scalar, and arrays such as the frames of the clips
+that are shown.
+Parts are found again only by the same networks, settings, code and truth.
+"""
+
+import dataclasses
+import functools
+import hashlib
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+import mirage_sim
+from mirage_sim.data.clips import Clip
+from mirage_sim.evaluation.ground_truth import digest
+from mirage_sim.evaluation.scores import Row
+from mirage_sim.files import whole
+from mirage_sim.world import WorldModel
+
+ARRAYS = ("frames", "features")  # that a part may hold beside its figures
+_CODE = (  # what decides a figure; a change elsewhere, of a page or of a plot, keeps the parts
+    "protocols.py geometry memory models world data/clips.py evaluation/rollout.py evaluation/scores.py "
+    "evaluation/metrics.py evaluation/visibility.py evaluation/perceptual.py"
+).split()
+
+
+def _add(sha: Any, value: Any) -> None:
+    """Feed whatever makes a world model what it is: classes, settings, weights."""
+    sha.update(type(value).__qualname__.encode())
+    if isinstance(value, torch.nn.Module):
+        sha.update(repr(value).encode())
+        plain = {name: each for name, each in vars(value).items() if not name.startswith("_")}
+        _add(sha, {name: each for name, each in plain.items() if not isinstance(each, torch.nn.Module)})
+        for name, tensor in value.state_dict().items():
+            sha.update(name.encode())
+            _add(sha, tensor)
+    elif isinstance(value, torch.Tensor):
+        sha.update(value.detach().cpu().contiguous().numpy().tobytes())
+    elif isinstance(value, Mapping):
+        for name in sorted(value, key=str):
+            sha.update(str(name).encode())
+            _add(sha, value[name])
+    elif dataclasses.is_dataclass(value):
+        # fields, not attributes: some keep what they have computed beside them
+        _add(sha, {each.name: getattr(value, each.name) for each in dataclasses.fields(value)})
+    elif hasattr(value, "__dict__"):
+        _add(sha, vars(value))
+    else:
+        sha.update(repr(value).encode())
+
+
+@functools.cache
+def _code() -> str:
+    """Digest of the code that decides figures, once per process: it is the code that was loaded that counts."""
+    sha = hashlib.sha256()
+    package = Path(mirage_sim.__file__).parent
+    for name in _CODE:
+        path = package / name
+        for source in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
+            sha.update(source.read_bytes())
+    return sha.hexdigest()
+
+
+def fingerprint(model: WorldModel) -> str:
+    """Hex digest, 16 digits, over the model's settings and weights and over the code that drives and scores it."""
+    sha = hashlib.sha256(_code().encode())
+    _add(sha, model)
+    return sha.hexdigest()[:16]
+
+
+class Parts:
+    """The parts of one variant.
+
+    Args:
+        folder: of the evaluation's output.
+        model: the variant's; decides which parts are its own.
+    """
+
+    def __init__(self, folder: Path, model: WorldModel):
+        self._folder = folder / "parts" / fingerprint(model)
+
+    def _path(self, kind: str, clip: Clip, steps: int) -> Path:
+        source = clip.source
+        return self._folder / (
+            f"{kind}-{source['environment']}-{source['seed']}-{steps}-{digest(clip)[:12]}.safetensors"
+        )
+
+    def save(self, kind: str, clip: Clip, steps: int, row: Row, arrays: Mapping[str, np.ndarray]) -> None:
+        """Keep the figures of a clip that was driven for some steps, and some of ``ARRAYS`` by name."""
+        path = self._path(kind, clip, steps)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        tensors = {name: torch.tensor(value, dtype=torch.float64) for name, value in row.items()}
+        tensors |= {name: torch.from_numpy(array) for name, array in arrays.items()}
+        with whole(path) as partial:
+            save_file(tensors, partial)
+
+    def load(
+        self, kind: str, clip: Clip, steps: int, wanted: Collection[str]
+    ) -> tuple[Row, dict[str, np.ndarray]] | None:
+        """Figures and the wanted arrays; None where one of them has not been made yet.
+
+        Raises:
+            ValueError: if the file is damaged.
+        """
+        path = self._path(kind, clip, steps)
+        if not path.exists():
+            return None
+        try:
+            with safe_open(path, framework="pt") as file:
+                names = set(file.keys())
+                if not names.issuperset(wanted):
+                    return None
+                row = {name: float(file.get_tensor(name)) for name in sorted(names.difference(ARRAYS))}
+                return row, {name: file.get_tensor(name).numpy() for name in wanted}
+        except (SafetensorError, OSError) as error:
+            raise ValueError(f"{path}: expected a whole part of an evaluation; it can be deleted: {error}") from error
