@@ -2,7 +2,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from toy import toy_model, toy_starts
+from support.toy_world import toy_model, toy_starts
 
 from mirage_sim.build import build_world_model
 from mirage_sim.models.wan.toy_checkpoint import toy_folder

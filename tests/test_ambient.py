@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from gymnasium.utils.env_checker import data_equivalence
-from toy import SIZE, toy_model, toy_starts
+from support.toy_world import SIZE, toy_model, toy_starts
 
 import mirage_sim
 from mirage_sim.ambient import own_torch

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from toy import SIZE, toy_model
+from support.toy_world import SIZE, toy_model
 
 from mirage_sim.build import CONFIGS, build_world_model, compose, instantiate
 from mirage_sim.memory import EmptyMemory, PointMemory, RgbMemory

@@ -17,8 +17,8 @@ import gymnasium
 import numpy as np
 import pytest
 from PIL import Image
-from toy_clips import write_clips
-from toy_videos import write_realestate10k, write_vipe
+from support.clips import write_clips
+from support.videos import write_realestate10k, write_vipe
 
 from mirage_sim import cli
 from mirage_sim.data.simulators.miniworld import MiniWorldSimulator

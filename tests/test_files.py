@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save_file
-from toy_clips import toy_clip
+from support.clips import toy_clip
 
 from mirage_sim.agents.formats import save_npz
 from mirage_sim.data.clips import save_clip

@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
-from toy import SIZE, toy_model, toy_starts
+from support.toy_world import SIZE, toy_model, toy_starts
 
 from mirage_sim.build import compose
 from mirage_sim.data.clips import Clip, save_clip

@@ -5,7 +5,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 import pytest
-from toy import SIZE
+from support.toy_world import SIZE
 
 from mirage_sim.agents.formats import save_npz
 from mirage_sim.agents.rollout import rollout

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from mcap.reader import make_reader
 from mcap_ros2.decoder import DecoderFactory
-from toy import SIZE
+from support.toy_world import SIZE
 
 from mirage_sim import cli
 from mirage_sim.agents.rollout import rollout

@@ -7,7 +7,7 @@ import imageio_ffmpeg
 import numpy as np
 import pytest
 import torch
-from toy import SIZE
+from support.toy_world import SIZE
 
 from mirage_sim.agents.policies import RandomPolicy, ReplayPolicy, ScriptedPolicy
 from mirage_sim.agents.rollout import rollout

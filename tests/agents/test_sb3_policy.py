@@ -8,7 +8,7 @@ import gymnasium
 import numpy as np
 import pytest
 from gymnasium import spaces
-from toy import SIZE
+from support.toy_world import SIZE
 
 from mirage_sim.agents.rollout import rollout
 from mirage_sim.agents.sb3_policy import LearnedPolicy

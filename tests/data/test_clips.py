@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
-from toy_clips import toy_clip
+from support.clips import toy_clip
 
 from mirage_sim.data.clips import Clip, load_clip, save_clip
 from mirage_sim.geometry import project, unproject

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from toy_clips import toy_clip, write_clips
+from support.clips import toy_clip, write_clips
 
 from mirage_sim.data.clips import save_clip
 from mirage_sim.data.dataset import WalkDataset

@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from toy import toy_model
-from toy_clips import SIZE, toy_clip, write_clips
+from support.clips import SIZE, toy_clip, write_clips
+from support.toy_world import toy_model
 
 from mirage_sim.data.clips import save_clip
 from mirage_sim.data.latent_cache import LatentClips

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from toy_clips import SIZE, toy_clip
-from toy_videos import FRAMES, write_realestate10k, write_table, write_video, write_vipe
+from support.clips import SIZE, toy_clip
+from support.videos import FRAMES, write_realestate10k, write_table, write_video, write_vipe
 
 from mirage_sim.build import compose
 from mirage_sim.cli import main

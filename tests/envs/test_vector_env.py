@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from gymnasium.error import InvalidAction, ResetNeeded
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
-from toy import SIZE
+from support.toy_world import SIZE
 
 from mirage_sim.envs.tasks import TaskResult
 from mirage_sim.envs.vector_env import MirageWorldVectorEnv

@@ -306,7 +306,7 @@ import sys
 sys.modules["cv2"] = None  # an import of it fails now, as it does where the system lacks libGL
 import gymnasium, numpy, PIL.Image, pytest
 import mirage_sim
-from toy import toy_model, toy_starts
+from support.toy_world import toy_model, toy_starts
 
 PIL.Image.fromarray(toy_starts(1)[0]).resize((200, 100)).save(sys.argv[1])
 env = gymnasium.make("MirageWorld-v0", world=toy_model(), starts=toy_starts(), render_mode="rgb_array")

@@ -4,7 +4,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from toy import SIZE
+from support.toy_world import SIZE
 
 from mirage_sim.data.clips import Clip
 from mirage_sim.evaluation import fidelity, runner

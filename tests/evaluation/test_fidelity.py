@@ -11,7 +11,7 @@ import imageio_ffmpeg
 import numpy as np
 import pytest
 from safetensors import safe_open
-from toy import SIZE
+from support.toy_world import SIZE
 
 from mirage_sim.evaluation import perceptual, revisit, runner
 from mirage_sim.evaluation.fidelity import evaluate

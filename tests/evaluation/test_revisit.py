@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from toy import SIZE
+from support.toy_world import SIZE
 
 from mirage_sim.evaluation.metrics import bootstrap_mean
 from mirage_sim.evaluation.rollout import Rollout, repeat_first_frame

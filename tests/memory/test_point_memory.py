@@ -1,6 +1,6 @@
 import pytest
 import torch
-from reference import TwinMemory
+from support.reference_memory import TwinMemory
 
 from mirage_sim.evaluation.benchmarks.scenes import furnished_room, ray_cast
 from mirage_sim.geometry import Camera, se3_exp, unproject

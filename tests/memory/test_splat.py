@@ -1,6 +1,6 @@
 import pytest
 import torch
-from reference import reference_splat
+from support.reference_memory import reference_splat
 
 from mirage_sim.evaluation.benchmarks.readout import sorted_splat
 from mirage_sim.geometry import Camera, Splat, coverage, se3_exp, splat

@@ -26,7 +26,7 @@ def launch():
 @pytest.fixture(scope="module")
 def meet():
     """A client in a node's domain."""
-    from robot import Robot
+    from support.ros_robot import Robot
 
     with ExitStack() as stack:
 

@@ -29,7 +29,7 @@ from nav_msgs.msg import Odometry  # noqa: E402
 from rclpy.serialization import serialize_message  # noqa: E402
 from rosgraph_msgs.msg import Clock  # noqa: E402
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, LaserScan, PointCloud2  # noqa: E402
-from wire import sent  # noqa: E402
+from support.ros_wire import sent  # noqa: E402
 
 POSES = arrays(np.float64, 6, elements=st.floats(-3, 3)).map(lambda twist: se3_exp(torch.from_numpy(twist)).numpy())
 RATES = st.floats(-conversions.MAX_RATE, conversions.MAX_RATE)

@@ -19,7 +19,7 @@ from mirage_sim.ros import conversions
 
 pytest.importorskip("rclpy", reason="rclpy is not installed: pip install 'mirage_sim[ros]', or source a ROS 2")
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image  # noqa: E402
-from wire import sent  # noqa: E402
+from support.ros_wire import sent  # noqa: E402
 
 SIDES = array_shapes(min_dims=2, max_dims=2, max_side=9)
 FRAMES = SIDES.flatmap(lambda shape: arrays(np.uint8, (*shape, 3)))

@@ -12,7 +12,7 @@ pytest.importorskip("rclpy", reason="rclpy is not installed: pip install 'mirage
 from diagnostic_msgs.msg import DiagnosticArray  # noqa: E402
 from rosgraph_msgs.msg import Clock  # noqa: E402
 from sensor_msgs.msg import Image  # noqa: E402
-from wire import sent  # noqa: E402
+from support.ros_wire import sent  # noqa: E402
 
 FEW = settings(max_examples=40, deadline=None)
 

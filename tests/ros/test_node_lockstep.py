@@ -13,9 +13,9 @@ from geometry_msgs.msg import PoseWithCovarianceStamped, Twist  # noqa: E402
 from nav_msgs.msg import Odometry  # noqa: E402
 from rclpy.duration import Duration  # noqa: E402
 from rclpy.qos import DurabilityPolicy, QoSProfile  # noqa: E402
-from robot import pose, time_of, twist  # noqa: E402
 from rosgraph_msgs.msg import Clock  # noqa: E402
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, LaserScan, PointCloud2  # noqa: E402
+from support.ros_robot import pose, time_of, twist  # noqa: E402
 
 from mirage_sim.ros import conversions  # noqa: E402
 from mirage_sim.ros.node_process import START_S  # noqa: E402

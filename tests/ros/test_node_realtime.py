@@ -16,13 +16,13 @@ from nav_msgs.msg import Odometry  # noqa: E402
 from rcl_interfaces.msg import Parameter, ParameterValue  # noqa: E402
 from rcl_interfaces.srv import DescribeParameters, SetParameters  # noqa: E402
 from rclpy.qos import ReliabilityPolicy, qos_profile_sensor_data  # noqa: E402
-from robot import stamped_twist, time_of  # noqa: E402
 from sensor_msgs.msg import CameraInfo, Image  # noqa: E402
+from support.ros_robot import stamped_twist, time_of  # noqa: E402
 
 from mirage_sim.ros import conversions  # noqa: E402
 from mirage_sim.ros.node_process import START_S, middleware  # noqa: E402
 
-LISTENER = Path(__file__).with_name("listener.py")
+LISTENER = Path(__file__).parents[1] / "support" / "ros_listener.py"
 
 
 @pytest.fixture(scope="module")

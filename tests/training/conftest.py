@@ -1,7 +1,7 @@
 from pathlib import Path
 
 import pytest
-from toy_clips import write_clips
+from support.clips import write_clips
 
 from mirage_sim.data.dataset import WalkDataset
 

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
+from support.clips import toy_clip
 from torch import Tensor
-from toy_clips import toy_clip
 
 from mirage_sim.geometry import Camera, se3_exp
 from mirage_sim.memory import PointMemory

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from support.toy_world import toy_model
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import (
     DataDependentOutputException,
@@ -11,7 +12,6 @@ from torch._subclasses.fake_tensor import (
     FakeTensorDeviceMismatchError,
     FakeTensorMode,
 )
-from toy import toy_model
 
 from mirage_sim.data.dataset import WalkDataset
 from mirage_sim.training.mini_stages import Networks, build_loss

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import save_file
-from toy import toy_model
-from toy_clips import write_clips
+from support.clips import write_clips
+from support.toy_world import toy_model
 
 from mirage_sim.build import build_world_model, compose
 from mirage_sim.models import load_model, save_model

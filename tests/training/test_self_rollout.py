@@ -2,8 +2,8 @@
 
 import pytest
 import torch
+from support.toy_world import toy_model
 from torch import Tensor
-from toy import toy_model
 
 from mirage_sim.data.dataset import WalkDataset
 from mirage_sim.memory import EmptyMemory, PointMemory, RgbMemory

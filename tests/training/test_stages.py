@@ -2,8 +2,8 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from support.toy_world import toy_model
 from torch import Tensor, nn
-from toy import toy_model
 
 from mirage_sim.data.dataset import WalkDataset
 from mirage_sim.geometry import Camera

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from toy_clips import toy_clip
+from support.clips import toy_clip
 
 import mirage_sim  # noqa: F401  (registers the environment)
 from mirage_sim.build import build_world_model, compose

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from second_device import second_device
+from support.second_device import second_device
+from support.toy_world import toy_model, toy_starts
 from torch import nn
-from toy import toy_model, toy_starts
 
 from mirage_sim.build import build_world_model
 from mirage_sim.envs.world_env import MirageWorldEnv

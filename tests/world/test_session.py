@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
-from toy import toy_model, toy_starts
+from support.toy_world import toy_model, toy_starts
 
 from mirage_sim.geometry import Camera, VelocityLimits
 from mirage_sim.world import NotReset, Observation, World, step_together

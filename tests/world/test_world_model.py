@@ -4,9 +4,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from support.toy_world import toy_starts, untrained_model
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
-from toy import toy_starts, untrained_model
 
 from mirage_sim.geometry import Camera, VelocityLimits, cells_of, projection
 from mirage_sim.memory import rendering

@@ -1,7 +1,7 @@
 import pytest
 import torch
 from diffusers import WanTransformer3DModel
-from toy_backbone import CHANNELS, randn, toy_backbone
+from support.toy_backbone import CHANNELS, randn, toy_backbone
 
 from mirage_sim.models.wan import published
 from mirage_sim.models.wan.branch import MemoryBranch, in_precision

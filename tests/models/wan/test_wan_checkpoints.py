@@ -10,8 +10,8 @@ from diffusers import WanTransformer3DModel
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
+from support.toy_backbone import randn, toy_backbone, toy_branch, toy_codec, toy_conditioning
 from torch import Tensor
-from toy_backbone import randn, toy_backbone, toy_branch, toy_codec, toy_conditioning
 
 from mirage_sim.models import save_model
 from mirage_sim.models.wan import published

@@ -7,8 +7,7 @@ import pytest
 import torch
 from diffusers import WanTransformer3DModel, WanVACETransformer3DModel
 from diffusers.hooks import apply_group_offloading
-from torch import Tensor
-from toy_backbone import (
+from support.toy_backbone import (
     CHANNELS,
     CONFIG,
     FRAMES,
@@ -21,6 +20,7 @@ from toy_backbone import (
     toy_conditioning,
     toy_view,
 )
+from torch import Tensor
 
 from mirage_sim.models import MiniCodec
 from mirage_sim.models.wan import published

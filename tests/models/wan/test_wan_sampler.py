@@ -5,8 +5,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.toy_backbone import CHANNELS, FRAMES, GRID, randn, toy_backbone, toy_branch, toy_codec, toy_conditioning
 from torch import Tensor
-from toy_backbone import CHANNELS, FRAMES, GRID, randn, toy_backbone, toy_branch, toy_codec, toy_conditioning
 
 from mirage_sim.models.wan.denoiser import WanDenoiser
 from mirage_sim.models.wan.sampler import SOLVERS, Replacement, WanSampler

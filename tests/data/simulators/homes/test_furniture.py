@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
-from toy_furniture import MATERIALS, entry, write_deb, write_sh3f
+from support.furniture import MATERIALS, entry, write_deb, write_sh3f
 
 from mirage_sim.cli import main
 from mirage_sim.data.simulators.homes.furniture import load_furniture

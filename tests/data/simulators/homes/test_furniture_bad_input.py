@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from toy_furniture import CHAIR, MATERIALS, entry, picture, write_deb, write_sh3f
+from support.furniture import CHAIR, MATERIALS, entry, picture, write_deb, write_sh3f
 
 from mirage_sim.data.simulators.homes import models3d, sh3f
 from mirage_sim.data.simulators.homes.furniture import load_furniture

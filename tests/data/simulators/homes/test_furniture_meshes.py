@@ -2,7 +2,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from toy_furniture import sphere
+from support.furniture import sphere
 
 from mirage_sim.data.simulators.homes.furniture import Piece, load_furniture, procedural_pieces
 from mirage_sim.data.simulators.homes.furniture_cache import FILE

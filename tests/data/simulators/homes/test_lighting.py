@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from synthetic_home import HEIGHT, box, home, panel, textures
+from support.synthetic_home import HEIGHT, box, home, panel, textures
 
 from mirage_sim.data.simulators.homes.lighting import LightField
 from mirage_sim.data.simulators.homes.scene import Lamp, Mesh, Scene

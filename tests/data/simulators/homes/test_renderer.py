@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from synthetic_home import LEAVES, box, home, panel, textures
+from support.synthetic_home import LEAVES, box, home, panel, textures
 
 from mirage_sim.data.simulators.homes.culling import Culling
 from mirage_sim.data.simulators.homes.renderer import SKY_DEPTH, Renderer

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from toy_clips import toy_clip
 
 from mirage_sim.data.clips import Clip
+from support.clips import toy_clip
 
 FRAMES = 30
 RATE = 16.0

@@ -1,0 +1,1 @@
+"""What several tests use: toy worlds, recordings, reference implementations and ROS peers."""
