@@ -116,7 +116,7 @@ class PointMemory:
         if not 1.0 <= refine:
             raise ValueError(f"refine: expected at least 1, got {refine}")
         if samples_per_cell < 1 or samples_per_cell & (samples_per_cell - 1):
-            raise ValueError(f"detail: expected a power of two, got {samples_per_cell}")
+            raise ValueError(f"samples_per_cell: expected a power of two, got {samples_per_cell}")
         if max_points is not None and max_points < 1:
             raise ValueError(f"max_points: expected None or at least 1, got {max_points}")
         self.channels = channels
