@@ -1,6 +1,7 @@
 """Rigid motions, pinhole cameras and the projection of points: the only room that does camera arithmetic."""
 
 from mirage_sim.geometry.camera import Camera
+from mirage_sim.geometry.depth_rendering import render_depth
 from mirage_sim.geometry.grid import cells_of
 from mirage_sim.geometry.masked_projection import masked_coverage, masked_splat
 from mirage_sim.geometry.motion import VelocityLimits
@@ -35,6 +36,7 @@ __all__ = [
     "masked_coverage",
     "masked_splat",
     "project",
+    "render_depth",
     "se3_exp",
     "se3_log",
     "splat",
