@@ -170,6 +170,14 @@ class SpatialMemory(Protocol):
             camera: batch shape ``[T]``, size ``(H, W)``.
         """
 
+    def observe(
+        self, map: Any, *, latents: Tensor, frames: Tensor, depth: Tensor, static: Tensor, camera: Camera
+    ) -> Any:
+        """Return a map that also remembers observed frames, which come before all that was generated.
+
+        Arguments are those of :meth:`write`. Points that the observation contradicts are removed.
+        """
+
     def read(self, map: Any, camera: Camera) -> MemoryView:
         """What the map shows to cameras of batch shape ``[T]`` and pixel size, on the latent grid or a finer one."""
 

@@ -29,6 +29,7 @@ from mirage_sim.memory.quantization import (
 )
 
 _FEW = 256  # points; a block of at most so many, or of less than come, is made anew with those that come
+GENERATED = 1 << 60  # ids from here on are of generated points; smaller ones are of observed points
 _FORMAT = "mirage_sim.latent_map.1"
 
 
@@ -65,8 +66,9 @@ class LatentMap:
     Attributes:
         blocks: the points.
         seen: int64 ``[blocks]``: the value of ``next_id`` when a write last added to or saw the block.
-        next_id: ids from here on are free. Every frame written takes as many as the grid has cells, used or not, so
-            that on one grid ``id = write number * cells + cell``.
+        next_id: ids from here on are free for generated points. Every generated frame takes as many as the grid has
+            cells, used or not, so that on one grid ``id = GENERATED + frame number * cells + cell``.
+        next_observed: the same for observed points, whose ids begin at 0: they sort before all generated ones.
         block_size: smallest edge of a block in metres.
         channels: ``C``.
         compact: features are kept in 8 bits a channel and coordinates in 16 bits, relative to their block.
@@ -78,6 +80,7 @@ class LatentMap:
     block_size: float
     channels: int
     compact: bool = False
+    next_observed: int = 0
 
     @classmethod
     def empty(cls, channels: int, block_size: float = 2.0, compact: bool = False) -> "LatentMap":
@@ -90,7 +93,7 @@ class LatentMap:
             raise ValueError(f"channels: expected at least 1, got {channels}")
         if not 0.0 < block_size < float("inf"):
             raise ValueError(f"block_size: expected a positive length in metres, got {block_size}")
-        return cls(Blocks.empty(), PersistentArray.of(np.zeros(0, np.int64)), 0, block_size, channels, compact)
+        return cls(Blocks.empty(), PersistentArray.of(np.zeros(0, np.int64)), GENERATED, block_size, channels, compact)
 
     @property
     def points(self) -> int:
@@ -208,20 +211,22 @@ class LatentMap:
         """Where in ``select(rows)`` each block ends, int64 ``[blocks]``."""
         return torch.tensor([len(self.blocks[row].ids) for row in rows], dtype=torch.int64).cumsum(0)
 
-    def add(self, new: Points, seen_rows: np.ndarray, cells: int) -> "LatentMap":
+    def add(self, new: Points, seen_rows: np.ndarray, cells: int, observed: bool = False) -> "LatentMap":
         """A map that also holds these points.
 
         They start blocks of their own beside those that are there, except that a block of few points is made anew with
         those that join it: what a write makes is hardly more than what it adds, and blocks do not become many.
 
         Args:
-            new: the points, not coded; ids in ``[next_id, next_id + cells)``.
+            new: the points, not coded; ids in ``[next_id, next_id + cells)``, or so from ``next_observed``.
             seen_rows: int64, rows of the blocks that the frame showed; unique, ascending.
             cells: how many ids the frame takes.
+            observed: whether the frame was observed and not generated.
         """
-        next_id, existing = self.next_id + cells, len(self.blocks)
+        existing = len(self.blocks)
+        counter = {"next_observed": self.next_observed + cells} if observed else {"next_id": self.next_id + cells}
         if not len(new.ids):
-            return replace(self, seen=self._seen(seen_rows), next_id=next_id)
+            return replace(self, seen=self._seen(seen_rows), **counter)
         keys, order = torch.sort(block_keys(new.xyz, new.footprint, self.block_size), stable=True)
         unique, counts = (part.cpu().numpy() for part in torch.unique_consecutive(keys, return_counts=True))
         if counts.max() > BLOCK_POINTS:  # blocks of one cell then lie side by side in it
@@ -250,8 +255,33 @@ class LatentMap:
             self,
             blocks=self.blocks.replace(rows, [blocks[i] for i in ascending], boxes[ascending], self.block_size),
             seen=self._seen(np.union1d(seen_rows, rows)),
-            next_id=next_id,
+            **counter,
         )
+
+    def without(self, rows: Sequence[int], gone: Tensor) -> "LatentMap":
+        """A map that lacks some points; only blocks that hold one of them are made anew.
+
+        Args:
+            rows: blocks, ascending.
+            gone: bool ``[N]``, for each point of ``select(rows)``.
+        """
+        touched, blocks, pieces = [], [], gone.split([len(self.blocks[row].ids) for row in rows])
+        for row, own in zip(rows, pieces, strict=True):
+            if own.any():
+                key, *columns = self.blocks[row]
+                touched.append(row)
+                blocks.append(Block(key, *(column[~own] for column in columns)))
+        if not touched:
+            return self
+        at, lengths = np.array(touched), [len(block.ids) for block in blocks]
+        keys = self.blocks.table.array()[at, KEY]
+        xyz = self._decoded(torch.cat([block.xyz for block in blocks]), keys, np.array(lengths))
+        changed = replace(self, blocks=self.blocks.replace(at, blocks, boxes_of(xyz, lengths), self.block_size))
+        empty = at[np.array(lengths) == 0]
+        if not len(empty):
+            return changed
+        kept = np.setdiff1d(np.arange(len(self.blocks)), empty)
+        return replace(changed, blocks=changed.blocks.take(kept), seen=PersistentArray.of(self.seen.array()[kept]))
 
     def _seen(self, rows: np.ndarray) -> PersistentArray:
         """As :attr:`seen` is once the next frame has seen these blocks; ascending."""
@@ -304,6 +334,7 @@ class LatentMap:
             "keys": torch.from_numpy(table[:, KEY].copy()),
             "seen": torch.from_numpy(self.seen.array().copy()),
             "next_id": torch.tensor([self.next_id]),
+            "next_observed": torch.tensor([self.next_observed]),
             "block_size": torch.tensor([self.block_size], dtype=torch.float64),
         }
 
@@ -314,6 +345,9 @@ class LatentMap:
         Raises:
             ValueError: if a tensor is missing, or has a wrong type, size or value.
         """
+        if "next_observed" not in tensors:  # files of version 1, which did not tell observed points from others
+            former = tensors.get("next_id", torch.zeros(1, dtype=torch.int64))
+            tensors = tensors | {"next_observed": former, "next_id": torch.full_like(former, GENERATED)}
         _check(tensors)
         compact = tensors["xyz"].dtype == torch.int16
         channels, block_size = tensors["features"].shape[1] - 2 * compact, float(tensors["block_size"])
@@ -330,6 +364,7 @@ class LatentMap:
             blocks=empty.blocks.replace(np.arange(len(blocks)), blocks, boxes, block_size),
             seen=PersistentArray.of(tensors["seen"].cpu().numpy()),
             next_id=int(tensors["next_id"]),
+            next_observed=int(tensors["next_observed"]),
         )
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -361,7 +396,7 @@ def _check(tensors: dict[str, Tensor]) -> None:
     i64, f32 = torch.int64, torch.float32
     compact = tensors.get("xyz", torch.zeros(0)).dtype == torch.int16
     dtypes = {"xyz": torch.int16 if compact else f32, "ids": i64, "footprint": f32, "lengths": i64, "keys": i64}
-    dtypes |= {"seen": i64, "next_id": i64} | ({"features": torch.uint8} if compact else {})
+    dtypes |= {"seen": i64, "next_id": i64, "next_observed": i64} | ({"features": torch.uint8} if compact else {})
     expected = {*dtypes, "features", "block_size"}
     if set(tensors) != expected:
         raise ValueError(f"map: expected tensors {sorted(expected)}, got {sorted(tensors)}")
@@ -371,18 +406,29 @@ def _check(tensors: dict[str, Tensor]) -> None:
     n, blocks = tensors["ids"].numel(), tensors["lengths"].numel()
     channels = tensors["features"].shape[-1] if tensors["features"].dim() == 2 else 0
     shapes: dict[str, list[int]] = {"xyz": [n, 3], "features": [n, channels], "ids": [n], "footprint": [n]}
-    shapes |= {"lengths": [blocks], "keys": [blocks], "seen": [blocks], "next_id": [1], "block_size": [1]}
+    shapes |= {
+        "lengths": [blocks],
+        "keys": [blocks],
+        "seen": [blocks],
+        "next_id": [1],
+        "next_observed": [1],
+        "block_size": [1],
+    }
     for name, shape in shapes.items():
         if list(tensors[name].shape) != shape:
             raise ValueError(f"map: expected {name} of shape {shape}, got {list(tensors[name].shape)}")
-    lengths, ids, next_id = tensors["lengths"], tensors["ids"], int(tensors["next_id"])
-    if channels < 1 + 2 * compact or not 0 < float(tensors["block_size"]) < float("inf") or not 0 <= next_id < 1 << 62:
-        raise ValueError("map: expected channels and block_size to be positive and next_id in [0, 2^62)")
+    lengths, ids = tensors["lengths"], tensors["ids"]
+    next_id, next_observed = int(tensors["next_id"]), int(tensors["next_observed"])
+    if channels < 1 + 2 * compact or not 0 < float(tensors["block_size"]) < float("inf"):
+        raise ValueError("map: expected channels and block_size to be positive")
+    if not 0 <= next_observed <= GENERATED <= next_id < 1 << 62:
+        raise ValueError(f"map: expected 0 <= next_observed <= 2^60 <= next_id < 2^62, got {next_observed}, {next_id}")
     if int(lengths.sum()) != n or bool(((lengths < 1) | (lengths > BLOCK_POINTS)).any()):
         raise ValueError(f"map: expected block lengths in [1, {BLOCK_POINTS}] that add up to {n} points")
     if bool((tensors["keys"] < 0).any()):
         raise ValueError("map: expected keys of at least 0")
     if not bool(torch.isfinite(tensors["xyz"]).all()) or not bool((tensors["footprint"] > 0).all()):
         raise ValueError("map: expected finite points with positive footprints")
-    if bool(((ids < 0) | (ids >= next_id)).any()) or len(ids.unique()) != n:
-        raise ValueError(f"map: expected unique ids in [0, {next_id})")
+    free = ((ids >= next_observed) & (ids < GENERATED)) | (ids >= next_id)
+    if bool(((ids < 0) | free).any()) or len(ids.unique()) != n:
+        raise ValueError(f"map: expected unique ids in [0, {next_observed}) or [2^60, {next_id})")

@@ -1,14 +1,18 @@
 """Latents at points: what the world remembers by."""
 
+from typing import Literal
+
+import numpy as np
 import torch
 from torch import Tensor
 
-from mirage_sim.geometry import Camera, cells_of, unproject
+from mirage_sim.geometry import Camera, cells_of, project, unproject
 from mirage_sim.memory.blocks import Points
-from mirage_sim.memory.latent_map import LatentMap
+from mirage_sim.memory.latent_map import GENERATED, LatentMap
 from mirage_sim.memory.rendering import RenderParams, block_coverage, render
 from mirage_sim.protocols import MemoryView
 
+_SEEN_THROUGH = 0.1  # a point this much nearer, relatively, than a measured surface around it cannot be there
 _BETWEEN_SAMPLES = 0.1  # relative difference in depth of neighbouring samples, at most
 
 
@@ -93,6 +97,8 @@ class PointMemory:
         max_points: most points to keep; whole blocks are forgotten beyond, those seen longest ago first.
         block_size: smallest edge of a block of the map in metres.
         compact: keep features in 8 bits a channel and coordinates in 16 bits: a third of the bytes, hardly less exact.
+        keep_observed: ``"oldest"`` or ``"newest"``: which of two observations of one surface is shown. The newest suits
+            a place that changes.
 
     Raises:
         ValueError: if an argument is out of range.
@@ -108,6 +114,7 @@ class PointMemory:
         max_points: int | None = None,
         block_size: float = 2.0,
         compact: bool = False,
+        keep_observed: Literal["oldest", "newest"] = "oldest",
     ) -> None:
         if len(stride) != 3 or min(stride) < 1:
             raise ValueError(f"stride: expected positive (t, y, x), got {stride}")
@@ -119,8 +126,11 @@ class PointMemory:
             raise ValueError(f"samples_per_cell: expected a power of two, got {samples_per_cell}")
         if max_points is not None and max_points < 1:
             raise ValueError(f"max_points: expected None or at least 1, got {max_points}")
+        if keep_observed not in ("oldest", "newest"):
+            raise ValueError(f"keep_observed: expected 'oldest' or 'newest', got {keep_observed!r}")
         self.channels = channels
         self.stride = stride
+        self.keep_observed = keep_observed
         self.rules = RenderParams(tolerance, refine, samples_per_cell)
         self.max_points = max_points
         self._empty = LatentMap.empty(channels, block_size, compact)
@@ -133,7 +143,13 @@ class PointMemory:
         """The same memory with ``compact`` points."""
         rules, size = self.rules, self._empty.block_size
         return PointMemory(
-            self.channels, self.stride, *rules, max_points=self.max_points, block_size=size, compact=True
+            self.channels,
+            self.stride,
+            *rules,
+            max_points=self.max_points,
+            block_size=size,
+            compact=True,
+            keep_observed=self.keep_observed,
         )
 
     def write(
@@ -156,6 +172,17 @@ class PointMemory:
         Raises:
             ValueError: if shapes do not fit together.
         """
+        grid, coarse, allowed = self._check(latents, depth, static, camera)
+        for t in range(len(camera)):
+            map = self._write_frame(map, latents[:, t], coarse[t], allowed[t], grid[t])
+        return map if self.max_points is None else map.evict(self.max_points)
+
+    def _check(self, latents: Tensor, depth: Tensor, static: Tensor, camera: Camera) -> tuple[Camera, Tensor, Tensor]:
+        """Cameras, depth and what may be remembered on the latent grid, ``[T, h, w]`` each.
+
+        Raises:
+            ValueError: if shapes do not fit together.
+        """
         grid = latent_grid(camera, self.stride)
         length, size = len(camera), grid.size
         for name, tensor, shape in (
@@ -165,11 +192,44 @@ class PointMemory:
         ):
             if list(tensor.shape) != shape:
                 raise ValueError(f"{name}: expected shape {shape}, got {list(tensor.shape)}")
-        coarse_depth = resample_depth(depth.float(), size)
-        allowed = resample_static(static.bool(), depth, size) & (coarse_depth > 0)
-        for t in range(length):
-            map = self._write_frame(map, latents[:, t], coarse_depth[t], allowed[t], grid[t])
+        coarse = resample_depth(depth.float(), size)
+        return grid, coarse, resample_static(static.bool(), depth, size) & (coarse > 0)
+
+    def observe(
+        self, map: LatentMap, *, latents: Tensor, frames: Tensor, depth: Tensor, static: Tensor, camera: Camera
+    ) -> LatentMap:
+        """Return a map that also remembers observed frames, before all that was generated.
+
+        Points that stand clearly in front of an observed surface are removed: the camera looked through them. So are
+        generated points on that surface and, with ``keep_observed="newest"``, observed ones. Arguments and errors are
+        those of :meth:`write`.
+        """
+        grid, coarse, allowed = self._check(latents, depth, static, camera)
+        for t in range(len(camera)):
+            map = self._clear(map, torch.where(static[t].bool(), depth[t].float(), 0.0), camera[t])
+            map = self._write_frame(map, latents[:, t], coarse[t], allowed[t], grid[t], observed=True)
         return map if self.max_points is None else map.evict(self.max_points)
+
+    def _clear(self, map: LatentMap, depth: Tensor, camera: Camera) -> LatentMap:
+        """Remove the points that an observation with this depth ``[H, W]`` contradicts or replaces."""
+        rows = np.sort(map.cull(camera).rows).tolist()
+        if not rows:
+            return map
+        xyz, ids, _ = (column.to(depth.device) for column in map.select(rows))
+        u, v, z = project(xyz, camera)
+        height, width = camera.size
+        inside = (z > 0) & (u >= 0) & (u < width) & (v >= 0) & (v < height)
+        pixel = v.long().clamp(0, height - 1) * width + u.long().clamp(0, width - 1)
+        known = torch.where(torch.isfinite(depth) & (depth > 0), depth, torch.inf)
+        # an edge is uncertain by a pixel: the nearest of nine neighbours must be behind the point
+        nearest = -torch.nn.functional.max_pool2d(-known[None, None], 3, stride=1, padding=1)[0, 0]
+        behind, at = (grid.flatten()[pixel] for grid in (nearest, known))
+        gone = torch.isfinite(at) & (z < behind * (1.0 - _SEEN_THROUGH))
+        replaced = (
+            torch.isfinite(at) & (z >= at / (1.0 + self.rules.tolerance)) & (z <= at * (1.0 + self.rules.tolerance))
+        )
+        gone |= replaced & ((ids >= GENERATED) | (self.keep_observed == "newest"))
+        return map.without(rows, (gone & inside).to(map.device))
 
     def read(self, map: LatentMap, camera: Camera) -> MemoryView:
         """Render the map for cameras of batch shape ``[T]`` and pixel size."""
@@ -186,7 +246,13 @@ class PointMemory:
         )
 
     def _write_frame(
-        self, map: LatentMap, latents: Tensor, depth: Tensor, allowed: Tensor, camera: Camera
+        self,
+        map: LatentMap,
+        latents: Tensor,
+        depth: Tensor,
+        allowed: Tensor,
+        camera: Camera,
+        observed: bool = False,
     ) -> LatentMap:
         # by the criterion of the read, so that what is written now is shown, and shown as fine, from here
         known = block_coverage(map, camera, self.rules)
@@ -197,7 +263,7 @@ class PointMemory:
         points = Points(
             unproject(depth, camera).flatten(0, 1)[cell],
             latents.flatten(1).T[cell],
-            map.next_id + cell,
+            (map.next_observed if observed else map.next_id) + cell,
             (depth / camera.K[0, 0]).flatten()[cell],
         )
-        return map.add(points, known.rows, camera.size[0] * camera.size[1])
+        return map.add(points, known.rows, camera.size[0] * camera.size[1], observed)

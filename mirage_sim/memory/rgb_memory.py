@@ -59,6 +59,11 @@ def encode_rendering(codec: Codec, seen: MemoryView, size: tuple[int, int]) -> M
     )
 
 
+def to_colours(frames: Tensor) -> Tensor:
+    """Frames in [-1, 1] as uint8 of the same shape."""
+    return ((frames.float() + 1.0) * 127.5).round().clamp(0, 255).to(torch.uint8)
+
+
 class RgbMemory:
     """The memory to beat: coloured points, drawn as a picture at every read, which the codec then encodes.
 
@@ -101,8 +106,15 @@ class RgbMemory:
         Raises:
             ValueError: if shapes do not fit together.
         """
-        colours = ((frames.float() + 1.0) * 127.5).round().clamp(0, 255).to(torch.uint8)
+        colours = to_colours(frames)
         return self._colours.write(map, latents=colours, frames=frames, depth=depth, static=static, camera=camera)
+
+    def observe(
+        self, map: LatentMap, *, latents: Tensor, frames: Tensor, depth: Tensor, static: Tensor, camera: Camera
+    ) -> LatentMap:
+        """Return a map that also remembers observed frames; see :meth:`PointMemory.observe`."""
+        colours = to_colours(frames)
+        return self._colours.observe(map, latents=colours, frames=frames, depth=depth, static=static, camera=camera)
 
     def read(self, map: LatentMap, camera: Camera) -> MemoryView:
         """What the map shows to cameras of batch shape ``[T]`` and pixel size, on the latent grid.
@@ -138,6 +150,8 @@ class EmptyMemory:
     ) -> LatentMap:
         """The map as it was; all else is unused."""
         return map
+
+    observe = write
 
     def read(self, map: LatentMap, camera: Camera) -> MemoryView:
         """Holes, for cameras of batch shape ``[T]`` and pixel size, on the latent grid."""
