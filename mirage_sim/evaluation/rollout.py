@@ -111,7 +111,7 @@ def _drive_group(model: WorldModel, clips: list[Clip], lengths: list[int]) -> li
     for clip, camera in zip(clips, cameras, strict=True):
         keyframe = clip.frames[0].numpy()
         own = _at(model, [clip], 0)
-        state, chunk = own.observe(to_tensor(keyframe, model.device), camera[0], int(clip.source["seed"]))
+        state, chunk = own.init(to_tensor(keyframe, model.device), camera[0], int(clip.source["seed"]))
         states.append(state)
         frames.append([keyframe])
         depths.append([chunk.depth[-1].cpu().numpy()])

@@ -126,7 +126,7 @@ class World:
         tensor = to_tensor(picture, self.model.device)
         if prompt is not None and not isinstance(prompt, str):
             raise ValueError(f"prompt: expected a text, got {prompt!r}")
-        state, chunk = self.model.observe(tensor, camera.to(self.model.device), int(seed), prompt)
+        state, chunk = self.model.init(tensor, camera.to(self.model.device), int(seed), prompt)
         everything = np.ones(self.model.size, dtype=bool)
         return self._became(state, chunk, camera, picture[None].repeat(self.model.frames, axis=0), everything)
 
@@ -220,7 +220,7 @@ class World:
             "remembered": float(remembered.mean()),
             "points": int(state.map.points),
             "nbytes": int(state.map.nbytes),
-            "seconds": chunk.seconds,
+            "seconds": dict(chunk.seconds),
         }
         observation = Observation(frames, chunk.depth[-1].float().cpu().numpy(), remembered, camera, info)
         self._now = Snapshot(state, observation)

@@ -107,7 +107,7 @@ def test_frames_are_those_of_one_decoding(backbone: WorldModel):
 
 def test_latents_are_lifted_where_their_last_frame_was_seen_from(backbone: WorldModel):
     model = replace(backbone, horizon=replace(backbone.horizon, keep=2))
-    state = model.init(torch.zeros(3, *model.size), Camera.from_fov(torch.eye(4), 60.0, model.size), 0)
+    state, _ = model.init(torch.zeros(3, *model.size), Camera.from_fov(torch.eye(4), 60.0, model.size), 0)
     there = Camera(
         state.camera.c2w @ VelocityLimits(dt=0.5).motion(torch.tensor([1.0, 1.0])), state.camera.K, model.size
     )
@@ -199,7 +199,7 @@ def test_standing_still_collects_no_references(backbone: WorldModel):
         (lambda tensors: {k: v for k, v in tensors.items() if "stream" not in k}, "expected features of each of 1"),
         (lambda tensors: {k: v for k, v in tensors.items() if k != "past.text"}, "expected a prompt if and only if"),
         (lambda tensors: tensors | {"past.counts": tensors["past.counts"] + 1}, "as many bricks as masks"),
-        (lambda tensors: tensors | {"past.readout": torch.zeros(8, 1, 4, 6)}, "expected a past like preceding"),
+        (lambda tensors: tensors | {"past.readout": torch.zeros(8, 1, 4, 6)}, "expected a history like preceding"),
         (lambda tensors: tensors | {"preceding": torch.zeros(8, 1, 4, 6)}, r"preceding of torch.float32 \[8, 3, 4, 6"),
         (lambda tensors: {k: v for k, v in tensors.items() if k != "before"}, "expected before of torch.uint8"),
     ],
@@ -237,7 +237,7 @@ def test_whatever_is_refused_changes_nothing(backbone: WorldModel, world: World)
     with pytest.raises(ValueError, match="prompt: expected a text, got 7"):
         own.reset(prompt=7)
     assert own.snapshot() is before
-    with pytest.raises(ValueError, match="prompt: expected none for a world that reads none, got 'a wood'"):
+    with pytest.raises(ValueError, match="prompt: expected None for a model without prompts, got 'a wood'"):
         world.reset(prompt="a wood")
     with pytest.raises(ValueError, match=r"cameras: expected batch shape \[4\]"):
         backbone.advance([own.state], [Camera(own.camera.c2w[None], own.camera.K[None], backbone.size)])
@@ -270,5 +270,5 @@ def test_parts_that_do_not_fit_are_refused(backbone: WorldModel, model: WorldMod
         replace(backbone, size=(65, 96))
     with pytest.raises(ValueError, match="overlap: expected 1 for a codec with a temporal stride of 4"):
         replace(backbone, horizon=Horizon())
-    with pytest.raises(ValueError, match="codec: expected one that streams"):
+    with pytest.raises(ValueError, match="codec: expected a streaming codec"):
         replace(model, horizon=backbone.horizon)

@@ -291,7 +291,7 @@ def test_moments_of_another_kind_of_model_are_refused(world, model, starts, tmp_
         compact.restore(world.snapshot())
     with pytest.raises(ValueError, match=f"here.safetensors: {message}"):
         compact.load(tmp_path / "here.safetensors")
-    with pytest.raises(ValueError, match=r"here.safetensors: state: expected a given picture \('not kept',\)"):
+    with pytest.raises(ValueError, match=r"here.safetensors: state: expected a keyframe \('absent',\)"):
         World(replace(model, reprojection=None)).load(tmp_path / "here.safetensors")
     other = World(toy_model(channels=4), starts)
     with pytest.raises(

@@ -16,7 +16,7 @@ from mirage_sim.world.images import to_tensor
 
 def begin(model, frame, seed=0) -> WorldState:
     camera = Camera.from_fov(torch.eye(4), 60.0, model.size)
-    return model.init(to_tensor(frame), camera, seed)
+    return model.init(to_tensor(frame), camera, seed)[0]
 
 
 def ahead(state: WorldState, forward: float, turn: float) -> Camera:
@@ -176,7 +176,7 @@ def test_wrong_reprojection_is_refused(model, value):
 
 
 def test_reprojection_is_refused_where_chunks_overlap(backbone):
-    with pytest.raises(ValueError, match="reprojection: expected None where chunks overlap, got 1.0"):
+    with pytest.raises(ValueError, match="reprojection: expected None with overlapping chunks, got 1.0"):
         replace(backbone, reprojection=1.0)
 
 
@@ -200,7 +200,7 @@ class HostReads(TorchFunctionMode):
 def test_no_latents_and_no_points_visit_the_host(model, starts, monkeypatch):
     """As it goes on other devices: a step reads two cameras, and lists and boxes of blocks, whatever is remembered."""
     monkeypatch.setattr(rendering, "_compiled", lambda map, camera: False)
-    monkeypatch.setattr(projection, "zoom_of", lambda scale_ratio: torch.log2(scale_ratio).float())
+    monkeypatch.setattr(projection, "log_scale_of", lambda ratio: torch.log2(ratio).float())
     state = begin(model, starts[0])
     for step in range(12):
         camera = ahead(state, 1.0, 1.0 - 0.3 * step)
