@@ -31,8 +31,10 @@ def render_depth(depth: Tensor, camera: Camera, target: Camera) -> Tensor:
         known = (own > 0).flatten()
         zoom = target.K[0, 0] / one.K[0, 0]
         half = torch.where(known, 0.5 * zoom * own.flatten() / z.clamp(min=NEAR), 0.0)
-        columns = (part.reshape(own.shape).cpu().numpy() for part in (u, v, torch.where(known, z, 0.0), half))
-        _render(own.cpu().numpy(), *columns, buffer)
+        columns, rows, depths, halves = (
+            part.reshape(own.shape).cpu().numpy() for part in (u, v, torch.where(known, z, 0.0), half)
+        )
+        _render(own.cpu().numpy(), columns, rows, depths, halves, buffer)
     buffer[np.isinf(buffer)] = 0.0
     return torch.from_numpy(buffer).to(depth.device)
 

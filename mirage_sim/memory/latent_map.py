@@ -224,9 +224,9 @@ class LatentMap:
             observed: whether the frame was observed and not generated.
         """
         existing = len(self.blocks)
-        counter = {"next_observed": self.next_observed + cells} if observed else {"next_id": self.next_id + cells}
+        next_id, next_observed = self.next_id + cells * (not observed), self.next_observed + cells * observed
         if not len(new.ids):
-            return replace(self, seen=self._seen(seen_rows), **counter)
+            return replace(self, seen=self._seen(seen_rows), next_id=next_id, next_observed=next_observed)
         keys, order = torch.sort(block_keys(new.xyz, new.footprint, self.block_size), stable=True)
         unique, counts = (part.cpu().numpy() for part in torch.unique_consecutive(keys, return_counts=True))
         if counts.max() > BLOCK_POINTS:  # blocks of one cell then lie side by side in it
@@ -255,7 +255,8 @@ class LatentMap:
             self,
             blocks=self.blocks.replace(rows, [blocks[i] for i in ascending], boxes[ascending], self.block_size),
             seen=self._seen(np.union1d(seen_rows, rows)),
-            **counter,
+            next_id=next_id,
+            next_observed=next_observed,
         )
 
     def without(self, rows: Sequence[int], gone: Tensor) -> "LatentMap":

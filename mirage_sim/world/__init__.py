@@ -3,7 +3,7 @@
 from mirage_sim.world.body import Body, LocalObstacles, MotionResult
 from mirage_sim.world.chunks import Horizon, frames_of, latents_of
 from mirage_sim.world.conditioning import References, build_conditioning, stack_references
-from mirage_sim.world.keyframes import Keyframe
+from mirage_sim.world.keyframes import Keyframe, Keyframes
 from mirage_sim.world.noise import noise
 from mirage_sim.world.observation import Observation
 from mirage_sim.world.session import NotReset, Snapshot, World, step_together
@@ -14,6 +14,7 @@ __all__ = [
     "Body",
     "Chunk",
     "Keyframe",
+    "Keyframes",
     "Horizon",
     "NotReset",
     "Observation",

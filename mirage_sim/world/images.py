@@ -16,6 +16,7 @@ from mirage_sim.models.checkpoints import ASSETS
 
 START_FRAMES = ASSETS / "mini" / "starts.safetensors"
 MIN_SIDE, MAX_SIDE = 16, 8192  # pixels
+MIN_DEPTH, MAX_DEPTH = 0.05, 200.0  # metres, of the median of a depth map: other units lie outside
 EXPECTED = "expected a path or a uint8 array [H, W, 3]"
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", "PPM")  # told by content; no others, some run programs
 _DAMAGED = (OSError, SyntaxError, ValueError, EOFError, struct.error)  # Pillow lets all of these out
@@ -106,6 +107,72 @@ def to_tensor(image: np.ndarray, device: torch.device | str = "cpu") -> Tensor:
 def to_uint8(frame: Tensor) -> np.ndarray:
     """A frame ``[3, H, W]`` in [-1, 1] as a uint8 picture ``[H, W, 3]``; the inverse of :func:`to_tensor`."""
     return frame.add(1.0).mul(127.5).round().clamp(0, 255).byte().permute(1, 2, 0).contiguous().cpu().numpy()
+
+
+def read_depth(depth: np.ndarray | str | Path, shape: tuple[int, int]) -> np.ndarray:
+    """Return a checked depth map of an image, float32 ``[H, W]`` in metres, 0 where unknown.
+
+    Args:
+        depth: z-depth as an array in metres; a path to an ``.npy`` file with such an array, or to a 16-bit PNG in
+            millimetres. Values that are not positive and finite are unknown.
+        shape: ``(H, W)`` of the image.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is not such a map, has another size, or its median lies outside 0.05 to 200 m.
+    """
+    expected = f"expected z-depth in metres, a float array {list(shape)}, an .npy file of one or a 16-bit PNG in mm"
+    if isinstance(depth, (str, Path)):
+        depth = _read_depth_file(Path(depth), expected)
+    if isinstance(depth, Tensor) or not isinstance(depth, np.ndarray) or depth.dtype.kind != "f":
+        raise ValueError(f"depth: {expected}, got {kind_of(depth)}")
+    if depth.shape != tuple(shape):
+        raise ValueError(f"depth: {expected} like the image, got {list(depth.shape)}")
+    depth = np.where(np.isfinite(depth) & (depth > 0), depth, 0.0).astype(np.float32)
+    known = depth[depth > 0]
+    if not len(known):
+        raise ValueError("depth: expected some positive values, got none; leave it out to have it estimated")
+    median = float(np.median(known))
+    if not MIN_DEPTH <= median <= MAX_DEPTH:
+        raise ValueError(f"depth: expected metres, with a median of {MIN_DEPTH} to {MAX_DEPTH} m, got {median:.3g}")
+    return depth
+
+
+def _read_depth_file(path: Path, expected: str) -> np.ndarray:
+    if not path.exists():
+        raise FileNotFoundError(f"depth: expected a depth map, got {path}, which does not exist")
+    if path.suffix == ".npy":
+        try:
+            return np.asarray(np.load(path, allow_pickle=False))
+        except (OSError, ValueError, EOFError) as error:
+            raise ValueError(f"depth: {expected}, got {path}: {error}") from error
+    try:
+        with Image.open(path, formats=("PNG",)) as opened:
+            _check_sides(opened.height, opened.width)
+            if not opened.mode.startswith("I"):
+                raise ValueError(f"depth: {expected}, got {path} with pixels of kind {opened.mode!r}")
+            return np.array(opened).astype(np.float32) / 1000.0
+    except (SyntaxError, EOFError, struct.error, OSError) as error:
+        raise ValueError(f"depth: {expected}, got {path}: {error}") from error
+
+
+def fit_depth(depth: np.ndarray, camera: Camera, fitted: Camera) -> np.ndarray:
+    """Sample a depth map at the pixels of a camera at the same place with other intrinsics, as :func:`fit` makes it.
+
+    The nearest sample is taken, so that no depth between two surfaces appears.
+
+    Args:
+        depth: float32 ``[H, W]`` metres, 0 where unknown.
+        camera: of the map, batch shape ``()``, size ``(H, W)``.
+        fitted: of the result, batch shape ``()``.
+    """
+    K, other = camera.K.double().numpy(), fitted.K.double().numpy()
+    indices = []
+    for axis, (length, side) in enumerate(zip(reversed(depth.shape), reversed(fitted.size), strict=True)):
+        at = (np.arange(side) + 0.5 - other[axis, 2]) / other[axis, axis] * K[axis, axis] + K[axis, 2]
+        indices.append(np.floor(at).astype(int).clip(0, length - 1))
+    columns, rows = indices
+    return np.ascontiguousarray(depth[rows[:, None], columns])
 
 
 @cache

@@ -151,7 +151,7 @@ class Keyframes:
         order = counts.argsort(descending=True, stable=True)[:_CANDIDATES].tolist()
         return [i for i in order if counts[i] > 0]
 
-    def measured_depth(self, chosen: Sequence[int], camera: Camera) -> Tensor:
+    def measured_depth(self, chosen: Sequence[int], camera: Camera) -> Tensor | None:
         """Render the measured depth of some keyframes from another camera.
 
         Args:
@@ -159,11 +159,11 @@ class Keyframes:
             camera: batch shape ``()``.
 
         Returns:
-            ``[H, W]`` metres, 0 where none of them measured anything.
+            ``[H, W]`` metres, 0 where none of them measured anything; None if the depth of all of them was estimated.
         """
         measured = [self.entries[i] for i in chosen if self.entries[i].measured]
         if not measured:
-            return torch.zeros(camera.size, device=camera.c2w.device)
+            return None
         depth = torch.stack([entry.depth for entry in measured])
         return render_depth(depth, Camera.stack([entry.camera for entry in measured]), camera)
 

@@ -13,13 +13,14 @@ from mirage_sim.files import check_digest, save_tensors
 from mirage_sim.geometry import Camera
 from mirage_sim.memory.retrieval import Occupancy
 from mirage_sim.world.history import Frame, History
-from mirage_sim.world.keyframes import Keyframe
+from mirage_sim.world.keyframes import Keyframe, Keyframes
 from mirage_sim.world.observation import Observation
 from mirage_sim.world.state import WorldState
 from mirage_sim.world.world_model import WorldModel
 
-FORMAT = "mirage_sim.world.1"
-_MAP, _HISTORY, _STREAM, _KEYFRAME = "map.", "past.", "stream.", "given."
+FORMAT = "mirage_sim.world.2"
+READABLE = ("mirage_sim.world.1", FORMAT)  # the first had one keyframe of estimated depth, its image as float32
+_MAP, _HISTORY, _STREAM, _KEYFRAME, _KEYFRAMES = "map.", "past.", "stream.", "given.", "keyframes."
 _REQUIRED = ("preceding", "c2w", "K", "frame", "depth", "remembered")
 
 
@@ -42,11 +43,8 @@ def save(path: str | Path, state: WorldState, observation: Observation) -> None:
     tensors |= {_MAP + name: tensor for name, tensor in state.map.tensors().items()}
     if state.history:
         tensors |= {_HISTORY + name: tensor for name, tensor in _history_tensors(state.history).items()}
-    if state.keyframe:
-        frame, depth, camera = state.keyframe.frame, state.keyframe.depth, state.keyframe.camera
-        parts = {"frame": frame, "depth": depth, "c2w": camera.c2w, "K": camera.K}
-        # After a reset, keyframe and state share the camera; safetensors rejects tensors that share memory.
-        tensors |= {_KEYFRAME + name: tensor.clone() for name, tensor in parts.items()}
+    if state.keyframes:
+        tensors |= {_KEYFRAMES + name: tensor for name, tensor in _keyframe_tensors(state.keyframes).items()}
     facts = {"seed": state.seed, "step": state.step, "info": observation.info}
     on_host = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
     save_tensors(path, on_host, {"format": FORMAT, "facts": json.dumps(facts)})
@@ -65,8 +63,8 @@ def load(path: str | Path, model: WorldModel) -> tuple[WorldState, Observation]:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            if metadata.get("format") != FORMAT:
-                raise ValueError(f"{path}: expected a world of format {FORMAT}, got {metadata.get('format')!r}")
+            if metadata.get("format") not in READABLE:
+                raise ValueError(f"{path}: expected a world of a format in {READABLE}, got {metadata.get('format')!r}")
             tensors = {name: file.get_tensor(name) for name in file.keys()}
         check_digest(path, tensors, metadata)
         facts = json.loads(metadata["facts"])
@@ -86,8 +84,9 @@ def load(path: str | Path, model: WorldModel) -> tuple[WorldState, Observation]:
     preceding, history = required["preceding"].to(device), None
     if model.horizon.overlap:
         history = _read_history(path, _with_prefix(_HISTORY, tensors, device), preceding, model)
-    keyframe = _read_keyframe(path, _with_prefix(_KEYFRAME, tensors, device), model)
-    state = WorldState(map, preceding, camera.to(device), seed, step, history, keyframe)
+    former = metadata["format"] != FORMAT
+    keyframes = _read_keyframes(path, _with_prefix(_KEYFRAME if former else _KEYFRAMES, tensors, device), former, model)
+    state = WorldState(map, preceding, camera.to(device), seed, step, history, keyframes)
     try:
         model.check(state)
     except ValueError as error:
@@ -101,19 +100,54 @@ def _with_prefix(prefix: str, tensors: dict[str, Tensor], device: torch.device |
     return {name.removeprefix(prefix): t.to(device) for name, t in tensors.items() if name.startswith(prefix)}
 
 
-def _read_keyframe(path: Path, tensors: dict[str, Tensor], model: WorldModel) -> Keyframe | None:
-    """Return the episode's keyframe, or None if the file has none."""
+def _keyframe_tensors(keyframes: Keyframes) -> dict[str, Tensor]:
+    """Return keyframes as named tensors; :func:`_read_keyframes` is the inverse."""
+    entries = keyframes.entries
+    return {
+        "image": torch.stack([entry.image for entry in entries]),
+        "depth": torch.stack([entry.depth for entry in entries]),
+        "c2w": torch.stack([entry.camera.c2w for entry in entries]),
+        "K": torch.stack([entry.camera.K for entry in entries]),
+        "measured": torch.tensor([entry.measured for entry in entries]),
+        "seen": torch.tensor(keyframes.seen, dtype=torch.int64),
+    }
+
+
+def _read_keyframes(path: Path, tensors: dict[str, Tensor], former: bool, model: WorldModel) -> Keyframes | None:
+    """Return the keyframes of a file, or None if it has none.
+
+    Args:
+        path: for messages.
+        tensors: of :func:`_keyframe_tensors`; of a file of the former format frame, depth, c2w and K of one keyframe.
+        former: whether it is such a file.
+        model: gives size and device.
+    """
     if not tensors:
         return None
-    size = tuple(model.size)
-    shapes = {"frame": [3, *size], "depth": [*size], "c2w": [4, 4], "K": [3, 3]}
-    if unknown := sorted(set(tensors) - set(shapes)):
-        raise ValueError(f"{path}: expected only {sorted(shapes)} for a keyframe, got also {unknown}")
-    _expect(path, tensors, {name: (torch.float32, shape) for name, shape in shapes.items()}, _KEYFRAME)
-    if not all(bool(torch.isfinite(tensors[name]).all()) for name in shapes):
-        raise ValueError(f"{path}: expected a keyframe of finite numbers")
-    camera = Camera(tensors["c2w"], tensors["K"], model.size).validate()
-    return Keyframe(tensors["frame"], tensors["depth"], camera)
+    if former:
+        frame = tensors.pop("frame", torch.zeros(0))
+        tensors = {name: tensor[None] for name, tensor in tensors.items()}
+        tensors["image"] = frame[None].add(1.0).mul(127.5).round().clamp(0, 255).byte()
+        tensors |= {"measured": torch.zeros(1, dtype=torch.bool), "seen": torch.zeros(1, dtype=torch.int64)}
+    count, size = len(tensors.get("seen", ())), tuple(model.size)
+    expected = {
+        "image": (torch.uint8, [count, 3, *size]),
+        "depth": (torch.float32, [count, *size]),
+        "c2w": (torch.float32, [count, 4, 4]),
+        "K": (torch.float32, [count, 3, 3]),
+        "measured": (torch.bool, [count]),
+        "seen": (torch.int64, [count]),
+    }
+    if unknown := sorted(set(tensors) - set(expected)):
+        raise ValueError(f"{path}: expected only {sorted(expected)} for keyframes, got also {unknown}")
+    _expect(path, tensors, expected, _KEYFRAMES)
+    if not all(bool(torch.isfinite(tensors[name]).all()) for name in ("depth", "c2w", "K")):
+        raise ValueError(f"{path}: expected keyframes of finite numbers")
+    entries = [
+        Keyframe(image.clone(), depth.clone(), Camera(c2w.clone(), K.clone(), model.size).validate(), bool(measured))
+        for image, depth, c2w, K, measured in zip(*(tensors[name] for name in list(expected)[:5]), strict=True)
+    ]
+    return Keyframes(tuple(entries), tuple(tensors["seen"].tolist()))
 
 
 def _history_tensors(history: History) -> dict[str, Tensor]:

@@ -1,7 +1,7 @@
 """A session in one world: the small object that environments, nodes, viewers and evaluations drive."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import torch
 from mirage_sim.ambient import own_torch
 from mirage_sim.geometry import Camera
 from mirage_sim.world import serialization
-from mirage_sim.world.images import builtin_starts, fit, read_image, to_tensor, to_uint8
+from mirage_sim.world.images import builtin_starts, fit, fit_depth, read_depth, read_image, to_tensor, to_uint8
 from mirage_sim.world.observation import Observation
 from mirage_sim.world.state import Chunk, WorldState
 from mirage_sim.world.world_model import WorldModel
@@ -91,6 +91,7 @@ class World:
         seed: int = 0,
         fov_deg: float = 60.0,
         prompt: str | None = None,
+        depth: np.ndarray | str | Path | None = None,
     ) -> Observation:
         """Begin again with a picture.
 
@@ -105,6 +106,8 @@ class World:
             seed: decides everything that is invented, in [0, 2^63).
             fov_deg: vertical field of view of the whole picture in degrees, where no camera is given.
             prompt: what the world shall be like, for one that reads prompts; None for its own.
+            depth: measured z-depth of the image: an array ``[H, W]`` in metres, or a path
+                (:func:`~mirage_sim.world.images.read_depth`); None to estimate it.
 
         Returns:
             The first observation; all of it counts as remembered.
@@ -117,16 +120,13 @@ class World:
             raise ValueError(f"image, start: expected at most one of them, got both (start={start})")
         if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or not 0 <= seed < 2**63:
             raise ValueError(f"seed: expected an integer in [0, 2^63), got {seed!r}")
-        picture = read_image(self._start(start) if image is START else image)
-        shape = (picture.shape[0], picture.shape[1])
-        if camera is None:
-            camera = Camera.from_fov(torch.eye(4), _number("fov_deg", fov_deg), shape)
-        camera = _single(camera, shape).to("cpu")
-        picture, camera = fit(picture, camera, self.model.size)
-        tensor = to_tensor(picture, self.model.device)
         if prompt is not None and not isinstance(prompt, str):
             raise ValueError(f"prompt: expected a text, got {prompt!r}")
-        state, chunk = self.model.init(tensor, camera.to(self.model.device), int(seed), prompt)
+        picture, camera, measured = self._fitted(
+            self._start(start) if image is START else image, camera, depth, fov_deg
+        )
+        tensor = to_tensor(picture, self.model.device)
+        state, chunk = self.model.init(tensor, camera.to(self.model.device), int(seed), prompt, measured)
         everything = np.ones(self.model.size, dtype=bool)
         return self._became(state, chunk, camera, picture[None].repeat(self.model.frames, axis=0), everything)
 
@@ -142,6 +142,68 @@ class World:
             ValueError: if the camera is unusable; the world is then as it was.
         """
         return step_together([self], [camera])[0]
+
+    @own_torch()
+    def observe(
+        self,
+        image: np.ndarray | str | Path,
+        camera: Camera | None = None,
+        depth: np.ndarray | str | Path | None = None,
+        *,
+        move: bool = False,
+        fov_deg: float = 60.0,
+    ) -> Observation:
+        """Add a real observation to the memory, at any moment of an episode.
+
+        Observed points come before all generated ones, whenever they come. Points that the observation contradicts,
+        because the camera looked through them, are forgotten: wrong generation, and things that moved. From now on
+        frames that see the same surfaces show this image's pixels. Forks and snapshots made before are not affected.
+
+        Args:
+            image: a path or uint8 RGB ``[H, W, 3]``, as for :meth:`reset`.
+            camera: of the image, batch shape ``()``, in the world frame; None for the place where the world is now.
+            depth: measured z-depth: an array ``[H, W]`` in metres, 0 where unknown, or a path
+                (:func:`~mirage_sim.world.images.read_depth`). None to estimate it, aligned with what is remembered.
+            move: whether the world goes on from this camera and image.
+            fov_deg: vertical field of view of the whole image in degrees, where no camera is passed.
+
+        Returns:
+            The present observation: with ``move`` the image; otherwise the last one, with the new size of the memory
+            in its ``info``. The next :meth:`step` shows what was observed.
+
+        Raises:
+            NotReset: before the first ``reset``.
+            FileNotFoundError: if a file does not exist.
+            ValueError: naming the argument, what was expected and what came; the world is then as it was.
+        """
+        now = self.snapshot()
+        if camera is None:
+            height, width = read_image(image).shape[:2]
+            camera = Camera.from_fov(now.observation.camera.c2w, _number("fov_deg", fov_deg), (height, width))
+        picture, camera, measured = self._fitted(image, camera, depth, fov_deg)
+        tensor = to_tensor(picture, self.model.device)
+        state, chunk = self.model.observe(now.state, tensor, camera.to(self.model.device), measured, move)
+        if move:
+            everything = np.ones(self.model.size, dtype=bool)
+            return self._became(state, chunk, camera, picture[None].repeat(self.model.frames, axis=0), everything)
+        info = now.observation.info | {"points": int(state.map.points), "nbytes": int(state.map.nbytes)}
+        self._now = Snapshot(state, replace(now.observation, info=info))
+        return self._now.observation
+
+    def _fitted(
+        self, image: Any, camera: Camera | None, depth: Any, fov_deg: float
+    ) -> tuple[np.ndarray, Camera, torch.Tensor | None]:
+        """Return an image, its camera and its measured depth, cut and scaled to the model's size."""
+        picture = read_image(image)
+        shape = (picture.shape[0], picture.shape[1])
+        if camera is None:
+            camera = Camera.from_fov(torch.eye(4), _number("fov_deg", fov_deg), shape)
+        camera = _single(camera, shape).to("cpu")
+        picture, fitted = fit(picture, camera, self.model.size)
+        if depth is None:
+            return picture, fitted, None
+        measured = fit_depth(read_depth(depth, shape), camera, fitted)
+        return picture, fitted, torch.from_numpy(measured).to(self.model.device)
 
     def snapshot(self) -> Snapshot:
         """The present moment. Costs nothing and stays valid for ever.

@@ -8,7 +8,7 @@ from torch import Tensor
 from mirage_sim.geometry import Camera
 from mirage_sim.protocols import MemoryView
 from mirage_sim.world.history import History
-from mirage_sim.world.keyframes import Keyframe
+from mirage_sim.world.keyframes import Keyframes
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class WorldState:
         seed: of the episode; with ``step`` it decides the noise.
         step: steps made so far.
         history: what else a backbone looks back at whose chunks overlap; None for others.
-        keyframe: the picture that the episode began with, for a model that reprojects it; None for others.
+        keyframes: observed images, for a model that reprojects them; None for others.
     """
 
     map: Any
@@ -31,7 +31,7 @@ class WorldState:
     seed: int
     step: int
     history: History | None = None
-    keyframe: Keyframe | None = None
+    keyframes: Keyframes | None = None
 
 
 @dataclass(frozen=True)

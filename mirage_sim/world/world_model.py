@@ -25,7 +25,7 @@ from mirage_sim.protocols import (
 from mirage_sim.world.chunks import Horizon
 from mirage_sim.world.conditioning import References, build_conditioning, stack_references
 from mirage_sim.world.history import History
-from mirage_sim.world.keyframes import Keyframe
+from mirage_sim.world.keyframes import MAX_BYTES, Keyframe, Keyframes
 from mirage_sim.world.noise import noise
 from mirage_sim.world.state import Chunk, WorldState
 
@@ -63,10 +63,12 @@ class WorldModel:
         references: how reference frames are chosen; used with overlapping chunks only.
         text: embeds prompts; None for a model without prompts.
         prompt: default prompt of an episode.
-        reprojection: tolerance in pixels within which a frame shows the pixels of the episode's keyframe instead of
-            decoded ones (:meth:`~mirage_sim.world.keyframes.Keyframe.reproject`). The composed frame is then encoded
+        reprojection: tolerance in pixels within which a frame shows the pixels of a keyframe instead of decoded ones
+            (:meth:`~mirage_sim.world.keyframes.Keyframe.look_up`). The composed frame is then encoded
             again, so that frames and latents agree. None disables reprojection. Requires chunks that do not overlap,
             where every frame has a depth.
+        keyframe_bytes: most bytes of the images and depth maps of a world's keyframes; whole ones are forgotten beyond,
+            those shown longest ago first.
 
     Raises:
         ValueError: if codec, size, horizon and reprojection are incompatible.
@@ -85,6 +87,7 @@ class WorldModel:
     text: TextEncoder | None = None
     prompt: str = ""
     reprojection: float | None = None
+    keyframe_bytes: int = MAX_BYTES
 
     def __post_init__(self) -> None:
         _, y, x = self.codec.stride
@@ -130,14 +133,16 @@ class WorldModel:
             ("frames", self.size, state.camera.size),
             ("latents", (self.codec.channels, *self.grid), (*state.preceding.shape[:1], *state.preceding.shape[2:])),
             ("a map", _kind(self.memory.empty()), _kind(state.map)),
-            ("a keyframe", _presence(self.reprojection), _presence(state.keyframe)),
+            ("keyframes", _presence(self.reprojection), _presence(state.keyframes)),
         ):
             if tuple(expected) != tuple(got):
                 raise ValueError(f"state: expected {name} {tuple(expected)} of this model, got {tuple(got)}")
 
     @own_torch()
     @torch.inference_mode()
-    def init(self, image: Tensor, camera: Camera, seed: int, prompt: str | None = None) -> tuple[WorldState, Chunk]:
+    def init(
+        self, image: Tensor, camera: Camera, seed: int, prompt: str | None = None, depth: Tensor | None = None
+    ) -> tuple[WorldState, Chunk]:
         """Start a world from one image.
 
         Args:
@@ -145,45 +150,102 @@ class WorldModel:
             camera: of the image, batch shape ``()``, size ``(H, W)``.
             seed: of the episode, in [0, 2^63).
             prompt: text prompt of the episode; None for the model's own :attr:`prompt`.
+            depth: measured z-depth ``[H, W]`` in metres, 0 where unknown; None to estimate it.
 
         Returns:
-            The state, and a chunk with the image, its latents and its estimated depth.
+            The state, and a chunk with the image, its latents and its depth.
 
         Raises:
             ValueError: if a shape or size is not the model's, or a prompt is passed to a model without prompts.
         """
-        if not isinstance(image, Tensor) or tuple(image.shape) != (3, *self.size) or image.dtype != torch.float32:
-            expected = f"a float32 tensor [3, {self.size[0]}, {self.size[1]}] in [-1, 1]"
-            got = f"{image.dtype} {list(image.shape)}" if isinstance(image, Tensor) else type(image).__name__
-            raise ValueError(f"image: expected {expected}, got {got}")
+        self._check_image(image, camera, depth)
+        text = self._embed(prompt)
+        no_latents = image.new_zeros(self.codec.channels, 0, *self.grid)
+        history = History(text, no_latents) if self.horizon.overlap else None
+        keyframes = None if self.reprojection is None else Keyframes()
+        empty = WorldState(self.memory.empty(), no_latents, camera, seed, -1, history, keyframes)
+        state, chunk = self._observe(empty, image, camera, depth)
+        if history:
+            (stream,) = self._decode([empty], chunk.latents[None])[1]
+            path = Camera(camera.c2w[None], camera.K[None], camera.size)
+            history = self._extend(empty, chunk, path, stream)
+        return replace(state, preceding=chunk.latents, step=0, history=history), chunk
+
+    @own_torch()
+    @torch.inference_mode()
+    def observe(
+        self, state: WorldState, image: Tensor, camera: Camera, depth: Tensor | None = None, move: bool = False
+    ) -> tuple[WorldState, Chunk]:
+        """Add a real observation to a world.
+
+        Its points come before all generated ones; points that it contradicts, because the camera looked through them,
+        are forgotten. The image becomes a keyframe.
+
+        Args:
+            state: of the world; it does not change.
+            image: float32 ``[3, H, W]`` in [-1, 1].
+            camera: of the image, batch shape ``()``, size ``(H, W)``.
+            depth: measured z-depth ``[H, W]`` in metres, 0 where unknown; None to estimate it, aligned with what the
+                memory shows.
+            move: whether the world goes on from this camera and image, instead of from where it was.
+
+        Returns:
+            The state, and a chunk with the image, its latents and its depth.
+
+        Raises:
+            ValueError: if a shape or size is not the model's, or ``move`` with overlapping chunks.
+        """
+        self._check_image(image, camera, depth)
+        if move and self.horizon.overlap:
+            raise ValueError("move: expected False for a model with overlapping chunks, got True")
+        after, chunk = self._observe(state, image, camera, depth)
+        if move:
+            after = replace(after, camera=camera, preceding=chunk.latents)
+        return after, chunk
+
+    def _check_image(self, image: Tensor, camera: Camera, depth: Tensor | None) -> None:
+        for name, tensor, shape in (("image", image, (3, *self.size)), ("depth", depth, tuple(self.size))):
+            if tensor is None and name == "depth":
+                continue
+            if not isinstance(tensor, Tensor) or tuple(tensor.shape) != shape or tensor.dtype != torch.float32:
+                got = f"{tensor.dtype} {list(tensor.shape)}" if isinstance(tensor, Tensor) else type(tensor).__name__
+                unit = "metres" if name == "depth" else "[-1, 1]"
+                raise ValueError(f"{name}: expected a float32 tensor {list(shape)} in {unit}, got {got}")
         if tuple(camera.size) != tuple(self.size) or tuple(camera.batch_shape) != ():
             raise ValueError(
                 f"camera: expected a single camera of size {tuple(self.size)}, "
                 f"got batch shape {list(camera.batch_shape)} and size {tuple(camera.size)}"
             )
-        text = self._embed(prompt)
-        no_latents = image.new_zeros(self.codec.channels, 0, *self.grid)
-        history = History(text, no_latents) if self.horizon.overlap else None
-        empty = WorldState(self.memory.empty(), no_latents, camera, seed, -1, history)
+
+    def _observe(
+        self, state: WorldState, image: Tensor, camera: Camera, depth: Tensor | None
+    ) -> tuple[WorldState, Chunk]:
+        """Encode an image, estimate its depth unless it was measured, and write both; the camera stays."""
         path = Camera(camera.c2w[None], camera.K[None], camera.size)
         watch = _Stopwatch()
-        view = self.memory.read(empty.map, path)
+        view = self.memory.read(state.map, path)
         watch.lap("read")
         frames = image[None, :, None]
         latents = self.codec.encode(frames)
         watch.lap("encode")
-        _, (stream,) = self._decode([empty], latents) if history else (frames, [None])
         views, cameras = MemoryView.stack([view]), Camera.stack([path])
         known = views.surface(self.grid)
-        depth = self.depth(frames, cameras, known)
+        depths = self.depth(frames, cameras, known) if depth is None else depth[None, None]
         watch.lap("depth")
-        static = self.static_filter(frames, depth, views, cameras)
-        chunk = Chunk(frames[0], depth[0], view, known[0], latents[0], watch.seconds)
-        state = self._write(empty, chunk, path, static[0], stream)
+        # an observation that contradicts the memory is right: the filter compares it with nothing
+        nothing = MemoryView.stack([self.memory.read(self.memory.empty(), path)])
+        static = self.static_filter(frames, depths, nothing, cameras)
+        map, keyframes = state.map, state.keyframes
+        map = self.memory.observe(
+            map, latents=latents[0], frames=frames[0], depth=depths[0], static=static[0], camera=path
+        )
+        if keyframes is not None:
+            pixels = image.add(1.0).mul(127.5).round().clamp(0, 255).byte()
+            keyframe = Keyframe(pixels, depths[0, 0], camera, measured=depth is not None)
+            keyframes = keyframes.add(keyframe, state.step, self.keyframe_bytes)
         watch.lap("write")
-        if self.reprojection is not None:
-            state = replace(state, keyframe=Keyframe(image, chunk.depth[-1], camera))
-        return state, chunk
+        chunk = Chunk(frames[0], depths[0], view, known[0], latents[0], watch.seconds)
+        return replace(state, map=map, keyframes=keyframes), chunk
 
     @own_torch()
     @torch.inference_mode()
@@ -221,7 +283,7 @@ class WorldModel:
         depth = self.depth(self._latent_frames(frames), camera, known)
         watch.lap("depth")
         if self.reprojection is not None:
-            frames, latents = self._reproject(states, frames, depth, paths)
+            states, frames, latents, depth = self._reproject(states, frames, depth, known, paths)
             watch.lap("reproject")
         static = self.static_filter(self._latent_frames(frames), depth, view, camera)
         chunks = [Chunk(*parts, watch.seconds) for parts in zip(frames, depth, views, known, latents, strict=True)]
@@ -318,15 +380,26 @@ class WorldModel:
         return frames[..., (frames.shape[-3] - 1) % stride :: stride, :, :]
 
     def _reproject(
-        self, states: Sequence[WorldState], frames: Tensor, depth: Tensor, paths: Sequence[Camera]
-    ) -> tuple[Tensor, Tensor]:
-        """Insert the keyframes' pixels into the frames and encode the result; returns frames and latents."""
-        composed = list(frames)
+        self, states: Sequence[WorldState], frames: Tensor, depth: Tensor, known: Tensor, paths: Sequence[Camera]
+    ) -> tuple[list[WorldState], Tensor, Tensor, Tensor]:
+        """Insert measured depth and the keyframes' pixels into the frames, and encode the result.
+
+        Returns:
+            The states, with what is known about when a keyframe was shown; frames, latents and depth.
+        """
+        after, composed, depths = list(states), list(frames), list(depth)
         for i, (state, path) in enumerate(zip(states, paths, strict=True)):
-            if state.keyframe is not None and self.reprojection is not None:
-                composed[i] = state.keyframe.reproject(frames[i], depth[i], path, self.reprojection)
+            if state.keyframes and self.reprojection is not None:
+                chosen = state.keyframes.choose(known[i, 0], path[0])
+                measured = state.keyframes.measured_depth(chosen, path[0])
+                if measured is not None:
+                    depths[i] = torch.where(measured > 0, measured, depth[i])
+                composed[i], keyframes = state.keyframes.reproject(
+                    chosen, frames[i], depths[i], path, self.reprojection, state.step + 1
+                )
+                after[i] = replace(state, keyframes=keyframes)
         frames = torch.stack(composed)
-        return frames, self.codec.encode(frames)
+        return after, frames, self.codec.encode(frames), torch.stack(depths)
 
     def _write(self, state: WorldState, chunk: Chunk, path: Camera, static: Tensor, stream: Any) -> WorldState:
         """Add a chunk to the memory and the history of its world.
@@ -346,13 +419,18 @@ class WorldModel:
             static=static,
             camera=path,
         )
-        latents, history = torch.cat([state.preceding, chunk.latents], dim=1), state.history
-        if history:
-            readout = chunk.view.resize(self.grid).latents
-            places = self.references.places(resample_depth(chunk.depth, self.grid), path)
-            history = history.extend(latents, readout, places, stream, self.horizon.window)
-        preceding = latents[:, -self.horizon.window :]
-        return WorldState(map, preceding, path[-1], state.seed, state.step + 1, history, state.keyframe)
+        history = self._extend(state, chunk, path, stream)
+        preceding = torch.cat([state.preceding, chunk.latents], dim=1)[:, -self.horizon.window :]
+        return WorldState(map, preceding, path[-1], state.seed, state.step + 1, history, state.keyframes)
+
+    def _extend(self, state: WorldState, chunk: Chunk, path: Camera, stream: Any) -> History | None:
+        """Return the history of a world after a chunk, for a model with overlapping chunks; None for others."""
+        if state.history is None:
+            return None
+        latents = torch.cat([state.preceding, chunk.latents], dim=1)
+        readout = chunk.view.resize(self.grid).latents
+        places = self.references.places(resample_depth(chunk.depth, self.grid), path)
+        return state.history.extend(latents, readout, places, stream, self.horizon.window)
 
 
 def _kind(map: Any) -> tuple[Any, ...]:
