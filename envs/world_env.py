@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import gymnasium
 import numpy as np
@@ -14,17 +14,27 @@ from gymnasium.utils import seeding
 from mirage_sim.ambient import own_torch
 from mirage_sim.build import build_world_model
 from mirage_sim.envs.actions import ActionMode, Actions, moved
-from mirage_sim.envs.begun_steps import PendingStep, prepare_batch
 from mirage_sim.envs.collisions import CollisionMode, Collisions, ContactState
 from mirage_sim.envs.observations import ObservationEncoder
 from mirage_sim.envs.tasks import EpisodeStart, TaskLike, TaskResult, check_result, make_task
 from mirage_sim.envs.termination import TerminationCondition, check_termination, make_conditions
 from mirage_sim.envs.window import Window
 from mirage_sim.geometry import Camera, VelocityLimits
-from mirage_sim.world import Body, NotReset, Snapshot, World, WorldModel
+from mirage_sim.world import Body, NotReset, Snapshot, World, WorldModel, step_together
 from mirage_sim.world.session import START
 
+#: What ``step`` returns: observation, reward, terminated, truncated, info.
+Transition = tuple[Any, float, bool, bool, dict[str, Any]]
+
 _OPTIONS = {"image", "fov_deg", "start", "prompt"}
+
+
+class _Plan(NamedTuple):
+    """A step before it is generated: a fork of the world, the camera it moves to, and whether something was hit."""
+
+    fork: World
+    camera: Camera
+    collided: bool
 
 
 @dataclass(frozen=True)
@@ -259,31 +269,25 @@ class MirageWorldEnv(gymnasium.Env[Any, Any]):
         # nothing has changed so far, so that whatever was refused leaves the episode as it was
         super().reset(seed=seed)
         self.np_random.bit_generator.state = rng.bit_generator.state
-        self._become(ahead, outcome, contact)
+        self._commit(ahead, outcome, contact)
         return observation, info
 
-    @own_torch()
-    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        """Move the camera and look.
+    def step(self, action: Any) -> Transition:
+        """Move the camera by one action.
 
         Args:
-            action: of the action space; or what :func:`~mirage_sim.envs.begun_steps.prepare_batch` made of it.
+            action: an element of the action space.
+
+        Returns:
+            Observation, reward, terminated, truncated and info.
 
         Raises:
             gymnasium.error.ResetNeeded: before the first ``reset``.
-            gymnasium.error.InvalidAction: if the action is not in the action space; nothing has changed then.
-            ValueError: if the task's or an end's answer is unusable; nothing has changed then, either.
+            gymnasium.error.InvalidAction: if the action is not in the action space.
+            ValueError: if the task or a termination condition returns an invalid value. After any of these errors the
+                episode is unchanged.
         """
-        begun = action if isinstance(action, PendingStep) else prepare_batch([self], [action])[0]
-        ahead, collided = begun
-        shown = ahead.snapshot().observation
-        outcome = self._task.step(self._outcome.state, shown)
-        contact = self._collisions.query(ahead, collided)
-        info, observation = self._info(ahead, outcome, contact), self._observe(ahead, outcome)
-        terminated, truncated = check_termination(self._terminate_on, info)
-        # nothing has changed so far, so that whatever was refused leaves the episode as it was
-        self._become(ahead, outcome, contact)
-        return observation, float(outcome.reward), bool(outcome.terminated) or terminated, truncated, info
+        return step_envs([self], [action])[0]
 
     @own_torch()
     def render(self) -> np.ndarray | None:  # type: ignore[override]
@@ -370,21 +374,21 @@ class MirageWorldEnv(gymnasium.Env[Any, Any]):
         """The session that this environment drives."""
         return self._world
 
-    @own_torch()
-    def plan(self, action: Any) -> tuple[World, Camera, bool]:
-        """What a step would do first; nothing changes.
-
-        Returns:
-            A fork of the world, the camera to step it to, and whether something was in the way there.
-
-        Raises:
-            gymnasium.error.ResetNeeded: before the first ``reset``.
-            gymnasium.error.InvalidAction: if the action is not in the action space.
-        """
+    def _plan(self, action: Any) -> _Plan:
+        """Fork the world and compute how far the action moves its camera, collisions included."""
         self._need_reset("step")
         motion = self._actions.motion(action)
-        ahead = self._world.fork(1)[0]
-        return ahead, *self._collisions.move(self._contact, moved(ahead.camera, motion))
+        (fork,) = self._world.fork(1)
+        return _Plan(fork, *self._collisions.move(self._contact, moved(fork.camera, motion)))
+
+    def _judge(self, plan: _Plan) -> tuple[TaskResult, ContactState, Transition]:
+        """Compute what ``step`` returns once the fork has moved; the episode itself does not change."""
+        outcome = self._task.step(self._outcome.state, plan.fork.snapshot().observation)
+        contact = self._collisions.query(plan.fork, plan.collided)
+        info, observation = self._info(plan.fork, outcome, contact), self._observe(plan.fork, outcome)
+        terminated, truncated = check_termination(self._terminate_on, info)
+        terminated |= bool(outcome.terminated)
+        return outcome, contact, (observation, float(outcome.reward), terminated, truncated, info)
 
     def _need_reset(self, call: str) -> None:
         try:
@@ -392,7 +396,7 @@ class MirageWorldEnv(gymnasium.Env[Any, Any]):
         except NotReset as error:
             raise ResetNeeded(f"{call}: expected reset() first") from error
 
-    def _become(self, ahead: World, outcome: TaskResult, contact: ContactState) -> None:
+    def _commit(self, ahead: World, outcome: TaskResult, contact: ContactState) -> None:
         self._world.restore(ahead.snapshot())
         self._outcome, self._contact = outcome, contact
         if self.render_mode == "human":
@@ -413,3 +417,32 @@ class MirageWorldEnv(gymnasium.Env[Any, Any]):
             "memory_points": shown.info["points"],
         } | self._collisions.info(contact)
         return info | deepcopy(check_result(outcome, set(info)).info)
+
+
+@own_torch()
+def step_envs(envs: Sequence[MirageWorldEnv], actions: Sequence[Any]) -> list[Transition]:
+    """Step several environments and generate their worlds as one batch, which is faster than one after the other.
+
+    Either all environments step or, after an error, none.
+
+    Args:
+        envs: one or more environments that share one world model.
+        actions: one per environment.
+
+    Returns:
+        What :meth:`MirageWorldEnv.step` returns, per environment.
+
+    Raises:
+        gymnasium.error.ResetNeeded: if an environment has not been reset.
+        gymnasium.error.InvalidAction: if an action is not in the action space.
+        ValueError: if the numbers of environments and actions differ, the environments have several models, or a task
+            or a termination condition returns an invalid value.
+    """
+    if len(actions) != len(envs):
+        raise ValueError(f"actions: expected {len(envs)}, one for each environment, got {len(actions)}")
+    plans = [env._plan(action) for env, action in zip(envs, actions, strict=True)]
+    step_together([plan.fork for plan in plans], [plan.camera for plan in plans])
+    results = [env._judge(plan) for env, plan in zip(envs, plans, strict=True)]
+    for env, plan, (outcome, contact, _) in zip(envs, plans, results, strict=True):
+        env._commit(plan.fork, outcome, contact)
+    return [transition for _, _, transition in results]
