@@ -8,7 +8,8 @@ from gymnasium.error import ResetNeeded
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from gymnasium.vector.utils import concatenate, iterate
 
-from mirage_sim.envs.world_env import MirageWorldEnv, shared_model, step_envs
+from mirage_sim.envs.stepping import step_envs
+from mirage_sim.envs.world_env import MirageWorldEnv, shared_model
 from mirage_sim.world import WorldModel
 
 
@@ -49,7 +50,7 @@ class MirageWorldVectorEnv(SyncVectorEnv):
         if arguments.get("render_mode") == "human":
             raise ValueError("render_mode: expected None or 'rgb_array' for several worlds, got 'human'")
         if not isinstance(world, (str, WorldModel)):
-            raise ValueError(f"world: expected a name or a WorldModel, got {type(world).__name__}")
+            raise ValueError(f"world: expected the name of a configuration or a WorldModel, got {type(world).__name__}")
         model = shared_model(world) if isinstance(world, str) else world
         super().__init__([lambda: MirageWorldEnv(model, **arguments)] * num_envs, autoreset_mode=autoreset_mode)
         self._max_episode_steps = max_episode_steps

@@ -19,7 +19,8 @@ from mirage_sim.agents.sb3_policy import LearnedPolicy
 from mirage_sim.build import instantiate
 from mirage_sim.data.clips import Clip, load_clip
 from mirage_sim.envs.actions import ActionMode
-from mirage_sim.envs.world_env import MirageWorldEnv, step_envs
+from mirage_sim.envs.stepping import step_envs
+from mirage_sim.envs.world_env import MirageWorldEnv
 from mirage_sim.evaluation.metrics import psnr
 from mirage_sim.geometry import VelocityLimits
 from mirage_sim.world import Snapshot, WorldModel
