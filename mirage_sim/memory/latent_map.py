@@ -1,16 +1,12 @@
 """The map: points that carry latents, as a persistent value made of blocks."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from mirage_sim.geometry import Camera
@@ -30,7 +26,6 @@ from mirage_sim.memory.quantization import (
 
 _FEW = 256  # points; a block of at most so many, or of less than come, is made anew with those that come
 GENERATED = 1 << 60  # ids from here on are of generated points; smaller ones are of observed points
-_FORMAT = "mirage_sim.latent_map.1"
 
 
 class InView(NamedTuple):
@@ -367,29 +362,6 @@ class LatentMap:
             next_id=int(tensors["next_id"]),
             next_observed=int(tensors["next_observed"]),
         )
-
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the map to a safetensors file, which appears whole or not at all."""
-        path = Path(path)
-        partial = path.with_name(f"{path.name}.partial{os.getpid()}")
-        save_file({name: tensor.cpu() for name, tensor in self.tensors().items()}, partial, {"format": _FORMAT})
-        partial.replace(path)
-
-    @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> "LatentMap":
-        """Read a map that :meth:`save` wrote.
-
-        Raises:
-            ValueError: if the file is truncated, foreign or inconsistent.
-        """
-        try:
-            with safe_open(path, framework="pt") as file:
-                form = (file.metadata() or {}).get("format")
-                if form != _FORMAT:
-                    raise ValueError(f"{path}: expected a map of format {_FORMAT}, got {form}")
-                return cls.from_tensors({name: file.get_tensor(name) for name in file.keys()})
-        except SafetensorError as error:
-            raise ValueError(f"{path}: not a whole safetensors file ({error})") from error
 
 
 def _check(tensors: dict[str, Tensor]) -> None:

@@ -118,8 +118,7 @@ class World:
         """
         if image is not START and start is not None:
             raise ValueError(f"image, start: expected at most one of them, got both (start={start})")
-        if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or not 0 <= seed < 2**63:
-            raise ValueError(f"seed: expected an integer in [0, 2^63), got {seed!r}")
+        _check_seed(seed)
         if prompt is not None and not isinstance(prompt, str):
             raise ValueError(f"prompt: expected a text, got {prompt!r}")
         picture, camera, measured = self._fitted(
@@ -189,6 +188,38 @@ class World:
         info = now.observation.info | {"points": int(state.map.points), "nbytes": int(state.map.nbytes)}
         self._now = Snapshot(state, replace(now.observation, info=info))
         return self._now.observation
+
+    @own_torch()
+    def restart(self, seed: int, keyframe: int | None = None) -> Observation:
+        """Begin a new episode in the present world: its memory stays, time and seed begin anew.
+
+        Args:
+            seed: decides everything that is generated from now on, in [0, 2^63).
+            keyframe: index of the keyframe to start at; None to start at the present camera.
+
+        Raises:
+            NotReset: before the first ``reset``.
+            ValueError: if an argument is out of range; the world is then as it was.
+        """
+        _check_seed(seed)
+        now = self.snapshot()
+        state = replace(now.state, seed=int(seed), step=0)
+        if keyframe is None:
+            self._now = replace(now, state=state)
+            return now.observation
+        entries = state.keyframes.entries if state.keyframes else ()
+        if (
+            isinstance(keyframe, bool)
+            or not isinstance(keyframe, (int, np.integer))
+            or not 0 <= keyframe < len(entries)
+        ):
+            raise ValueError(f"start: expected the index of one of {len(entries)} keyframes, got {keyframe!r}")
+        entry = entries[int(keyframe)]
+        image = entry.image.permute(1, 2, 0).cpu().numpy()
+        state, chunk = self.model.start_at(state, int(keyframe))
+        everything = np.ones(self.model.size, dtype=bool)
+        frames = image[None].repeat(self.model.frames, axis=0)
+        return self._became(state, chunk, entry.camera.to("cpu"), frames, everything)
 
     def _fitted(
         self, image: Any, camera: Camera | None, depth: Any, fov_deg: float
@@ -328,6 +359,11 @@ def _remembered(chunk: Chunk, size: tuple[int, int]) -> np.ndarray:
     visible = (chunk.known[-1] > 0).cpu().numpy()
     rows, columns = (side // cells for side, cells in zip(size, visible.shape, strict=True))
     return visible.repeat(rows, axis=0).repeat(columns, axis=1)
+
+
+def _check_seed(seed: Any) -> None:
+    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or not 0 <= seed < 2**63:
+        raise ValueError(f"seed: expected an integer in [0, 2^63), got {seed!r}")
 
 
 def _number(name: str, value: Any) -> float:

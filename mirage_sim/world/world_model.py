@@ -203,6 +203,26 @@ class WorldModel:
             after = replace(after, camera=camera, preceding=chunk.latents)
         return after, chunk
 
+    @own_torch()
+    @torch.inference_mode()
+    def start_at(self, state: WorldState, index: int) -> tuple[WorldState, Chunk]:
+        """Move a world to one of its keyframes.
+
+        Args:
+            state: of a world with keyframes; it does not change.
+            index: of the keyframe.
+
+        Returns:
+            The state, and a chunk with the keyframe's image, its latents and its depth.
+        """
+        entry = (state.keyframes or Keyframes()).entries[index]
+        camera = Camera(entry.camera.c2w[None], entry.camera.K[None], entry.camera.size)
+        frames = (entry.image.float() / 127.5 - 1.0)[:, None]
+        latents = self.codec.encode(frames[None])[0]
+        view = self.memory.read(state.map, camera)
+        chunk = Chunk(frames, entry.depth[None], view, view.surface(self.grid), latents, {})
+        return replace(state, camera=entry.camera, preceding=latents), chunk
+
     def _check_image(self, image: Tensor, camera: Camera, depth: Tensor | None) -> None:
         for name, tensor, shape in (("image", image, (3, *self.size)), ("depth", depth, tuple(self.size))):
             if tensor is None and name == "depth":

@@ -180,7 +180,7 @@ def test_forks_of_a_world_walk_alone(make_vec) -> None:
         ({"num_envs": 0}, "num_envs: expected a positive integer, got 0"),
         ({"num_envs": 2, "max_episode_steps": 0}, "max_episode_steps: expected a positive integer, got 0"),
         ({"num_envs": 2, "render_mode": "human"}, "render_mode: expected None or 'rgb_array'"),
-        ({"num_envs": 2, "world": 3}, "world: expected a name or a WorldModel, got int"),
+        ({"num_envs": 2, "world": 3}, "world: expected the name of a configuration or a WorldModel, got int"),
         ({"num_envs": 2, "action_mode": "fly"}, "action_mode: expected"),
     ],
 )

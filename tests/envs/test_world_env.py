@@ -218,7 +218,7 @@ def test_bad_options_change_nothing(make, options, message):
         ({"action_mode": "fly"}, "action_mode: expected"),
         ({"observation": "text"}, "observation: expected 'rgb' or 'dict', got 'text'"),
         ({"task": "win"}, "task: expected"),
-        ({"world": 5}, "world: expected a name or a WorldModel, got int"),
+        ({"world": 5}, "world: expected the name of a configuration or a WorldModel, got int"),
         ({"starts": np.zeros((48, 64, 3), np.uint8)}, "starts: expected a uint8 array"),
     ],
 )
