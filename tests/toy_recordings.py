@@ -33,6 +33,12 @@ def _png(path: Path, image: np.ndarray) -> str:
     return path.name
 
 
+def codes(depth: np.ndarray, units_per_metre: float) -> np.ndarray:
+    """Depth as 16-bit codes; what does not fit is unknown, 0."""
+    scaled = np.round(depth * units_per_metre)
+    return np.where(scaled < 2**16, scaled, 0).astype(np.uint16)
+
+
 def write_tum(folder: Path, frames: Sequence[RecordedFrame], depth_delay: float = 0.004) -> Path:
     """A TUM folder whose depth stamps are a little later than those of the images; true intrinsics in camera.json."""
     from mirage_sim.ros.frames import quaternion_of
@@ -41,8 +47,7 @@ def write_tum(folder: Path, frames: Sequence[RecordedFrame], depth_delay: float 
     for i, frame in enumerate(frames):
         lists["rgb.txt"].append(f"{frame.stamp:.6f} rgb/{_png(folder / 'rgb' / f'{i}.png', frame.image)}")
         if frame.depth is not None:
-            depth = np.round(frame.depth * 5000).astype(np.uint16)
-            name = _png(folder / "depth" / f"{i}.png", depth)
+            name = _png(folder / "depth" / f"{i}.png", codes(frame.depth, 5000))
             lists["depth.txt"].append(f"{frame.stamp + depth_delay:.6f} depth/{name}")
         c2w = frame.camera.c2w.double().numpy()
         pose = [*c2w[:3, 3], *quaternion_of(c2w[:3, :3])]
@@ -56,9 +61,7 @@ def write_tum(folder: Path, frames: Sequence[RecordedFrame], depth_delay: float 
     return folder
 
 
-def write_transforms(
-    folder: Path, frames: Sequence[RecordedFrame], per_frame: bool = False, **facts: Any
-) -> Path:
+def write_transforms(folder: Path, frames: Sequence[RecordedFrame], per_frame: bool = False, **facts: Any) -> Path:
     """A folder with transforms.json; ``facts`` are added to it."""
     K, (height, width) = frames[0].camera.K.double().numpy(), frames[0].camera.size
     lens = {"fl_x": K[0, 0], "fl_y": K[1, 1], "cx": K[0, 2], "cy": K[1, 2], "w": width, "h": height}
@@ -68,8 +71,8 @@ def write_transforms(
         entry = {"file_path": f"images/{name}", "timestamp": frame.stamp, **(lens if per_frame else {})}
         entry["transform_matrix"] = (frame.camera.c2w.double().numpy() @ OPENCV_TO_OPENGL).tolist()
         if frame.depth is not None:
-            depth = np.round(frame.depth * 1000).astype(np.uint16)
-            entry["depth_file_path"] = f"depth/{_png(folder / 'depth' / f'Küche {i}.png', depth)}"
+            name = _png(folder / "depth" / f"Küche {i}.png", codes(frame.depth, 1000))
+            entry["depth_file_path"] = f"depth/{name}"
         entries.append(entry)
     content = {**({} if per_frame else lens), **facts, "frames": entries[::-1]}
     (folder / "transforms.json").write_text(json.dumps(content))
@@ -142,9 +145,9 @@ def _fields(topic: str, frame: RecordedFrame) -> dict[str, Any]:
     if topic == "/odom":
         return conversions.odometry(c2w, np.eye(4), np.zeros(6), stamp, CAMERA_HEIGHT)
     if topic.endswith("camera_info"):
-        return conversions.camera_info(frame.camera.K, frame.camera.size, stamp)
+        return conversions.camera_info(frame.camera.K.numpy(), frame.camera.size, stamp)
     if topic.endswith("compressedDepth"):
-        png = cv2.imencode(".png", np.round(frame.depth * 1000).astype(np.uint16))[1]
+        png = cv2.imencode(".png", codes(frame.depth, 1000))[1]
         data = np.concatenate([np.zeros(12, np.uint8), png])
         header = conversions.header(stamp, "camera_optical_frame")
         return {"header": header, "format": "16UC1; compressedDepth png", "data": data}

@@ -119,7 +119,7 @@ def check_poses(source: Path, stamps: Array, c2w: Array, timed: bool) -> None:
         ValueError: naming the first image whose pose is wrong. A jump is more than 5 m between successive images at
             more than 10 m/s.
     """
-    finite: NDArray[np.bool_] = np.isfinite(c2w).all(axis=(1, 2))
+    finite = np.asarray(np.isfinite(c2w).all(axis=(1, 2)))
     rotation: Array = np.where(finite[:, None, None], c2w[:, :3, :3], 0.0)
     skew: Array = np.abs(rotation @ rotation.transpose(0, 2, 1) - np.eye(3)).max(axis=(1, 2))
     last: Array = np.abs(c2w[:, 3] - [0, 0, 0, 1]).max(axis=1)
