@@ -104,4 +104,3 @@ def _spread(recording: Recording, count: int) -> list[int]:
 def _small(frame: RecordedFrame) -> RecordedFrame:
     height, width = frame.image.shape[:2]
     return to_size(frame, (_HEIGHT, round(width * _HEIGHT / height)))
-

@@ -19,6 +19,7 @@ MODELS = {
     "rational_polynomial": (BROWN, (0, 8, 12, 14)),
     "equidistant": (FISHEYE, (0, 4)),
 }
+_BOUND = 0.52  # of the image's sides, from its middle: 2 % beyond its edge
 
 
 @dataclass(frozen=True)
@@ -103,9 +104,9 @@ def undistort(source: Path, lens: Lens, image: Any, depth: Any) -> tuple[Any, An
     """
     if not any(lens.distortion):
         return image, depth, lens.K
-    K, (x, y), (nearest_x, nearest_y) = _maps(lens)
-    if not np.isfinite(K).all() or min(K[0, 0], K[1, 1]) <= 0:
+    if (maps := _maps(lens)) is None:
         raise ValueError(f"{source}: expected distortion that can be undone, got coefficients {list(lens.distortion)}")
+    K, (x, y), (nearest_x, nearest_y) = maps
     image = cv2.remap(image, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     if depth is not None:
         depth = cv2.remap(depth, nearest_x, nearest_y, cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT)
@@ -113,8 +114,11 @@ def undistort(source: Path, lens: Lens, image: Any, depth: Any) -> tuple[Any, An
 
 
 @lru_cache(maxsize=8)
-def _maps(lens: Lens) -> tuple[NDArray[np.float64], Any, Any]:
-    """Intrinsics of the pinhole camera, and where its pixels are in the distorted image: for colours and for depth."""
+def _maps(lens: Lens) -> tuple[NDArray[np.float64], Any, Any] | None:
+    """Intrinsics of the pinhole camera, and where its pixels are in the distorted image: for colours and for depth.
+
+    None if the distortion folds the image onto itself, or OpenCV finds no pinhole camera whose pixels were all seen.
+    """
     K, coefficients, size = lens.K, np.array(lens.distortion), (lens.size[1], lens.size[0])
     K[:2, 2] -= 0.5
     if lens.model == FISHEYE:
@@ -123,6 +127,9 @@ def _maps(lens: Lens) -> tuple[NDArray[np.float64], Any, Any]:
     else:
         pinhole, _ = cv2.getOptimalNewCameraMatrix(K, coefficients, size, 0.0)
         x, y = cv2.initUndistortRectifyMap(K, coefficients, np.eye(3), pinhole, size, cv2.CV_32FC1)
+    inside = (np.abs(x / size[0] - 0.5) < _BOUND).all() and (np.abs(y / size[1] - 0.5) < _BOUND).all()  # not if NaN
+    if not inside or not (np.diff(x, axis=1) > 0).all() or not (np.diff(y, axis=0) > 0).all():
+        return None
     shift = np.array([[0.0, 0.0, 0.5], [0.0, 0.0, 0.5], [0.0, 0.0, 0.0]])
     linear = cv2.convertMaps(x, y, cv2.CV_16SC2)
     nearest = cv2.convertMaps(x, y, cv2.CV_16SC2, nninterpolation=True)

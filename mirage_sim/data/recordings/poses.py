@@ -80,7 +80,8 @@ class Track:
         start, end = self.positions[before], self.positions[after]
         turned, angle = _slerp(self.quaternions[before], self.quaternions[after], share)
         still = (np.linalg.norm(end - start, axis=1) < _STILL) & (2 * angle < _STILL)
-        known = (times >= self.stamps[0]) & (times <= self.stamps[-1]) & ((gap <= _GAP) | still)
+        inside = (times >= self.stamps[0]) & (times <= self.stamps[-1])
+        known = inside & ((gap <= _GAP) | still | np.isin(times, self.stamps))
         return motions_of(source, start + share * (end - start), turned), known
 
 
