@@ -180,7 +180,7 @@ COMMANDS = {
     ),
     "recording": Command(
         "read a recording of a place: a bag, a TUM folder, an export of a phone",
-        "mirage recording info data/recording output=outputs/recording",
+        "mirage recording info source=data/recording output=outputs/recording",
         _recording,
         ("info",),
         group="recording",
