@@ -24,9 +24,9 @@ from mirage_sim.data.recordings.recording import Array, Depth, Image, Recording
 from mirage_sim.data.recordings.transform_tree import TransformTree
 from mirage_sim.models.pretrained import require
 
-ROLES = ("image", "camera_info", "depth", "odometry")  # for which a topic can be named
 IMAGES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
 CAMERA_INFO, ODOMETRY, TRANSFORMS = "sensor_msgs/msg/CameraInfo", "nav_msgs/msg/Odometry", "tf2_msgs/msg/TFMessage"
+ROLES = {"image": IMAGES, "camera_info": (CAMERA_INFO,), "depth": IMAGES, "odometry": (ODOMETRY,)}  # and their types
 MAX_TOLERANCE = 0.05  # seconds between an image and its depth, at most half an interval between images
 _SAME = 0.02  # relative difference of the intrinsics of image and depth of one camera
 _SEEK = 64  # messages from which on seeking is quicker than reading over them
@@ -129,6 +129,7 @@ class _Topics:
     camera_info: str
     depth: str | None
     odometry: str | None
+    odometry_named: bool  # so that it comes before /tf
     lens: Lens
     frame: str
     notes: tuple[str, ...]
@@ -214,18 +215,16 @@ def _scan(bag: BagReader, chosen: _Topics) -> tuple[_Series, _Series, TransformT
     images, depths, tree = _Series(), _Series(), TransformTree()
     series = {chosen.image: images, chosen.depth: depths}
     transforms = [topic for topic in bag.topics(TRANSFORMS) if topic.endswith(("/tf", "/tf_static"))]
-    odometry: list[Any] = []
+    odometry = TransformTree()
     wanted = [topic for topic in (chosen.image, chosen.depth, chosen.odometry) if topic]
     for topic, time, data in bag.messages([*wanted, *transforms]):
         if topic in series:
             series[topic].add(stamp_of(data), time)
         elif topic == chosen.odometry:
-            odometry.append(bag.decode(topic, data))
+            odometry.add_odometry(bag.decode(topic, data))
         else:
             tree.add(bag.decode(topic, data), topic.endswith("_static"))
-    if odometry and not tree.has(odometry[0].child_frame_id.strip("/")):  # its publisher often sends both
-        for message in odometry:
-            tree.add_odometry(message)
+    tree.adopt(odometry, chosen.odometry_named)
     return images, depths, tree
 
 
@@ -247,9 +246,9 @@ def _choose(source: Path, bag: BagReader, asked: Mapping[str, str]) -> _Topics:
     have = ", ".join(f"{topic} ({kind})" for topic, kind in sorted(bag.types.items())) or "none"
     for role, topic in asked.items():
         if role not in ROLES:
-            raise ValueError(f"topics: expected roles among {ROLES}, got {role!r}")
-        if topic not in bag.types:
-            raise ValueError(f"{source}: expected a topic {topic} for {role}, got topics {have}")
+            raise ValueError(f"topics: expected roles among {[*ROLES]}, got {role!r}")
+        if bag.types.get(topic) not in ROLES[role]:
+            raise ValueError(f"{source}: expected a topic {topic} ({' or '.join(ROLES[role])}), got topics {have}")
     firsts = {topic: bag.first(topic) for topic in bag.topics(*IMAGES)}
     infos = bag.topics(CAMERA_INFO)
     colours = [topic for topic, message in firsts.items() if is_colour(message)]
@@ -261,7 +260,7 @@ def _choose(source: Path, bag: BagReader, asked: Mapping[str, str]) -> _Topics:
             f"{source}: expected intrinsics in {_sibling(image)} ({CAMERA_INFO}) for {image}, got topics {have}"
         )
     message = bag.first(info)
-    lens = lens_of_message(source, info, message)
+    lens = lens_of_message(source, info, message, rectified="rect" in image)
     others = [topic for topic in colours if topic != image and _rank(topic, firsts, infos)[:2] == (False, False)]
     notes = [f"other cameras were left out: {', '.join(others)}"] if others else []
     depth = asked.get("depth") or _depth_topic(bag, firsts, message, notes)
@@ -271,7 +270,7 @@ def _choose(source: Path, bag: BagReader, asked: Mapping[str, str]) -> _Topics:
     for note in notes:
         _LOG.warning("%s: %s", source, note)
     frame = message.header.frame_id or firsts[image].header.frame_id
-    return _Topics(image, info, depth, odometry, lens, frame, tuple(notes))
+    return _Topics(image, info, depth, odometry, "odometry" in asked, lens, frame, tuple(notes))
 
 
 def _sibling(topic: str) -> str:

@@ -83,16 +83,25 @@ def depth_of(source: Path, topic: str, message: Any) -> NDArray[np.float32]:
     return np.where(np.isfinite(depth) & (depth > 0), depth, np.float32(0))
 
 
-def lens_of_message(source: Path, topic: str, message: Any) -> Lens:
+def lens_of_message(source: Path, topic: str, message: Any, rectified: bool) -> Lens:
     """The lens of a ``sensor_msgs/CameraInfo``.
+
+    Args:
+        source: for errors.
+        topic: for errors.
+        message: what says it.
+        rectified: the images have no distortion left: their intrinsics are in P, where that is stated.
 
     Raises:
         ValueError: for an unknown distortion model or unusable intrinsics (all 0 of an uncalibrated camera).
     """
     K = np.array(message.k, dtype=np.float64).reshape(3, 3)
-    distortion = tuple(map(float, message.d))
+    distortion, model = tuple(map(float, message.d)), message.distortion_model
+    if rectified:
+        distortion, P = (), np.array(message.p, dtype=np.float64).reshape(3, 4)
+        K = P[:, :3] if P.any() else K
     try:
-        return lens_of(source, message.distortion_model, K, (message.height, message.width), distortion)
+        return lens_of(source, model, K, (message.height, message.width), distortion)
     except ValueError as error:
         raise ValueError(f"{error} ({topic})") from error
 
@@ -123,4 +132,4 @@ def _pixels(name: str, message: Any, width_bytes: int) -> NDArray[np.uint8]:
             f"{name}: expected {height} rows of {width * width_bytes} bytes, "
             f"got rows of {step} bytes and {len(data)} bytes in all"
         )
-    return np.ascontiguousarray(data[: step * height].reshape(height, step)[:, : width * width_bytes])
+    return data[: step * height].reshape(height, step)[:, : width * width_bytes].copy()

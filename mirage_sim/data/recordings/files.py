@@ -59,13 +59,25 @@ def read_json(path: Path) -> dict[str, Any]:
         FileNotFoundError: if there is no such file.
         ValueError: if it is larger than 64 MB or holds anything else.
     """
+    text = read_text(path)
     try:
-        content = json.loads(read_text(path))
-    except (json.JSONDecodeError, RecursionError) as error:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:  # integers of thousands of digits are no JSONDecodeError
         raise ValueError(f"{path}: expected JSON: {error}") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path}: expected a JSON object, got {type(content).__name__}")
     return content
+
+
+def number(path: Path, name: str, value: Any) -> float:
+    """A finite number that JSON held under ``name``.
+
+    Raises:
+        ValueError: if it is anything else.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) < 1e300:
+        raise ValueError(f"{path}: expected a number {name!r}, got {str(value)[:40]!r}")
+    return float(value)
 
 
 def inside(source: Path, folder: Path, name: Any) -> Path:

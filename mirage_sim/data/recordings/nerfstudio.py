@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from mirage_sim.data.recordings.files import inside, read_json, size_of
+from mirage_sim.data.recordings.files import inside, number, read_json, size_of
 from mirage_sim.data.recordings.image_files import FileRecording, ImageFiles
 from mirage_sim.data.recordings.lens import BROWN, FISHEYE, Lens
 
@@ -79,20 +79,14 @@ def _natural(frame: Mapping[str, Any]) -> list[tuple[int, str]]:
     return [(int(word) if word.isdecimal() else 0, word) for word in words]
 
 
-def _numeric(path: Path, name: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise ValueError(f"{path}: expected a number {name!r}, got {value!r}")
-    return float(value)
-
-
 def _stamp(path: Path, frame: Mapping[str, Any]) -> float:
-    return _numeric(path, "timestamp", frame["timestamp"])
+    return number(path, "timestamp", frame["timestamp"])
 
 
 def _pose(path: Path, frame: Mapping[str, Any]) -> np.ndarray:
     try:
         pose = np.array(frame.get("transform_matrix"), dtype=np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         pose = np.empty(0)
     if pose.shape != (4, 4):
         raise ValueError(f"{path}: expected 'transform_matrix' [4, 4] of {frame.get('file_path')!r}, got another")
@@ -101,17 +95,17 @@ def _pose(path: Path, frame: Mapping[str, Any]) -> np.ndarray:
 
 def _lens(path: Path, facts: Mapping[str, Any], image: Path) -> Lens:
     """The lens of a frame, whose own intrinsics come before those of the file."""
-    number = partial(_numeric, path)
+    read = partial(number, path)
     if (model := facts.get("camera_model", "OPENCV")) not in _DISTORTION:
         raise ValueError(f"{path}: expected a camera_model among {[*_DISTORTION]}, got {model!r}")
-    size = (number("h", facts["h"]), number("w", facts["w"])) if {"h", "w"} <= facts.keys() else size_of(image)
+    size = (read("h", facts["h"]), read("w", facts["w"])) if {"h", "w"} <= facts.keys() else size_of(image)
     height, width = size
     if "fl_x" not in facts and "camera_angle_x" in facts:
-        fx = width / 2 / math.tan(number("camera_angle_x", facts["camera_angle_x"]) / 2)
+        fx = width / 2 / math.tan(read("camera_angle_x", facts["camera_angle_x"]) / 2)
     else:
-        fx = number("fl_x", facts.get("fl_x"))
-    fy = number("fl_y", facts.get("fl_y", fx))
-    centre = number("cx", facts.get("cx", width / 2)), number("cy", facts.get("cy", height / 2))
+        fx = read("fl_x", facts.get("fl_x"))
+    fy = read("fl_y", facts.get("fl_y", fx))
+    centre = read("cx", facts.get("cx", width / 2)), read("cy", facts.get("cy", height / 2))
     distortion, names = _DISTORTION[model]
-    coefficients = tuple(number(name, facts.get(name, 0.0)) for name in names)
+    coefficients = tuple(read(name, facts.get(name, 0.0)) for name in names)
     return Lens((fx, fy), centre, (int(height), int(width)), coefficients, distortion).validate(path)

@@ -115,7 +115,7 @@ class _Frames:
         while self._next <= number:
             data = self._read(self._bytes)
             self._next += 1
-        return np.frombuffer(data, self.dtype).reshape(self.shape[1:])
+        return np.frombuffer(data, self.dtype).reshape(self.shape[1:]).copy()
 
     def rest(self) -> NDArray[Any]:
         """All entries of an array of which none has been read."""

@@ -149,10 +149,10 @@ class Recording(ABC):
         Raises:
             ValueError: for wrong numbers (at once), and for files that are damaged (when they are read).
         """
-        wanted = range(len(self)) if numbers is None else list(numbers)
-        if any(not 0 <= number < len(self) for number in wanted) or any(np.diff(wanted) <= 0):
-            raise ValueError(f"numbers: expected ascending numbers in [0, {len(self)}), got {wanted}")
-        return self._frames(wanted)
+        wanted = np.arange(len(self)) if numbers is None else np.array(numbers, dtype=np.int64)
+        if (wanted < 0).any() or (wanted >= len(self)).any() or (np.diff(wanted) <= 0).any():
+            raise ValueError(f"numbers: expected ascending numbers in [0, {len(self)}), got {wanted.tolist()}")
+        return self._frames(wanted.tolist())
 
     def _frames(self, numbers: Sequence[int]) -> Iterator[RecordedFrame]:
         for number, (image, depth) in zip(numbers, self._load(numbers), strict=True):

@@ -42,9 +42,14 @@ class TransformTree:
         self._rows.setdefault(edge, array("d")).extend(row)
         return edge
 
-    def has(self, child: str) -> bool:
-        """Whether the frame has a parent."""
-        return any(child == below for below, _ in self._rows)
+    def adopt(self, other: "TransformTree", replace: bool) -> None:
+        """Take transforms of another tree: those whose frames have no parent here, or all, which replace those here."""
+        for edge, rows in other._rows.items():
+            same = [here for here in self._rows if here[0] == edge[0]]
+            if replace or not same:
+                for here in same:
+                    del self._rows[here]
+                self._rows[edge] = rows
 
     def camera(self, source: Path, frame: str, stamps: Array) -> tuple[Array, NDArray[np.bool_], str]:
         """Poses of a frame in the root of the tree.

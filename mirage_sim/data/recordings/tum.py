@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from mirage_sim.data.recordings.files import inside, read_json, read_text, size_of
+from mirage_sim.data.recordings.files import inside, number, read_json, read_text, size_of
 from mirage_sim.data.recordings.image_files import FileRecording, ImageFiles
 from mirage_sim.data.recordings.lens import BROWN, Lens
 from mirage_sim.data.recordings.poses import Track, nearest
@@ -83,9 +83,12 @@ def _lines(path: Path) -> list[tuple[int, list[str]]]:
 
 def _number(path: Path, line: int, word: str) -> float:
     try:
-        return float(word)
+        value = float(word)
     except ValueError:
-        raise ValueError(f"{path}: line {line}: expected a number, got {word[:40]!r}") from None
+        value = np.nan
+    if not np.isfinite(value):
+        raise ValueError(f"{path}: line {line}: expected a number, got {word[:40]!r}")
+    return value
 
 
 def _rows(path: Path, width: int) -> Array:
@@ -116,7 +119,7 @@ def _lens(source: Path, size: tuple[int, int]) -> tuple[Lens, str, list[str]]:
     distortion: tuple[float, ...] = ()
     if (path := source / "camera.json").exists():
         content = read_json(path)
-        numbers: list[Any] = [content.get(key) for key in ("fx", "fy", "cx", "cy")]
+        numbers = [number(path, key, content.get(key)) for key in ("fx", "fy", "cx", "cy")]
         stated = content.get("h", size[0]), content.get("w", size[1])
     elif (path := source / "calibration.txt").exists():
         words = [_number(path, line, word) for line, words in _lines(path) for word in words]
@@ -134,9 +137,7 @@ def _lens(source: Path, size: tuple[int, int]) -> tuple[Lens, str, list[str]]:
 
 
 def _checked(path: Path, numbers: Any, stated: Any, size: tuple[int, int], distortion: tuple[float, ...]) -> Lens:
-    if any(isinstance(number, bool) or not isinstance(number, (int, float)) for number in numbers):
-        raise ValueError(f"{path}: expected numbers fx, fy, cx and cy, got {list(numbers)}")
     if tuple(stated) != size:
         raise ValueError(f"{path}: expected intrinsics of images of {list(size)} pixels, got of {list(stated)}")
-    fx, fy, cx, cy = map(float, numbers)
+    fx, fy, cx, cy = numbers
     return Lens((fx, fy), (cx + 0.5, cy + 0.5), size, distortion, BROWN).validate(path)

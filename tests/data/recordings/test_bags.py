@@ -104,6 +104,19 @@ def test_odometry_serves_without_tf(walk: list[RecordedFrame], tmp_path: Path) -
         assert read.depth is None
 
 
+def test_named_odometry_comes_before_tf(walk: list[RecordedFrame], tmp_path: Path) -> None:
+    """Which says that the robot is 1 m further to the left."""
+
+    def change(topic: str, fields: Fields) -> Fields:
+        if topic == "/odom":
+            fields["pose"]["pose"]["position"]["y"] += 1.0
+        return fields
+
+    bag = write_bag(tmp_path / "bag", walk, topics=(*TOPICS, "/odom"), change=change)
+    (by_tf, by_odometry) = open_recording(bag), open_recording(bag, topics={"odometry": "/odom"})
+    np.testing.assert_allclose((by_odometry.c2w - by_tf.c2w)[:, :3, 3], [[0, 1, 0]] * 3, atol=1e-9)
+
+
 def straight(count: int, every: float, speed: float = 1.0, turn: float = 0.5) -> list[RecordedFrame]:
     """A camera that moves along its world's x and turns about y, both at constant rates."""
     (frame,) = toy_frames(1)
@@ -249,6 +262,27 @@ def test_distortion_models_of_ros_are_undone(model: str, distortion: list[float]
 
     (read,) = open_recording(write_bag(tmp_path / "bag", frames, change=change)).frames()
     assert not np.array_equal(read.image, frames[0].image) and not torch.equal(read.camera.K, frames[0].camera.K)
+
+
+def test_rectified_images_have_the_intrinsics_of_p(tmp_path: Path) -> None:
+    """Their camera_info still states the distortion that they had."""
+    frames = toy_frames(1)
+    topic = "/camera/image_rect_color"
+
+    def change(name: str, fields: Fields) -> Fields:
+        P = np.array([[40.0, 0, 30, 0], [0, 41.0, 20, 0], [0, 0, 1, 0]])
+        return fields | {"d": [-0.1] * 5, "p": P.ravel().tolist()} if name == INFO else fields
+
+    bag = write_bag(
+        tmp_path / "bag",
+        frames,
+        topics=("/tf_static", "/tf", topic, INFO),
+        kinds=KINDS | {topic: KINDS[IMAGE]},
+        change=change,
+    )
+    (read,) = open_recording(bag).frames()
+    np.testing.assert_array_equal(read.image, frames[0].image)
+    assert read.camera.K.tolist() == [[40, 0, 30.5], [0, 41, 20.5], [0, 0, 1]]
 
 
 def test_our_own_node_messages_are_understood() -> None:

@@ -66,6 +66,7 @@ def test_frames_equal_those_written(name: str, folder: Path, walk: list[Recorded
         np.testing.assert_allclose(frame.camera.K, true.camera.K, atol=1e-5)
         frame.camera.validate()
         assert frame.camera.size == true.camera.size and frame.image.flags.c_contiguous
+        assert frame.image.flags.writeable, "torch takes no other"
         assert frame.stamp == pytest.approx(true.stamp, abs=1e-6)
         if coarse is None:
             assert frame.depth is None
