@@ -153,6 +153,7 @@ BENCHMARKS = {
         "backbone",
         "rollout",
         "simulators",
+        "recordings",
     )
 } | {"ros": "mirage_sim.ros.benchmark", "all": "mirage_sim.evaluation.benchmarks.table"}
 

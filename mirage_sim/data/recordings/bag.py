@@ -159,9 +159,10 @@ class BagRecording(Recording):
         stamps = np.array(images.stamps)
         c2w, known, chain = tree.camera(source, chosen.frame, stamps)
         if not known.any():
+            first, last = tree.span(chosen.frame)
             raise ValueError(
                 f"{source}: expected poses at the stamps of {chosen.image}, got images from {stamps[0]:.3f} to "
-                f"{stamps[-1]:.3f} s and poses of {chain} from {{:.3f}} to {{:.3f}} s".format(*tree.span(chosen.frame))
+                f"{stamps[-1]:.3f} s and poses of {chain} from {first:.3f} to {last:.3f} s"
             )
         posed = np.flatnonzero(known)
         self._image_numbers = [images.numbers[i] for i in posed]
@@ -260,8 +261,8 @@ def _choose(source: Path, bag: BagReader, asked: Mapping[str, str]) -> _Topics:
             f"{source}: expected intrinsics in {_sibling(image)} ({CAMERA_INFO}) for {image}, got topics {have}"
         )
     message = bag.first(info)
-    lens = lens_of_message(source, info, message, rectified="rect" in image)
-    others = [topic for topic in colours if topic != image and _rank(topic, firsts, infos)[:2] == (False, False)]
+    lens = lens_of_message(source, info, message, rectified="_rect" in image or "/rect" in image)
+    others = [topic for topic in colours if _info_of(topic, infos) not in (None, info)]
     notes = [f"other cameras were left out: {', '.join(others)}"] if others else []
     depth = asked.get("depth") or _depth_topic(bag, firsts, message, notes)
     odometry = asked.get("odometry") or next(iter(bag.topics(ODOMETRY)), None)
@@ -309,8 +310,9 @@ def _depth_topic(bag: BagReader, firsts: Mapping[str, Any], camera: Any, notes: 
 
 def _same_camera(one: Any, other: Any) -> bool:
     """Whether two ``sensor_msgs/CameraInfo`` are of one camera, at any resolution."""
-    size = np.array([1.0 / one.width, 1.0 / one.width, 1.0 / one.height, 1.0 / one.height])
-    others = np.array([1.0 / other.width, 1.0 / other.width, 1.0 / other.height, 1.0 / other.height])
-    pick = [0, 2, 4, 5]
-    close = np.abs(np.array(one.k)[pick] * size - np.array(other.k)[pick] * others).max() < _SAME
-    return one.header.frame_id == other.header.frame_id and bool(close)
+    shares = [
+        np.array([info.k[0], info.k[2], info.k[4], info.k[5]])
+        / np.maximum([info.width, info.width, info.height, info.height], 1)
+        for info in (one, other)
+    ]
+    return one.header.frame_id == other.header.frame_id and bool(np.abs(shares[0] - shares[1]).max() < _SAME)

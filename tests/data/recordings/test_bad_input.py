@@ -113,7 +113,7 @@ BAGS: dict[str, tuple[tuple[str, ...], Callable[[str, Fields], Fields | None], s
 @pytest.mark.parametrize("case", BAGS)
 def test_bags_that_lack_something_are_refused(case: str, tmp_path: Path) -> None:
     topics, change, said = BAGS[case]
-    refused(write_bag(tmp_path / "a bag", toy_frames(3), topics=topics, change=change), said)
+    refused(write_bag(tmp_path / "a {bag}", toy_frames(3), topics=topics, change=change), said)
 
 
 def test_quaternions_that_are_none_are_refused(tmp_path: Path) -> None:
