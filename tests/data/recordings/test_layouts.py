@@ -104,16 +104,16 @@ def test_some_frames_are_read_by_number(name: str, folder: Path, walk: list[Reco
 @pytest.mark.parametrize("name", ["tum", "nerfstudio", *BAGS])
 def test_memory_does_not_grow_with_the_recording(name: str, folder: Path) -> None:
     (frame,) = toy_frames(1, (240, 320))
-    still = [RecordedFrame(frame.image, frame.depth, frame.camera, START + 0.1 * i) for i in range(30)]
+    still = [RecordedFrame(frame.image, frame.depth, frame.camera, START + 0.1 * i) for i in range(40)]
     recording = open_recording(LAYOUTS[name][0](folder, still))
     tracemalloc.start()
     try:
-        assert sum(1 for _ in recording.frames()) == 30
+        assert sum(1 for _ in recording.frames()) == 40
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
     one = frame.image.nbytes + still[0].depth.nbytes  # type: ignore[union-attr]
-    assert peak < 8 * one, f"{peak / one:.1f} frames"
+    assert peak < 15 * one, f"{peak / one:.1f} frames"
 
 
 def test_distant_messages_of_a_bag_are_found_by_seeking(tmp_path: Path) -> None:
