@@ -103,8 +103,8 @@ class MirageWorldEnv(gymnasium.Env[Any, Any]):
 
     * ``image``: path or uint8 RGB array ``[H, W, 3]``, sides of 16 to 8192 pixels, as the start image. It is cropped
       around its centre to the aspect ratio of the frames and resized.
-    * ``depth``: measured z-depth of ``image``, 0 where unknown: an array ``[H, W]`` in metres, an ``.npy`` file of one or
-      a 16-bit PNG in millimetres. By default it is estimated.
+    * ``depth``: measured z-depth of ``image``, 0 where unknown: an array ``[H, W]`` in metres, an ``.npy`` file
+      of one or a 16-bit PNG in millimetres. By default it is estimated.
     * ``fov_deg``: vertical field of view of ``image`` in degrees (default 60).
     * ``observations``: a list of dicts with ``image``, ``c2w`` (``[4, 4]``, y down) and optionally ``depth`` and ``K``
       or ``fov_deg``. The episode starts where the first was made; all of them are in memory.

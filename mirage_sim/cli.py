@@ -23,7 +23,8 @@ Config = dict[str, Any]
 class Command:
     """A subcommand: what it is for, how it is called, what it does, and the variants that it offers.
 
-    A variant in ``files`` takes these files or folders instead of settings.
+    A variant in ``files`` takes these files or folders instead of settings. The first word may be the value of the
+    setting ``first_word``.
     """
 
     help: str
@@ -32,6 +33,7 @@ class Command:
     variants: tuple[str, ...] = ()
     group: str = ""  # of configs, or several, separated by spaces; shown by --help
     files: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    first_word: str = ""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -106,6 +108,12 @@ def _eval(variant: str, config: Config) -> Config:
     return evaluate(config)
 
 
+def _recording(_: str, config: Config) -> Config:
+    from mirage_sim.evaluation.recordings import describe_recording
+
+    return describe_recording(config)
+
+
 def _bench(variant: str, config: Config) -> Config:
     bench: Callable[[Config], Config] = getattr(importlib.import_module(BENCHMARKS[variant]), f"bench_{variant}")
     return bench(config)
@@ -145,6 +153,7 @@ BENCHMARKS = {
         "backbone",
         "rollout",
         "simulators",
+        "recordings",
     )
 } | {"ros": "mirage_sim.ros.benchmark", "all": "mirage_sim.evaluation.benchmarks.table"}
 
@@ -169,6 +178,14 @@ COMMANDS = {
         _prepare,
         ("vipe", "realestate10k", "clips", "photographs", "furniture"),
         group="prepare",
+    ),
+    "recording": Command(
+        "read a recording of a place: a bag, a TUM folder, an export of a phone",
+        "mirage recording info source=data/recording output=outputs/recording",
+        _recording,
+        ("info",),
+        group="recording",
+        first_word="source",
     ),
     "eval": Command(
         "measure the generated world against the true one",
@@ -248,7 +265,10 @@ def _run(arguments: argparse.Namespace) -> str:
         config = _files(f"{arguments.command} {variant}", command.files[variant], arguments.overrides)
     else:
         choice = [f"{arguments.command}={variant}"] if variant else []
-        settings, texts = _taken_apart(arguments.overrides)
+        words = list(arguments.overrides)
+        if command.first_word and words and "=" not in words[0]:
+            words[0] = f"{command.first_word}={words[0]}"
+        settings, texts = _taken_apart(words)
         config = compose(arguments.command, [*choice, *settings], texts)
         for name in ("output", "folder"):  # before any work, which would be lost
             if isinstance(folder := config.get(name), str):

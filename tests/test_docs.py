@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from support.clips import write_clips
+from support.recordings import toy_frames, write_tum
 from support.videos import write_realestate10k, write_vipe
 
 from mirage_sim import cli
@@ -185,7 +186,7 @@ QUICK = [command for command in COMMANDS if not command.startswith(SLOW)]
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What the pages take for granted: a photograph, films, recorded walks, a policy."""
+    """What the pages take for granted: a photograph, films, recorded walks, a recording, a policy."""
     folder = tmp_path_factory.mktemp("reader")
     picture = np.random.default_rng(0).integers(0, 255, (12, 16, 3), dtype=np.uint8).repeat(20, 0).repeat(20, 1)
     Image.fromarray(picture).save(folder / "kitchen.jpg")
@@ -193,6 +194,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         write_vipe(folder / "data" / source)
     write_realestate10k(folder / "data" / "re10k")
     write_clips(folder / "data" / "miniworld", 1)
+    write_tum(folder / "data" / "recording", toy_frames())
     if find_spec("stable_baselines3"):
         from mirage_sim.envs.sb3 import PPO
 

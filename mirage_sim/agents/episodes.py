@@ -112,6 +112,8 @@ class Episode:
             "terminations": np.array(self.terminations),
             "truncations": np.array(self.truncations),
             "c2w": self.c2w,
+            "K": self.K,
+            "times": np.array([info["time"] for info in self.infos]),
             "seed": np.array(self.seed),
         }
 

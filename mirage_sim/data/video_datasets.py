@@ -76,7 +76,7 @@ def realestate10k_film(folder: Path, name: str) -> Film:
     Raises:
         ValueError: if a file is missing or damaged, or there is not one picture per line of poses.
     """
-    rows = _pose_lines(folder / "poses" / f"{name}.txt")
+    rows = pose_lines(folder / "poses" / f"{name}.txt")
     stamps = [int(row[0]) for row in rows]
     w2c = np.tile(np.eye(4), (len(rows), 1, 1))
     w2c[:, :3] = rows[:, 7:].reshape(-1, 3, 4)
@@ -124,7 +124,7 @@ LAYOUTS: Mapping[str, Layout] = {
 }
 
 
-def _pose_lines(path: Path) -> Array:
+def pose_lines(path: Path) -> Array:
     """The lines of a pose file of RealEstate10K, ``[n, 19]``."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()

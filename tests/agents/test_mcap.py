@@ -14,6 +14,7 @@ from support.toy_world import SIZE
 
 from mirage_sim import cli
 from mirage_sim.agents.rollout import rollout
+from mirage_sim.data.recordings import open_recording
 from mirage_sim.geometry import VelocityLimits
 from mirage_sim.ros import conversions
 
@@ -179,6 +180,19 @@ def test_ros_itself_reads_the_messages(bag: dict[str, list[Any]], walk: tuple[Pa
     assert [command.linear.x for command in received["/cmd_vel"]] == [
         message.linear.x for _, message in bag["/cmd_vel"]
     ]
+
+
+def test_bag_and_archive_are_the_same_recording(walk: tuple[Path, dict[str, np.ndarray]]) -> None:
+    """A bag's world is its map; from the first camera on, both cameras move alike."""
+    bag, archive = open_recording(walk[0]), open_recording(walk[0].parent / "npz" / "episode_0000.npz")
+    assert bag.info.sources["image"] == "/camera/image_raw" and archive.info.layout == "rollout"
+    first = [np.linalg.inv(recording.c2w[0]) for recording in (bag, archive)]
+    for one, other in zip(bag.frames(), archive.frames(), strict=True):
+        np.testing.assert_array_equal(one.image, other.image)
+        np.testing.assert_array_equal(one.depth, other.depth)
+        np.testing.assert_allclose(first[0] @ one.camera.c2w.numpy(), first[1] @ other.camera.c2w.numpy(), atol=1e-4)
+        np.testing.assert_allclose(one.camera.K, other.camera.K, atol=1e-4)
+        assert one.stamp == pytest.approx(other.stamp)
 
 
 @pytest.mark.parametrize("height", [0, -1.5, float("nan"), "tall", True])
