@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from mirage_sim.data.recordings import RecordedFrame, Recording, open_recording, to_size
+from mirage_sim.data.recordings.place import level_from_recording
 from mirage_sim.evaluation.pictures import contact_sheet, save_picture, top_down
 from mirage_sim.geometry import unproject
 
@@ -57,7 +58,7 @@ def sheet(recording: Recording) -> Any:
 
 def path_map(recording: Recording) -> Any:
     """The camera's path from above, over what its depth shows, as an image of Pillow."""
-    level = level_from_world(recording)
+    level = level_from_recording(recording)
     points, colours = [np.empty((0, 3))], [np.empty((0, 3), dtype=np.uint8)]
     for frame in recording.frames(_spread(recording, _VIEWS)) if recording.info.depth else ():
         frame = _small(frame)
@@ -72,22 +73,6 @@ def path_map(recording: Recording) -> Any:
         cameras[:, :3, 3],
         cameras[:, :3, 2],
     )
-
-
-def level_from_world(recording: Recording) -> NDArray[np.float64]:
-    """Motion ``[4, 4]`` into level axes at the first camera: +y down, +z where it looks.
-
-    No layout says where down is: people and robots hold cameras upright, so it is the mean of their +y axes.
-    """
-    down = recording.c2w[:, :3, 1].mean(axis=0)
-    down /= max(float(np.linalg.norm(down)), 1e-9)
-    ahead = max(recording.c2w[0, :3, 2], -recording.c2w[0, :3, 1], key=lambda axis: 1 - abs(float(axis @ down)))
-    right = np.cross(down, ahead)
-    right /= max(float(np.linalg.norm(right)), 1e-9)
-    level = np.eye(4)
-    level[:3, :3] = np.stack([right, down, np.cross(right, down)])
-    level[:3, 3] = -level[:3, :3] @ recording.c2w[0, :3, 3]
-    return level
 
 
 def coloured(depth: NDArray[np.float32]) -> NDArray[np.uint8]:

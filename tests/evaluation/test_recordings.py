@@ -10,7 +10,8 @@ from support.recordings import START, toy_frames, write_bag, write_re10k, write_
 
 from mirage_sim import cli
 from mirage_sim.data.recordings import open_recording
-from mirage_sim.evaluation.recordings import coloured, level_from_world, sheet
+from mirage_sim.data.recordings.place import level_from_recording
+from mirage_sim.evaluation.recordings import coloured, sheet
 
 
 def test_info_prints_and_draws(
@@ -54,7 +55,7 @@ def test_recordings_without_depth_are_drawn(tmp_path: Path) -> None:
 def test_the_map_is_level_whatever_the_axes_of_the_world(tmp_path: Path) -> None:
     """In a bag z is up; in its map, down is +y, and the first camera stands at the origin and looks along z."""
     recording = open_recording(write_bag(tmp_path / "bag", toy_frames(4)))
-    cameras = level_from_world(recording) @ recording.c2w
+    cameras = level_from_recording(recording) @ recording.c2w
     np.testing.assert_allclose(cameras[0], np.eye(4), atol=1e-5)
     np.testing.assert_allclose(cameras[:, 1, 3], 0, atol=1e-5)
 
