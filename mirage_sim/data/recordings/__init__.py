@@ -26,10 +26,6 @@ LAYOUTS: tuple[type[Recording], ...] = (
     ClipRecording,
     RolloutRecording,
 )
-_EXPECTED = (
-    "a rosbag2 recording, a TUM RGB-D folder (rgb.txt), transforms.json, NAME.txt of RealEstate10K beside its frames, "
-    "or a clip (.safetensors) or roll-out (.npz) of this project"
-)
 
 
 def open_recording(source: Path | str, topics: Mapping[str, str] | None = None) -> Recording:
@@ -51,7 +47,8 @@ def open_recording(source: Path | str, topics: Mapping[str, str] | None = None) 
     if layout is None:
         inner = sorted(str(path) for path in source.iterdir() if layout_of(path)) if source.is_dir() else []
         found = f"several recordings, choose one: {', '.join(inner[:5])}" if inner else "none of these"
-        raise ValueError(f"{source}: expected {_EXPECTED}; got {found}")
+        names = ", ".join(each.layout for each in LAYOUTS)
+        raise ValueError(f"{source}: expected a recording of a layout among {names} (docs/recordings.md), got {found}")
     if topics and layout is not BagRecording:
         raise ValueError(f"topics: expected none for the layout {layout.layout}, got {dict(topics)}")
     return (BagRecording(source, topics) if layout is BagRecording else layout(source)).validate()  # type: ignore[call-arg]

@@ -34,7 +34,7 @@ def refused(source: Path, said: str, kind: type[Exception] = ValueError, **argum
 
 def test_unknown_sources_are_named(tmp_path: Path) -> None:
     refused(tmp_path / "nothing", "expected a recording, got no file or folder of that name", FileNotFoundError)
-    refused(tmp_path, r"expected a rosbag2 recording, a TUM .* got none of these")
+    refused(tmp_path, "expected a recording of a layout among rosbag2, tum, .* got none of these")
     (tmp_path / "notes.txt").touch()
     refused(tmp_path / "notes.txt", "got none of these")
     for name in ("b", "a"):
