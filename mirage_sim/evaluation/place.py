@@ -200,9 +200,7 @@ def score_frame(
         row[f"{name}_psnr"] = float(psnr(image, frame.image, seen)) if enough else np.nan
     row["observed_ssim"] = float(ssim(shown[WORLD], frame.image, seen)) if enough else np.nan
     hidden = ~seen
-    row["unobserved_psnr"] = (
-        float(psnr(shown[WORLD], frame.image, hidden)) if hidden.mean() >= LEAST_SHARE else np.nan
-    )
+    row["unobserved_psnr"] = float(psnr(shown[WORLD], frame.image, hidden)) if hidden.mean() >= LEAST_SHARE else np.nan
     row["absrel"] = np.nan
     if frame.depth is not None and enough:
         row["absrel"] = float(abs_rel(depth, np.where(seen, frame.depth, 0.0)))

@@ -259,6 +259,8 @@ class PointMemory:
         same_surface = depth <= known.surface * (1.0 + self.rules.tolerance)
         hole = known.surface == 0
         lacking = allowed & (hole | (~known.fine & same_surface))
+        if observed:  # what it contradicts is gone: a remembered surface can only be behind it
+            lacking |= allowed & (depth * (1.0 + self.rules.tolerance) < known.surface)
         cell = lacking.flatten().nonzero().squeeze(1)
         points = Points(
             unproject(depth, camera).flatten(0, 1)[cell],

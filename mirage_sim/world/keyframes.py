@@ -136,7 +136,7 @@ class Keyframes:
             camera: batch shape ``()``.
 
         Returns:
-            Indices, those that show most first; a single keyframe is always chosen.
+            Indices, those with measured depth first, then those that show most; a single keyframe is always chosen.
         """
         if len(self) <= 1:
             return list(range(len(self)))
@@ -149,7 +149,7 @@ class Keyframes:
         inside &= (nearest == 0) | (z <= nearest * _BEHIND)
         counts = torch.stack([part.sum() for part in inside.split([len(e.samples) for e in self.entries])])
         order = counts.argsort(descending=True, stable=True)[:_CANDIDATES].tolist()
-        return [i for i in order if counts[i] > 0]
+        return sorted((i for i in order if counts[i] > 0), key=lambda i: not self.entries[i].measured)
 
     def measured_depth(self, chosen: Sequence[int], camera: Camera) -> Tensor | None:
         """Render the measured depth of some keyframes from another camera.
