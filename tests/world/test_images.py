@@ -105,7 +105,7 @@ def test_unreadable_files_are_refused(tmp_path):
     (tmp_path / "text.png").write_text("no picture at all")
     (tmp_path / "empty.png").touch()
     for name in ("text.png", "empty.png", "."):
-        with pytest.raises(ValueError, match="image: expected a readable picture file"):
+        with pytest.raises(ValueError, match="image: expected a readable image file"):
             read_image(tmp_path / name)
     with pytest.raises(FileNotFoundError, match="does not exist"):
         read_image(tmp_path / "missing.png")
@@ -122,7 +122,7 @@ def test_truncated_and_damaged_files_are_refused_or_read(tmp_path, name):
     assert read_image(path).shape == (24, 32, 3)
     for part in (0.02, 0.1, 0.5, 0.9):
         path.write_bytes(whole[: int(part * len(whole))])
-        with pytest.raises(ValueError, match="image: expected a (readable|whole) picture file"):
+        with pytest.raises(ValueError, match="image: expected a (readable|complete) image file"):
             read_image(path)
     for _ in range(100):
         damaged = bytearray(whole)
@@ -151,13 +151,13 @@ def test_sizes_are_refused_before_decoding(tmp_path: Path, size: tuple[int, int]
     with pytest.raises(ValueError, match="image: expected sides of 16 to 8192 pixels"):
         read_image(path)
     path.write_bytes(png_header(8192, 1024))  # an allowed size gets as far as the pixels, which are missing
-    with pytest.raises(ValueError, match="image: expected a whole picture file"):
+    with pytest.raises(ValueError, match="image: expected a complete image file"):
         read_image(path)
 
 
 def test_formats_that_run_programs_and_deep_pixels_are_refused(tmp_path):
     Image.new("RGB", (32, 32)).save(tmp_path / "a.eps")
-    with pytest.raises(ValueError, match="image: expected a readable picture file"):
+    with pytest.raises(ValueError, match="image: expected a readable image file"):
         read_image(tmp_path / "a.eps")
     Image.new("I;16", (32, 32)).save(tmp_path / "deep.png")
     with pytest.raises(ValueError, match="image: expected 8 bits per channel, got .*I;16"):
