@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 import mirage_sim
 from mirage_sim.build import CONFIGS, compose
-from mirage_sim.evaluation.provenance import commit, cpu
+from mirage_sim.evaluation.doctor import commit, cpu
 from mirage_sim.files import check_folder
 
 Config = dict[str, Any]
@@ -60,10 +60,8 @@ def _train(_: str, config: Config) -> Config:
 
 def _quick_protocols(world: Config, output: Path) -> Config:
     """Metrics of the quick fidelity and collision protocols, with the latent memory alone."""
-    from mirage_sim.evaluation import collision, fidelity
-
     settings = {"world": world, "walks": "quick", "variants": ["latent_memory"], "output": str(output)}
-    return {part.__name__.rpartition(".")[2]: part.evaluate(settings)["marks"] for part in (fidelity, collision)}
+    return {name: _eval(name, settings)["marks"] for name in ("fidelity", "collision")}
 
 
 def _record(_: str, config: Config) -> Config:
@@ -88,22 +86,18 @@ def _prepare(variant: str, config: Config) -> Config:
 
 def _eval(variant: str, config: Config) -> Config:
     if variant == "compare":
-        from mirage_sim.evaluation.compare import compare
+        from mirage_sim.evaluation.summary import compare
 
         return compare(Path(config["a.json"]), Path(config["b.json"]))
     if variant == "report":
         from mirage_sim.evaluation.report import report
 
         return report(Path(config["folder"]))
-    if variant == "collision":
-        from mirage_sim.evaluation.collision import evaluate
-    elif variant == "revisit":
-        from mirage_sim.evaluation.revisit import evaluate
-    elif variant == "photos":
-        from mirage_sim.evaluation.photos import evaluate
-    else:
-        from mirage_sim.evaluation.fidelity import evaluate
-    return evaluate(config)
+    if variant in ("collision", "photos"):
+        return importlib.import_module(f"mirage_sim.evaluation.{variant}").evaluate(config)  # type: ignore[no-any-return]
+    from mirage_sim.evaluation.runner import evaluate
+
+    return evaluate(variant, config)
 
 
 def _bench(variant: str, config: Config) -> Config:

@@ -33,14 +33,13 @@ import torch
 from numpy.typing import NDArray
 
 from mirage_sim.ambient import own_torch
-from mirage_sim.build import build_world_model, instantiate
 from mirage_sim.data.clips import Clip
 from mirage_sim.data.simulators import ReferenceSimulator
 from mirage_sim.data.simulators.simulator import ABOVE_CAMERA
 from mirage_sim.evaluation.ground_truth import load_truth, open_simulator
 from mirage_sim.evaluation.manifest import Walk, load_manifest
 from mirage_sim.evaluation.metrics import bootstrap_ratio
-from mirage_sim.evaluation.runner import KNOWN, check_settings
+from mirage_sim.evaluation.runner import KNOWN, build_model, check_settings
 from mirage_sim.evaluation.summary import finite, write_json
 from mirage_sim.geometry import Camera, VelocityLimits, invert
 from mirage_sim.memory import LatentMap, PointMemory
@@ -236,9 +235,7 @@ def evaluate(cfg: Mapping[str, Any], model: WorldModel | None = None) -> dict[st
     chosen, batch = check_settings(cfg, KNOWN, VARIANTS)
     names = [name for name in VARIANTS if name in chosen]
     manifest = load_manifest(protocol=cfg.get("protocol", "miniworld")).subset(cfg.get("walks", "quick"))
-    if model is None:
-        world = cfg.get("world", "mini")
-        model = build_world_model(world) if isinstance(world, str) else instantiate(world)
+    model = model or build_model(cfg)
     started = time.perf_counter()
     cache = Path(cfg["cache"]) if cfg.get("cache") else None
     clips = [from_first(clip) for clip in load_truth(manifest.walks, manifest, cache)]

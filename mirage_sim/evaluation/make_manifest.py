@@ -15,7 +15,7 @@ from mirage_sim.data.clips import Clip
 from mirage_sim.data.record import WalkSpec, record_walk
 from mirage_sim.data.simulators import EVALUATION_SEEDS, CameraMount, ReferenceSimulator
 from mirage_sim.data.simulators.miniworld import HELD_OUT_ENVIRONMENTS, TRAINING_ENVIRONMENTS
-from mirage_sim.evaluation.ground_truth import digest, follow, open_simulator
+from mirage_sim.evaluation.ground_truth import digest, follow, open_simulator, seen_from
 from mirage_sim.evaluation.manifest import (
     MOUNT,
     PAIRED,
@@ -26,7 +26,6 @@ from mirage_sim.evaluation.manifest import (
     manifest_path,
     save_manifest,
 )
-from mirage_sim.evaluation.visibility import seen_from
 
 _log = logging.getLogger(__name__)
 

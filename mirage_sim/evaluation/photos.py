@@ -17,14 +17,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mirage_sim.build import build_world_model, instantiate
 from mirage_sim.data.prepare import fit_depth
 from mirage_sim.data.samples import PAIRS, PHOTOGRAPHS, StereoPair, read_photograph
+from mirage_sim.evaluation.ground_truth import seen_from
+from mirage_sim.evaluation.media import contact_sheet, save_image
 from mirage_sim.evaluation.metrics import psnr
-from mirage_sim.evaluation.pictures import contact_sheet, save_picture
 from mirage_sim.evaluation.result_cache import fingerprint
+from mirage_sim.evaluation.runner import build_model
 from mirage_sim.evaluation.summary import finite, write_json
-from mirage_sim.evaluation.visibility import seen_from
 from mirage_sim.geometry import Camera
 from mirage_sim.protocols import DepthEstimator
 from mirage_sim.world import World, WorldModel
@@ -140,9 +140,7 @@ def evaluate(cfg: Mapping[str, Any], model: WorldModel | None = None) -> dict[st
         raise ValueError(f"cfg: expected keys among {sorted(KNOWN)}, got {unknown}")
     source = Path(cfg.get("source") or SOURCE)
     output = Path(cfg["output"]) if cfg.get("output") else None
-    if model is None:
-        world = cfg.get("world", "mini")
-        model = build_world_model(world) if isinstance(world, str) else instantiate(world)
+    model = model or build_model(cfg)
     started = time.perf_counter()
     missing: dict[str, str] = {}
     images, metrics = _score_photographs(model, source, missing)
@@ -181,7 +179,7 @@ def _score_pair(model: WorldModel, name: str, source: Path, output: Path | None,
     if output:
         output.mkdir(parents=True, exist_ok=True)
         row = {"right image": right.image} | shown
-        save_picture(contact_sheet({name: list(row.values())}, list(row), scale=2), output / f"{name}.png")
+        save_image(contact_sheet({name: list(row.values())}, list(row), scale=2), output / f"{name}.png")
     return score_pair(shown, left, right)
 
 

@@ -8,6 +8,7 @@ import torch
 
 from mirage_sim.data.clips import Clip
 from mirage_sim.data.simulators.miniworld import HELD_OUT_ENVIRONMENTS
+from mirage_sim.evaluation.ground_truth import seen_from
 from mirage_sim.evaluation.manifest import UNSEEN
 from mirage_sim.evaluation.metrics import (
     Array,
@@ -22,7 +23,6 @@ from mirage_sim.evaluation.metrics import (
     ssim,
 )
 from mirage_sim.evaluation.rollout import FIRST_FRAME, LATENT, Rollout
-from mirage_sim.evaluation.visibility import seen_from
 
 STEPS = (1, 2, 4, 8, 16, 24)
 POOLED = slice(8, 25)  # steps of each walk whose images are compared as a set

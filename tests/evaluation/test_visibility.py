@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from mirage_sim.evaluation.visibility import seen_from
+from mirage_sim.evaluation.ground_truth import seen_from
 from mirage_sim.geometry import Camera
 
 SIZE = (48, 64)
