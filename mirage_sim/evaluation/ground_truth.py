@@ -114,7 +114,8 @@ def check(clip: Clip, walk: Walk, source: dict[str, str], rendered_by: dict[str,
         raise ValueError(
             f"{walk.name}: frames or depth differ from the manifest's: expected sha256 {walk.sha256}, got {found}. "
             f"The manifest was made with {rendered_by}; here: {source}. A software renderer "
-            "(LIBGL_ALWAYS_SOFTWARE=1) of the same Mesa version gives the same pixels; a cached file that differs was damaged and can be deleted"
+            "(LIBGL_ALWAYS_SOFTWARE=1) of the same Mesa "
+            "version gives the same pixels; a cached file that differs was damaged and can be deleted"
         )
 
 

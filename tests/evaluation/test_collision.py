@@ -17,7 +17,7 @@ from mirage_sim.evaluation.collision import (
     evaluate,
     from_first,
     learned_maps,
-    marks_of,
+    metrics_of,
     true_maps,
 )
 from mirage_sim.evaluation.ground_truth import follow, open_simulator
@@ -83,7 +83,7 @@ def test_marks_are_ratios_of_sums_over_walks():
     two = np.array([[0, 0, 0, 3, 0], [0, 0, 0, 5, 0], [2, 1, 0, 5, 0]])
     nothing = np.zeros_like(two)
     latent = np.array([[one, two], [two, nothing]])  # two walks, in each what was seen and what is new
-    metrics = marks_of({"latent_memory": latent, "true_depth": np.array([[two, nothing], [two, nothing]])})
+    metrics = metrics_of({"latent_memory": latent, "true_depth": np.array([[two, nothing], [two, nothing]])})
     assert metrics["walks"] == 2
     assert (metrics["probes"], metrics["blocked"], metrics["unknown"]) == (52, 13, 9)
     assert metrics["precision"] == pytest.approx(12 / 15, abs=1e-4)

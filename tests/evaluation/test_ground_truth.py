@@ -9,10 +9,9 @@ import torch
 
 from mirage_sim.data.simulators import CameraMount
 from mirage_sim.evaluation import ground_truth
-from mirage_sim.evaluation.ground_truth import check, digest, load_truth
+from mirage_sim.evaluation.ground_truth import check, digest, load_truth, seen_from
 from mirage_sim.evaluation.make_manifest import CIRCUIT_KINDS, circuit, wander
 from mirage_sim.evaluation.manifest import Manifest, Walk, load_manifest
-from mirage_sim.evaluation.visibility import seen_from
 from mirage_sim.geometry import Camera
 
 

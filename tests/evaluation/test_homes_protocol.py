@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections import Counter
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,13 +14,13 @@ import torch
 from mirage_sim.data.simulators import EVALUATION_SEEDS, CameraMount
 from mirage_sim.data.simulators.homes.furniture_cache import save_pieces
 from mirage_sim.data.simulators.homes.procedural import procedural_pieces
-from mirage_sim.evaluation import collision, compare, fidelity, ground_truth, make_manifest, runner
+from mirage_sim.evaluation import collision, ground_truth, make_manifest, runner
 from mirage_sim.evaluation.manifest import MOUNT, Manifest, Walk, load_manifest, manifest_path, save_manifest
 from mirage_sim.evaluation.metrics import bootstrap_mean
 from mirage_sim.evaluation.report import report
 from mirage_sim.evaluation.rollout import drive, variants_of
 from mirage_sim.evaluation.scores import pair_series
-from mirage_sim.evaluation.summary import load_result
+from mirage_sim.evaluation.summary import compare, load_result
 from mirage_sim.models.pretrained import user_cache
 
 ROBOT = CameraMount(0.45, 72.5)
@@ -92,7 +93,7 @@ def test_damaged_homes_manifest_is_refused(damage, message: str, manifest: Manif
         load_manifest(path, "homes")
 
 
-@pytest.mark.parametrize("evaluate", [fidelity.evaluate, collision.evaluate])
+@pytest.mark.parametrize("evaluate", [partial(runner.evaluate, "fidelity"), collision.evaluate])
 def test_unknown_protocol_is_named(evaluate, model):
     with pytest.raises(ValueError, match=r"^protocol: expected one of \['homes', 'miniworld'\], got 'flat'"):
         evaluate({"protocol": "flat"}, model)
@@ -134,8 +135,10 @@ def homes_truth(monkeypatch: pytest.MonkeyPatch, manifest: Manifest, long_walks,
 
 
 def test_homes_are_evaluated_with_their_pairs(homes_truth, model, tmp_path: Path):
-    result = fidelity.evaluate(
-        {"protocol": "homes", "output": str(tmp_path), "variants": ["latent_memory", "no_memory", "true_depth"]}, model
+    result = runner.evaluate(
+        "fidelity",
+        {"protocol": "homes", "output": str(tmp_path), "variants": ["latent_memory", "no_memory", "true_depth"]},
+        model,
     )
     metrics = result["marks"]
     assert (result["protocol"], metrics["walks"], metrics["pairs"], metrics["circuits"]) == (2, 4, 2, 1)
@@ -152,7 +155,7 @@ def test_homes_are_evaluated_with_their_pairs(homes_truth, model, tmp_path: Path
         ("paired", 801_001),
     ]
     path = tmp_path / "fidelity.json"
-    assert compare.compare(path, path)["marks"]["unseen_furniture_drop"] == 0.0
+    assert compare(path, path)["marks"]["unseen_furniture_drop"] == 0.0
     page = Path(report(tmp_path)["page"]).read_text()
     assert "protocol 2, 4 walks and 1 circuits" in page and "<code>unseen_furniture_drop</code>)" in page
 
@@ -203,7 +206,7 @@ def test_generated_walks_are_rendered_again_and_scored(rendered, model, monkeypa
         monkeypatch.setattr(module, "load_manifest", lambda protocol: loaded)
     model = replace(model, size=(96, 128))
     settings = {"protocol": made.simulator, "cache": str(folder / "cache"), "variants": ["latent_memory"]}
-    metrics = fidelity.evaluate(settings, model)["marks"]
+    metrics = runner.evaluate("fidelity", settings, model)["marks"]
     assert metrics["walks"] == metrics["circuits"] == 1 and metrics["psnr_16"] > 0
     assert len(list((folder / "cache").iterdir())) == 2
     asked = collision.evaluate(settings | {"variants": ["true_depth"]}, model)["marks"]

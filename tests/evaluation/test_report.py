@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 
 from mirage_sim import cli
-from mirage_sim.evaluation import revisit
 from mirage_sim.evaluation.report import report
+from mirage_sim.evaluation.runner import evaluate
 
 VOID = {"meta", "img"}
 
@@ -79,7 +79,7 @@ def test_blur_is_called_by_its_name(folder: Path):
 
 
 def test_a_page_of_both_commands_and_of_circuits_alone(folder: Path, model, toy_truth):
-    revisit.evaluate({"output": str(folder)}, model)
+    evaluate("revisit", {"output": str(folder)}, model)
     both = Path(report(folder)["page"]).read_text()
     assert "<h2>mirage eval fidelity</h2>" in both and "<h2>mirage eval revisit</h2>" in both
     (folder / "fidelity.json").unlink()
@@ -111,10 +111,7 @@ def test_the_command_says_where_the_page_is(folder: Path, capsys: pytest.Capture
 
 
 def test_missing_matplotlib_names_what_to_install(folder: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.delitem(sys.modules, "mirage_sim.evaluation.plots", raising=False)
-    monkeypatch.delattr("mirage_sim.evaluation.plots", raising=False)
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    monkeypatch.setitem(sys.modules, "matplotlib.axes", None)
     with pytest.raises(ImportError, match=r"mirage_sim\[report\]"):
         report(folder)
     assert not (folder / "report.html").exists()

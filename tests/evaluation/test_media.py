@@ -5,14 +5,14 @@ import numpy as np
 import pytest
 
 from mirage_sim.data.video_io import video_facts
-from mirage_sim.evaluation.pictures import contact_sheet, save_video, side_by_side, tint_invented, titled, top_down
+from mirage_sim.evaluation.media import contact_sheet, save_video, side_by_side, tint_generated, titled, top_down
 
 
 def test_pictures_show_what_they_are_given() -> None:
     frame = np.full((6, 8, 3), 90, dtype=np.uint8)
     seen = np.zeros((6, 8), dtype=bool)
     seen[:, :4] = True
-    tinted = tint_invented(frame, seen)
+    tinted = tint_generated(frame, seen)
     assert (tinted[:, :4] == 90).all()
     assert (tinted[:, 4:, 0] > tinted[:, 4:, 2]).all()
     assert side_by_side({"a": frame, "b": tinted}, 3).shape == (38, 48, 3)
