@@ -44,7 +44,7 @@ Scores = dict[str, float | None]
 
 @dataclass(frozen=True)
 class View:
-    """An image of a pair at the world's size, uint8 ``[h, w, 3]``, its camera and true depth ``[h, w]``, 0 if unknown."""
+    """An image of a pair at the world's size, uint8 ``[h, w, 3]``, its camera, true depth ``[h, w]`` (0: unknown)."""
 
     image: np.ndarray
     camera: Camera
