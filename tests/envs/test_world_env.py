@@ -314,7 +314,7 @@ for options in (None, {"image": sys.argv[1]}):
     env.reset(seed=0, options=options)
     frame, *_ = env.step(numpy.array([1.0, 0.3], numpy.float32))
     assert numpy.array_equal(frame, env.render())
-import mirage_sim.agents.rollout, mirage_sim.cli, mirage_sim.evaluation.fidelity, mirage_sim.training
+import mirage_sim.agents.rollout, mirage_sim.cli, mirage_sim.evaluation.runner, mirage_sim.training
 env = gymnasium.make("MirageWorld-v0", world=toy_model(), starts=toy_starts(), render_mode="human")
 with pytest.raises(gymnasium.error.DependencyNotInstalled, match="needs OpenCV"):
     env.reset(seed=0)

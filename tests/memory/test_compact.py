@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from mirage_sim.evaluation.benchmarks.scenes import circuit, furnished_room, ray_cast
+from benchmarks.scenes import circuit, furnished_room, ray_cast
 from mirage_sim.memory import LatentMap, PointMemory
 from mirage_sim.memory.quantization import block_keys, cells_of_keys, coded_features, codes_of, decoded_features, xyz_of
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 from support.reference_memory import TwinMemory
 
-from mirage_sim.evaluation.benchmarks.scenes import furnished_room, ray_cast
+from benchmarks.scenes import furnished_room, ray_cast
 from mirage_sim.geometry import Camera, se3_exp, unproject
 from mirage_sim.memory import EmptyMemory, LatentMap, PointMemory
 from mirage_sim.memory.latent_map import InView

@@ -1,8 +1,7 @@
 import pytest
 import torch
-from support.reference_memory import reference_splat
+from support.reference_memory import reference_splat, sorted_splat
 
-from mirage_sim.evaluation.benchmarks.readout import sorted_splat
 from mirage_sim.geometry import Camera, Splat, coverage, se3_exp, splat
 
 CAMERA = Camera.from_fov(se3_exp(torch.tensor([0.2, -0.1, 0.3, 0.1, 0.4, -0.1])), 70.0, (6, 8))

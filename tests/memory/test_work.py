@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from mirage_sim.evaluation.benchmarks.measure import work_of
+from benchmarks.runner import work_of
 from mirage_sim.geometry import Camera
 from mirage_sim.memory import LatentMap, PointMemory
 from mirage_sim.memory.blocks import Points
