@@ -17,9 +17,9 @@ from safetensors import SafetensorError, safe_open
 from mirage_sim.build import compose
 from mirage_sim.data.prepare import prepare
 from mirage_sim.models.checkpoints import ASSETS, read_weights
-from mirage_sim.training.loop import Loss, Trainer
-from mirage_sim.training.objectives.chunk import ChunkStage
-from mirage_sim.training.train import begin
+from mirage_sim.training.loop import Objective, Trainer
+from mirage_sim.training.objectives.chunk import ChunkObjective
+from mirage_sim.training.train import build_stage
 
 WALKS = ASSETS / "mini" / "walks"
 SIZE, FRAMES = [64, 96], 25  # of the toy world, of the walks
@@ -41,15 +41,15 @@ def stage1_loss_drop() -> float:
         first, *rest = sorted((folder / "clips").iterdir())
         (folder / "held").mkdir()
         held_out = first.replace(folder / "held" / first.name)
-        stage = begin(_config(folder, folder / "clips"))
-        others: Any = begin(_config(folder, held_out.parent)).loss
-        held = ChunkStage(stage.modules["denoiser"], others.samples)  # type: ignore[arg-type]
+        stage = build_stage(_config(folder, folder / "clips"))
+        others: Any = build_stage(_config(folder, held_out.parent)).objective
+        held = ChunkObjective(stage.modules["denoiser"], others.samples)  # type: ignore[arg-type]
         before = _mean(held)
         trainer = Trainer(
             stage.modules, folder / "branch", steps=STEPS, learning_rate=LEARNING_RATE, accelerator=stage.accelerator
         )
-        trainer.run(stage.loss)
-        trainer.swap_in_average()
+        trainer.run(stage.objective)
+        trainer.use_ema()
         return 1.0 - _mean(held) / before
 
 
@@ -61,8 +61,8 @@ def _config(folder: Path, clips: Path) -> dict[str, Any]:
 
 
 @torch.no_grad()
-def _mean(loss: Loss) -> float:
-    return sum(loss(torch.Generator().manual_seed(draw), 0.0)["loss"].item() for draw in range(DRAWS)) / DRAWS
+def _mean(objective: Objective) -> float:
+    return sum(objective(torch.Generator().manual_seed(draw))["loss"].item() for draw in range(DRAWS)) / DRAWS
 
 
 def resume_identical() -> bool:
