@@ -69,7 +69,7 @@ def relative(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save(tmp_path_factory.mktemp("relative"), depth_estimation_type="relative")
 
 
-def test_a_metric_model_is_taken_at_its_word(metric: Path) -> None:
+def test_metric_model_is_returned_unchanged(metric: Path) -> None:
     estimator = TransformersDepth(str(metric))
     video = frames(2, 3)
     depth = estimator(video, camera(2, 3), nothing(2, 3))
@@ -84,7 +84,7 @@ def test_a_metric_model_is_taken_at_its_word(metric: Path) -> None:
     assert depth.std() > 0
 
 
-def test_a_relative_model_is_inverted_and_given_a_typical_size(relative: Path) -> None:
+def test_relative_model_is_inverted_and_scaled(relative: Path) -> None:
     estimator = TransformersDepth(str(relative), typical=2.5)
     video = frames(1, 2)
     depth = estimator(video, camera(1, 2), nothing(1, 2))
@@ -94,7 +94,7 @@ def test_a_relative_model_is_inverted_and_given_a_typical_size(relative: Path) -
     torch.testing.assert_close(product, product[:1].expand_as(product), rtol=1e-3, atol=0)
 
 
-def test_models_that_do_not_tell_their_kind(tmp_path: Path) -> None:
+def test_model_of_unknown_kind_needs_an_argument(tmp_path: Path) -> None:
     config = transformers.GLPNConfig(
         hidden_sizes=[8, 8, 8, 8], depths=[1] * 4, num_attention_heads=[1] * 4, decoder_hidden_size=8
     )
@@ -106,7 +106,7 @@ def test_models_that_do_not_tell_their_kind(tmp_path: Path) -> None:
         TransformersDepth(str(tmp_path), kind="absolute")  # type: ignore[arg-type]
 
 
-def test_broken_models_are_refused_in_one_line(metric: Path, tmp_path: Path) -> None:
+def test_broken_models_are_rejected_in_one_line(metric: Path, tmp_path: Path) -> None:
     import shutil
 
     folder = tmp_path / "model"
@@ -122,8 +122,8 @@ def test_broken_models_are_refused_in_one_line(metric: Path, tmp_path: Path) -> 
     assert "\n" not in str(caught.value)
 
 
-class Keyframe(DepthModel):
-    """Gives what it is told to."""
+class Constant(DepthModel):
+    """Returns a constant depth."""
 
     def __init__(self, depth: torch.Tensor):
         super().__init__()
@@ -134,23 +134,23 @@ class Keyframe(DepthModel):
         return self.depth
 
 
-def test_what_models_give_is_made_to_fit_the_contract() -> None:
+def test_results_are_clamped_and_resized() -> None:
     depth = torch.tensor([[2.0, 4.0, torch.inf], [-1.0, 0.0, 3.0]])[None]
-    found = Keyframe(depth)(frames(1, 1), camera(1, 1), nothing(1, 1))[0, 0]
+    found = Constant(depth)(frames(1, 1), camera(1, 1), nothing(1, 1))[0, 0]
     assert found.shape == SIZE
     assert not found[14:, :28].any()
     assert found[0, 0] == 2 and found[-1, -1] == 3 and found[0, -1] == 100
     # nothing between known and unknown is half of what is known
     assert found[found > 0].min() >= 2
     same = torch.full((1, *SIZE), 2.5)
-    assert torch.equal(Keyframe(same)(frames(1, 1), camera(1, 1), nothing(1, 1))[0], same)
+    assert torch.equal(Constant(same)(frames(1, 1), camera(1, 1), nothing(1, 1))[0], same)
 
 
-def test_nan_is_refused() -> None:
+def test_nan_is_rejected() -> None:
     depth = torch.ones(2, *SIZE)
     depth[1, 3, 4] = torch.nan
-    with pytest.raises(ValueError, match="depth: expected numbers from Given, got NaN in 1 pixels"):
-        Keyframe(depth)(frames(1, 2), camera(1, 2), nothing(1, 2))
+    with pytest.raises(ValueError, match="depth: expected numbers from Constant, got NaN in 1 pixels"):
+        Constant(depth)(frames(1, 2), camera(1, 2), nothing(1, 2))
 
 
 @pytest.mark.parametrize(
@@ -165,7 +165,7 @@ def test_nan_is_refused() -> None:
         ),
     ],
 )
-def test_what_is_not_installed_is_named(adapter: Any, named: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_library_is_named(adapter: Any, named: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for module in ("depth_anything_3", "mapanything", "unidepth", "transformers"):
         monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(ImportError, match=named) as caught:
@@ -209,11 +209,11 @@ def test_depth_anything_3_is_scaled_by_the_focal_length(monkeypatch: pytest.Monk
         DepthAnything3("somewhere")(frames(1, 2), view, nothing(1, 2)), torch.full((1, 2, *SIZE), 2.0)
     )
     model.model_name = "da3-large"
-    with pytest.raises(ValueError, match="name: expected a model that measures in metres, .* got 'da3-large'"):
+    with pytest.raises(ValueError, match="name: expected a metric model, .* got 'da3-large'"):
         DepthAnything3("somewhere")
 
 
-def test_map_anything_is_told_the_cameras(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_map_anything_gets_the_cameras(monkeypatch: pytest.MonkeyPatch) -> None:
     model = Stranger([{"depth_z": torch.full((1, 350, 518, 1), 3.0)}] * 2)
     install(monkeypatch, "mapanything.models", "MapAnything", model)
     view = camera(1, 2)
@@ -228,7 +228,7 @@ def test_map_anything_is_told_the_cameras(monkeypatch: pytest.MonkeyPatch) -> No
     assert "camera_poses" not in model.asked[1][0][0]
 
 
-def test_unidepth_is_told_the_intrinsics(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unidepth_gets_the_intrinsics(monkeypatch: pytest.MonkeyPatch) -> None:
     model = Stranger({"depth": torch.full((2, 1, *SIZE), 4.0)})
     install(monkeypatch, "unidepth.models", "UniDepthV2", model)
     view = camera(1, 2)

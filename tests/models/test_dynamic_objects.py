@@ -36,14 +36,14 @@ def judge(without: DynamicObjectFilter, video: torch.Tensor) -> torch.Tensor:
     return without(video, torch.ones(worlds, frames, *SIZE), view, camera)
 
 
-def test_things_of_given_names_are_left_out() -> None:
+def test_named_objects_are_excluded() -> None:
     found = judge(DynamicObjectFilter(bright, names=["lamp"]), scene(2, 3))
     assert found.shape == (2, 3, *SIZE)
     assert not found[..., 0, 0].any() and int((~found).sum()) == 6
     assert int((~judge(DynamicObjectFilter(bright, names=["lamp", "hole"]), scene(1, 1))).sum()) == 2
 
 
-def test_a_namer_sees_both_ends_of_each_world_and_adds_names() -> None:
+def test_namer_sees_first_and_last_frame_and_adds_names() -> None:
     shown = []
 
     def name(images: torch.Tensor) -> list[str]:
@@ -75,20 +75,20 @@ def test_a_namer_sees_both_ends_of_each_world_and_adds_names() -> None:
         (", ".join(f"thing{chr(97 + n)}" for n in range(26)), [f"thing{chr(97 + n)}" for n in range(20)]),
     ],
 )
-def test_names_are_read_out_of_answers(answer: str, names: list[str]) -> None:
+def test_answers_are_parsed_into_names(answer: str, names: list[str]) -> None:
     assert parse_names(answer) == names
 
 
 @pytest.mark.parametrize("library", ["torchvision", "transformers"])
 @pytest.mark.parametrize("model", [Sam3, Qwen3VL])
-def test_what_is_not_installed_is_named(model: type, library: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_library_is_named(model: type, library: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torchvision", sys)
     monkeypatch.setitem(sys.modules, library, None)
     with pytest.raises(ImportError, match=rf"{library}: expected it to be installed \(pip install 'mirage_sim\[wan\]'"):
         model()
 
 
-def test_bad_arguments() -> None:
+def test_bad_arguments_are_rejected() -> None:
     with pytest.raises(ValueError, match="names: expected a list of names where there is no namer"):
         DynamicObjectFilter(bright)
     with pytest.raises(ValueError, match="names: expected a list of names"):

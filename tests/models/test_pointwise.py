@@ -19,7 +19,7 @@ SHAPES = [(48, 16, 24, 32), (16, 48, 24, 32), (128, 64, 6, 8), (64, 160, 3, 4), 
 
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize(("before", "after", "height", "width"), SHAPES)
-def test_it_is_a_1x1_convolution(before: int, after: int, height: int, width: int, bias: bool):
+def test_result_equals_a_1x1_convolution(before: int, after: int, height: int, width: int, bias: bool):
     torch.manual_seed(0)
     plain = nn.Conv2d(before, after, 1, bias=bias)
     ours = PointwiseConv(before, after, 1, bias=bias)
@@ -35,7 +35,7 @@ def test_it_is_a_1x1_convolution(before: int, after: int, height: int, width: in
 
 
 @pytest.mark.parametrize(("before", "after", "height", "width"), SHAPES)
-def test_bits_do_not_depend_on_threads(before: int, after: int, height: int, width: int, threads: None):
+def test_result_does_not_depend_on_threads(before: int, after: int, height: int, width: int, threads: None):
     torch.manual_seed(0)
     conv = PointwiseConv(before, after, 1).requires_grad_(False)
     for batch in (1, 3):

@@ -36,7 +36,7 @@ def judge(judge_by: object, depth: torch.Tensor, remembered: torch.Tensor) -> to
     return judge_by(frames, depth, view_of(remembered), camera(depth.shape[1]))  # type: ignore[operator]
 
 
-def test_a_thing_that_came_is_left_out_with_its_outline() -> None:
+def test_new_object_is_excluded_with_a_margin() -> None:
     remembered = torch.full((1, 1, *CELLS), 4.0)
     depth = pixels(remembered)
     depth[..., 8:12, 12:16] = 1.5  # one cell, at (2, 3)
@@ -48,7 +48,7 @@ def test_a_thing_that_came_is_left_out_with_its_outline() -> None:
     assert torch.equal(judge(GeometricFilter(margin=0), depth, remembered), pixels(expected))
 
 
-def test_a_thing_that_left_is_noticed_too() -> None:
+def test_removed_object_is_excluded() -> None:
     remembered = torch.full((1, 1, *CELLS), 4.0)
     remembered[..., 0, 0] = 1.5
     found = judge(GeometricFilter(margin=0), torch.full((1, 1, *SIZE), 4.0), remembered)
@@ -57,7 +57,7 @@ def test_a_thing_that_left_is_noticed_too() -> None:
 
 @settings(deadline=None, max_examples=50)
 @given(st.floats(0.5, 20.0), st.floats(0.3, 3.0), st.floats(0.05, 0.9))
-def test_tolerance_is_a_share_of_the_larger_depth(depth: float, ratio: float, tolerance: float) -> None:
+def test_tolerance_is_relative_to_the_larger_depth(depth: float, ratio: float, tolerance: float) -> None:
     remembered = torch.full((1, 1, *CELLS), depth)
     smaller = min(ratio, 1 / ratio)
     if abs(smaller - (1 - tolerance)) > 1e-3:
@@ -65,20 +65,20 @@ def test_tolerance_is_a_share_of_the_larger_depth(depth: float, ratio: float, to
         assert bool(found.all()) == (smaller > 1 - tolerance) and bool(found.any()) == bool(found.all())
 
 
-def test_what_is_not_known_on_both_sides_is_not_judged() -> None:
+def test_unknown_depth_is_not_excluded() -> None:
     nothing = torch.zeros(1, 1, *CELLS)
     assert judge(GeometricFilter(), torch.full((1, 1, *SIZE), 2.0), nothing).all()
     assert judge(GeometricFilter(), torch.zeros(1, 1, *SIZE), nothing + 2.0).all()
 
 
-def test_only_frames_of_the_view_are_judged() -> None:
+def test_only_frames_of_the_view_are_checked() -> None:
     remembered = torch.full((1, 2, *CELLS), 4.0)
     depth = torch.ones(1, 5, *SIZE)
     found = judge(GeometricFilter(), depth, remembered)
     assert not found[:, ::4].any() and found[:, 1:4].all()
 
 
-def test_the_sky_is_far() -> None:
+def test_sky_filter_excludes_far_depth() -> None:
     depth = torch.full((1, 1, *SIZE), 3.0)
     depth[..., :5, :] = 100.0
     found = judge(SkyFilter(), depth, torch.zeros(1, 1, *CELLS))
@@ -86,7 +86,7 @@ def test_the_sky_is_far() -> None:
     assert not judge(SkyFilter(far=3.0), depth, torch.zeros(1, 1, *CELLS)).any()
 
 
-def test_all_must_agree() -> None:
+def test_all_of_keeps_what_all_filters_keep() -> None:
     remembered = torch.full((1, 1, *CELLS), 4.0)
     depth = pixels(remembered)
     depth[..., :5, :] = 100.0
@@ -105,10 +105,10 @@ def test_all_must_agree() -> None:
         (lambda: AllOf(()), "filters: expected one or more"),
         (lambda: SkyFilter(0.0), "far: expected positive metres, got 0"),
         (lambda: SkyFilter(float("nan")), "far: expected positive metres, got nan"),
-        (lambda: GeometricFilter(tolerance=1.0), "tolerance: expected a share"),
+        (lambda: GeometricFilter(tolerance=1.0), "tolerance: expected a fraction"),
         (lambda: GeometricFilter(margin=-1), "margin: expected a number of cells"),
     ],
 )
-def test_bad_arguments(make: object, message: str) -> None:
+def test_bad_arguments_are_rejected(make: object, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make()  # type: ignore[operator]

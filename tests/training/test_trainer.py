@@ -98,7 +98,7 @@ def test_checkpoint_holds_weights_ema_and_optimizer(tmp_path: Path):
     modules = make_modules()
     modules["frozen"] = nn.Linear(2, 2).requires_grad_(False)
     trainer = Trainer(modules, tmp_path, steps=4, learning_rate=0.05)
-    trainer.run(regression(modules), save_every=0.0, log_every=2)
+    trainer.run(regression(modules, late_from=2), save_every=0.0, log_every=2)
     assert sorted(file.name for file in tmp_path.iterdir()) == ["log.jsonl", "state.safetensors"]
     with safe_open(tmp_path / "state.safetensors", framework="pt") as file:
         assert file.metadata() == {"step": "4"}

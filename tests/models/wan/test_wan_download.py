@@ -94,7 +94,7 @@ def run(endpoint: str, folder: Path) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
 
 
-def test_weights_are_fetched_and_fetched_again_only_if_missing(hub: tuple[str, Path], tmp_path: Path) -> None:
+def test_download_fetches_only_missing_files(hub: tuple[str, Path], tmp_path: Path) -> None:
     endpoint, _ = hub
     folder = tmp_path / "weights"
     done = run(endpoint, folder)
@@ -108,7 +108,7 @@ def test_weights_are_fetched_and_fetched_again_only_if_missing(hub: tuple[str, P
     assert run(endpoint, folder).returncode == 0 and faults(folder) == []
 
 
-def test_a_repository_without_all_of_it_is_refused(hub: tuple[str, Path], tmp_path: Path) -> None:
+def test_incomplete_repository_is_rejected(hub: tuple[str, Path], tmp_path: Path) -> None:
     endpoint, published = hub
     (published / "vae" / "diffusion_pytorch_model.safetensors").unlink()
     done = run(endpoint, tmp_path / "weights")
@@ -117,7 +117,7 @@ def test_a_repository_without_all_of_it_is_refused(hub: tuple[str, Path], tmp_pa
 
 
 @pytest.mark.parametrize("begun", [False, True])
-def test_without_a_network_it_fails_in_one_line(begun: bool, tmp_path: Path) -> None:
+def test_missing_network_fails_in_one_line(begun: bool, tmp_path: Path) -> None:
     folder = tmp_path / "weights"
     if begun:  # what is there is not taken for all of it
         publish(folder)
@@ -129,7 +129,7 @@ def test_without_a_network_it_fails_in_one_line(begun: bool, tmp_path: Path) -> 
     assert "is there a network?" in line and "Traceback" not in done.stderr
 
 
-def test_faults_are_found_without_reading_the_weights(tmp_path: Path) -> None:
+def test_faults_are_found_without_reading_weights(tmp_path: Path) -> None:
     assert faults(tmp_path / "nowhere") == [f"{tmp_path / 'nowhere'}: no such folder"]
     folder = publish(tmp_path / "weights")
     assert faults(folder) == []

@@ -37,7 +37,7 @@ def condition(visible: Tensor = NONE, first: Tensor | None = None) -> Any:
 @pytest.mark.parametrize("solver", SOLVERS)
 @pytest.mark.parametrize("shift", [1.0, 5.0])
 @pytest.mark.parametrize("steps", [1, 2, 3, 10, 300])
-def test_it_lands_on_a_known_target(solver: str, steps: int, shift: float) -> None:
+def test_sampler_reaches_a_known_target(solver: str, steps: int, shift: float) -> None:
     field = TowardsTarget()
     landed = WanSampler(steps, shift, solver).sample(field, condition(), NOISE)
     torch.testing.assert_close(landed, TARGET, atol=1e-4, rtol=0)
@@ -56,7 +56,7 @@ def test_shift_spends_steps_at_high_noise() -> None:
     assert levels[5.0] == pytest.approx([5 * s / (1 + 4 * s) for s in levels[1.0]])
 
 
-def test_unipc_is_closer_than_euler_where_the_way_is_curved() -> None:
+def test_unipc_is_closer_than_euler_on_curved_flow() -> None:
     """Data spread by 0.5 around nothing: what is exact is known (the noise shrinks to half of itself)."""
 
     class Gaussian:
@@ -72,7 +72,7 @@ def test_unipc_is_closer_than_euler_where_the_way_is_curved() -> None:
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
-def test_the_first_frame_is_kept_clean(solver: str) -> None:
+def test_first_frame_stays_clean(solver: str) -> None:
     field = TowardsTarget()
     landed = WanSampler(5, 5.0, solver).sample(field, condition(first=FIRST), NOISE)
     assert torch.equal(landed[:, :, :1], FIRST)
@@ -82,13 +82,13 @@ def test_the_first_frame_is_kept_clean(solver: str) -> None:
         assert not level[:, 0].any() and level[:, 1:].all()
 
 
-def test_the_state_is_kept_in_single_precision() -> None:
+def test_state_is_float32() -> None:
     landed = WanSampler(3).sample(TowardsTarget(), condition(first=FIRST.half()), NOISE.half())
     assert landed.dtype == torch.float32
     torch.testing.assert_close(landed[:, :, 1:], TARGET[:, :, 1:], atol=1e-4, rtol=0)
 
 
-def test_sampling_twice_gives_the_same() -> None:
+def test_sampling_is_deterministic() -> None:
     """Solvers keep a history; none of it may outlive a chunk."""
     sampler = WanSampler(4, replace=Replacement())
     first = sampler.sample(TowardsTarget(), condition(NONE), NOISE)
@@ -97,7 +97,7 @@ def test_sampling_twice_gives_the_same() -> None:
 
 @pytest.mark.parametrize("solver", SOLVERS)
 @pytest.mark.parametrize("steps", [1, 2, 7])
-def test_a_wholly_remembered_chunk_is_the_read_out_exactly(solver: str, steps: int) -> None:
+def test_fully_visible_chunk_equals_the_read_out(solver: str, steps: int) -> None:
     field = TowardsTarget()
     sampler = WanSampler(steps, solver=solver, replace=Replacement(feather=2))
     assert torch.equal(sampler.sample(field, condition(ALL), NOISE), READOUT)
@@ -110,7 +110,7 @@ def test_a_wholly_remembered_chunk_is_the_read_out_exactly(solver: str, steps: i
 
 @given(seed=st.integers(0, 1000), solver=st.sampled_from(sorted(SOLVERS)), steps=st.integers(1, 6))
 @settings(max_examples=20, deadline=None)
-def test_without_feather_remembered_cells_are_exact_and_the_others_free(seed: int, solver: str, steps: int) -> None:
+def test_without_feather_only_visible_cells_are_replaced(seed: int, solver: str, steps: int) -> None:
     visible = randn(2, FRAMES, *GRID, seed=seed) < 0
     sampler = WanSampler(steps, solver=solver, replace=Replacement(feather=0))
     landed = sampler.sample(TowardsTarget(), condition(visible), NOISE)
@@ -120,7 +120,7 @@ def test_without_feather_remembered_cells_are_exact_and_the_others_free(seed: in
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
-def test_holding_ends_where_it_shall(solver: str) -> None:
+def test_replacement_ends_after_its_fraction_of_steps(solver: str) -> None:
     free = WanSampler(6, solver=solver).sample(TowardsTarget(), condition(ALL), NOISE)
     never = WanSampler(6, solver=solver, replace=Replacement(until=0)).sample(TowardsTarget(), condition(ALL), NOISE)
     assert torch.equal(never, free)
@@ -133,7 +133,7 @@ def test_holding_ends_where_it_shall(solver: str) -> None:
     torch.testing.assert_close(half, TARGET, atol=1e-3, rtol=0)  # and this field forgets where it came from
 
 
-def test_feathered_borders() -> None:
+def test_feather_fades_towards_holes() -> None:
     visible = torch.ones(1, 1, 5, 8, dtype=torch.bool)
     visible[..., 4:] = False
     weight = Replacement(feather=1).weight(visible)[0, 0, 0]
@@ -144,7 +144,7 @@ def test_feathered_borders() -> None:
     assert torch.equal(Replacement(feather=0).weight(visible)[:, 0], visible.float())
 
 
-def test_with_the_backbone() -> None:
+def test_sampler_runs_the_backbone() -> None:
     backbone = toy_backbone()
     denoiser = WanDenoiser(backbone, toy_branch(backbone), toy_codec())
     with torch.inference_mode():
@@ -165,7 +165,7 @@ def test_with_the_backbone() -> None:
         ({"solver": "heun"}, r"solver: expected one of \['euler', 'unipc'\], got 'heun'"),
     ],
 )
-def test_bad_arguments(arguments: dict[str, Any], message: str) -> None:
+def test_bad_arguments_are_rejected(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         WanSampler(**arguments)
 
@@ -173,12 +173,12 @@ def test_bad_arguments(arguments: dict[str, Any], message: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"until": 1.1}, r"until: expected a share in \[0, 1\], got 1.1"),
+        ({"until": 1.1}, r"until: expected a fraction in \[0, 1\], got 1.1"),
         ({"until": -0.1}, "until"),
         ({"until": float("nan")}, "until"),
         ({"feather": -1}, "feather: expected at least 0 cells, got -1"),
     ],
 )
-def test_bad_replacement(arguments: dict[str, Any], message: str) -> None:
+def test_bad_replacement_is_rejected(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Replacement(**arguments)
