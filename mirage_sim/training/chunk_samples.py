@@ -71,7 +71,7 @@ class ChunkSamples:
         drop: Drop,
     ):
         if not horizon.overlap:
-            raise ValueError("horizon: expected chunks that overlap, as those of the real backbone do, got overlap 0")
+            raise ValueError("horizon: expected chunks that overlap, as those of the Wan2.2 backbone do, got overlap 0")
         self.clips, self.prompts, self.memory = clips, prompts, memory
         self.horizon, self.references, self.text, self.drop = horizon, references, text, drop
         text.embed(sorted({"", *prompts}))  # all in one call, so that the encoder is loaded once

@@ -60,7 +60,7 @@ def test_videos_keep_their_shapes(codec: MiniCodec):
 def test_latents_are_bounded_and_frames_clamped(codec: MiniCodec):
     latents = codec.encode(20 * video(1, 3, 2, 16, 16))
     assert latents.abs().max() <= BOUND
-    assert latents.abs().max() > 0.9 * BOUND  # the input was strong enough to try the bound
+    assert latents.abs().max() > 0.9 * BOUND  # the input is strong enough to reach the bound
     wild = 10 * torch.randn(1, 8, 2, 4, 4)
     assert codec.decode_frames(wild[:, :, 0]).abs().max() > 1.5
     decoded = codec.decode(wild)
@@ -87,7 +87,7 @@ def test_latents_depend_on_their_neighbourhood_only(codec: MiniCodec):
     other = frames.clone()
     other[..., :PATCH, :PATCH] *= -1
     changed = (codec.encode_frames(frames) != codec.encode_frames(other)).any(1)[0]
-    assert changed[:3, :3].all()  # neighbours do look at each other
+    assert changed[:3, :3].all()  # neighbours do affect each other
     assert not changed[REACH + 1 :].any() and not changed[:, REACH + 1 :].any()
     latents = torch.randn(1, 8, 16, 20)
     poked = latents.clone()

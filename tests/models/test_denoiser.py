@@ -62,7 +62,7 @@ def test_velocity_points_to_the_clean_estimate(denoiser: MiniDenoiser, x: Tensor
     velocity = denoiser.velocity(x[:, :, None], SIGMA[:, None], condition)
     assert velocity.shape == (B, C, 1, H, W)
     clean = denoiser.predict_clean(x, SIGMA, condition)
-    assert (clean - condition.aligned).abs().mean() > 0.01  # the trunk says something
+    assert (clean - condition.aligned).abs().mean() > 0.01  # the trunk has an effect
     torch.testing.assert_close(x - SIGMA[:, None, None, None] * velocity[:, :, 0], clean, atol=1e-5, rtol=0)
 
 
@@ -96,7 +96,7 @@ def test_samples_of_a_batch_are_independent(denoiser: MiniDenoiser, x: Tensor):
 def test_all_conditioning_affects_the_result(denoiser: MiniDenoiser, x: Tensor):
     conditioning = make_conditioning()
     view = conditioning.view
-    told = clean_estimate(denoiser, conditioning, x)
+    expected = clean_estimate(denoiser, conditioning, x)
     preceding = conditioning.preceding.clone()
     preceding[:, :, -1] += 1
     for name, other in {
@@ -108,9 +108,9 @@ def test_all_conditioning_affects_the_result(denoiser: MiniDenoiser, x: Tensor):
         "log_scale": replace(conditioning, view=replace(view, log_scale=view.log_scale + 1)),
         "latents": replace(conditioning, view=replace(view, latents=-view.latents)),
     }.items():
-        assert (clean_estimate(denoiser, other, x) - told).abs().max() > 1e-4, name
-    assert (clean_estimate(denoiser, conditioning, x, SIGMA.flip(0)) - told).abs().max() > 1e-4
-    assert (clean_estimate(denoiser, conditioning, -x) - told).abs().max() > 1e-4
+        assert (clean_estimate(denoiser, other, x) - expected).abs().max() > 1e-4, name
+    assert (clean_estimate(denoiser, conditioning, x, SIGMA.flip(0)) - expected).abs().max() > 1e-4
+    assert (clean_estimate(denoiser, conditioning, -x) - expected).abs().max() > 1e-4
 
 
 def test_depth_in_holes_is_ignored(denoiser: MiniDenoiser, x: Tensor):
@@ -177,25 +177,25 @@ def test_aligner_starts_from_the_most_central_sample():
 def test_unmoved_latents_are_copied(awake):
     aligner = awake(make_aligner())
     view = make_view()
-    told = {"visible": torch.ones_like(view.visible), "offset": 0 * view.offset, "log_scale": 0 * view.log_scale}
-    exact = replace(view, **told)
+    fields = {"visible": torch.ones_like(view.visible), "offset": 0 * view.offset, "log_scale": 0 * view.log_scale}
+    exact = replace(view, **fields)
     assert torch.equal(aligner(exact, SIZE)[0], exact.latents[:, :, 0])
-    told["offset"] = told["offset"] + 0.2  # cells
-    told["log_scale"][..., 0] = 0.5  # octaves
-    moved, corrected = replace(view, **told), aligner(replace(view, **told), SIZE)[0]
+    fields["offset"] = fields["offset"] + 0.2  # cells
+    fields["log_scale"][..., 0] = 0.5  # octaves
+    moved, corrected = replace(view, **fields), aligner(replace(view, **fields), SIZE)[0]
     assert (corrected != moved.latents[:, :, 0]).any(1).all()
 
 
 def test_all_samples_of_a_cell_affect_the_result(awake):
     denoiser, conditioning = awake(make()), make_conditioning()
     fine = conditioning.view.resize((2 * H, 2 * W))
-    told = replace(conditioning, view=replace(fine, visible=torch.ones_like(fine.visible)))
+    conditioning = replace(conditioning, view=replace(fine, visible=torch.ones_like(fine.visible)))
     noise = torch.zeros(B, C, H, W)
-    before = clean_estimate(denoiser, told, noise)
+    before = clean_estimate(denoiser, conditioning, noise)
     for part in [(0, 0), (0, 1), (1, 0), (1, 1)]:
         latents = fine.latents.clone()
         latents[..., part[0] :: 2, part[1] :: 2] += 1
-        other = replace(told, view=replace(told.view, latents=latents))
+        other = replace(conditioning, view=replace(conditioning.view, latents=latents))
         assert (clean_estimate(denoiser, other, noise) - before).abs().max() > 1e-4
 
 

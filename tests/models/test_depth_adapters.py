@@ -50,7 +50,7 @@ def save(folder: Path, **config: Any) -> Path:
         torch.manual_seed(0)
         model = transformers.DepthAnythingForDepthEstimation(made)
     with torch.no_grad():
-        model.head.conv3.bias += 0.5  # random weights may give nothing but zeros behind the last ReLU
+        model.head.conv3.bias += 0.5  # with random weights the last ReLU may return only zeros
     model.save_pretrained(folder)
     processor = transformers.DPTImageProcessorPil(
         size={"height": 28, "width": 28}, keep_aspect_ratio=True, ensure_multiple_of=14
@@ -140,7 +140,7 @@ def test_results_are_clamped_and_resized() -> None:
     assert found.shape == SIZE
     assert not found[14:, :28].any()
     assert found[0, 0] == 2 and found[-1, -1] == 3 and found[0, -1] == 100
-    # nothing between known and unknown is half of what is known
+    # no value is interpolated between known and unknown
     assert found[found > 0].min() >= 2
     same = torch.full((1, *SIZE), 2.5)
     assert torch.equal(Constant(same)(frames(1, 1), camera(1, 1), nothing(1, 1))[0], same)
@@ -173,36 +173,36 @@ def test_missing_library_is_named(adapter: Any, named: str, monkeypatch: pytest.
     assert "\n" not in str(caught.value)
 
 
-class Stranger:
-    """Stands for a model of a library that cannot be installed here: only our side of the call is tested with it."""
+class FakeModel:
+    """Replaces a model whose library cannot be installed here, to test the adapter's calls."""
 
     def __init__(self, answer: Any, model_name: str = ""):
-        self.answer, self.model_name, self.asked = answer, model_name, []
+        self.answer, self.model_name, self.calls = answer, model_name, []
 
-    def from_pretrained(self, name: str) -> "Stranger":
+    def from_pretrained(self, name: str) -> "FakeModel":
         return self
 
     to = eval = lambda self, *_: self
 
-    def infer(self, *asked: Any) -> Any:
-        self.asked.append(asked)
+    def infer(self, *args: Any) -> Any:
+        self.calls.append(args)
         return self.answer
 
     inference = infer
 
 
-def install(monkeypatch: pytest.MonkeyPatch, module: str, name: str, model: Stranger) -> None:
+def install(monkeypatch: pytest.MonkeyPatch, module: str, name: str, model: FakeModel) -> None:
     monkeypatch.setitem(sys.modules, module.partition(".")[0], SimpleNamespace())
     monkeypatch.setitem(sys.modules, module, SimpleNamespace(**{name: model}))
 
 
 def test_depth_anything_3_is_scaled_by_the_focal_length(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = Stranger(SimpleNamespace(depth=np.full((2, 14, 21), 2.0, np.float32)), "da3metric-large")
+    model = FakeModel(SimpleNamespace(depth=np.full((2, 14, 21), 2.0, np.float32)), "da3metric-large")
     install(monkeypatch, "depth_anything_3.api", "DepthAnything3", model)
-    view = camera(1, 2, fov=90.0)  # a focal length of half of the height, 7 pixels where the model looks
+    view = camera(1, 2, fov=90.0)  # a focal length of half of the height, 7 pixels at the model's resolution
     found = DepthAnything3("somewhere")(frames(1, 2), view, nothing(1, 2))
     torch.testing.assert_close(found, torch.full((1, 2, *SIZE), 2.0 * 7 / 300))
-    (images,) = model.asked[0]
+    (images,) = model.calls[0]
     assert [image.shape for image in images] == [(*SIZE, 3)] * 2 and images[0].dtype == np.uint8
     model.model_name = "da3nested-giant-large"
     torch.testing.assert_close(
@@ -214,26 +214,26 @@ def test_depth_anything_3_is_scaled_by_the_focal_length(monkeypatch: pytest.Monk
 
 
 def test_map_anything_gets_the_cameras(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = Stranger([{"depth_z": torch.full((1, 350, 518, 1), 3.0)}] * 2)
+    model = FakeModel([{"depth_z": torch.full((1, 350, 518, 1), 3.0)}] * 2)
     install(monkeypatch, "mapanything.models", "MapAnything", model)
     view = camera(1, 2)
     found = MapAnything()(frames(1, 2), view, nothing(1, 2))
     torch.testing.assert_close(found, torch.full((1, 2, *SIZE), 3.0))
-    ((first, second),) = model.asked[0]
+    ((first, second),) = model.calls[0]
     assert first["img"].shape == (1, 3, 350, 518) and abs(float(first["img"].mean())) < 1
     torch.testing.assert_close(second["intrinsics"][0], view[0, 1].resize((350, 518)).K)
     torch.testing.assert_close(second["camera_poses"][0], torch.eye(4))
     model.answer = model.answer[:1]
     MapAnything()(frames(1, 1), camera(1, 1), nothing(1, 1))
-    assert "camera_poses" not in model.asked[1][0][0]
+    assert "camera_poses" not in model.calls[1][0][0]
 
 
 def test_unidepth_gets_the_intrinsics(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = Stranger({"depth": torch.full((2, 1, *SIZE), 4.0)})
+    model = FakeModel({"depth": torch.full((2, 1, *SIZE), 4.0)})
     install(monkeypatch, "unidepth.models", "UniDepthV2", model)
     view = camera(1, 2)
     found = UniDepth()(frames(1, 2), view, nothing(1, 2))
     torch.testing.assert_close(found, torch.full((1, 2, *SIZE), 4.0))
-    images, K = model.asked[0]
+    images, K = model.calls[0]
     assert images.dtype == torch.uint8 and images.shape == (2, 3, *SIZE)
     assert torch.equal(K, view.K[0])

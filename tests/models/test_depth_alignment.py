@@ -12,14 +12,14 @@ seeds = st.integers(0, 2**20)
 
 
 def scene(seed: int, frames: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
-    """True depth, and what the memory knows of it; every cell is flat, so that both mean the same."""
+    """True depth, and remembered depth of the same scene; every cell has constant depth."""
     generator = torch.Generator().manual_seed(seed)
     known = 1.0 + 7.0 * torch.rand(1, frames, *CELLS, generator=generator)
     return known.repeat_interleave(STRIDE, -2).repeat_interleave(STRIDE, -1), known
 
 
-def spoil(known: torch.Tensor, share: float, seed: int) -> torch.Tensor:
-    """Some cells show something else: nearer by up to six times, as where a thing stands in front."""
+def with_outliers(known: torch.Tensor, share: float, seed: int) -> torch.Tensor:
+    """Make some cells nearer by up to six times, as if occluded."""
     generator = torch.Generator().manual_seed(seed + 1)
     wrong = torch.rand(known.shape, generator=generator).argsort(-1).argsort(-1) < share * known.shape[-1]
     return torch.where(wrong, known / (2 + 4 * torch.rand(known.shape, generator=generator)), known)
@@ -33,7 +33,7 @@ def affine(depth: torch.Tensor, scale: float, shift: float) -> torch.Tensor:
 @given(scales, seeds, st.sampled_from([0.0, 0.2, 0.4]))
 def test_scale_is_recovered_despite_outliers(scale: float, seed: int, share: float) -> None:
     true, known = scene(seed)
-    found = align(true * scale, spoil(known, share, seed))
+    found = align(true * scale, with_outliers(known, share, seed))
     torch.testing.assert_close(found, true, rtol=1e-4, atol=0)
 
 
@@ -41,9 +41,9 @@ def test_scale_is_recovered_despite_outliers(scale: float, seed: int, share: flo
 @given(scales, st.floats(-0.02, 0.3), seeds, st.sampled_from([0.0, 0.1, 0.2]))
 def test_scale_and_shift_are_recovered_despite_outliers(scale: float, shift: float, seed: int, share: float) -> None:
     true, known = scene(seed)
-    # the estimator's error is the inverse of what is fitted
+    # the estimator's error is the inverse of the fit
     estimated = affine(true, 1 / scale, shift)
-    found = align(estimated, spoil(known, share, seed), shift=True)
+    found = align(estimated, with_outliers(known, share, seed), shift=True)
     torch.testing.assert_close(found, true, rtol=1e-3, atol=0)
     if abs(shift) > 0.1:
         assert not torch.allclose(align(estimated, known), true, rtol=0.01)
@@ -64,7 +64,7 @@ def test_frames_with_few_cells_take_the_nearest_fit() -> None:
     drift = torch.tensor([2.0, 2.0, 0.5, 0.5, 0.5])[:, None, None]
     seen = known.clone()
     seen[:, [0, 3]] = 0.0
-    seen[:, 0, 0, :7] = known[:, 0, 0, :7] * 3  # seven cells, and wrong ones
+    seen[:, 0, 0, :7] = known[:, 0, 0, :7] * 3  # seven cells with wrong depth
     found = align(true * drift, seen, fewest=8)
     torch.testing.assert_close(found, true, rtol=1e-4, atol=0)
     # exactly enough
@@ -100,13 +100,13 @@ def test_unknown_depth_stays_unknown() -> None:
 def test_flat_wall_fits_only_the_scale() -> None:
     known = 2.0 + 0.02 * torch.rand(1, 1, *CELLS, generator=torch.Generator().manual_seed(0))
     wall = 4.0 + 0.02 * torch.rand(1, 1, 32, 40, generator=torch.Generator().manual_seed(1))
-    wall[..., :2] = 40.0  # something far away that the memory does not see; at no cell's middle
+    wall[..., :2] = 40.0  # a far object that the memory does not see, at no cell's centre
     found = align(wall, known, shift=True)
     torch.testing.assert_close(found, wall / 2, rtol=0.02, atol=0)
 
 
 def test_far_depth_stays_in_range() -> None:
-    """A negative shift would put what is far behind the camera."""
+    """A negative shift would move far points behind the camera."""
     true, known = scene(8)
     estimated = affine(true, 1.0, 0.1)
     estimated[..., 0, 0] = 1000.0
@@ -118,13 +118,13 @@ def test_far_depth_stays_in_range() -> None:
 def test_wrapper_passes_inputs_and_aligns() -> None:
     true, known = scene(9)
     frames, camera = torch.zeros(1, 3, 1, 32, 40), Camera.from_fov(torch.eye(4).expand(1, 1, 4, 4), 60, (32, 40))
-    asked = []
+    calls = []
 
-    def twice_as_far(*given: object) -> torch.Tensor:
-        asked.append(given)
+    def twice_as_far(*args: object) -> torch.Tensor:
+        calls.append(args)
         return true * 2
 
     torch.testing.assert_close(Aligned(twice_as_far)(frames, camera, known), true, rtol=1e-4, atol=0)
-    assert asked == [(frames, camera, known)]
+    assert calls == [(frames, camera, known)]
     with pytest.raises(ValueError, match="fewest: expected at least 4 cells, got 3"):
         Aligned(twice_as_far, fewest=3)

@@ -26,12 +26,12 @@ def test_result_equals_a_1x1_convolution(before: int, after: int, height: int, w
     ours.load_state_dict(plain.state_dict())
     features = torch.randn(3, before, height, width)
     for layout in (torch.contiguous_format, torch.channels_last):
-        given = features.contiguous(memory_format=layout).requires_grad_()
-        expected, found = plain(given), ours(given)
+        inputs = features.contiguous(memory_format=layout).requires_grad_()
+        expected, found = plain(inputs), ours(inputs)
         torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
-        gradients = torch.autograd.grad(expected.square().sum(), [given, plain.weight])
-        mine = torch.autograd.grad(found.square().sum(), [given, ours.weight])
-        torch.testing.assert_close(mine, gradients, atol=1e-3, rtol=1e-4)
+        gradients = torch.autograd.grad(expected.square().sum(), [inputs, plain.weight])
+        found_gradients = torch.autograd.grad(found.square().sum(), [inputs, ours.weight])
+        torch.testing.assert_close(found_gradients, gradients, atol=1e-3, rtol=1e-4)
 
 
 @pytest.mark.parametrize(("before", "after", "height", "width"), SHAPES)

@@ -6,7 +6,7 @@ from mirage_sim.models import FlowSampler
 
 
 class TowardsTarget:
-    """The exact velocity field of data that is one point, which is the condition."""
+    """The exact velocity field of data with a single point, the condition."""
 
     def __init__(self) -> None:
         self.levels: list[Tensor] = []

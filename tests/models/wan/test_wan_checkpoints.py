@@ -21,7 +21,7 @@ from mirage_sim.models.wan.checkpoints import diffusers_name, load_backbone, loa
 INDEX = "diffusion_pytorch_model.safetensors.index.json"
 BRANCH_PREFIXES = ("", "module.", "model.", "pipe.vace.", "vace.", "module.model.", "generator.vace.", "state_dict.")
 LORA_PREFIXES = ("", "module.", "model.", "pipe.dit.", "dit.", "base_model.model.", "base_model.", "transformer.")
-# what the authors call the parts of a block, by diffusers' names; written apart from the renaming that is tested
+# the authors' names of a block's parts by diffusers' names; independent of the renaming under test
 AUTHORS = {
     "attn1.to_q": "self_attn.q",
     "attn1.to_k": "self_attn.k",
@@ -45,7 +45,7 @@ AUTHORS = {
 
 
 def authors_name(name: str) -> str:
-    """By the method's authors, for a tensor of a block; other names are the same."""
+    """The authors' name of a tensor of a block; other names are identical."""
     if not re.match(r"\w+\.\d+\.", name):
         return name
     blocks, number, part = name.split(".", 2)
@@ -227,7 +227,7 @@ LAYERS = ("attn1.to_q", "attn1.to_k", "attn1.to_v", "attn1.to_out.0", "attn2.to_
 
 class TestLora:
     def adapter(self, backbone: WanTransformer3DModel, rank: int = 3) -> dict[str, Tensor]:
-        """In the authors' names."""
+        """With the authors' names."""
         state = {}
         for number, layer in ((number, layer) for number in range(4) for layer in LAYERS):
             out, into = backbone.get_submodule(f"blocks.{number}.{layer}").weight.shape
@@ -291,7 +291,7 @@ class TestLora:
 
 
 def test_denoiser_loads_with_branch_and_adapter(tmp_path: Path) -> None:
-    """As a user has it: a published folder, the authors' files, and a chunk out of them."""
+    """A published folder and the authors' files together generate a chunk."""
     backbone = toy_backbone()
     branch = toy_branch(backbone)
     backbone.save_pretrained(tmp_path / "transformer")

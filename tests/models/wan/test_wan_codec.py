@@ -56,7 +56,7 @@ def test_coding_equals_diffusers_after_normalisation(codec: WanCodec) -> None:
     shape = (1, 6, 1, 1, 1)
     mean, std = (torch.tensor(TOY[name]).view(shape) for name in ("latents_mean", "latents_std"))
     torch.testing.assert_close(latents * std + mean, raw)
-    # noise of unit variance, so that the decoder is awake and what it makes needs clamping
+    # noise of unit variance, so that the output depends on all weights and needs clamping
     latents = noise(2, 6, 3, 2, 3)
     decoded = codec.decode(latents)
     assert decoded.shape == (2, 3, 9, 32, 48)
@@ -94,7 +94,7 @@ def test_decoder_state_can_be_forked(codec: WanCodec) -> None:
 
 
 def test_earlier_frames_affect_decoding(codec: WanCodec) -> None:
-    """Else a state that is lost would not be noticed."""
+    """Otherwise the other tests would not notice a lost state."""
     latents = noise(1, 6, 2, 2, 2)
     _, state = codec.decode_next(latents[:, :, :1])
     _, other = codec.decode_next(-latents[:, :, :1])
@@ -108,7 +108,7 @@ def test_tiled_result_is_close_to_untiled(codec: WanCodec) -> None:
     latents = codec.encode(video)
     difference = (tiled.encode(video) - latents).abs().mean() / latents.abs().mean()
     assert 0 < difference < 0.2
-    # an untrained decoder's picture is faint
+    # an untrained decoder's image has low contrast
     whole = codec.decode(latents)
     difference = (tiled.decode(latents) - whole).abs().mean() / whole.std()
     assert 0 < difference < 0.2
@@ -131,13 +131,13 @@ def test_spans_cover_length_and_overlap_by_a_quarter(length: int, tile: int) -> 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(4, 20), st.integers(4, 20), st.integers(4, 8), st.sampled_from([1, 3]))
 def test_pieces_of_an_image_blend_into_the_image(height: int, width: int, tile: int, scale: int) -> None:
-    picture = noise(2, height * scale, width * scale)
+    image = noise(2, height * scale, width * scale)
     windows = [(rows, columns) for rows in spans(height, tile) for columns in spans(width, tile)]
     pieces = [
-        picture[:, rows.start * scale : rows.stop * scale, columns.start * scale : columns.stop * scale]
+        image[:, rows.start * scale : rows.stop * scale, columns.start * scale : columns.stop * scale]
         for rows, columns in windows
     ]
-    torch.testing.assert_close(blend(pieces, windows, (height, width)), picture)
+    torch.testing.assert_close(blend(pieces, windows, (height, width)), image)
 
 
 @pytest.mark.parametrize("shape", [(4, 32, 32), (5, 30, 32), (5, 32, 40)])

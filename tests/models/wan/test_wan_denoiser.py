@@ -50,7 +50,7 @@ def plain(backbone: WanTransformer3DModel) -> WanDenoiser:
 
 @pytest.fixture(scope="module")
 def denoiser(backbone: WanTransformer3DModel) -> WanDenoiser:
-    """With a side branch that is awake."""
+    """A denoiser whose side branch has non-zero hints."""
     return WanDenoiser(backbone, toy_branch(backbone), toy_codec())
 
 
@@ -78,11 +78,11 @@ def test_fresh_branch_changes_nothing_with_context(
     conditioning = toy_conditioning(references=references, preceding=preceding)
     with_context = velocity(fresh, conditioning)
     assert torch.equal(with_context, velocity(plain, conditioning))
-    assert (with_context - velocity(plain, toy_conditioning())).abs().max() > 1e-2  # the context is looked at
+    assert (with_context - velocity(plain, toy_conditioning())).abs().max() > 1e-2  # the context has an effect
 
 
 def test_one_timestep_equals_diffusers_vace_transformer(denoiser: WanDenoiser) -> None:
-    """Which has the same parameters, by the same names."""
+    """Diffusers' transformer has the same parameters with the same names."""
     theirs = WanVACETransformer3DModel(**CONFIG, vace_layers=[0, 2], vace_in_channels=2 * CHANNELS).eval()
     assert denoiser.branch is not None
     theirs.load_state_dict(denoiser.backbone.state_dict() | denoiser.branch.state_dict())
@@ -157,7 +157,7 @@ def test_references_get_no_hint(denoiser: WanDenoiser, plain: WanDenoiser) -> No
 
 
 def test_positions_follow_the_published_layout(plain: WanDenoiser) -> None:
-    """Against the definition: angles position / 10000^(2 i / d), each beside its twin."""
+    """Compare with the definition: angles position / 10000^(2 i / d), each repeated once."""
     cosine, sine = plain.condition(toy_conditioning(references=2, preceding=1)).rotary
     places = [(time, row, column) for time in (-2, -1) for row in (2, 3) for column in (0, 1, 2)]
     places += [(time, row, column) for time in range(FRAMES + 1) for row in (0, 1) for column in (0, 1, 2)]
@@ -204,7 +204,7 @@ def test_half_precision() -> None:
 
 
 def test_offloading_works_at_leaf_level(tmp_path: Path) -> None:
-    """To disk, which leaves nothing in the weights: whatever is not brought back would be noticed."""
+    """Offload to disk, which empties the weights, so that missing ones would fail."""
     conditioning = toy_conditioning(references=1, preceding=1)
     backbone = toy_backbone()
     denoiser = WanDenoiser(backbone, toy_branch(backbone), toy_codec())
@@ -251,7 +251,7 @@ def test_mismatched_parts_are_rejected(backbone: WanTransformer3DModel) -> None:
 
 
 def test_full_size_chunk_has_the_right_shape() -> None:
-    """On torch's meta device: shapes alone."""
+    """Check shapes on torch's meta device."""
     with torch.device("meta"):
         backbone = WanTransformer3DModel(**published.config())
         denoiser = WanDenoiser(backbone, MemoryBranch.beside(backbone), MiniCodec(48))

@@ -36,7 +36,7 @@ def publish(folder: Path) -> Path:
 
 
 class Hub(BaseHTTPRequestHandler):
-    """As much of the hub as fetching needs, on this machine only."""
+    """A local server with the part of the hub's interface that downloads need."""
 
     def __init__(self, folder: Path, *arguments: object):
         self.folder = folder
@@ -88,7 +88,7 @@ def hub(tmp_path: Path) -> Iterator[tuple[str, Path]]:
 
 
 def run(endpoint: str, folder: Path) -> "subprocess.CompletedProcess[str]":
-    """The command in a process of its own: the library reads where the hub is when it is imported."""
+    """Run the command in its own process, because the library reads the hub's address at import."""
     environment = {**os.environ, "HF_ENDPOINT": endpoint, "HF_HOME": str(folder.parent / "hf"), "HF_HUB_OFFLINE": "0"}
     command = [sys.executable, "-m", "mirage_sim.cli", "download", "wan5b", f"folder={folder}"]
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
@@ -101,7 +101,7 @@ def test_download_fetches_only_missing_files(hub: tuple[str, Path], tmp_path: Pa
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == f"folder: {folder}"
     assert faults(folder) == [] and not (folder / "assets").exists()
-    again = run("http://127.0.0.1:9", folder)  # where nobody answers
+    again = run("http://127.0.0.1:9", folder)  # no server
     assert again.returncode == 0, again.stderr
     weights = folder / "vae" / "diffusion_pytorch_model.safetensors"
     weights.unlink()
@@ -119,7 +119,7 @@ def test_incomplete_repository_is_rejected(hub: tuple[str, Path], tmp_path: Path
 @pytest.mark.parametrize("begun", [False, True])
 def test_missing_network_fails_in_one_line(begun: bool, tmp_path: Path) -> None:
     folder = tmp_path / "weights"
-    if begun:  # what is there is not taken for all of it
+    if begun:  # an incomplete folder must not count as complete
         publish(folder)
         (folder / "vae" / "diffusion_pytorch_model.safetensors").unlink()
     done = run("http://127.0.0.1:9", folder)

@@ -13,7 +13,7 @@ GOOD = Machine("a large GPU", 40.0, 64.0)
 
 @pytest.fixture
 def everything_else(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    """A machine on which nothing but what it is asked for may be missing."""
+    """A machine on which weights and libraries are installed."""
     monkeypatch.setattr(requirements.download, "faults", lambda folder: [])
     monkeypatch.setattr(requirements.importlib.util, "find_spec", lambda name: sys)
     return monkeypatch

@@ -18,7 +18,7 @@ NONE, ALL = torch.zeros(2, FRAMES, *GRID, dtype=torch.bool), torch.ones(2, FRAME
 
 
 class TowardsTarget:
-    """The exact velocity field of data that is one point."""
+    """The exact velocity field of data with a single point."""
 
     def __init__(self) -> None:
         self.levels: list[Tensor] = []
@@ -57,7 +57,7 @@ def test_shift_spends_steps_at_high_noise() -> None:
 
 
 def test_unipc_is_closer_than_euler_on_curved_flow() -> None:
-    """Data spread by 0.5 around nothing: what is exact is known (the noise shrinks to half of itself)."""
+    """Data with standard deviation 0.5 around zero, whose exact solution is half of the noise."""
 
     class Gaussian:
         def velocity(self, x: Tensor, sigma: Tensor, condition: Any) -> Tensor:
@@ -89,7 +89,7 @@ def test_state_is_float32() -> None:
 
 
 def test_sampling_is_deterministic() -> None:
-    """Solvers keep a history; none of it may outlive a chunk."""
+    """Solvers keep a history, which must not outlive a chunk."""
     sampler = WanSampler(4, replace=Replacement())
     first = sampler.sample(TowardsTarget(), condition(NONE), NOISE)
     assert torch.equal(sampler.sample(TowardsTarget(), condition(NONE), NOISE), first)
@@ -101,7 +101,9 @@ def test_fully_visible_chunk_equals_the_read_out(solver: str, steps: int) -> Non
     field = TowardsTarget()
     sampler = WanSampler(steps, solver=solver, replace=Replacement(feather=2))
     assert torch.equal(sampler.sample(field, condition(ALL), NOISE), READOUT)
-    for state, level in zip(field.states, field.levels, strict=True):  # what the network sees, too, at that noise level
+    for state, level in zip(
+        field.states, field.levels, strict=True
+    ):  # also in the network's input, at that noise level
         sigma = level[0, 0]
         torch.testing.assert_close(state, (1 - sigma) * READOUT + sigma * NOISE)
     kept = sampler.sample(field, condition(ALL, FIRST), NOISE)
@@ -126,11 +128,11 @@ def test_replacement_ends_after_its_fraction_of_steps(solver: str) -> None:
     assert torch.equal(never, free)
     field = TowardsTarget()
     half = WanSampler(6, solver=solver, replace=Replacement(until=0.5)).sample(field, condition(ALL), NOISE)
-    # a solver that looks back sees the way of the held cells: the state goes on from their line
+    # multistep solvers see the straight line of the replaced cells: the state continues from it
     sigma = field.levels[3][0, 0]
     torch.testing.assert_close(field.states[3], (1 - sigma) * READOUT + sigma * NOISE, atol=1e-4, rtol=0)
     assert (field.states[4] - field.states[3]).abs().max() > 1e-3
-    torch.testing.assert_close(half, TARGET, atol=1e-3, rtol=0)  # and this field forgets where it came from
+    torch.testing.assert_close(half, TARGET, atol=1e-3, rtol=0)  # this field does not depend on the path
 
 
 def test_feather_fades_towards_holes() -> None:
@@ -138,7 +140,7 @@ def test_feather_fades_towards_holes() -> None:
     visible[..., 4:] = False
     weight = Replacement(feather=1).weight(visible)[0, 0, 0]
     torch.testing.assert_close(weight[2], torch.tensor([1, 1, 1, 2 / 3, 0, 0, 0, 0]))
-    assert torch.equal(weight, weight[:1].expand(5, -1)), "the border of the picture is none of the memory"
+    assert torch.equal(weight, weight[:1].expand(5, -1)), "the image border is no hole"
     wide = Replacement(feather=2).weight(visible)[0, 0, 0, 2]
     torch.testing.assert_close(wide, torch.tensor([1, 1, 0.8, 0.6, 0, 0, 0, 0]))
     assert torch.equal(Replacement(feather=0).weight(visible)[:, 0], visible.float())

@@ -34,11 +34,11 @@ def test_embeddings_equal_the_encoders_then_zeros(prompts: PromptEncoder, publis
     made = prompts.embed(["a red room", ""])
     assert made.shape == (2, 12, 16) and made.dtype == torch.float32 and not made.requires_grad
     encoder = transformers.UMT5EncoderModel.from_pretrained(published / "text_encoder").eval()
-    ids = torch.tensor([[4, 7, 5, 1]])  # words by their place in the vocabulary, then the end of the text
+    ids = torch.tensor([[4, 7, 5, 1]])  # vocabulary indices of the words, then the end token
     with torch.no_grad():
         torch.testing.assert_close(made[:1, :4], encoder(ids).last_hidden_state)
         padded = torch.nn.functional.pad(ids, (0, 8))
-        masked = encoder(padded, attention_mask=(padded > 0).long()).last_hidden_state  # as diffusers' pipeline asks
+        masked = encoder(padded, attention_mask=(padded > 0).long()).last_hidden_state  # as in diffusers' pipeline
         torch.testing.assert_close(made[:1, :4], masked[:, :4])
     assert not made[0, 4:].any() and not made[1, 1:].any() and made[1, 0].any()
 
