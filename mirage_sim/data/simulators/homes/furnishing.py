@@ -6,8 +6,8 @@ import numpy as np
 
 from mirage_sim.data.simulators.homes.floor_plan import OUTSIDE, WALL, FloorPlan, Opening
 from mirage_sim.data.simulators.homes.furniture import Piece, Placement
+from mirage_sim.data.simulators.homes.furniture.shapes import Shapes
 from mirage_sim.data.simulators.homes.room_planner import RoomPlanner
-from mirage_sim.data.simulators.homes.shapes import Shapes
 
 _LEAF = 0.04  # metres: thickness of a door
 

@@ -13,7 +13,7 @@ from mirage_sim.data.simulators.homes.collision import Clearance
 from mirage_sim.data.simulators.homes.floor_plan import FloorPlan, draw_floor_plan
 from mirage_sim.data.simulators.homes.furnishing import furnish, substitute
 from mirage_sim.data.simulators.homes.furniture import Piece, Placement, load_furniture, procedural_pieces
-from mirage_sim.data.simulators.homes.renderer import Renderer, Rendering
+from mirage_sim.data.simulators.homes.rendering.renderer import Renderer, Rendering
 from mirage_sim.data.simulators.simulator import ABOVE_CAMERA, CameraMount, arc
 from mirage_sim.geometry import Camera, VelocityLimits
 

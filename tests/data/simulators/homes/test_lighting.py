@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from support.synthetic_home import HEIGHT, box, home, panel, textures
 
-from mirage_sim.data.simulators.homes.lighting import LightField
+from mirage_sim.data.simulators.homes.rendering.light_field import LightField
 from mirage_sim.data.simulators.homes.scene import Lamp, Mesh, Scene
 
 UP, DOWN = [0.0, 1.0, 0.0], [0.0, -1.0, 0.0]

@@ -14,8 +14,8 @@ import pytest
 import torch
 from support.synthetic_home import LEAVES, box, home, panel, textures
 
-from mirage_sim.data.simulators.homes.culling import Culling
-from mirage_sim.data.simulators.homes.renderer import SKY_DEPTH, Renderer
+from mirage_sim.data.simulators.homes.rendering.culling import Culling
+from mirage_sim.data.simulators.homes.rendering.renderer import SKY_DEPTH, Renderer
 from mirage_sim.data.simulators.homes.scene import Mesh, Scene
 from mirage_sim.data.simulators.miniworld import MiniWorldSimulator
 from mirage_sim.data.simulators.simulator import CameraMount
@@ -262,7 +262,7 @@ def test_missing_moderngl_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_missing_drivers_of_egl_are_named(renderer: Renderer) -> None:
-    code = "from mirage_sim.data.simulators.homes.renderer import Renderer; Renderer()"
+    code = "from mirage_sim.data.simulators.homes.rendering.renderer import Renderer; Renderer()"
     done = in_a_process(code, __EGL_VENDOR_LIBRARY_FILENAMES="/nowhere.json")
     assert done.returncode == 1
     assert "ImportError: the homes simulator needs moderngl and EGL" in done.stderr.splitlines()[-1]

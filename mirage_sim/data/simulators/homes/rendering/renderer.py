@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from mirage_sim.data.simulators.homes import shaders
-from mirage_sim.data.simulators.homes.culling import Culling
-from mirage_sim.data.simulators.homes.gl_context import HeadlessContext
-from mirage_sim.data.simulators.homes.light_map import LightMap
-from mirage_sim.data.simulators.homes.lighting import LINEAR, LightField
+from mirage_sim.data.simulators.homes.rendering import shaders
+from mirage_sim.data.simulators.homes.rendering.culling import Culling
+from mirage_sim.data.simulators.homes.rendering.gl_context import HeadlessContext
+from mirage_sim.data.simulators.homes.rendering.light_field import LINEAR, LightField
+from mirage_sim.data.simulators.homes.rendering.light_map import LightMap
 from mirage_sim.data.simulators.homes.scene import TEXTURE_SIZE, Mesh, Scene
 from mirage_sim.geometry import Camera
 

@@ -11,7 +11,7 @@ import math
 import cv2
 import numpy as np
 
-from mirage_sim.data.simulators.homes.light_transport import GROUND, carry, extended, indoors, shine
+from mirage_sim.data.simulators.homes.rendering.light_transport import GROUND, carry, extended, indoors, shine
 from mirage_sim.data.simulators.homes.scene import Scene
 from mirage_sim.memory.kernels import compiled
 
