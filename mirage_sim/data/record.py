@@ -19,12 +19,11 @@ from mirage_sim.data.simulators import (
     CameraMount,
     ReferenceSimulator,
     make_simulator,
+    simulator_class,
 )
 from mirage_sim.data.simulators.miniworld import HELD_OUT_ENVIRONMENTS, TRAINING_ENVIRONMENTS, MiniWorldSimulator
 from mirage_sim.data.trajectories import Walker
 from mirage_sim.files import whole
-
-TRAINED_ON = {"miniworld": TRAINING_ENVIRONMENTS, "homes": ("seen",)}  # environments of every simulator
 
 _BATCH = 50  # walks that a worker records before it reports
 _MOUNT = 7  # stream of random numbers that draws cameras
@@ -130,9 +129,7 @@ def record(
         raise ValueError(
             f"seeds: expected within {TRAINING_SEEDS} (the rest is for evaluation), got {first_seed}+{walks}"
         )
-    if simulator not in TRAINED_ON:
-        raise ValueError(f"simulator: expected one of {sorted(TRAINED_ON)}, got {simulator!r}")
-    environments = TRAINED_ON[simulator]
+    environments = simulator_class(simulator).training_environments
     tasks = []
     for i, environment in enumerate(environments):
         seeds = range(first_seed + i, first_seed + walks, len(environments))

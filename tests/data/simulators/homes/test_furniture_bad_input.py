@@ -128,8 +128,6 @@ def test_damaged_packages_are_refused(tmp_path: Path, cache: Path) -> None:
 
 def test_missing_source_and_apt_raise(monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
     monkeypatch.setenv("PATH", "")
-    with pytest.raises(
-        OSError, match="source: expected .*sweethome3d-furniture_.*because apt-get is not"
-    ):
+    with pytest.raises(OSError, match="source: expected .*sweethome3d-furniture_.*because apt-get is not"):
         prepare_furniture(None)
     assert not list(cache.iterdir())
