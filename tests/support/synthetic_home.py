@@ -1,13 +1,19 @@
-"""A furnished apartment of simple shapes: five rooms around a hall, to draw and to measure."""
+"""A furnished apartment of simple shapes for tests of the renderer: five rooms around a hall."""
 
 import numpy as np
 
 from mirage_sim.data.simulators.homes.scene import TEXTURE_SIZE, Lamp, Mesh, Portal, Scene
 
-HEIGHT = 2.6  # of the rooms, metres
-WALL = 0.06  # half the thickness of a wall
-ROOMS = [(0, 0, 5, 5), (5, 0, 9, 4), (5, 5.4, 9, 9.4), (0, 5, 5, 9.4), (5, 4, 9, 5.4)]  # x0, z0, x1, z1; the last: hall
-# wall line: axis it is constant along, its coordinate, from, to of the opening, rooms
+HEIGHT = 2.6  # metres
+WALL = 0.06  # metres: half the thickness of a wall
+ROOMS = [
+    (0, 0, 5, 5),
+    (5, 0, 9, 4),
+    (5, 5.4, 9, 9.4),
+    (0, 5, 5, 9.4),
+    (5, 4, 9, 5.4),
+]  # x0, z0, x1, z1; the last one is the hall
+# axis and coordinate of the wall, start and end of the opening, rooms
 DOORS = [
     ("x", 5, 4.25, 5.15 - 0.4, (0, 4)),
     ("z", 4, 6.5, 7.4, (1, 4)),
@@ -55,7 +61,7 @@ def moved(shape: Mesh, x: float, z: float, turn: float = 0.0, y: float = 0.0) ->
 
 
 def panel(origin, along, up, layer=WHITE, colour=(255, 255, 255), breaks=None, holes=(), repeat=1.0) -> Mesh:
-    """A rectangle with rectangular holes ``(a0, b0, a1, b1)``, in metres along its two edges; faces along x up."""
+    """Make a rectangle that faces ``along x up``, with holes ``(a0, b0, a1, b1)`` in metres along its two edges."""
     origin, along, up = (np.asarray(each, float) for each in (origin, along, up))
     width, height = np.linalg.norm(along), np.linalg.norm(up)
     a = np.unique([0, width, *(each[0] for each in holes), *(each[2] for each in holes)])
@@ -89,7 +95,7 @@ def box(low, high, layer=WHITE, colour=(255, 255, 255)) -> Mesh:
 
 
 def lathe(profile, segments=32, layer=WHITE, colour=(255, 255, 255), squareness=2.0) -> Mesh:
-    """A solid of revolution; ``squareness`` above 2 makes its plan a rounded square."""
+    """Make a solid of revolution; with ``squareness`` above 2 its plan is a rounded square."""
     radius, y = np.asarray(profile, float).T
     turn = np.linspace(0, 2 * np.pi, segments + 1)
     cos, sin = np.cos(turn), np.sin(turn)
@@ -110,7 +116,7 @@ def lathe(profile, segments=32, layer=WHITE, colour=(255, 255, 255), squareness=
 
 
 def cushion(size, layer=FABRIC, colour=(255, 255, 255), rings=24) -> Mesh:
-    """A rounded box of ``rings * 32 * 2`` triangles that stands on the ground."""
+    """Make a rounded box of ``rings * 32 * 2`` triangles that stands on the floor."""
     turn = np.linspace(-np.pi / 2, np.pi / 2, rings + 1)
     cos, sin = np.abs(np.cos(turn)) ** 0.35, np.sign(np.sin(turn)) * np.abs(np.sin(turn)) ** 0.35
     shape = lathe(np.stack([cos / 2, sin / 2 + 0.5], -1), 32, layer, colour, 8.0)
@@ -206,7 +212,7 @@ def shell() -> tuple[list[Mesh], list[int], list[Portal]]:
     for room, (x0, z0, x1, z1) in enumerate(ROOMS):
         x0, z0, x1, z1 = x0 + WALL, z0 + WALL, x1 - WALL, z1 - WALL
         layer = TILES if room == 1 else WOOD
-        made = [
+        meshes = [
             panel((x0, 0, z1), (x1 - x0, 0, 0), (0, 0, z0 - z1), layer, repeat=1.0),
             panel((x0, HEIGHT, z0), (x1 - x0, 0, 0), (0, 0, z1 - z0), WHITE, (250, 250, 250)),
         ]
@@ -227,12 +233,12 @@ def shell() -> tuple[list[Mesh], list[int], list[Portal]]:
             if (axis, at) in (
                 ("x", x0),
                 ("z", z1),
-            ):  # run along the wall the other way, so that its front is in the room
+            ):  # reversed, so that the front faces the room
                 origin, along = np.add(origin, along), np.negative(along)
                 holes = [(end - start - h[2], h[1], end - start - h[0], h[3]) for h in holes]
-            made.append(panel(origin, along, (0, HEIGHT, 0), PLASTER, walls[room], holes=holes))
-        parts += made
-        rooms += [room] * len(made)
+            meshes.append(panel(origin, along, (0, HEIGHT, 0), PLASTER, walls[room], holes=holes))
+        parts += meshes
+        rooms += [room] * len(meshes)
     portals = []
     for axis, at, start, end, between in DOORS:
         parts += jambs(axis, at, start, end, 0.0, 2.05)
@@ -248,7 +254,7 @@ def shell() -> tuple[list[Mesh], list[int], list[Portal]]:
 
 
 def jambs(axis, at, start, end, low, high) -> list[Mesh]:
-    """The four faces inside an opening of a wall."""
+    """Make the four faces inside an opening of a wall."""
 
     def place(s, y, t):
         return (at + t, y, s) if axis == "x" else (s, y, at + t)
@@ -270,7 +276,7 @@ def jambs(axis, at, start, end, low, high) -> list[Mesh]:
 
 
 def furniture() -> list[tuple[int, Mesh]]:
-    made = [
+    pieces = [
         (0, moved(sofa((150, 170, 190)), 2.5, 0.65)),
         (0, moved(table(1.0, 0.6, 0.42, (220, 200, 180)), 2.5, 1.9)),
         (0, moved(shelf(1.4, 2.0, (200, 180, 160)), 0.3, 3.2, np.pi / 2)),
@@ -293,8 +299,8 @@ def furniture() -> list[tuple[int, Mesh]]:
         for _ in range(count):
             size = rng.uniform([0.3, 0.3, 0.3], [0.6, 1.0, 0.6])
             x, z = rng.uniform([x0 + 0.5, z0 + 0.5], [x1 - 0.5, z1 - 0.5])
-            made.append((room, moved(cushion(size, colour=rng.integers(90, 255, 3)), x, z, rng.uniform(0, 6))))
-    return made
+            pieces.append((room, moved(cushion(size, colour=rng.integers(90, 255, 3)), x, z, rng.uniform(0, 6))))
+    return pieces
 
 
 def home(pieces: int | None = None) -> Scene:

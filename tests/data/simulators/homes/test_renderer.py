@@ -1,4 +1,4 @@
-"""The renderer: skipped, with the reason, where moderngl or EGL is missing."""
+"""Tests of the renderer; skipped if moderngl or EGL is missing."""
 
 import hashlib
 import math
@@ -49,7 +49,7 @@ def scene_of(*parts: Mesh) -> Scene:
 
 
 def depth_of_plane(camera: Camera, point: np.ndarray, normal: np.ndarray) -> np.ndarray:
-    """z-depth along the rays through the pixel centres, in double precision."""
+    """Return the z-depth of a plane along the rays through pixel centres, in double precision."""
     rows, columns = np.mgrid[0 : SIZE[0], 0 : SIZE[1]] + 0.5
     rays = np.stack([columns, rows, np.ones(SIZE)], -1) @ np.linalg.inv(camera.K.double().numpy()).T
     c2w = camera.c2w.double().numpy()
@@ -65,7 +65,7 @@ CAMERAS = [
 
 @pytest.mark.parametrize("camera", CAMERAS, ids=["level", "pitched", "rolled"])
 @pytest.mark.parametrize("distance", [0.3, 3.0, 19.0])
-def test_depth_is_that_of_a_tilted_plane(renderer: Renderer, camera: Camera, distance: float) -> None:
+def test_depth_of_tilted_plane_is_exact(renderer: Renderer, camera: Camera, distance: float) -> None:
     c2w = camera.c2w.double().numpy()
     normal = c2w[:3, :3] @ np.array([0.5, -0.3, -1.0]) / math.sqrt(1.34)
     centre = c2w[:3, 3] + distance * c2w[:3, 2]
@@ -93,8 +93,8 @@ def test_image_and_depth_agree_at_edges(renderer: Renderer) -> None:
     assert between[edge].mean() > 0.15 and not between[~edge & in_depth].any(), "edges are smooth"
 
 
-def test_a_surface_has_the_colour_of_its_light(renderer: Renderer) -> None:
-    """Outside, where the light is known: daylight times the colour, both linear, then the tone curve and sRGB."""
+def test_colour_is_product_of_light_and_albedo(renderer: Renderer) -> None:
+    """Outside the light is known: daylight times the colour, both linear, then the tone curve and sRGB."""
     ground = panel((-60, -2, 60), (120, 0, 0), (0, 0, -120), colour=(188, 255, 99))
     inside = box((0, -0.2, 0), (0.1, -0.1, 0.1))
     scene = replace(scene_of(inside, ground), rooms=(0, -1), daylight=(0.2, 0.4, 0.6))
@@ -106,10 +106,10 @@ def test_a_surface_has_the_colour_of_its_light(renderer: Renderer) -> None:
     expected = 255 * (1.055 * toned ** (1 / 2.4) - 0.055)
     assert np.abs(found - expected).max() < 2.5
     renderer.load(replace(scene, daylight=(0.0, 0.0, 0.0)))
-    assert renderer.render(camera_at(5, 0, 0.0, pitch_deg=30)).image.max() == 0, "without light all is black"
+    assert renderer.render(camera_at(5, 0, 0.0, pitch_deg=30)).image.max() == 0, "without light the image is black"
 
 
-def test_textures_stand_upright_and_holes_are_open(renderer: Renderer) -> None:
+def test_textures_are_upright_and_have_holes(renderer: Renderer) -> None:
     layers = textures()
     layers[LEAVES] = 255
     layers[LEAVES, 32:] = [0, 0, 0, 255]  # the lower half is black
@@ -137,12 +137,12 @@ def test_culling_never_changes_the_image(renderer: Renderer, monkeypatch: pytest
     culled = [renderer.render(camera) for camera in cameras]
     parts = []
 
-    def all_of_them(culling: Culling, clip: np.ndarray, *_: np.ndarray) -> np.ndarray:
-        parts.append(int(right(culling, clip, *_).sum()))
+    def all_parts(culling: Culling, clip: np.ndarray, *_: np.ndarray) -> np.ndarray:
+        parts.append(int(may_show(culling, clip, *_).sum()))
         return np.ones(len(clip), bool)
 
-    right = Culling._may_show
-    monkeypatch.setattr(Culling, "_may_show", all_of_them)
+    may_show = Culling._may_show
+    monkeypatch.setattr(Culling, "_may_show", all_parts)
     for camera, expected in zip(cameras, culled, strict=True):
         found = renderer.render(camera)
         np.testing.assert_array_equal(found.image, expected.image)
@@ -150,7 +150,7 @@ def test_culling_never_changes_the_image(renderer: Renderer, monkeypatch: pytest
     assert 3 < np.mean(parts) < 0.4 * len(home(30).parts), "culling culls"
 
 
-def test_the_mask_shows_where_a_mover_is(renderer: Renderer) -> None:
+def test_mask_shows_where_movers_are(renderer: Renderer) -> None:
     renderer.load(home(6))
     camera, pose = camera_at(2.5, 4.2, math.pi / 2, pitch_deg=15), np.eye(4)
     pose[:3, 3] = 2.5, 0.0, 2.9
@@ -167,7 +167,7 @@ def test_the_mask_shows_where_a_mover_is(renderer: Renderer) -> None:
     assert renderer.render(camera, [pose]).static.all()
 
 
-def test_the_same_scene_gives_the_same_bits(renderer: Renderer) -> None:
+def test_same_scene_gives_same_bits(renderer: Renderer) -> None:
     scene, cameras = home(20), views(5)
     renderer.load(scene)
     first = [renderer.render(camera) for camera in cameras]
@@ -184,7 +184,7 @@ def test_the_same_scene_gives_the_same_bits(renderer: Renderer) -> None:
                 np.testing.assert_array_equal(found.depth, expected.depth)
     finally:
         other.close()
-    expected_image = renderer.render(cameras[1]).image  # the other one's end leaves this one alone
+    expected_image = renderer.render(cameras[1]).image  # closing another renderer has no effect
     np.testing.assert_array_equal(expected_image, first[1].image)
 
 
@@ -204,7 +204,7 @@ def in_a_process(code: str, **environment: str) -> subprocess.CompletedProcess[s
     return subprocess.run([sys.executable, "-c", code], env=settings, capture_output=True, text=True, check=False)
 
 
-def test_threads_do_not_change_a_bit(renderer: Renderer) -> None:
+def test_number_of_threads_does_not_change_bits(renderer: Renderer) -> None:
     renderer.load(home(20))
     seen = [renderer.render(camera) for camera in views(5)]
     expected = hashlib.sha256(b"".join(each.image.tobytes() + each.depth.tobytes() for each in seen)).hexdigest()
@@ -213,24 +213,24 @@ def test_threads_do_not_change_a_bit(renderer: Renderer) -> None:
     assert done.stdout.strip() == expected, done.stderr
 
 
-def test_it_takes_turns_with_miniworld(renderer: Renderer, simulator: MiniWorldSimulator) -> None:
+def test_renderer_takes_turns_with_miniworld(renderer: Renderer, simulator: MiniWorldSimulator) -> None:
     camera = views(1)[0]
     renderer.load(home(6))
     simulator.reset(5)
-    ours, theirs = renderer.render(camera), simulator.render()
+    home_view, maze_view = renderer.render(camera), simulator.render()
     for _ in range(3):
         renderer.load(home(6))
         found = renderer.render(camera)
-        np.testing.assert_array_equal(found.image, ours.image)
-        simulator.reset(5)  # makes textures and lists of its own
-        for expected, each in zip(theirs, simulator.render(), strict=True):
+        np.testing.assert_array_equal(found.image, home_view.image)
+        simulator.reset(5)  # creates textures and display lists
+        for expected, each in zip(maze_view, simulator.render(), strict=True):
             np.testing.assert_array_equal(each, expected)
         Renderer((8, 8)).close()
-        np.testing.assert_array_equal(simulator.render()[0], theirs[0])
-        np.testing.assert_array_equal(renderer.render(camera).depth, ours.depth)
+        np.testing.assert_array_equal(simulator.render()[0], maze_view[0])
+        np.testing.assert_array_equal(renderer.render(camera).depth, home_view.depth)
 
 
-def test_what_does_not_fit_is_refused(renderer: Renderer) -> None:
+def test_invalid_scene_camera_and_poses_raise(renderer: Renderer) -> None:
     scene, camera = home(3), views(1)[0]
     renderer.load(scene)
     before = renderer.render(camera).image
@@ -249,11 +249,11 @@ def test_what_does_not_fit_is_refused(renderer: Renderer) -> None:
     fresh.close()
 
 
-def test_the_renderer_is_named(renderer: Renderer) -> None:
+def test_description_names_renderer_and_version(renderer: Renderer) -> None:
     assert set(renderer.description) == {"renderer", "version"} and all(renderer.description.values())
 
 
-def test_missing_moderngl_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_moderngl_raises(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "moderngl", None)  # makes the import fail
     with pytest.raises(
         ImportError, match=r"needs moderngl and EGL.*pip install mirage_sim\[homes\]; Debian: apt install"
@@ -261,7 +261,7 @@ def test_missing_moderngl_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         Renderer()
 
 
-def test_missing_drivers_of_egl_are_named(renderer: Renderer) -> None:
+def test_missing_egl_driver_raises(renderer: Renderer) -> None:
     code = "from mirage_sim.data.simulators.homes.rendering.renderer import Renderer; Renderer()"
     done = in_a_process(code, __EGL_VENDOR_LIBRARY_FILENAMES="/nowhere.json")
     assert done.returncode == 1

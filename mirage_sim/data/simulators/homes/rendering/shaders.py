@@ -95,8 +95,8 @@ void main() {
 }
 """
 
-# There are 3 x 3 samples per pixel, half a pixel apart. The image is their mean with a tent filter, the depth is that of
-# the sample at the pixel centre, and the mask is 0 if any of them shows a mover.
+# There are 3 x 3 samples per pixel, half a pixel apart. The image is their mean with a tent filter, the depth is that
+# of the sample at the pixel centre, and the mask is 0 if any of them shows a mover.
 RESOLVE_FRAGMENT = """
 uniform sampler2D samples;
 uniform sampler2D sample_depth;
