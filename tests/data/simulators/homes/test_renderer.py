@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from support.synthetic_home import LEAVES, box, home, panel, textures
+from support.scenes import TEXTURED, box, home, panel, room, textures
 
 from mirage_sim.data.simulators.homes.rendering.culling import Culling
 from mirage_sim.data.simulators.homes.rendering.renderer import SKY_DEPTH, Renderer
-from mirage_sim.data.simulators.homes.scene import Mesh, Scene
+from mirage_sim.data.simulators.homes.scene import Lamp, Mesh, Scene
 from mirage_sim.data.simulators.miniworld import MiniWorldSimulator
 from mirage_sim.data.simulators.simulator import CameraMount
 from mirage_sim.geometry import Camera
@@ -111,10 +111,10 @@ def test_colour_is_product_of_light_and_albedo(renderer: Renderer) -> None:
 
 def test_textures_are_upright_and_have_holes(renderer: Renderer) -> None:
     layers = textures()
-    layers[LEAVES] = 255
-    layers[LEAVES, 32:] = [0, 0, 0, 255]  # the lower half is black
-    layers[LEAVES, :, 32:, 3] = 0  # the right half is a hole
-    sheet = panel((3, 0.3, -1), (0, 0, 2), (0, 2, 0), layer=LEAVES, repeat=2.0)
+    layers[TEXTURED] = 255
+    layers[TEXTURED, 32:] = [0, 0, 0, 255]  # the lower half is black
+    layers[TEXTURED, :, 32:, 3] = 0  # the right half is a hole
+    sheet = panel((3, 0.3, -1), (0, 0, 2), (0, 2, 0), layer=TEXTURED, repeat=2.0)
     renderer.load(replace(scene_of(sheet), textures=layers, daylight=(2.0, 2.0, 2.0)))
     seen = renderer.render(camera_at(0, 0, 0.0))
     assert seen.depth[40, 50] < 4 and seen.depth[56, 50] < 4
@@ -124,15 +124,12 @@ def test_textures_are_upright_and_have_holes(renderer: Renderer) -> None:
 
 def views(count: int) -> list[Camera]:
     rng = np.random.default_rng(3)
-    spots = [(2.5, 3.5), (7, 3.3), (7, 6), (2.5, 6.5), (6, 4.7), (4.6, 4.6), (7, 4.0), (1.6, 5.01), (7, 5.2)]
-    return [
-        camera_at(*(spots[i % len(spots)] + rng.normal(0, 0.05, 2)), rng.uniform(-4, 4), rng.uniform(-10, 40))
-        for i in range(count)
-    ]
+    places = home()[1].places(0.3)
+    return [camera_at(*rng.choice(places), rng.uniform(-4, 4), rng.uniform(-10, 40)) for _ in range(count)]
 
 
 def test_culling_never_changes_the_image(renderer: Renderer, monkeypatch: pytest.MonkeyPatch) -> None:
-    renderer.load(home(30))
+    renderer.load(home()[0])
     cameras = views(40)
     culled = [renderer.render(camera) for camera in cameras]
     parts = []
@@ -147,13 +144,14 @@ def test_culling_never_changes_the_image(renderer: Renderer, monkeypatch: pytest
         found = renderer.render(camera)
         np.testing.assert_array_equal(found.image, expected.image)
         np.testing.assert_array_equal(found.depth, expected.depth)
-    assert 3 < np.mean(parts) < 0.4 * len(home(30).parts), "culling culls"
+    assert 3 < np.mean(parts) < 0.4 * len(home()[0].parts), "culling culls"
 
 
 def test_mask_shows_where_movers_are(renderer: Renderer) -> None:
-    renderer.load(home(6))
-    camera, pose = camera_at(2.5, 4.2, math.pi / 2, pitch_deg=15), np.eye(4)
-    pose[:3, 3] = 2.5, 0.0, 2.9
+    scene = replace(scene_of(*room()), lamps=(Lamp((0, 2, 0), (3, 3, 3)),))
+    renderer.load(replace(scene, movers=(box((-0.2, 0, -0.2), (0.2, 0.3, 0.2), colour=(90, 20, 20)),)))
+    camera, pose = camera_at(-1.5, 0, 0.0, pitch_deg=25), np.eye(4)
+    pose[:3, 3] = 0.4, 0.0, 0.1
     without, seen = renderer.render(camera), renderer.render(camera, [pose])
     assert without.static.all()
     moved = ~seen.static
@@ -168,10 +166,10 @@ def test_mask_shows_where_movers_are(renderer: Renderer) -> None:
 
 
 def test_same_scene_gives_same_bits(renderer: Renderer) -> None:
-    scene, cameras = home(20), views(5)
+    scene, cameras = home()[0], views(5)
     renderer.load(scene)
     first = [renderer.render(camera) for camera in cameras]
-    renderer.load(home(3))
+    renderer.load(home(1)[0])
     renderer.render(cameras[0])
     renderer.load(scene)
     other = Renderer(SIZE)
@@ -192,7 +190,7 @@ HASH = """
 import hashlib
 from test_renderer import SIZE, Renderer, home, views
 renderer = Renderer(SIZE)
-renderer.load(home(20))
+renderer.load(home()[0])
 seen = [renderer.render(camera) for camera in views(5)]
 print(hashlib.sha256(b"".join(each.image.tobytes() + each.depth.tobytes() for each in seen)).hexdigest())
 """
@@ -205,7 +203,7 @@ def in_a_process(code: str, **environment: str) -> subprocess.CompletedProcess[s
 
 
 def test_number_of_threads_does_not_change_bits(renderer: Renderer) -> None:
-    renderer.load(home(20))
+    renderer.load(home()[0])
     seen = [renderer.render(camera) for camera in views(5)]
     expected = hashlib.sha256(b"".join(each.image.tobytes() + each.depth.tobytes() for each in seen)).hexdigest()
     threads = "1" if (os.cpu_count() or 1) > 1 else "3"
@@ -215,11 +213,11 @@ def test_number_of_threads_does_not_change_bits(renderer: Renderer) -> None:
 
 def test_renderer_takes_turns_with_miniworld(renderer: Renderer, simulator: MiniWorldSimulator) -> None:
     camera = views(1)[0]
-    renderer.load(home(6))
+    renderer.load(home()[0])
     simulator.reset(5)
     home_view, maze_view = renderer.render(camera), simulator.render()
     for _ in range(3):
-        renderer.load(home(6))
+        renderer.load(home()[0])
         found = renderer.render(camera)
         np.testing.assert_array_equal(found.image, home_view.image)
         simulator.reset(5)  # creates textures and display lists
@@ -231,16 +229,17 @@ def test_renderer_takes_turns_with_miniworld(renderer: Renderer, simulator: Mini
 
 
 def test_invalid_scene_camera_and_poses_raise(renderer: Renderer) -> None:
-    scene, camera = home(3), views(1)[0]
+    scene, camera = home()[0], views(1)[0]
     renderer.load(scene)
     before = renderer.render(camera).image
     with pytest.raises(ValueError, match=r"^scene: expected a room for each of 1 parts, got \(-1,\)"):
         renderer.load(replace(scene, parts=scene.parts[:1], rooms=(-1,)))
-    with pytest.raises(ValueError, match=r"^scene.textures: expected 4 or more layers, got 2"):
-        renderer.load(replace(scene, textures=scene.textures[:2], parts=scene.parts[-3:], rooms=(0, 0, 0)))
+    used = max(part.layer.max() for part in scene.parts) + 1
+    with pytest.raises(ValueError, match=rf"^scene.textures: expected {used} or more layers, got 2"):
+        renderer.load(replace(scene, textures=scene.textures[:2]))
     with pytest.raises(ValueError, match=r"^camera: expected one of size \(96, 128\), got \[\] \(48, 64\)"):
         renderer.render(camera.resize((48, 64)))
-    with pytest.raises(ValueError, match=r"^mover_poses: expected 1 or none, got 2"):
+    with pytest.raises(ValueError, match=r"^mover_poses: expected 0 or none, got 2"):
         renderer.render(camera, [np.eye(4)] * 2)
     np.testing.assert_array_equal(renderer.render(camera).image, before)
     fresh = Renderer((8, 8))
