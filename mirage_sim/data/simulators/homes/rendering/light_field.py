@@ -177,22 +177,26 @@ def _crowding(opacity: np.ndarray) -> np.ndarray:
 
 
 @compiled
+def _clamped(x, length):
+    """Return a coordinate relative to the centre of the first cell, clamped to the centres of the grid."""
+    return min(max(x - np.float32(0.5), np.float32(0.0)), np.float32(length - 1.001))
+
+
+@compiled
+def _bilinear(grid, i, j, k, v, w):
+    one = np.float32(1.0)
+    return (one - v) * ((one - w) * grid[i, j, k] + w * grid[i, j, k + 1]) + v * (
+        (one - w) * grid[i, j + 1, k] + w * grid[i, j + 1, k + 1]
+    )
+
+
+@compiled
 def _trilinear(grid, x, y, z):
-    """Interpolate between the centres of eight cells; coordinates in cells from the corner of the grid, clamped."""
-    x = min(max(x - np.float32(0.5), np.float32(0.0)), np.float32(grid.shape[0] - 1.001))
-    y = min(max(y - np.float32(0.5), np.float32(0.0)), np.float32(grid.shape[1] - 1.001))
-    z = min(max(z - np.float32(0.5), np.float32(0.0)), np.float32(grid.shape[2] - 1.001))
+    """Interpolate between the centres of eight cells; coordinates in cells from the corner of the grid."""
+    x, y, z = _clamped(x, grid.shape[0]), _clamped(y, grid.shape[1]), _clamped(z, grid.shape[2])
     i, j, k = int(x), int(y), int(z)
     u, v, w = x - i, y - j, z - k
-    one = np.float32(1.0)
-    low = (one - v) * ((one - w) * grid[i, j, k] + w * grid[i, j, k + 1]) + v * (
-        (one - w) * grid[i, j + 1, k] + w * grid[i, j + 1, k + 1]
-    )
-    i += 1
-    high = (one - v) * ((one - w) * grid[i, j, k] + w * grid[i, j, k + 1]) + v * (
-        (one - w) * grid[i, j + 1, k] + w * grid[i, j + 1, k + 1]
-    )
-    return (one - u) * low + u * high
+    return (np.float32(1.0) - u) * _bilinear(grid, i, j, k, v, w) + u * _bilinear(grid, i + 1, j, k, v, w)
 
 
 @compiled
@@ -244,10 +248,8 @@ def _reflect(points, normals, albedo, areas, origin, cell, lamps, visible, refle
 @compiled
 def _add_indirect(sides, x, y, z, nx, ny, nz, result):
     """Add the indirect light at a surface point to ``result``, interpolated between the centres of eight cells."""
-    one, half = np.float32(1.0), np.float32(0.5)
-    x = min(max(x - half, np.float32(0.0)), np.float32(sides.shape[0] - 1.001))
-    y = min(max(y - half, np.float32(0.0)), np.float32(sides.shape[1] - 1.001))
-    z = min(max(z - half, np.float32(0.0)), np.float32(sides.shape[2] - 1.001))
+    one = np.float32(1.0)
+    x, y, z = _clamped(x, sides.shape[0]), _clamped(y, sides.shape[1]), _clamped(z, sides.shape[2])
     i, j, k = int(x), int(y), int(z)
     sx, sy, sz = (0 if nx > 0 else 1), (2 if ny > 0 else 3), (4 if nz > 0 else 5)
     for corner in range(8):

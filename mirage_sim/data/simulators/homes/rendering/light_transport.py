@@ -34,27 +34,18 @@ def shine(opacity, lamp, fitting, visible):
                                 continue
                             tx, ty, tz = dx / longest, dy / longest, dz / longest
                             # one step along the longest axis; between neighbours along the other two
+                            px, py, pz = x - sx if x != cx else x, y - sy if y != cy else y, z - sz if z != cz else z
                             if longest == dx:
-                                p = x - sx
-                                light = (one - tz) * (
-                                    (one - ty) * left[p, y, z] + ty * left[p, y - sy if y != cy else y, z]
-                                )
-                                q = z - sz if z != cz else z
-                                light += tz * ((one - ty) * left[p, y, q] + ty * left[p, y - sy if y != cy else y, q])
+                                a, b, c, d = left[px, y, z], left[px, py, z], left[px, y, pz], left[px, py, pz]
+                                inner, outer = ty, tz
                             elif longest == dy:
-                                p = y - sy
-                                light = (one - tz) * (
-                                    (one - tx) * left[x, p, z] + tx * left[x - sx if x != cx else x, p, z]
-                                )
-                                q = z - sz if z != cz else z
-                                light += tz * ((one - tx) * left[x, p, q] + tx * left[x - sx if x != cx else x, p, q])
+                                a, b, c, d = left[x, py, z], left[px, py, z], left[x, py, pz], left[px, py, pz]
+                                inner, outer = tx, tz
                             else:
-                                p = z - sz
-                                light = (one - tx) * (
-                                    (one - ty) * left[x, y, p] + ty * left[x, y - sy if y != cy else y, p]
-                                )
-                                q = x - sx if x != cx else x
-                                light += tx * ((one - ty) * left[q, y, p] + ty * left[q, y - sy if y != cy else y, p])
+                                a, b, c, d = left[x, y, pz], left[x, py, pz], left[px, y, pz], left[px, py, pz]
+                                inner, outer = ty, tx
+                            light = (one - outer) * ((one - inner) * a + inner * b)
+                            light += outer * ((one - inner) * c + inner * d)
                             visible[x, y, z] = light
                             shade = opacity[x, y, z] if dx * dx + dy * dy + dz * dz > fitting * fitting else zero
                             left[x, y, z] = light * (one - shade)
