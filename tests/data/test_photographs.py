@@ -59,7 +59,7 @@ def test_crops_of_packages_and_files_are_in_one_file(known: list[bytes], tmp_pat
     assert sorted(path.name for path in output.iterdir()) == ["photographs.json", "photographs.safetensors"]
 
 
-def test_the_same_photographs_give_the_same_file(known: list[bytes], tmp_path: Path):
+def test_same_photographs_give_same_file(known: list[bytes], tmp_path: Path):
     for i, content in enumerate(known):
         (tmp_path / f"{i}.jpg").write_bytes(content)
     contents = []

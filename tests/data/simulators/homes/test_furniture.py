@@ -30,7 +30,7 @@ def prepared(tmp_path: Path) -> None:
     prepare_furniture(str(tmp_path / "source"))
 
 
-def test_piece_is_rotated_scaled_and_stands_on_its_origin(tmp_path: Path) -> None:
+def test_piece_is_rotated_scaled_and_centred(tmp_path: Path) -> None:
     prepared(tmp_path)
     (chair,) = load_furniture().pieces
     assert (chair.name, chair.index, chair.category) == ("Toys#chair9", 9, "chair")
