@@ -1,15 +1,15 @@
-"""Which parts of a home a camera may see: those in its field of view, in rooms that can be seen from its own."""
+"""Culling: the parts of a scene in the field of view of a camera, in rooms visible from its own room."""
 
 import numpy as np
 
 from mirage_sim.data.simulators.homes.scene import Scene
 
 SCREEN = np.array([-1.0, -1.0, 1.0, 1.0])  # left, top, right, bottom, in normalised device coordinates
-BEHIND = 1e-6  # of a clip coordinate w: nearer points have no place on the screen
+BEHIND = 1e-6  # smallest clip coordinate w of points in front of the camera
 
 
 class Culling:
-    """Bounding boxes, floors and portals of a home."""
+    """The bounding boxes, floors and portals of a scene."""
 
     def __init__(self, scene: Scene):
         bounds = np.array([(part.positions.min(0), part.positions.max(0)) for part in scene.parts], np.float64)
@@ -28,7 +28,9 @@ class Culling:
         self._floors = np.concatenate([each for _, each in floors]) if floors else np.zeros((0, 3, 2))
 
     def visible(self, view_projection: np.ndarray, eye: np.ndarray) -> np.ndarray:
-        """Indices of parts that may show in the image, in the order to draw them in: flat ones, which are large, last.
+        """Return the indices of parts that may be visible, in drawing order: by distance, flat parts last.
+
+        Flat parts come last because they are large and often hidden by the others.
 
         Args:
             view_projection: float64 ``[4, 4]``, world to clip coordinates.
@@ -39,35 +41,35 @@ class Culling:
         return chosen[np.lexsort((clip[chosen, :, 3].min(1), self._flat[chosen]))]
 
     def _may_show(self, clip: np.ndarray, view_projection: np.ndarray, eye: np.ndarray) -> np.ndarray:
-        """Whether each part may, bool; ``clip`` are the corners ``[P, 8, 4]`` of their boxes."""
+        """Return whether each part may be visible, bool ``[P]``; ``clip`` are the corners ``[P, 8, 4]`` of its box."""
         bounds = _bounds(clip, SCREEN)
-        inside = _overlap(bounds, SCREEN)
-        seen = self._openings(view_projection, eye)
-        if seen is not None:
-            in_sight = self._rooms < 0
-            for room, opening in seen:
-                in_sight |= (self._rooms == room) & _overlap(bounds, opening)
-            inside &= in_sight
-        return inside
+        visible = _overlap(bounds, SCREEN)
+        views = self._views(view_projection, eye)
+        if views is not None:
+            in_view = self._rooms < 0
+            for room, rectangle in views:
+                in_view |= (self._rooms == room) & _overlap(bounds, rectangle)
+            visible &= in_view
+        return visible
 
-    def _openings(self, view_projection: np.ndarray, eye: np.ndarray) -> list[tuple[int, np.ndarray]] | None:
-        """Rooms, each with a part of the screen that it may show in; None where the camera is in no room."""
-        own = self._floor_rooms[_contain(self._floors, eye[[0, 2]])]
-        if not len(own):
+    def _views(self, view_projection: np.ndarray, eye: np.ndarray) -> list[tuple[int, np.ndarray]] | None:
+        """Return visible rooms with the rectangles of the screen that show them; None if the camera is in no room."""
+        current = self._floor_rooms[_contain(self._floors, eye[[0, 2]])]
+        if not len(current):
             return None
         portals = self._portals @ view_projection.T
-        seen: list[tuple[int, np.ndarray]] = []
+        views: list[tuple[int, np.ndarray]] = []
 
-        def look(room: int, screen: np.ndarray, came: tuple[int, ...]) -> None:
-            seen.append((room, screen))
+        def visit(room: int, screen: np.ndarray, path: tuple[int, ...]) -> None:
+            views.append((room, screen))
             for opening, rooms in zip(_bounds(portals, screen), self._between, strict=True):
                 if room in rooms and _overlap(opening, screen):
                     (beyond,) = set(rooms) - {room}
-                    if beyond not in came:
-                        look(beyond, opening, (*came, beyond))
+                    if beyond not in path:
+                        visit(beyond, opening, (*path, beyond))
 
-        look(int(own[0]), SCREEN, (int(own[0]),))
-        return seen
+        visit(int(current[0]), SCREEN, (int(current[0]),))
+        return views
 
 
 def _homogeneous(points: np.ndarray) -> np.ndarray:
@@ -75,29 +77,29 @@ def _homogeneous(points: np.ndarray) -> np.ndarray:
 
 
 def _bounds(clip: np.ndarray, screen: np.ndarray) -> np.ndarray:
-    """Rectangles ``[N, 4]`` within a part of the screen in which shapes may show; nothing is seen of empty ones.
+    """Return bounding rectangles ``[N, 4]`` of shapes within a rectangle of the screen; they are empty if invisible.
 
     Args:
         clip: ``[N, V, 4]``, corners of convex shapes in clip coordinates.
-        screen: ``[4]``.
+        screen: ``[4]``, the rectangle.
     """
     w = clip[..., 3]
     place = clip[..., :2] / np.maximum(w, BEHIND)[..., None]
     bounds = np.concatenate([np.maximum(place.min(1), screen[:2]), np.minimum(place.max(1), screen[2:])], 1)
-    bounds[w.min(1) <= BEHIND] = screen  # reaches behind the camera
-    bounds[w.max(1) <= BEHIND] = 1.0, 1.0, -1.0, -1.0  # lies behind it
+    bounds[w.min(1) <= BEHIND] = screen  # partly behind the camera
+    bounds[w.max(1) <= BEHIND] = 1.0, 1.0, -1.0, -1.0  # entirely behind the camera
     return bounds
 
 
 def _overlap(bounds: np.ndarray, screen: np.ndarray) -> np.ndarray:
-    """Which rectangles ``[..., 4]`` have a part of the screen in common with one: bool ``[...]``."""
+    """Return which rectangles ``[..., 4]`` overlap with a rectangle of the screen: bool ``[...]``."""
     low, high = np.maximum(bounds[..., :2], screen[:2]), np.minimum(bounds[..., 2:], screen[2:])
     result: np.ndarray = (low <= high).all(-1)
     return result
 
 
 def _contain(triangles: np.ndarray, point: np.ndarray) -> np.ndarray:
-    """Which triangles ``[N, 3, 2]`` of a plane contain a point: bool ``[N]``."""
+    """Return which triangles ``[N, 3, 2]`` contain a point of their plane: bool ``[N]``."""
     to = triangles - point
     after = np.roll(to, -1, axis=1)
     turn = to[..., 0] * after[..., 1] - to[..., 1] * after[..., 0]

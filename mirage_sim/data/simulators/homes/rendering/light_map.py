@@ -1,4 +1,4 @@
-"""Light maps: the light on flat parts of a home, on a grid finer than their triangles."""
+"""Light maps: the light on flat parts of a scene, on a grid finer than their triangles."""
 
 import math
 from collections.abc import Sequence
@@ -8,25 +8,25 @@ import numpy as np
 from mirage_sim.data.simulators.homes.scene import Mesh
 
 TEXEL = 0.06  # metres
-WIDTH = 512  # texels of the texture
-MOST = 192  # texels along a side of a part
+WIDTH = 512  # texels: width of the texture
+MAX_SIDE = 192  # texels: longest side of a part
 
 
 class LightMap:
-    """Where in one texture the light of each flat part has its place.
+    """The layout of one texture that holds the light of all flat parts.
 
-    A part's grid spans the rectangle around it; its outer texels lie on the rectangle's sides, so that the light of
-    neighbours meets. Texel (0, 0) is white, for parts that are not flat.
+    The grid of a part spans its bounding rectangle. The outer texels lie on the sides of the rectangle, so that the
+    light of neighbouring parts is continuous. Texel (0, 0) is white, for parts that are not flat.
 
     Args:
         parts: all parts of a scene.
 
     Attributes:
         size: ``(width, height)`` of the texture.
-        points: float32 ``[N, 3]``, metres: where the light of each texel in use is wanted.
-        normals: float32 ``[N, 3]``.
-        texels: int64 ``[N]``, positions in the flattened texture.
-        places: of each part float32 ``[V, 2]``, texture coordinates of its vertices.
+        points: float32 ``[N, 3]``, positions of the used texels in the world frame, metres.
+        normals: float32 ``[N, 3]`` at these points.
+        texels: int64 ``[N]``, indices of these texels in the flattened texture.
+        places: for each part, the texture coordinates of its vertices, float32 ``[V, 2]``.
     """
 
     def __init__(self, parts: Sequence[Mesh]):
@@ -51,22 +51,22 @@ class LightMap:
 
 
 def _chart(part: Mesh) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Axes ``[3, 3]`` of a flat part, the last its normal; along the first two: texels, beginning and end."""
+    """Return the axes ``[3, 3]`` of a flat part, its normal last, and its numbers of texels and range along them."""
     x, y, z = map(float, part.normals[0])
     length = math.hypot(x, z)
-    first = (z / length, 0.0, -x / length) if length > 0.1 else (1.0, 0.0, 0.0)  # level
+    first = (z / length, 0.0, -x / length) if length > 0.1 else (1.0, 0.0, 0.0)  # horizontal
     second = (y * first[2], z * first[0] - x * first[2], -y * first[0])
     axes = np.array([first, second, (x, y, z)])
     flat = part.positions @ axes[:2].T
     low, high = flat.min(0), flat.max(0)
-    count = np.minimum(np.ceil((high - low) / TEXEL).astype(np.int64) + 1, MOST)
+    count = np.minimum(np.ceil((high - low) / TEXEL).astype(np.int64) + 1, MAX_SIDE)
     return axes, count, low, high
 
 
 def _pack(counts: Sequence[np.ndarray]) -> tuple[np.ndarray, int]:
-    """Corners ``[N, 2]`` of rectangles in rows of a texture, tallest first, and the texture's height."""
+    """Arrange rectangles in rows of a texture, tallest first; return their corners ``[N, 2]`` and the height."""
     corners = np.zeros((len(counts), 2), np.int64)
-    x, y, row = 1, 0, 1  # the first texel is taken
+    x, y, row = 1, 0, 1  # the first texel is white
     for number in sorted(range(len(counts)), key=lambda number: -counts[number][1]):
         width, height = counts[number]
         if x + width > WIDTH:

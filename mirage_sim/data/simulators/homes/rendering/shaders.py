@@ -1,10 +1,10 @@
 """The GLSL programs of the renderer.
 
-Light, textures and their product are kept as square roots: of a product of two numbers this is the product of their
-square roots, and eight bits go further where it is dark. The last pass works in linear light.
+Light, colours and their products are stored as square roots, which makes better use of 8 bits in the dark; square roots
+can be multiplied like the values themselves. The last pass works in linear light.
 """
 
-RANGE = 4.0  # linear radiance that the largest number in a texture of light, and in an unresolved image, stands for
+RANGE = 4.0  # linear radiance of the largest value in light maps and unresolved images
 
 SURFACE_VERTEX = """
 uniform mat4 view_projection;
@@ -23,7 +23,7 @@ void main() {
 }
 """
 
-# of a mover, which is lit from six sides as its whereabouts are
+# a mover is lit by the light at its centre, which arrives from six sides
 MOVER_VERTEX = """
 uniform mat4 view_projection;
 uniform mat4 pose;
@@ -72,7 +72,7 @@ void main() {
 }
 """
 
-# a triangle over the whole image, as far away as can be
+# a triangle that covers the whole image, at the largest depth
 SCREEN_VERTEX = """
 uniform mat4 unproject;
 out vec3 ray;
@@ -95,8 +95,8 @@ void main() {
 }
 """
 
-# A sample every half pixel, one of them at the pixel's centre: the image is their mean under a tent a pixel and a half
-# wide, the depth is that of the sample in the middle, and the mask tells whether any of them shows a mover.
+# There are 3 x 3 samples per pixel, half a pixel apart. The image is their mean with a tent filter, the depth is that
+# of the sample at the pixel centre, and the mask is 0 if any of them shows a mover.
 RESOLVE_FRAGMENT = """
 uniform sampler2D samples;
 uniform sampler2D sample_depth;

@@ -1,4 +1,4 @@
-"""Catalogues of furniture in Sweet Home 3D's format: zip archives of OBJ models with a list of what they hold."""
+"""Furniture catalogues of Sweet Home 3D: zip archives of OBJ models with a table of contents."""
 
 import re
 import zipfile
@@ -8,28 +8,28 @@ from pathlib import Path
 
 import numpy as np
 
-from mirage_sim.data.simulators.homes.furniture_kinds import category_of
+from mirage_sim.data.simulators.homes.furniture.categories import category_of
 
 CATALOGUE = "PluginFurnitureCatalog.properties"
-MAX_ENTRIES = 20_000  # files of an archive
-MAX_FILE = 64 << 20  # bytes of a file in an archive
-MAX_ARCHIVE = 512 << 20  # bytes of an archive, and of all that it holds
-MAX_RATIO = 200  # what a file may grow to, in multiples of its packed size
-MAX_METRES = 6.0  # of a size; kept positions reach 6.5 m
+MAX_ENTRIES = 20_000  # files in an archive
+MAX_FILE = 64 << 20  # unpacked bytes of one file
+MAX_ARCHIVE = 512 << 20  # unpacked bytes of all files
+MAX_RATIO = 200  # unpacked over packed bytes of one file
+MAX_METRES = 6.0  # side of a piece; the cache stores positions of up to 6.5 m
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A piece of furniture as a catalogue describes it.
+    """Description of a piece of furniture in a catalogue.
 
     Attributes:
         name: unique, such as ``"Scopia#bed1"``.
         index: number in the catalogue.
         category: one of ``CATEGORIES``.
-        model: path of the OBJ file inside the archive.
-        size: width (x), height (y), depth (z) of the model after its rotation, metres.
-        elevation: of its bottom above the floor, metres.
-        rotation: float64 ``[3, 3]``, turns the model upright with its front towards +z.
+        model: path of the OBJ file in the archive.
+        size: width (x), height (y) and depth (z) of the rotated model, metres.
+        elevation: height of the bottom above the floor, metres.
+        rotation: float64 ``[3, 3]``; it turns the model upright with its front towards +z.
         credit: author and licence.
     """
 
@@ -44,13 +44,13 @@ class Entry:
 
 
 class Archive:
-    """A ``.sh3f`` file; reads nothing that is larger than it should be.
+    """A ``.sh3f`` file that is open for reading. The sizes of its files are checked before any of them is read.
 
     Args:
-        path: of the file.
+        path: the file.
 
     Raises:
-        ValueError: if it is not such an archive, or holds too many or too large files.
+        ValueError: if the file is no such archive, or holds too many or too large files.
     """
 
     def __init__(self, path: Path) -> None:
@@ -69,14 +69,14 @@ class Archive:
                 raise ValueError(f"{path.name}: expected files of at most {MAX_FILE} bytes, got {info.filename!r}")
 
     def __contains__(self, name: str) -> bool:
-        """Whether it holds a file. Nothing outside the archive is ever looked at."""
+        """Whether the archive holds a file of this name; the file system is never searched."""
         return name in self._zip.NameToInfo
 
     def read(self, name: str) -> bytes:
-        """The bytes of a file.
+        """Return the content of a file.
 
         Raises:
-            ValueError: if it is not there or is damaged.
+            ValueError: if it is missing or damaged.
         """
         try:
             return self._zip.read(name)
@@ -86,26 +86,22 @@ class Archive:
             raise ValueError(f"{self.path.name}: {name!r} is damaged: {error}") from error
 
     def catalogue(self) -> list[Entry]:
-        """The pieces of use in a home, in the catalogue's order.
+        """Return the pieces that have a category, in the order of the catalogue.
 
         Raises:
-            ValueError: if an entry lacks a field or has a bad one.
+            ValueError: if an entry has a missing or invalid field.
         """
-        header, listed = self._lines()
-        return [
-            _entry(self.path.name, number, fields, header)
-            for number, fields in sorted(listed.items())
-            if category_of(fields.get("id", ""), fields.get("name", ""))
-        ]
-
-    def _lines(self) -> tuple[dict[str, str], dict[int, dict[str, str]]]:
         header: dict[str, str] = {}
-        listed: dict[int, dict[str, str]] = {}
+        entries: dict[int, dict[str, str]] = {}
         for line in self.read(CATALOGUE).decode("latin-1").splitlines():
             if match := re.match(r"(\w+)(?:#(\d{1,6}))?\s*=\s*(.*)", line):
                 key, number, value = match.groups()
-                (listed.setdefault(int(number), {}) if number else header)[key] = value.strip()
-        return header, listed
+                (entries.setdefault(int(number), {}) if number else header)[key] = value.strip()
+        return [
+            _entry(self.path.name, number, fields, header)
+            for number, fields in sorted(entries.items())
+            if category_of(fields.get("id", ""), fields.get("name", ""))
+        ]
 
 
 def _entry(archive: str, number: int, fields: dict[str, str], header: dict[str, str]) -> Entry:
@@ -119,7 +115,7 @@ def _entry(archive: str, number: int, fields: dict[str, str], header: dict[str, 
         name, model = fields["id"], fields["model"].lstrip("/")
         credit = f"{fields.get('creator', 'unknown')}, {header.get('license', 'unknown licence')}"
     except (KeyError, ValueError) as error:
-        raise ValueError(f"{archive}: expected a whole entry, got a bad number {number}: {error}") from error
+        raise ValueError(f"{archive}: expected a complete entry, got number {number}: {error}") from error
     if not all(0 < length <= MAX_METRES for length in size) or not 0 <= elevation <= MAX_METRES:
         raise ValueError(f"{archive}: expected sizes of up to {MAX_METRES:g} m, got {size} of {name}")
     if not np.allclose(rotation @ rotation.T, np.eye(3), atol=0.01):

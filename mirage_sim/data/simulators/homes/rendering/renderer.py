@@ -1,7 +1,7 @@
-"""Images, depth and masks of a home, by OpenGL: on the GPU, or by Mesa's software renderer.
+"""Rendering of scenes with OpenGL, on a GPU or with Mesa's software renderer.
 
-Needs the ``homes`` extra and EGL (Debian: ``libegl1 libgl1 libegl-mesa0 libgl1-mesa-dri``). Importing this module needs
-neither; making a :class:`Renderer` does.
+:class:`Renderer` needs the ``homes`` extra and EGL (Debian: ``libegl1 libgl1 libegl-mesa0 libgl1-mesa-dri``); importing
+this module needs neither.
 """
 
 from collections.abc import Sequence
@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from mirage_sim.data.simulators.homes import shaders
-from mirage_sim.data.simulators.homes.culling import Culling
-from mirage_sim.data.simulators.homes.gl_context import HeadlessContext
-from mirage_sim.data.simulators.homes.light_map import LightMap
-from mirage_sim.data.simulators.homes.lighting import LINEAR, LightField
+from mirage_sim.data.simulators.homes.rendering import shaders
+from mirage_sim.data.simulators.homes.rendering.culling import Culling
+from mirage_sim.data.simulators.homes.rendering.gl_context import HeadlessContext
+from mirage_sim.data.simulators.homes.rendering.light_field import LINEAR, LightField
+from mirage_sim.data.simulators.homes.rendering.light_map import LightMap
 from mirage_sim.data.simulators.homes.scene import TEXTURE_SIZE, Mesh, Scene
 from mirage_sim.geometry import Camera
 
@@ -31,11 +31,11 @@ _TEXTURES, _LIGHT_MAP, _SAMPLES, _SAMPLE_DEPTH = range(4)  # texture units
 
 @dataclass(frozen=True)
 class Rendering:
-    """What a camera sees.
+    """The view of a camera.
 
     Attributes:
         image: uint8 ``[H, W, 3]``, sRGB.
-        depth: float32 ``[H, W]``, z-depth at the pixel centres in metres; 100 where the sky is.
+        depth: float32 ``[H, W]``, z-depth at the pixel centres in metres; 100 for the sky.
         static: bool ``[H, W]``, False where any part of a pixel shows a mover.
     """
 
@@ -45,18 +45,18 @@ class Rendering:
 
 
 class Renderer:
-    """Draws one home after another.
+    """A renderer of one scene at a time.
 
-    Several renderers and other users of OpenGL may take turns in one process.
+    Several renderers and other users of OpenGL can take turns in one process.
 
     Args:
         size: image ``(height, width)`` in pixels.
 
     Attributes:
-        description: ``renderer`` and ``version`` of OpenGL; the same scene and camera give the same bits on the same.
+        description: ``renderer`` and ``version`` of OpenGL. With equal ones, a scene and a camera give the same bits.
 
     Raises:
-        ImportError: where moderngl or EGL is missing.
+        ImportError: if moderngl or EGL is missing.
     """
 
     def __init__(self, size: tuple[int, int] = (96, 128)):
@@ -76,7 +76,7 @@ class Renderer:
             self._draw_sky, self._draw_resolved = (
                 context.vertex_array(program, []) for program in (self._sky, self._resolve)
             )
-            # a sample every half pixel, from edge to edge of the image
+            # one sample every half pixel, including both edges of the image
             self._samples = context.texture((2 * width + 1, 2 * height + 1), 4, internal_format=_RGB10_A2)
             self._sample_depth = context.depth_texture(self._samples.size)
             self._sample_depth.compare_func = ""
@@ -87,17 +87,17 @@ class Renderer:
         self._loaded: _Loaded | None = None
 
     def load(self, scene: Scene) -> None:
-        """Light a home and make it the one to draw.
+        """Compute the light of a scene and upload it.
 
         Raises:
-            ValueError: if no part is in a room, or meshes are not finite or want textures that are missing. The scene
-                before stays.
+            ValueError: if no part is in a room, a mesh is not finite, or it uses a missing texture. The previous scene
+                then stays loaded.
         """
         if len(scene.rooms) != len(scene.parts) or max(scene.rooms, default=-1) < 0:
             raise ValueError(f"scene: expected a room for each of {len(scene.parts)} parts, got {scene.rooms}")
         for mesh in (*scene.parts, *scene.movers):
             if not (np.isfinite(mesh.positions).all() and np.abs(mesh.normals).max() < 1.01):
-                raise ValueError("scene: expected finite positions and normals of length 1 of all meshes, got others")
+                raise ValueError("scene: expected meshes with finite positions and normals of length 1, got others")
         used = max(int(mesh.layer.max()) for mesh in (*scene.parts, *scene.movers))
         if used >= len(scene.textures):
             raise ValueError(f"scene.textures: expected {used + 1} or more layers, got {len(scene.textures)}")
@@ -109,15 +109,15 @@ class Renderer:
             self._sky["daylight"] = scene.daylight
 
     def render(self, camera: Camera, mover_poses: Sequence[np.ndarray] = ()) -> Rendering:
-        """Draw the home.
+        """Draw the loaded scene.
 
         Args:
-            camera: batch shape ``[]``, of this renderer's size; any intrinsics.
-            mover_poses: of each of the scene's movers a rigid motion ``[4, 4]`` to the world frame. Without poses no
-                mover is drawn.
+            camera: batch shape ``[]``, with the size of this renderer and any intrinsics.
+            mover_poses: for each mover of the scene, its pose in the world frame ``[4, 4]``. Without poses no mover is
+                drawn.
 
         Raises:
-            ValueError: where no scene is loaded, or the camera or the poses do not fit.
+            ValueError: if no scene is loaded, or the camera or the poses do not fit.
         """
         loaded = self._loaded
         if loaded is None:
@@ -155,7 +155,7 @@ class Renderer:
         self._gl.release()
 
     def _projection(self, intrinsics: np.ndarray) -> np.ndarray:
-        """From camera axes to clip coordinates; sample ``s`` lies at pixel coordinate ``s / 2``, row 0 is the first."""
+        """Return the projection from camera axes to clip coordinates; sample ``s`` is at pixel coordinate ``s / 2``."""
         height, width = self.size
         across, down = 1 / (2 * width + 1), 1 / (2 * height + 1)
         to_samples = np.array([[4 * across, 0, across - 1], [0, 4 * down, down - 1], [0, 0, 1]])
@@ -166,11 +166,11 @@ class Renderer:
 
 
 class _Loaded:
-    """A lit scene on the graphics card.
+    """A lit scene in graphics memory.
 
     Attributes:
-        culling: which of its parts a camera may see.
-        movers: how many it has.
+        culling: selects the parts that a camera can see.
+        movers: number of movers.
     """
 
     def __init__(self, context: Any, scene: Scene, surface: Any, cutout: Any, mover: Any):
@@ -210,7 +210,7 @@ class _Loaded:
         ]
 
     def draw(self, parts: np.ndarray, view_projection: bytes) -> None:
-        """Draw parts, by their numbers, in this order but for those with holes, which come last."""
+        """Draw parts with these indices in this order, except that parts with holes come last."""
         self._textures.use(_TEXTURES)
         self._light_map.use(_LIGHT_MAP)
         with_holes = self._has_holes[parts]
@@ -234,49 +234,47 @@ class _Loaded:
             self._drawn[number].render_indirect(self._indirect, count=len(commands))
 
     def release(self) -> None:
-        """Free its memory on the graphics card."""
+        """Free the graphics memory."""
         for each in (*self._drawn, self._indirect, self._indices, self._vertices, self._light_map, self._textures):
             each.release()
 
 
 def _vertices(meshes: Sequence[Mesh], light_map: LightMap, field: LightField) -> np.ndarray:
-    """Vertices of parts and movers as the programs take them; those of bent parts are lit."""
+    """Return the vertices of parts and movers in the layout of the programs, with light for parts that are not flat."""
     counts = [len(mesh.positions) for mesh in meshes]
     parts = len(light_map.places)
     vertices = np.zeros(sum(counts), _VERTEX)
     vertices["position"] = np.concatenate([mesh.positions for mesh in meshes])
     vertices["normal"] = np.concatenate([mesh.normals for mesh in meshes])
-    vertices["texture_place"][:, :2] = np.concatenate([mesh.uv for mesh in meshes]) * [1, -1]  # row 0 is on top
+    vertices["texture_place"][:, :2] = np.concatenate([mesh.uv for mesh in meshes]) * [1, -1]  # row 0 is the top
     vertices["texture_place"][:, 2] = np.concatenate([mesh.layer for mesh in meshes])
     vertices["light_map_place"][: sum(counts[:parts])] = np.concatenate(light_map.places)
     light = LINEAR[np.concatenate([mesh.colour for mesh in meshes])]
-    bent = np.repeat([number < parts and not mesh.is_flat for number, mesh in enumerate(meshes)], counts)
-    light[bent] *= field.irradiance(vertices["position"][bent], vertices["normal"][bent]) / shaders.RANGE
+    curved = np.repeat([number < parts and not mesh.is_flat for number, mesh in enumerate(meshes)], counts)
+    light[curved] *= field.irradiance(vertices["position"][curved], vertices["normal"][curved]) / shaders.RANGE
     vertices["light"][:, :3] = _root_bytes(light)
     return vertices
 
 
 def _commands(meshes: Sequence[Mesh]) -> np.ndarray:
-    """Of each mesh what ``glMultiDrawElementsIndirect`` takes: uint32 ``[N, 5]``.
+    """Return a command of ``glMultiDrawElementsIndirect`` for each mesh: uint32 ``[N, 5]``.
 
-    That is: indices, instances, first index, first vertex, first instance.
+    The columns are the numbers of indices and instances, and the first index, vertex and instance.
     """
-    indices, vertices = (
-        np.array(each) for each in zip(*((m.faces.size, len(m.positions)) for m in meshes), strict=True)
-    )
-    once, none = np.ones_like(indices), np.zeros_like(indices)
-    return np.stack([indices, once, indices.cumsum() - indices, vertices.cumsum() - vertices, none], -1).astype(
-        np.uint32
-    )
+    indices = np.array([mesh.faces.size for mesh in meshes])
+    vertices = np.array([len(mesh.positions) for mesh in meshes])
+    ones, zeros = np.ones_like(indices), np.zeros_like(indices)
+    columns = [indices, ones, indices.cumsum() - indices, vertices.cumsum() - vertices, zeros]
+    return np.stack(columns, -1).astype(np.uint32)
 
 
 def _root_bytes(linear: np.ndarray) -> np.ndarray:
-    """Square roots of numbers in [0, 1], as bytes; larger ones count as 1."""
+    """Encode the square roots of numbers in [0, 1] as bytes; larger numbers are clipped."""
     return (np.sqrt(np.minimum(linear, 1)) * 255 + 0.5).astype(np.uint8)
 
 
 def _matrix(matrix: np.ndarray) -> bytes:
-    """A matrix as GLSL takes it: float32, column by column."""
+    """Encode a matrix for GLSL: float32 in column-major order."""
     return matrix.T.astype(np.float32).tobytes()
 
 

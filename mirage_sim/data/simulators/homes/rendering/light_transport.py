@@ -1,4 +1,4 @@
-"""How light travels through a grid of cells: from a lamp outwards, and from everywhere to everywhere."""
+"""Transport of light through a grid of cells: from a lamp outwards, and along a set of directions."""
 
 import math
 
@@ -7,13 +7,13 @@ import numpy as np
 from mirage_sim.memory.compilation import compiled
 
 DIRECTIONS = 64
-BOUNCES = np.float32(1.6)  # light of all bounces over that of the first
-GROUND = 0.2  # radiance of the ground outside, over the sky's
+BOUNCES = np.float32(1.6)  # light of all bounces, relative to the first
+GROUND = 0.2  # radiance of the ground outside, relative to the sky
 
 
 @compiled
 def shine(opacity, lamp, fitting, visible):
-    """The share of a lamp's light that arrives in each voxel, from what left the voxels towards the lamp."""
+    """Compute the share of a lamp's light that reaches each voxel, from the voxels nearer to the lamp."""
     nx, ny, nz = opacity.shape
     cx, cy, cz = int(lamp[0] + 0.5), int(lamp[1] + 0.5), int(lamp[2] + 0.5)
     one, zero = np.float32(1.0), np.float32(0.0)
@@ -34,34 +34,25 @@ def shine(opacity, lamp, fitting, visible):
                                 continue
                             tx, ty, tz = dx / longest, dy / longest, dz / longest
                             # one step along the longest axis; between neighbours along the other two
+                            px, py, pz = x - sx if x != cx else x, y - sy if y != cy else y, z - sz if z != cz else z
                             if longest == dx:
-                                p = x - sx
-                                light = (one - tz) * (
-                                    (one - ty) * left[p, y, z] + ty * left[p, y - sy if y != cy else y, z]
-                                )
-                                q = z - sz if z != cz else z
-                                light += tz * ((one - ty) * left[p, y, q] + ty * left[p, y - sy if y != cy else y, q])
+                                a, b, c, d = left[px, y, z], left[px, py, z], left[px, y, pz], left[px, py, pz]
+                                inner, outer = ty, tz
                             elif longest == dy:
-                                p = y - sy
-                                light = (one - tz) * (
-                                    (one - tx) * left[x, p, z] + tx * left[x - sx if x != cx else x, p, z]
-                                )
-                                q = z - sz if z != cz else z
-                                light += tz * ((one - tx) * left[x, p, q] + tx * left[x - sx if x != cx else x, p, q])
+                                a, b, c, d = left[x, py, z], left[px, py, z], left[x, py, pz], left[px, py, pz]
+                                inner, outer = tx, tz
                             else:
-                                p = z - sz
-                                light = (one - tx) * (
-                                    (one - ty) * left[x, y, p] + ty * left[x, y - sy if y != cy else y, p]
-                                )
-                                q = x - sx if x != cx else x
-                                light += tx * ((one - ty) * left[q, y, p] + ty * left[q, y - sy if y != cy else y, p])
+                                a, b, c, d = left[x, y, pz], left[x, py, pz], left[px, y, pz], left[px, py, pz]
+                                inner, outer = ty, tx
+                            light = (one - outer) * ((one - inner) * a + inner * b)
+                            light += outer * ((one - inner) * c + inner * d)
                             visible[x, y, z] = light
                             shade = opacity[x, y, z] if dx * dx + dy * dy + dz * dz > fitting * fitting else zero
                             left[x, y, z] = light * (one - shade)
 
 
 def _spread(count: int) -> np.ndarray:
-    """Unit vectors ``[count, 3]``, spread evenly over the sphere along a spiral, in pairs of opposites."""
+    """Return unit vectors ``[count, 3]`` on a spiral over the sphere, in pairs of opposites."""
     index = np.arange(count // 2) + 0.5
     height, turn = 1 - index / (count // 2), index * math.pi * (3 - math.sqrt(5))
     flat = np.sqrt(1 - height**2)
@@ -70,14 +61,14 @@ def _spread(count: int) -> np.ndarray:
 
 
 def indoors(opacity: np.ndarray) -> np.ndarray:
-    """Cells of air with something above and something below them, bool ``[X, Y, Z]``."""
+    """Return which cells are free, with solid cells above and below them: bool ``[X, Y, Z]``."""
     solid = opacity > 0.5
     below, above = np.logical_or.accumulate(solid, 1), np.logical_or.accumulate(solid[:, ::-1], 1)[:, ::-1]
     return below & above & ~solid
 
 
 def extended(faces: np.ndarray, valid: np.ndarray) -> np.ndarray:
-    """Light ``[6, 3, X, Y, Z]`` where cells that are not valid, or dark, have the mean of their valid neighbours."""
+    """Replace the light ``[6, 3, X, Y, Z]`` of invalid and dark cells by the mean of their valid neighbours."""
     valid = valid & (faces.sum((0, 1)) > 1e-4)
     total, count = np.zeros_like(faces), np.zeros(valid.shape, np.float32)
     kept = faces * valid
@@ -88,31 +79,33 @@ def extended(faces: np.ndarray, valid: np.ndarray) -> np.ndarray:
     return np.where(valid | (count == 0), faces, total / np.maximum(count, 1))
 
 
-def carry(opacity: np.ndarray, returned: np.ndarray, daylight: np.ndarray) -> np.ndarray:
-    """Light that arrives on the six sides of each cell, ``[6, 3, X, Y, Z]`` in order +x, -x, +y, -y, +z, -z.
+def carry(opacity: np.ndarray, reflected: np.ndarray, daylight: np.ndarray) -> np.ndarray:
+    """Compute the light that arrives on the six sides of each cell.
 
     Args:
         opacity: ``[X, Y, Z]``.
-        returned: light that the sides of cells return, and their area: ``[X, Y, Z, axis, side, 4]``.
+        reflected: light reflected by the sides of cells, and their area: ``[X, Y, Z, axis, side, 4]``.
         daylight: linear RGB of the sky.
+
+    Returns:
+        ``[6, 3, X, Y, Z]``, the sides in the order +x, -x, +y, -y, +z, -z.
     """
     directions = _spread(DIRECTIONS)
     faces = np.zeros((3, 2, 3, *opacity.shape), np.float32)
     share = np.maximum(np.stack([directions, -directions], -1), 0)  # [D, axis, side]
-    share /= share.sum(0)  # light that is the same from everywhere comes out as it is
-    returned = np.ascontiguousarray(np.moveaxis(returned, (3, 4, 5), (0, 1, 2)))
-    sides = (directions < 0).astype(np.int64)  # [D, axis], that the light arrives on
-    emitted = {
-        tuple(seen): sum(returned[axis, 1 - side] for axis, side in enumerate(seen))
-        for seen in np.unique(sides, axis=0)
-    }
-    emitted = {seen: each[:3] / np.maximum(each[3], 1e-9) * BOUNCES for seen, each in emitted.items()}
+    share /= share.sum(0)  # preserves light that is equal from all directions
+    reflected = np.ascontiguousarray(np.moveaxis(reflected, (3, 4, 5), (0, 1, 2)))
+    sides = (directions < 0).astype(np.int64)  # [D, axis], sides that the light arrives on
+    emitted = {}
+    for octant in np.unique(sides, axis=0):
+        total = sum(reflected[axis, 1 - side] for axis, side in enumerate(octant))
+        emitted[tuple(octant)] = total[:3] / np.maximum(total[3], 1e-9) * BOUNCES
     for axis in range(3):
         order = (axis, *(other for other in range(3) if other != axis))
         turned_opacity = np.ascontiguousarray(opacity.transpose(order))
         turned_emitted = {
-            seen: np.ascontiguousarray(each.transpose(0, *(1 + other for other in order)))
-            for seen, each in emitted.items()
+            octant: np.ascontiguousarray(light.transpose(0, *(1 + other for other in order)))
+            for octant, light in emitted.items()
         }
         turned = np.zeros((3, 2, 3, *turned_opacity.shape), np.float32)
         for number in np.flatnonzero(np.abs(directions).argmax(1) == axis):
@@ -121,13 +114,13 @@ def carry(opacity: np.ndarray, returned: np.ndarray, daylight: np.ndarray) -> np
             sky = daylight if direction[1] > 0 else daylight * np.float32(GROUND)
             _sweep(turned_opacity, turned_emitted[tuple(sides[number])], sky, step, sides[number], weights, turned)
         back = np.argsort(order)
-        faces += turned.transpose(0, 1, 2, *(3 + each for each in back))
+        faces += turned.transpose(0, 1, 2, *(3 + other for other in back))
     return faces.reshape(6, 3, *opacity.shape)
 
 
 @compiled
 def _sweep(opacity, emitted, daylight, step, sides, weights, faces):
-    """Carry light against ``step``, whose first entry is 1 or -1, through the grid; add what arrives to ``faces``."""
+    """Carry light through the grid against ``step``, whose first entry is 1 or -1; add it to ``faces``."""
     n0, n1, n2 = opacity.shape
     one = np.float32(1.0)
     forward = step[0] > 0

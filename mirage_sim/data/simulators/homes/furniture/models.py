@@ -1,4 +1,4 @@
-"""Models of furniture: read from OBJ files, thinned, and made into meshes."""
+"""Models of furniture: reading OBJ files, reducing their triangles, and converting them to meshes."""
 
 import io
 import posixpath
@@ -9,21 +9,22 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from mirage_sim.data.simulators.homes.scene import TEXTURE_SIZE, Mesh
-from mirage_sim.data.simulators.homes.sh3f import Archive, Entry
-from mirage_sim.data.simulators.homes.thinning import collapse_edges
+from mirage_sim.data.simulators.homes.furniture.catalogue import Archive, Entry
+from mirage_sim.data.simulators.homes.furniture.thinning import collapse_edges
+from mirage_sim.data.simulators.homes.scene import TEXTURE_SIZE, Mesh, face_normals, unit
 from mirage_sim.models.pretrained import require
 
 MAX_MODEL_FACES = 300_000
 MAX_IMAGE_SIDE = 8192
 MAX_MATERIALS = 256
-MAX_REPEATS = 64  # of a texture over a surface
-CREASE_DEG = 50.0  # faces that meet at a smaller angle are one smooth surface
+MAX_REPEATS = 64  # repeats of a texture over a surface
+CREASE_DEG = 50.0  # faces that meet at a smaller angle form one smooth surface
+_EXTRA = "'mirage_sim[homes]'"
 
 
 @dataclass(frozen=True)
 class Material:
-    """Colour (sRGB, 0 to 1), opacity (0 to 1) and texture (uint8 ``[S, S, 4]``, None: white) of a surface."""
+    """Colour (sRGB, 0 to 1), opacity (0 to 1) and texture (uint8 ``[S, S, 4]``, or None for white) of a surface."""
 
     colour: tuple[float, float, float]
     opacity: float
@@ -32,15 +33,15 @@ class Material:
 
 @dataclass(frozen=True)
 class Model:
-    """Triangles with values at their corners.
+    """A triangle mesh with attributes at the corners of its faces.
 
     Attributes:
-        positions: float64 ``[V, 3]``, all different.
-        faces: int64 ``[F, 3]``.
+        positions: float64 ``[V, 3]`` of the vertices, all different.
+        faces: int64 ``[F, 3]``, indices of vertices.
         normals: float64 ``[F, 3, 3]`` of the corners.
         uv: float64 ``[F, 3, 2]`` of the corners.
-        material: int64 ``[F]``.
-        materials: what ``material`` counts.
+        material: int64 ``[F]``, indices into ``materials``.
+        materials: the materials.
     """
 
     positions: np.ndarray
@@ -52,9 +53,10 @@ class Model:
 
 
 class _Files:
-    """What trimesh may read: files of an archive, seen from one folder. Keeps the last error, which trimesh hides.
+    """A resolver for trimesh that reads only files of an archive, relative to one folder of it.
 
-    Some models name files of their author's machine. Their materials have a colour only.
+    Some models name files of their author's machine; trimesh then leaves the texture out. It also hides errors, so the
+    last one is kept in ``error``.
     """
 
     def __init__(self, archive: Archive, folder: str) -> None:
@@ -78,13 +80,13 @@ def read_model(archive: Archive, path: str) -> Model:
     """Read an OBJ file and its materials.
 
     Args:
-        archive: what holds it.
-        path: inside the archive.
+        archive: the archive that holds the file.
+        path: of the file in the archive.
 
     Raises:
-        ValueError: if it is no such file, is too large, or its numbers make no sense.
+        ValueError: if the file is not a valid OBJ file or is too large.
     """
-    obj = require("trimesh.exchange.obj", "'mirage_sim[homes]'")
+    obj = require("trimesh.exchange.obj", _EXTRA)
     data = archive.read(path)
     if (count := data.count(b"\nf ")) > MAX_MODEL_FACES:
         raise ValueError(f"{path}: expected at most {MAX_MODEL_FACES} faces, got {count}")
@@ -93,7 +95,7 @@ def read_model(archive: Archive, path: str) -> Model:
         with warnings.catch_warnings(), np.errstate(all="ignore"):
             warnings.simplefilter("ignore")
             parts = obj.load_obj(io.BytesIO(data), resolver=files, group_material=True)["geometry"]
-    except Exception as error:  # whatever a foreign file does to a foreign reader
+    except Exception as error:  # trimesh raises all kinds of errors for invalid files
         raise ValueError(f"{path}: expected an OBJ file: {type(error).__name__} {error}") from error
     if files.error:
         raise files.error
@@ -107,7 +109,7 @@ def read_model(archive: Archive, path: str) -> Model:
 
 
 def _corners(path: str, part: dict[str, Any]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Positions, normals and texture coordinates of a part's corners; normals are 0 where the file has none."""
+    """Return positions, normals and texture coordinates of a part's corners; normals missing in the file are 0."""
     polygons, vertices = part["faces"], np.asarray(part["vertices"], np.float64)
     faces = np.concatenate([polygons[:, [0, i, i + 1]] for i in range(1, polygons.shape[1] - 1)])
     if faces.min(initial=0) < 0 or faces.max(initial=-1) >= len(vertices):
@@ -129,13 +131,13 @@ def _material(path: str, visual: Any) -> Material:
     image = getattr(source, "image", None)
     if image is None:
         return Material(colour, opacity, None)
-    # a grey that dims a texture is an exporter's default; a colour is meant
-    dimmed = max(colour) - min(colour) < 0.02
-    return Material((1.0, 1.0, 1.0) if dimmed else colour, opacity, _texture(path, image))
+    # a grey beside a texture is an exporter's default and would darken it; other colours are intended
+    is_grey = max(colour) - min(colour) < 0.02
+    return Material((1.0, 1.0, 1.0) if is_grey else colour, opacity, _texture(path, image))
 
 
 def _texture(path: str, image: Image.Image) -> np.ndarray:
-    """An image as a texture: uint8 ``[TEXTURE_SIZE, TEXTURE_SIZE, 4]``."""
+    """Convert an image to a texture: uint8 ``[TEXTURE_SIZE, TEXTURE_SIZE, 4]``."""
     if max(image.size) > MAX_IMAGE_SIDE:
         raise ValueError(f"{path}: expected images of at most {MAX_IMAGE_SIDE} pixels a side, got {image.size}")
     try:
@@ -153,7 +155,7 @@ def _weld(
     material: np.ndarray,
     materials: tuple[Material, ...],
 ) -> Model:
-    """Join corners that lie at one place, drop faces without an area, and find normals where there are none."""
+    """Merge corners at the same place, drop duplicate faces and faces without area, and compute missing normals."""
     if len(corners) > MAX_MODEL_FACES:
         raise ValueError(f"{path}: expected at most {MAX_MODEL_FACES} triangles, got {len(corners)}")
     if not np.isfinite(corners).all() or not np.isfinite(uv).all():
@@ -163,41 +165,29 @@ def _weld(
     _, first, inverse = np.unique(grid @ [1 << 42, 1 << 21, 1], return_index=True, return_inverse=True)
     faces = inverse.reshape(-1, 3)
     key = np.sort(faces, 1) @ [len(first) ** 2, len(first), 1]
-    _, once = np.unique(key, return_index=True)  # some models show both sides by two faces
-    whole = np.sort(once)
+    _, distinct = np.unique(key, return_index=True)  # some models have a second face for the other side
+    kept = np.sort(distinct)
     positions = corners.reshape(-1, 3)[first]
-    whole = whole[_solid(positions, faces[whole])]
-    model = Model(positions, faces[whole], normals[whole], uv[whole], material[whole], materials)
+    kept = kept[_has_area(positions, faces[kept])]
+    model = Model(positions, faces[kept], normals[kept], uv[kept], material[kept], materials)
     if not len(model.faces):
         raise ValueError(f"{path}: expected triangles, got none")
     return _with_normals(model)
 
 
-def face_normals(positions: np.ndarray, faces: np.ndarray) -> np.ndarray:
-    """Normals of triangles, as long as twice their areas."""
-    a, b, c = (positions[faces[:, i]] for i in range(3))
-    return np.cross(b - a, c - a)
-
-
-def _solid(positions: np.ndarray, faces: np.ndarray) -> np.ndarray:
-    """Whether triangles have an area: bool ``[F]``."""
+def _has_area(positions: np.ndarray, faces: np.ndarray) -> np.ndarray:
+    """Return which triangles have an area: bool ``[F]``."""
     return (faces != np.roll(faces, 1, 1)).all(1) & (face_normals(positions, faces) != 0).any(1)
 
 
-def unit(vectors: np.ndarray) -> np.ndarray:
-    """Vectors of length 1; those of no length stay."""
-    lengths = np.linalg.norm(vectors, axis=-1, keepdims=True)
-    return vectors / np.where(lengths > 0, lengths, 1)
-
-
 def _with_normals(model: Model) -> Model:
-    """The model with normals at all corners, of length 1 and on the side that its faces show."""
+    """Return the model with unit normals at all corners, on the front side of their faces."""
     flat = face_normals(model.positions, model.faces)
     normals, sides = unit(np.where(np.isfinite(model.normals), model.normals, 0)), unit(flat)
     if (missing := (normals == 0).all(-1)).any():
         first, second, pairs = _edges(model.faces)
         smooth = (sides[first] * sides[second]).sum(1) > np.cos(np.radians(CREASE_DEG))
-        label = components(model.faces.size, pairs[smooth].reshape(-1, 2))
+        label = _components(model.faces.size, pairs[smooth].reshape(-1, 2))
         total = np.zeros((model.faces.size, 3))
         np.add.at(total, label, np.repeat(flat, 3, 0))
         normals = np.where(missing[..., None], unit(total[label]).reshape(-1, 3, 3), normals)
@@ -207,84 +197,70 @@ def _with_normals(model: Model) -> Model:
 
 
 def _edges(faces: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Pairs of faces that share an edge.
+    """Find the pairs of faces that share an edge.
 
     Returns:
         The first and the second faces, int64 ``[E]``, and the numbers of their corners at the edge's ends, int64
-        ``[E, 2 ends, 2 faces]``; corner ``i`` of face ``f`` has number ``3 f + i``.
+        ``[E, 2 ends, 2 faces]``. Corner ``i`` of face ``f`` has number ``3 f + i``.
     """
     start = np.arange(faces.size)
     end = start.reshape(-1, 3)[:, [1, 2, 0]].ravel()
-    at = faces.ravel()
-    turned = at[start] > at[end]
-    low, high = np.where(turned, end, start), np.where(turned, start, end)
-    order = np.lexsort((at[high], at[low]))
+    vertex = faces.ravel()
+    swap = vertex[start] > vertex[end]
+    low, high = np.where(swap, end, start), np.where(swap, start, end)
+    order = np.lexsort((vertex[high], vertex[low]))
     low, high = low[order], high[order]
-    same = (at[low[1:]] == at[low[:-1]]) & (at[high[1:]] == at[high[:-1]])
+    same = (vertex[low[1:]] == vertex[low[:-1]]) & (vertex[high[1:]] == vertex[high[:-1]])
     pairs = np.stack([np.stack([low[:-1], low[1:]], 1), np.stack([high[:-1], high[1:]], 1)], 1)[same]
     return pairs[:, 0, 0] // 3, pairs[:, 0, 1] // 3, pairs
 
 
-def components(count: int, pairs: np.ndarray) -> np.ndarray:
-    """The least member of each node's connected component.
-
-    Args:
-        count: of nodes.
-        pairs: int64 ``[P, 2]``, nodes that are joined.
-
-    Returns:
-        int64 ``[count]``.
-    """
-    label = np.arange(count)
-    while True:
-        ends = label[pairs]
-        lowest = ends.min(1)
-        if (ends == lowest[:, None]).all():
-            return label
-        for end in ends.T:
-            np.minimum.at(label, end, lowest)
-        while (label != label[label]).any():
-            label = label[label]
+def _components(count: int, pairs: np.ndarray) -> np.ndarray:
+    """Number the connected components of a graph of ``count`` nodes with these edges ``[P, 2]``: ``[count]``."""
+    csgraph, sparse = require("scipy.sparse.csgraph", _EXTRA), require("scipy.sparse", _EXTRA)
+    graph = sparse.coo_array((np.ones(len(pairs), bool), tuple(pairs.T)), (count, count))
+    label: np.ndarray = csgraph.connected_components(graph, directed=False)[1].astype(np.int64)
+    return label
 
 
-def charts(model: Model) -> np.ndarray:
-    """For each face, the number of the evenly textured surface that it is part of."""
+def _charts(model: Model) -> np.ndarray:
+    """Number the charts, connected surfaces of one material and continuous texture, of the faces: int64 ``[F]``."""
     first, second, pairs = _edges(model.faces)
     uv = model.uv.reshape(-1, 2)
     joined = (model.material[first] == model.material[second]) & (
         np.abs(uv[pairs[..., 0]] - uv[pairs[..., 1]]).max((1, 2)) < 1e-4
     )
-    return components(len(model.faces), np.stack([first, second], 1)[joined])
+    return _components(len(model.faces), np.stack([first, second], 1)[joined])
 
 
 def thin(model: Model, limit: int) -> Model:
-    """The model with at most about ``limit`` triangles.
+    """Reduce a model to about ``limit`` triangles or fewer.
 
-    A triangle that is left keeps its material. The texture coordinates at its corners come from the nearest of the
-    collapsed triangles of its own chart, so that textures neither stretch nor jump to another part of their image.
+    The remaining triangles keep their materials. The texture coordinates of a corner come from the nearest of the
+    collapsed triangles in the same chart, so that textures neither stretch nor jump to another part of their image.
     """
     if len(model.faces) <= limit:
         return model
     root = collapse_edges(model.positions, model.faces, model.material, limit)
     ends = root[model.faces]
-    left = np.flatnonzero(_solid(model.positions, ends))
+    left = np.flatnonzero(_has_area(model.positions, ends))
     if any(material.texture is not None for material in model.materials):
         uv = _transfer_uv(model, ends, left)
     else:
         uv = model.uv[left]
-    normals = np.zeros((len(left), 3, 3))  # those of the new shape: the old ones bend large, flat triangles
+    normals = np.zeros((len(left), 3, 3))  # computed anew: the old ones would bend large, flat triangles
     return _with_normals(Model(model.positions, ends[left], normals, uv, model.material[left], model.materials))
 
 
 def _transfer_uv(model: Model, ends: np.ndarray, left: np.ndarray) -> np.ndarray:
-    """Texture coordinates at the corners of the triangles that are left.
+    """Return texture coordinates ``[L, 3, 2]`` at the corners of the remaining triangles.
 
     Args:
-        model: before.
-        ends: int64 ``[F, 3]``, the vertices that those of its faces collapsed into.
-        left: int64 ``[L]``, the faces that are left.
+        model: the original model.
+        ends: int64 ``[F, 3]``, the vertices that the vertices of its faces collapsed into.
+        left: int64 ``[L]``, the remaining faces.
     """
-    chart, corners = charts(model), model.positions[ends[left].ravel()]
+    chart, corners = _charts(model), model.positions[ends[left].ravel()]
     key = chart[:, None] * len(model.positions) + ends
     order = np.argsort(key, axis=None, kind="stable")
     sorted_keys, wanted = key.ravel()[order], key[left].ravel()
@@ -297,7 +273,7 @@ def _transfer_uv(model: Model, ends: np.ndarray, left: np.ndarray) -> np.ndarray
 
 
 def _nearest(points: np.ndarray, triangles: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Barycentric weights ``[N, 3]`` of points of triangles ``[N, 3, 3]`` near to points ``[N, 3]``, and distances."""
+    """Find the point of each triangle ``[N, 3, 3]`` near a point ``[N, 3]``: barycentric weights and distance."""
     a, b, c = triangles[:, 1] - triangles[:, 0], triangles[:, 2] - triangles[:, 0], points - triangles[:, 0]
     aa, ab, bb, ac, bc = (np.einsum("ni,ni->n", x, y) for x, y in ((a, a), (a, b), (b, b), (a, c), (b, c)))
     area = np.maximum(aa * bb - ab * ab, 1e-18)
@@ -308,15 +284,18 @@ def _nearest(points: np.ndarray, triangles: np.ndarray) -> tuple[np.ndarray, np.
 
 
 def to_mesh(model: Model, entry: Entry) -> tuple[Mesh, np.ndarray]:
-    """The mesh of a piece and its textures: turned, brought to its size, and put on its origin.
+    """Rotate a model, scale it to the size in the catalogue and move it to the frame of a :class:`Piece`.
 
-    Glass of doors, windows and showers is left out, so that one sees through; other glass is drawn as if opaque.
+    Glass of doors, windows and showers is left out; all other glass is opaque.
+
+    Returns:
+        The mesh and its textures.
 
     Raises:
-        ValueError: if nothing is left, or there are more materials than a cache can number.
+        ValueError: if no triangle is left, or there are more materials than the cache can number.
     """
-    clear = np.array([material.opacity < 0.6 for material in model.materials])[model.material]
-    shown = ~clear if entry.category in ("door", "window", "shower") else np.ones_like(clear)
+    transparent = np.array([material.opacity < 0.6 for material in model.materials])[model.material]
+    shown = ~transparent if entry.category in ("door", "window", "shower") else np.ones_like(transparent)
     if not shown.any() or len(model.materials) >= MAX_MATERIALS:
         raise ValueError(f"{entry.model}: expected something to show, of fewer than {MAX_MATERIALS} materials")
     positions = model.positions @ entry.rotation.T
@@ -331,12 +310,8 @@ def to_mesh(model: Model, entry: Entry) -> tuple[Mesh, np.ndarray]:
             layers[number] = len(textures)
             textures.append(material.texture)
     colours = np.round(np.array([material.colour for material in model.materials]) * 255)
-    of_face, uv = model.material[shown], model.uv[shown]
-    shift = np.full((len(model.materials), 2), np.inf)
-    np.minimum.at(shift, np.repeat(of_face, 3), uv.reshape(-1, 2))
-    uv = np.where((layers[of_face] > 0)[:, None, None], uv - np.floor(shift)[of_face][:, None], 0)
-    far = (uv > MAX_REPEATS).any((1, 2), keepdims=True)  # few and small, as a cache of half precision wants them
-    uv = np.where(far, uv - np.floor(uv.min(1, keepdims=True)), uv).clip(max=MAX_REPEATS)
+    of_face = model.material[shown]
+    uv = _small_uv(model.uv[shown], of_face, layers)
     corners = np.concatenate(
         [
             np.round(positions[model.faces[shown]].reshape(-1, 3), 5),
@@ -347,12 +322,14 @@ def to_mesh(model: Model, entry: Entry) -> tuple[Mesh, np.ndarray]:
         1,
     )
     vertices, faces = np.unique(corners, axis=0, return_inverse=True)
-    mesh = Mesh(
-        vertices[:, :3].astype(np.float32),
-        unit(vertices[:, 3:6]).astype(np.float32),
-        vertices[:, 6:8].astype(np.float32),
-        vertices[:, 8].astype(np.int32),
-        vertices[:, 9:].astype(np.uint8),
-        faces.reshape(-1, 3).astype(np.int32),
-    )
-    return mesh, np.stack(textures)
+    vertices[:, 3:6] = unit(vertices[:, 3:6])
+    return Mesh.from_rows(vertices, faces.reshape(-1, 3)), np.stack(textures)
+
+
+def _small_uv(uv: np.ndarray, material: np.ndarray, layers: np.ndarray) -> np.ndarray:
+    """Shift texture coordinates ``[F, 3, 2]`` by whole repeats so that they are small; untextured faces get 0."""
+    lowest = np.full((len(layers), 2), np.inf)
+    np.minimum.at(lowest, np.repeat(material, 3), uv.reshape(-1, 2))
+    uv = np.where((layers[material] > 0)[:, None, None], uv - np.floor(lowest)[material][:, None], 0)
+    far = (uv > MAX_REPEATS).any((1, 2), keepdims=True)  # the half precision of the cache is too coarse for these
+    return np.where(far, uv - np.floor(uv.min(1, keepdims=True)), uv).clip(max=MAX_REPEATS)

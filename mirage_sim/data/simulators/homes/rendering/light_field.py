@@ -1,9 +1,9 @@
-"""Light in a home: lamps with shadows, daylight, and one bounce from all surfaces, on a grid of small cubes (voxels).
+"""The light field of a home: lamps with shadows, daylight and one bounce from all surfaces, on a grid of voxels.
 
-Triangles are sampled into voxels, which become more or less opaque. For each lamp one sweep outwards through the grid
-finds which share of its light arrives where. Light that walls and furniture return, and daylight through windows, is
-carried through a coarser grid along a fixed set of directions, one sweep each (the method of discrete ordinates). The
-cost is therefore that of the grid, not that of rays per surface point, and the same for any number of triangles.
+Points sampled on the triangles make voxels opaque. For each lamp, one sweep outwards through the grid computes the
+share of its light that reaches each voxel. Light reflected by walls and furniture, and daylight through windows, travel
+through a coarser grid along a fixed set of directions, with one sweep each (the method of discrete ordinates). The cost
+depends on the size of the grid, and hardly on the number of triangles.
 """
 
 import math
@@ -11,32 +11,32 @@ import math
 import cv2
 import numpy as np
 
-from mirage_sim.data.simulators.homes.light_transport import GROUND, carry, extended, indoors, shine
+from mirage_sim.data.simulators.homes.rendering.light_transport import GROUND, carry, extended, indoors, shine
 from mirage_sim.data.simulators.homes.scene import Scene
 from mirage_sim.memory.compilation import compiled
 
 VOXEL = 0.08  # metres; larger in homes of more than MAX_VOXELS
 MAX_VOXELS = 800_000
-MARGIN = 0.3  # metres around all rooms: walls and what hangs on them; what reaches farther casts no shadows
+MARGIN = 0.3  # metres around all rooms, for walls and what hangs on them; parts that reach farther cast no shadows
 COARSE = 2  # voxels along the side of a cell of the coarser grid
-FITTING = np.float32(0.35)  # metres around a lamp where surfaces let light through: it may hang in a shade
-NEAREST = np.float32(0.3)  # metres; no surface is lit as if it were nearer to a lamp
-DARK = np.float32(0.002)  # what is less of a lamp's light at 1 m counts as none
-LIFT = np.float32(1.25)  # cells above its surface where a point looks up its light: the surface's own cells are dark
-BRIGHTEST = np.float32(2.0)  # light that surfaces return at most: of single bright cells, directions would leave spots
-NOOK = 2  # voxels around the middle of what stands near a surface
-NOOK_SHADE = np.float32(0.6)  # of light that a surface loses where most is opaque above it
+FITTING = np.float32(0.35)  # metres around a lamp where surfaces are transparent, because it may hang in a shade
+MIN_DISTANCE = np.float32(0.3)  # metres: lower limit of distances to a lamp
+MIN_LIGHT = np.float32(0.002)  # share of a lamp's light at 1 m below which it is ignored
+LIFT = np.float32(1.25)  # cells from a surface to the point whose light it gets, because cells at the surface are dark
+MAX_REFLECTED = np.float32(2.0)  # limit of reflected light: few directions make spots of very bright cells
+NOOK = 2  # voxels: radius of the neighbourhood that shades a surface
+NOOK_SHADE = np.float32(0.6)  # share of its light that a surface loses if most of the neighbourhood is opaque
 
 _SRGB = np.arange(256) / 255
-# linear light of each byte of sRGB
+# linear value of each byte of sRGB
 LINEAR = np.where(_SRGB <= 0.04045, _SRGB / 12.92, ((_SRGB + 0.055) / 1.055) ** 2.4).astype(np.float32)
 
 
 class LightField:
-    """The light that arrives anywhere in a home.
+    """The light that arrives at any point in a home.
 
-    Its parts cast shadows and return light, its movers do not. The grid reaches as far as its rooms do; outside
-    there is daylight.
+    Parts of the scene cast shadows and reflect light, movers do not. The grid covers all rooms; outside of it there is
+    daylight only.
     """
 
     def __init__(self, scene: Scene):
@@ -44,7 +44,7 @@ class LightField:
         low, high = corners.reshape(-1, 3).min(0), corners.reshape(-1, 3).max(0)
         cell = max(VOXEL, float(np.prod(high - low) / MAX_VOXELS) ** (1 / 3))
         self._cell = np.float32(cell)
-        # a margin around all; its share of a cell keeps walls, which stand at round numbers, off the faces of voxels
+        # walls stand at round coordinates; the fraction of a cell keeps them off the faces of voxels
         self._origin = (low - np.float32(2.37 * cell)).astype(np.float32)
         shape = np.ceil((high - self._origin) / cell + 2.5).astype(np.int64)
         shape += -shape % COARSE
@@ -63,15 +63,23 @@ class LightField:
         self._crowding = _crowding(opacity)
         blocks = opacity.reshape(np.stack([coarse_shape, np.full(3, COARSE)], -1).ravel())
         coarse_opacity = np.ascontiguousarray(blocks.max((1, 3, 5)))
-        returned = np.zeros((*coarse_shape, 3, 2, 4), np.float32)
+        reflected = np.zeros((*coarse_shape, 3, 2, 4), np.float32)
         points, faces, areas = _sample(corners, self._cell * COARSE / 1.5)
         normals, albedo = normals[faces], albedo[faces]
-        _reflect(points, normals, albedo, areas, self._origin, self._cell, self._lamps, self._visible, returned)
-        arriving = extended(carry(coarse_opacity, returned, self._daylight), indoors(coarse_opacity))
+        _reflect(points, normals, albedo, areas, self._origin, self._cell, self._lamps, self._visible, reflected)
+        arriving = extended(carry(coarse_opacity, reflected, self._daylight), indoors(coarse_opacity))
         self._sides = np.ascontiguousarray(np.moveaxis(arriving, (0, 1), (3, 4)))
 
     def irradiance(self, points: np.ndarray, normals: np.ndarray) -> np.ndarray:
-        """Linear RGB that white surfaces return: float32 ``[N, 3]``, as are their points and unit normals."""
+        """Return the linear RGB radiance of white surfaces.
+
+        Args:
+            points: float32 ``[N, 3]``, world frame, metres.
+            normals: float32 ``[N, 3]``, unit length.
+
+        Returns:
+            float32 ``[N, 3]``.
+        """
         result = np.empty((len(points), 3), np.float32)
         _look_up(
             points,
@@ -89,7 +97,7 @@ class LightField:
 
 
 def _surfaces(scene: Scene) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Of triangles in and between rooms corners ``[F, 3, 3]``, normals ``[F, 3]`` and albedo ``[F, 3]``, linear RGB."""
+    """Return corners ``[F, 3, 3]``, normals ``[F, 3]`` and linear RGB albedo ``[F, 3]`` of triangles near rooms."""
     bounds = np.array([(part.positions.min(0), part.positions.max(0)) for part in scene.parts])
     in_rooms = bounds[np.array(scene.rooms) >= 0]
     low, high = in_rooms[:, 0].min(0) - MARGIN, in_rooms[:, 1].max(0) + MARGIN
@@ -106,9 +114,9 @@ def _surfaces(scene: Scene) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 @compiled
 def _sample(corners, spacing):
-    """Points on triangles, no farther apart than ``spacing``: ``[S, 3]``; their triangles ``[S]``; their areas ``[S]``.
+    """Sample points on triangles, at most ``spacing`` apart: ``[S, 3]``, their triangles ``[S]`` and areas ``[S]``.
 
-    A triangle whose sides are cut into n pieces falls into n^2 small ones; the points are their centres.
+    Each triangle is divided into n^2 equal ones, whose centres are the points.
     """
     pieces = np.empty(len(corners), np.int64)
     for f in range(len(corners)):
@@ -131,7 +139,7 @@ def _sample(corners, spacing):
         x, y, z = by * cz - bz * cy, bz * cx - bx * cz, bx * cy - by * cx
         area = math.sqrt(x * x + y * y + z * z) / (2 * n * n)
         for i in range(n):
-            for j in range(2 * (n - i) - 1):  # every other small triangle stands on its head
+            for j in range(2 * (n - i) - 1):  # every other small triangle is upside down
                 third = np.float32(1 + j % 2) / np.float32(3.0)
                 u, v = (i + third) / np.float32(n), (j // 2 + third) / np.float32(n)
                 points[at, 0] = ax + u * bx + v * cx
@@ -144,7 +152,7 @@ def _sample(corners, spacing):
 
 @compiled
 def _cell_of(points, number, origin, inverse):
-    """The cell of a point; ``inverse`` is of the width of cells."""
+    """Return the cell of a point; ``inverse`` is the reciprocal width of a cell."""
     x = (points[number, 0] - origin[0]) * inverse
     y = (points[number, 1] - origin[1]) * inverse
     z = (points[number, 2] - origin[2]) * inverse
@@ -153,7 +161,7 @@ def _cell_of(points, number, origin, inverse):
 
 @compiled
 def _fill(points, areas, origin, cell, opacity):
-    """Make voxels opaque by as many of their faces as the area within them could cover."""
+    """Add to the opacity of voxels the area of the surfaces in them, relative to the area of a face."""
     inverse = np.float32(1.0) / cell
     for s in range(len(points)):
         i, j, k = _cell_of(points, s, origin, inverse)
@@ -161,7 +169,7 @@ def _fill(points, areas, origin, cell, opacity):
 
 
 def _crowding(opacity: np.ndarray) -> np.ndarray:
-    """Mean opacity of the voxels within ``NOOK`` of each, nearer ones counting more."""
+    """Return the mean opacity of the voxels within ``NOOK`` of each, with Gaussian weights."""
     width = 2 * NOOK + 1
     planes = np.stack([cv2.GaussianBlur(plane, (width, width), 0, borderType=cv2.BORDER_CONSTANT) for plane in opacity])
     rows = planes.reshape(len(planes), -1)
@@ -169,27 +177,31 @@ def _crowding(opacity: np.ndarray) -> np.ndarray:
 
 
 @compiled
+def _clamped(x, length):
+    """Return a coordinate relative to the centre of the first cell, clamped to the centres of the grid."""
+    return min(max(x - np.float32(0.5), np.float32(0.0)), np.float32(length - 1.001))
+
+
+@compiled
+def _bilinear(grid, i, j, k, v, w):
+    one = np.float32(1.0)
+    return (one - v) * ((one - w) * grid[i, j, k] + w * grid[i, j, k + 1]) + v * (
+        (one - w) * grid[i, j + 1, k] + w * grid[i, j + 1, k + 1]
+    )
+
+
+@compiled
 def _trilinear(grid, x, y, z):
-    """Value between the centres of eight cells; coordinates in cells from the corner of the grid, kept inside."""
-    x = min(max(x - np.float32(0.5), np.float32(0.0)), np.float32(grid.shape[0] - 1.001))
-    y = min(max(y - np.float32(0.5), np.float32(0.0)), np.float32(grid.shape[1] - 1.001))
-    z = min(max(z - np.float32(0.5), np.float32(0.0)), np.float32(grid.shape[2] - 1.001))
+    """Interpolate between the centres of eight cells; coordinates in cells from the corner of the grid."""
+    x, y, z = _clamped(x, grid.shape[0]), _clamped(y, grid.shape[1]), _clamped(z, grid.shape[2])
     i, j, k = int(x), int(y), int(z)
     u, v, w = x - i, y - j, z - k
-    one = np.float32(1.0)
-    low = (one - v) * ((one - w) * grid[i, j, k] + w * grid[i, j, k + 1]) + v * (
-        (one - w) * grid[i, j + 1, k] + w * grid[i, j + 1, k + 1]
-    )
-    i += 1
-    high = (one - v) * ((one - w) * grid[i, j, k] + w * grid[i, j, k + 1]) + v * (
-        (one - w) * grid[i, j + 1, k] + w * grid[i, j + 1, k + 1]
-    )
-    return (one - u) * low + u * high
+    return (np.float32(1.0) - u) * _bilinear(grid, i, j, k, v, w) + u * _bilinear(grid, i + 1, j, k, v, w)
 
 
 @compiled
 def _add_lamps(point, normal, origin, cell, lamps, visible, smooth, result):
-    """Add the light of all lamps on a surface point to ``result``; shadows are smooth, or as in its voxel."""
+    """Add the light of all lamps at a surface point to ``result``; shadows are interpolated if ``smooth``."""
     px, py, pz = point
     nx, ny, nz = normal
     inverse = np.float32(1.0) / cell
@@ -200,12 +212,12 @@ def _add_lamps(point, normal, origin, cell, lamps, visible, smooth, result):
         square = dx * dx + dy * dy + dz * dz
         facing = dx * nx + dy * ny + dz * nz
         if square < FITTING * FITTING:
-            facing = abs(facing)  # a shade shines
+            facing = abs(facing)  # a shade shines on both sides
         if facing <= 0:
             continue
-        square = max(square, NEAREST * NEAREST)
+        square = max(square, MIN_DISTANCE * MIN_DISTANCE)
         light = facing / (square * math.sqrt(square))
-        if light > DARK:
+        if light > MIN_LIGHT:
             light *= _trilinear(visible[k], x, y, z) if smooth else visible[k, int(x), int(y), int(z)]
             result[0] += light * lamps[k, 3]
             result[1] += light * lamps[k, 4]
@@ -213,11 +225,11 @@ def _add_lamps(point, normal, origin, cell, lamps, visible, smooth, result):
 
 
 @compiled
-def _reflect(points, normals, albedo, areas, origin, cell, lamps, visible, returned):
-    """Add the light that surfaces return to the sides of their coarse cells.
+def _reflect(points, normals, albedo, areas, origin, cell, lamps, visible, reflected):
+    """Add the light that surfaces reflect to the sides of their coarse cells.
 
-    ``returned`` is ``[X, Y, Z, axis, side, 4]``, side 0 towards larger coordinates: linear RGB, weighted by the area
-    that shows on that side, and this area.
+    ``reflected`` is ``[X, Y, Z, axis, side, 4]``, where side 0 faces larger coordinates: linear RGB, weighted by the
+    area projected to that side, and this area.
     """
     inverse = np.float32(1.0) / (cell * COARSE)
     light = np.zeros(3, np.float32)
@@ -229,17 +241,15 @@ def _reflect(points, normals, albedo, areas, origin, cell, lamps, visible, retur
             side = 0 if normals[s, axis] > 0 else 1
             area = areas[s] * abs(normals[s, axis])
             for colour in range(3):
-                returned[i, j, k, axis, side, colour] += area * min(light[colour], BRIGHTEST) * albedo[s, colour]
-            returned[i, j, k, axis, side, 3] += area
+                reflected[i, j, k, axis, side, colour] += area * min(light[colour], MAX_REFLECTED) * albedo[s, colour]
+            reflected[i, j, k, axis, side, 3] += area
 
 
 @compiled
-def _add_arriving(sides, x, y, z, nx, ny, nz, result):
-    """Add what arrives from everywhere on a surface to ``result``; between the centres of eight cells."""
-    one, half = np.float32(1.0), np.float32(0.5)
-    x = min(max(x - half, np.float32(0.0)), np.float32(sides.shape[0] - 1.001))
-    y = min(max(y - half, np.float32(0.0)), np.float32(sides.shape[1] - 1.001))
-    z = min(max(z - half, np.float32(0.0)), np.float32(sides.shape[2] - 1.001))
+def _add_indirect(sides, x, y, z, nx, ny, nz, result):
+    """Add the indirect light at a surface point to ``result``, interpolated between the centres of eight cells."""
+    one = np.float32(1.0)
+    x, y, z = _clamped(x, sides.shape[0]), _clamped(y, sides.shape[1]), _clamped(z, sides.shape[2])
     i, j, k = int(x), int(y), int(z)
     sx, sy, sz = (0 if nx > 0 else 1), (2 if ny > 0 else 3), (4 if nz > 0 else 5)
     for corner in range(8):
@@ -253,7 +263,7 @@ def _add_arriving(sides, x, y, z, nx, ny, nz, result):
 
 @compiled
 def _look_up(points, normals, origin, cell, lamps, visible, sides, crowding, daylight, result):
-    """Light at surface points: of the lamps, and what comes from everywhere else; less of it in nooks."""
+    """Compute the light at surface points: direct and indirect light, reduced in nooks."""
     inverse = np.float32(1.0) / (cell * COARSE)
     above = np.float32(NOOK + 1) - COARSE * LIFT
     for p in range(len(points)):
@@ -267,7 +277,7 @@ def _look_up(points, normals, origin, cell, lamps, visible, sides, crowding, day
             continue
         result[p] = 0
         _add_lamps(points[p], normals[p], origin, cell, lamps, visible, True, result[p])
-        _add_arriving(sides, x, y, z, nx, ny, nz, result[p])
+        _add_indirect(sides, x, y, z, nx, ny, nz, result[p])
         x, y, z = x * COARSE + above * nx, y * COARSE + above * ny, z * COARSE + above * nz
         crowded = min(_trilinear(crowding, x, y, z) * np.float32(NOOK + 0.5), np.float32(1.0))
         shade = np.float32(1.0) - NOOK_SHADE * crowded

@@ -1,4 +1,4 @@
-"""An OpenGL context without a window that leaves other users of OpenGL in the process alone."""
+"""A headless OpenGL context that does not disturb other users of OpenGL in the process."""
 
 import ctypes
 import ctypes.util
@@ -9,26 +9,26 @@ _EGL_DRAW, _EGL_READ = 0x3059, 0x305A  # as in EGL/egl.h
 
 
 class HeadlessContext:
-    """A moderngl context that is current within ``with``; the context that was current before is restored afterwards.
+    """A moderngl context that is current inside a ``with`` block; the previous context is restored afterwards.
 
-    moderngl's own ``with`` leaves no context current, and MiniWorld's pyglet does not notice.
+    After moderngl's own ``with`` block no context is current, which MiniWorld's pyglet does not notice.
 
     Attributes:
         context: the moderngl context.
 
     Raises:
-        ImportError: where moderngl or EGL is missing.
+        ImportError: if moderngl or EGL is missing.
     """
 
     def __init__(self) -> None:
         try:
-            moderngl: Any = importlib.import_module("moderngl")  # its types do not know backends by name
+            moderngl: Any = importlib.import_module("moderngl")  # its type hints lack the argument backend
             self._egl = ctypes.CDLL(ctypes.util.find_library("EGL") or "libEGL.so.1")
             for name in ("eglGetCurrentDisplay", "eglGetCurrentContext", "eglGetCurrentSurface"):
                 getattr(self._egl, name).restype = ctypes.c_void_p
             before = self._current()
             self.context = moderngl.create_context(require=430, standalone=True, backend="egl")
-        except Exception as error:  # moderngl raises plain ones where EGL is missing or too old
+        except Exception as error:  # moderngl raises plain Exceptions if EGL is missing or too old
             raise ImportError(
                 "the homes simulator needs moderngl and EGL with OpenGL 4.3: pip install mirage_sim[homes]; "
                 f"Debian: apt install libegl1 libgl1 libegl-mesa0 libgl1-mesa-dri ({error})"
@@ -55,7 +55,7 @@ class HeadlessContext:
         self._restore(self._before)
 
     def release(self) -> None:
-        """Free the context and all that was made in it."""
+        """Free the context and all objects in it."""
         before = self._current()
         self.context.__enter__()
         self.context.release()

@@ -1,9 +1,10 @@
-"""Furniture on disk: one file of whole numbers, which appears whole or not at all."""
+"""The furniture cache: prepared pieces in one safetensors file of quantised arrays."""
 
 import hashlib
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,36 +12,50 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from mirage_sim.data.simulators.homes.furniture import Piece
-from mirage_sim.data.simulators.homes.furniture_kinds import CATEGORIES
-from mirage_sim.data.simulators.homes.scene import TEXTURE_SIZE, Mesh
+from mirage_sim.data.simulators.homes.furniture.categories import CATEGORIES
+from mirage_sim.data.simulators.homes.furniture.pieces import Piece
+from mirage_sim.data.simulators.homes.scene import TEXTURE_SIZE, Mesh, unit
 from mirage_sim.files import whole
+from mirage_sim.models.pretrained import user_cache
 
 VERSION = 1
 FILE = "furniture.safetensors"
 UNIT = 5000  # steps per metre of a position
 MAX_BYTES = 64 << 20
 
-# dtype and shape after the first axis
+# dtype and shape without the first axis
 ARRAYS: dict[str, tuple[type, tuple[int, ...]]] = {
     "positions": (np.int16, (3,)),  # 1/UNIT m
     "normals": (np.int8, (3,)),  # 1/127
     "uv": (np.float16, (2,)),
     "layer": (np.uint8, ()),
     "colour": (np.uint8, (3,)),
-    "faces": (np.uint16, (3,)),  # vertices of the piece
-    "textures": (np.uint8, (TEXTURE_SIZE, TEXTURE_SIZE, 4)),  # of all pieces, each once
-    "layers": (np.uint16, ()),  # a piece's textures, as numbers of those of all pieces
+    "faces": (np.uint16, (3,)),  # indices of vertices within the piece
+    "textures": (np.uint8, (TEXTURE_SIZE, TEXTURE_SIZE, 4)),  # the distinct textures of all pieces
+    "layers": (np.uint16, ()),  # for each texture of each piece, its index in ``textures``
 }
-PIECE_ARRAYS = ("positions", "faces", "layers")  # their lengths are what a piece tells
+PIECE_ARRAYS = ("positions", "faces", "layers")  # the header stores their lengths for each piece
+
+
+@dataclass(frozen=True)
+class Furniture:
+    """Prepared furniture.
+
+    Attributes:
+        pieces: all pieces, in the order of the catalogues.
+        digest: SHA-256 of their contents, in hexadecimal.
+    """
+
+    pieces: tuple[Piece, ...]
+    digest: str
 
 
 def save_pieces(pieces: Sequence[Piece], folder: Path) -> str:
-    """Write pieces; what was in the file before is replaced.
+    """Write pieces to the cache file of a folder and replace what it held.
 
     Args:
-        pieces: no two with one name.
-        folder: made if it is not there.
+        pieces: with different names.
+        folder: created if it does not exist.
 
     Returns:
         The digest of their contents.
@@ -75,23 +90,26 @@ def save_pieces(pieces: Sequence[Piece], folder: Path) -> str:
     arrays = {name: np.concatenate(values) for name, values in packed.items()}
     digest = _digest(listed, arrays)
     folder.mkdir(parents=True, exist_ok=True)
-    # one key: several would come in any order
+    # a single key, because safetensors does not keep the order of several
     header = json.dumps({"version": VERSION, "digest": digest, "pieces": listed})
     with whole(folder / FILE) as partial:
         save_file(arrays, partial, metadata={"furniture": header})
     return digest
 
 
-def load_pieces(folder: Path) -> tuple[tuple[Piece, ...], str]:
-    """Read what :func:`save_pieces` wrote: the pieces and the digest of their contents.
+def load_furniture(folder: Path | None = None) -> Furniture:
+    """Read prepared furniture.
+
+    Args:
+        folder: where :func:`save_pieces` wrote it; None for the user's cache folder.
 
     Raises:
         ValueError: if the file is missing, damaged, or of another version.
     """
-    path = folder / FILE
-    again = "make it with `mirage prepare furniture`"
+    path = (user_cache("furniture") if folder is None else folder) / FILE
+    advice = "create it with `mirage prepare furniture`"
     if not path.is_file():
-        raise ValueError(f"{path}: expected the furniture, got no such file ({again})")
+        raise ValueError(f"{path}: expected prepared furniture, got no such file ({advice})")
     try:
         if path.stat().st_size > MAX_BYTES:
             raise ValueError(f"more than {MAX_BYTES} bytes")
@@ -100,9 +118,9 @@ def load_pieces(folder: Path) -> tuple[tuple[Piece, ...], str]:
             if header["version"] != VERSION:
                 raise ValueError(f"version {header['version']!r} instead of {VERSION}")
             arrays = {name: file.get_tensor(name) for name in ARRAYS}
-        return _unpack(header["pieces"], arrays, header["digest"]), header["digest"]
+        return Furniture(_unpack(header["pieces"], arrays, header["digest"]), header["digest"])
     except (SafetensorError, OSError, ValueError, LookupError, TypeError, RecursionError) as error:
-        raise ValueError(f"{path}: expected the furniture of this version, got {error} ({again})") from error
+        raise ValueError(f"{path}: expected furniture of this version, got {error} ({advice})") from error
 
 
 def _digest(listed: list[dict[str, Any]], arrays: dict[str, np.ndarray]) -> str:
@@ -117,10 +135,10 @@ def _unpack(listed: list[dict[str, Any]], arrays: dict[str, np.ndarray], digest:
         if arrays[name].dtype != dtype or arrays[name].shape[1:] != shape:
             raise ValueError(f"{name} {arrays[name].dtype} {list(arrays[name].shape)}")
     if _digest(listed, arrays) != digest:
-        raise ValueError("contents that do not fit their digest")
+        raise ValueError("contents that do not match their digest")
     values = {
         "positions": arrays["positions"].astype(np.float32) / UNIT,
-        "normals": _unit(arrays["normals"]),
+        "normals": unit(arrays["normals"].astype(np.float32)),
         "uv": arrays["uv"].astype(np.float32),
         "layer": arrays["layer"].astype(np.int32),
         "colour": arrays["colour"],
@@ -158,8 +176,3 @@ def _piece(entry: dict[str, Any], mesh: Mesh, textures: np.ndarray) -> Piece:
         textures,
         str(entry["credit"]),
     )
-
-
-def _unit(normals: np.ndarray) -> np.ndarray:
-    values = normals.astype(np.float32)
-    return values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-6)
