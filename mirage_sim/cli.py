@@ -146,7 +146,7 @@ BENCHMARKS = {
         "rollout",
         "simulators",
     )
-} | {"ros": "mirage_sim.ros.benchmark", "all": "mirage_sim.evaluation.benchmarks.table"}
+} | {"ros": "mirage_sim.evaluation.benchmarks.ros", "all": "mirage_sim.evaluation.benchmarks.table"}
 
 COMMANDS = {
     "rollout": Command(
