@@ -50,7 +50,10 @@ def start(context, *args, **kwargs):
     words = {name: LaunchConfiguration(name).perform(context) for name in names}
     python, with_rviz = words.pop("python"), words.pop("rviz") == "true"
     command = [python, "-m", "mirage_sim.ros.launching", json.dumps(words)]
-    answer = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    try:
+        answer = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    except OSError as error:
+        raise RuntimeError(f"python: expected the path of a Python interpreter, got {python!r}: {error}") from error
     if answer.returncode:
         raise RuntimeError(
             f"{python} cannot start a world (see above). If mirage_sim is not installed there, "

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mirage_sim.build import CONFIGS
-from mirage_sim.ros.parameters import PolicyParameters, WorldParameters, parsed
+from mirage_sim.ros.parameters import PolicyParameters, WorldParameters, check_file, parsed
 
 WORLD_PARAMETERS = CONFIGS / "ros" / "world.yaml"
 POLICY_PARAMETERS = CONFIGS / "ros" / "policy.yaml"
@@ -81,9 +81,9 @@ def processes(arguments: Mapping[str, str], python: str | None = None) -> dict[s
     params_file, policy, trust_policy = (arguments.get(name, "") for name in _NOT_OF_WORLD)
     own_files = [Path(params_file).expanduser().resolve()] if params_file else []
     for path in own_files:
-        if not path.is_file():
-            raise FileNotFoundError(f"params_file: expected a ROS parameter file, got {path}, not a file")
+        check_file(path)
     world = parsed(WorldParameters, {name: word for name, word in arguments.items() if name not in _NOT_OF_WORLD})
+    WorldParameters(**world)
     found: dict[str, Any] = {
         "world": node_command(python, params_files=[WORLD_PARAMETERS, *own_files], **world),
         "environment": node_environment(),
@@ -92,8 +92,9 @@ def processes(arguments: Mapping[str, str], python: str | None = None) -> dict[s
     if policy not in ("", NO_POLICY):
         stamped = arguments.get("enable_stamped_cmd_vel", "")
         words = {"policy": policy, "trust_policy": trust_policy, "enable_stamped_cmd_vel": stamped}
-        files = [POLICY_PARAMETERS, *own_files]
-        found["policy"] = node_command(python, node="policy", params_files=files, **parsed(PolicyParameters, words))
+        values, files = parsed(PolicyParameters, words), [POLICY_PARAMETERS, *own_files]
+        PolicyParameters(**values)
+        found["policy"] = node_command(python, node="policy", params_files=files, **values)
     return found
 
 

@@ -8,8 +8,9 @@ made from these declarations; ``python -m mirage_sim.ros.parameters`` writes the
 import json
 import math
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields, replace
+from pathlib import Path
 from typing import Any, TypeVar
 
 from mirage_sim.build import CONFIGS
@@ -17,6 +18,8 @@ from mirage_sim.build import CONFIGS
 WORLDS = tuple(sorted(path.stem for path in (CONFIGS / "world").glob("*.yaml")))
 MODES = ("realtime", "lockstep")
 COLLISIONS = ("report", "block", "slide", "ignore")
+SCRIPTED = "scripted"  # the agent that needs no file
+_ROS_PARAMETERS = ("use_sim_time", "start_type_description_service")  # of every node
 _LARGEST = 2**31 - 1  # no bound in practice
 
 
@@ -80,6 +83,12 @@ class WorldParameters(Parameters):
     publish_tf: bool = _parameter(True, "Publish /tf and /tf_static, if tf2_msgs is installed.", read_only=True)
     jpeg_quality: int = _parameter(80, "Quality of the compressed images.", 1, 100)
 
+    def __post_init__(self) -> None:
+        """Check all values, and that the start image exists."""
+        super().__post_init__()
+        if self.start_image and not Path(self.start_image).is_file():
+            raise ValueError(f"start_image: expected the path of an image, got {self.start_image!r}, not a file")
+
     def output_size(self, native: tuple[int, int]) -> tuple[int, int]:
         """Return the size ``(height, width)`` of published images for a world whose images have size `native`."""
         height, width = self.image_height, self.image_width
@@ -105,6 +114,18 @@ class PolicyParameters(Parameters):
     enable_stamped_cmd_vel: bool = _parameter(
         False, "Publish TwistStamped instead of Twist on cmd_vel.", read_only=True
     )
+
+    def __post_init__(self) -> None:
+        """Check all values, and that the policy's file exists and is trusted."""
+        super().__post_init__()
+        if self.policy == SCRIPTED:
+            return
+        if not self.policy.endswith(".zip"):
+            raise ValueError(f"policy: expected scripted or the path of a stable-baselines3 .zip, got {self.policy!r}")
+        if not Path(self.policy).is_file():
+            raise ValueError(f"policy: expected the path of a stable-baselines3 .zip, got {self.policy!r}, not a file")
+        if not self.trust_policy:
+            raise ValueError(f"trust_policy: expected true to load {self.policy}, which can run any code, got false")
 
 
 Table = TypeVar("Table", bound=Parameters)
@@ -156,6 +177,41 @@ def _value(parameter: Field[Any], word: str) -> Any:
         raise ValueError(f"{parameter.name}: expected {names[kind]}, got {word!r}") from error
 
 
+def check_names(source: str, names: Iterable[str]) -> None:
+    """Check that names are parameters of a node of this package. One file may hold those of both nodes.
+
+    Raises:
+        ValueError: with `source` and the unknown names.
+    """
+    known = {parameter.name for table in (WorldParameters, PolicyParameters) for parameter in fields(table)}
+    known |= set(_ROS_PARAMETERS)
+    if unknown := sorted(name for name in names if name not in known and not name.startswith("qos_overrides.")):
+        raise ValueError(f"{source}: expected parameters among {sorted(known)}, got {unknown}")
+
+
+def check_file(path: Path) -> None:
+    """Check a ROS parameter file: it must name only known parameters in the sections of this package's nodes.
+
+    Raises:
+        FileNotFoundError: if it does not exist.
+        ValueError: if it is not a ROS parameter file or has an unknown parameter.
+    """
+    import yaml
+
+    if not path.is_file():
+        raise FileNotFoundError(f"params_file: expected a ROS parameter file, got {path}, not a file")
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        sections = [(str(node).split("/")[-1], dict(section["ros__parameters"])) for node, section in content.items()]
+    except (AttributeError, KeyError, TypeError, ValueError, yaml.YAMLError) as error:
+        raise ValueError(
+            f"params_file: expected a ROS parameter file (NODE: ros__parameters: ...), got {path}"
+        ) from error
+    for node, parameters in sections:
+        if node in ("*", "**", "mirage_world", "mirage_policy"):
+            check_names(f"params_file {path}", (name for name in parameters if name != "qos_overrides"))
+
+
 def declare(node: Any, table: type[Table], changed: Callable[[Table], None] | None = None) -> Table:
     """Declare a table's parameters on an rclpy node and validate them whenever they are set.
 
@@ -169,10 +225,12 @@ def declare(node: Any, table: type[Table], changed: Callable[[Table], None] | No
 
     Raises:
         rclpy.exceptions.ParameterException: for a value of a wrong type or out of range.
-        ValueError: for another unusable value.
+        ValueError: for another unusable value, or an unknown name on the command line or in a parameter file.
     """
     from rcl_interfaces.msg import SetParametersResult
+    from rclpy.parameter import Parameter
 
+    check_names("parameters", node._parameter_overrides)  # rclpy ignores names that are not declared
     names = [parameter.name for parameter in fields(table)]
     values = table(
         **{
@@ -183,6 +241,15 @@ def declare(node: Any, table: type[Table], changed: Callable[[Table], None] | No
 
     def own(parameters: Sequence[Any]) -> dict[str, Any]:
         return {parameter.name: parameter.value for parameter in parameters if parameter.name in names}
+
+    def floats(parameters: Sequence[Any]) -> list[Any]:
+        """Replace integers where floats are declared, so that setting a parameter does not change its type."""
+        return [
+            Parameter(parameter.name, value=float(parameter.value))
+            if type(getattr(values, parameter.name, None)) is float and type(parameter.value) is int
+            else parameter
+            for parameter in parameters
+        ]
 
     def check(parameters: Sequence[Any]) -> Any:
         try:
@@ -198,6 +265,8 @@ def declare(node: Any, table: type[Table], changed: Callable[[Table], None] | No
             if changed:
                 changed(values)
 
+    node.add_pre_set_parameters_callback(floats)
+    node.set_parameters([node.get_parameter(name) for name in names if type(getattr(values, name)) is float])
     node.add_on_set_parameters_callback(check)
     node.add_post_set_parameters_callback(follow)
     return values

@@ -27,10 +27,9 @@ from mirage_sim.agents.sb3_policy import LearnedPolicy
 from mirage_sim.envs.actions import DISCRETE_COMMANDS
 from mirage_sim.geometry import VelocityLimits
 from mirage_sim.ros import conversions
-from mirage_sim.ros.parameters import PolicyParameters, declare
+from mirage_sim.ros.parameters import SCRIPTED, PolicyParameters, declare
 
 NAME = "mirage_policy"
-SCRIPTED = "scripted"
 _UNDISCOVERED = ("_NODE_NAMESPACE_UNKNOWN_", "_NODE_NAME_UNKNOWN_")  # of an endpoint whose node is not known yet
 _RETRY_S = 0.1  # between two attempts to answer an image
 Agent = Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -95,8 +94,6 @@ class PolicyNode(Node):
         super().__init__(NAME)
         parameters = declare(self, PolicyParameters)
         policy, self._stamped = parameters.policy, parameters.enable_stamped_cmd_vel
-        if policy != SCRIPTED and not policy.endswith(".zip"):
-            raise ValueError(f"policy: expected scripted or the path of a stable-baselines3 .zip, got {policy!r}")
         self._with_depth = policy == SCRIPTED
         self._agent = (
             scripted_agent(parameters.steps) if self._with_depth else learned_agent(policy, parameters.trust_policy)

@@ -118,7 +118,10 @@ class Publishers:
         try:
             from tf2_msgs.msg import TFMessage
         except ImportError:
-            self._node.get_logger().info("tf2_msgs is not installed: no /tf, no /tf_static")
+            self._node.get_logger().warning(
+                "tf2_msgs is not installed: /tf and /tf_static are not published. "
+                "Install ros-DISTRO-tf2-msgs, or set publish_tf:=false"
+            )
             return None
         self._send(self._add(TFMessage, "/tf_static", _LATCHED), conversions.static_transforms())
         return self._add(TFMessage, "/tf", 100)

@@ -54,10 +54,12 @@ class WorldNode(Node):
         services.offer_simulation_interfaces(self, self.worker)
         kind = TwistStamped if self._values.enable_stamped_cmd_vel else Twist
         # in lockstep every command is a step, so none may be dropped from the queue
-        self.create_subscription(kind, "cmd_vel", self._command, 100 if self.worker.lockstep else 1)
+        depth = 100 if self.worker.lockstep else 1
+        self._commands = self.create_subscription(kind, "cmd_vel", self._command, depth)
         self.create_subscription(PoseWithCovarianceStamped, "initialpose", self._teleport, 1)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         self.create_timer(1.0, self._publish_diagnostics)
+        self.create_timer(1.0, self._check_publishers)
         self.worker.start()
         self.get_logger().info(f"world {self._values.world!r} runs, mode {self._values.mode}")
 
@@ -91,6 +93,16 @@ class WorldNode(Node):
             self.failed = True
             self.get_logger().fatal(f"{type(error).__name__}: {' '.join(str(error).split())}")
             self.context.try_shutdown()
+
+    def _check_publishers(self) -> None:
+        """Warn of publishers whose commands cannot arrive because they have the other message type."""
+        own = "geometry_msgs/msg/" + self._commands.msg_type.__name__
+        for publisher in self.get_publishers_info_by_topic(self._commands.topic_name):
+            if publisher.topic_type != own:
+                self.get_logger().warning(
+                    f"cmd_vel: expected publishers of {own}, got {publisher.topic_type} from "
+                    f"{publisher.node_name}; set enable_stamped_cmd_vel to match"
+                )
 
     def _publish_diagnostics(self) -> None:
         report, values = self.worker.report(), self._values

@@ -1,13 +1,17 @@
-"""Ctrl-C while a node imports its modules."""
+"""Ctrl-C while a node imports its modules, and while it runs."""
 
+import re
 import signal
 import subprocess
+import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 pytest.importorskip("rclpy", reason="ROS 2 is not installed: pip install mirage_sim[ros], or source a system ROS")
 
+from benchmarks.ros_process import NodeProcess, private_domain
 from mirage_sim.ros.launching import node_command
 
 
@@ -24,3 +28,19 @@ def test_interrupt_during_imports_ends_node_cleanly(node: str) -> None:
         assert process.stdout is not None and process.stdout.read() == ""
     assert process.returncode == 0
     assert other == []
+
+
+@pytest.mark.parametrize(("node", "line"), [("world", "runs, mode"), ("policy", "waiting for images")])
+def test_interrupt_ends_node_quickly_without_leftovers(node: str, line: str) -> None:
+    """`ros2 launch` sends further signals after five seconds."""
+    with NodeProcess(private_domain(), node_command(node=node)) as process:
+        process.wait_for_line(line)
+        mapped = Path(f"/proc/{process.process.pid}/maps").read_text().split()
+        # a participant's own segments; the ports of a domain are shared with other participants
+        segments = {name for name in mapped if re.fullmatch(r"/dev/shm/fastdds_[0-9a-f]{16}", name)}
+        began = time.perf_counter()
+        process.interrupt()
+        assert process.end() == 0
+        assert time.perf_counter() - began < 5.0
+    assert segments
+    assert not [name for name in segments if Path(name).exists()]

@@ -72,12 +72,14 @@ def test_empty_arguments_keep_values_of_files(tmp_path: Path) -> None:
     assert Path(found["rviz"]).is_file()
 
 
-def test_policy_is_a_second_process() -> None:
-    words = {"policy": "a.zip", "trust_policy": "true", "enable_stamped_cmd_vel": "true", "seed": "1"}
+def test_policy_is_a_second_process(tmp_path: Path) -> None:
+    policy = tmp_path / "a.zip"
+    policy.touch()
+    words = {"policy": str(policy), "trust_policy": "true", "enable_stamped_cmd_vel": "true", "seed": "1"}
     command = launching.processes(words, "/p")["policy"]
     assert command[:5] == ["/p", "-m", "mirage_sim.ros", "policy", "--ros-args"]
     assert command[7:] == [
-        *("-p", 'policy:="a.zip"'),
+        *("-p", f'policy:="{policy}"'),
         *("-p", "trust_policy:=true"),
         *("-p", "enable_stamped_cmd_vel:=true"),
     ]
@@ -93,6 +95,9 @@ def test_policy_is_a_second_process() -> None:
         ({"mode": "sometimes"}, "mode: expected one of"),
         ({"frame_rate": "fast"}, "frame_rate: expected a number, got 'fast'"),
         ({"publish_tf": "maybe"}, "publish_tf: expected true or false, got 'maybe'"),
+        ({"policy": "foo"}, "policy: expected scripted or the path of a stable-baselines3 .zip, got 'foo'"),
+        ({"policy": "/nowhere.zip"}, "policy: expected the path of a stable-baselines3 .zip, got '/nowhere.zip'"),
+        ({"start_image": "/nowhere.png"}, "start_image: expected the path of an image, got '/nowhere.png'"),
         ({"params_file": "/nowhere.yaml"}, "params_file: expected a ROS parameter file, got /nowhere.yaml"),
     ],
 )
@@ -102,6 +107,30 @@ def test_bad_arguments_give_one_line(words: dict[str, str], named: str, capsys: 
     assert streams.out == ""
     assert named in streams.err
     assert len(streams.err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [
+        ("/**: {ros__parameters: {seed: 4, sede: 5}}", "got ['sede']"),
+        ("mirage_world: {ros__parameters: {frame_rat: 5}}", "got ['frame_rat']"),
+        ("seed: 4", "params_file: expected a ROS parameter file (NODE: ros__parameters: ...)"),
+        ("{", "params_file: expected a ROS parameter file (NODE: ros__parameters: ...)"),
+    ],
+)
+def test_bad_params_file_is_refused(
+    content: str, named: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "own.yaml"
+    path.write_text(content)
+    assert launching.main([json.dumps({"params_file": str(path)})]) == 2
+    assert named in capsys.readouterr().err
+
+
+def test_params_file_may_hold_parameters_of_other_nodes(tmp_path: Path) -> None:
+    path = tmp_path / "own.yaml"
+    path.write_text("/amcl: {ros__parameters: {alpha1: 0.2}}\n/**: {ros__parameters: {use_sim_time: true, steps: 5}}")
+    assert str(path) in launching.processes({"params_file": str(path)})["world"]
 
 
 def test_launching_needs_neither_torch_nor_ros() -> None:
@@ -247,6 +276,11 @@ def test_launch_starts_policy_and_rviz_on_request(launch_file: ModuleType) -> No
     assert policy.command[1:4] == ["-m", "mirage_sim.ros", "policy"]
     assert (rviz.package, rviz.command) == ("rviz2", ["rviz2", "-d", str(launching.RVIZ.resolve())])
     assert rviz.environment is None
+
+
+def test_missing_python_is_reported(launch_file: ModuleType) -> None:
+    with pytest.raises(RuntimeError, match="python: expected the path of a Python interpreter, got '/nope'"):
+        started(launch_file, python="/nope")
 
 
 def test_python_without_package_is_reported(launch_file: ModuleType, tmp_path: Path) -> None:

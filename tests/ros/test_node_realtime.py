@@ -11,13 +11,13 @@ import pytest
 pytest.importorskip("rclpy", reason="ROS 2 is not installed: pip install mirage_sim[ros], or source a system ROS")
 
 from diagnostic_msgs.msg import DiagnosticArray  # noqa: E402
-from geometry_msgs.msg import TwistStamped  # noqa: E402
+from geometry_msgs.msg import Twist, TwistStamped  # noqa: E402
 from nav_msgs.msg import Odometry  # noqa: E402
 from rcl_interfaces.msg import Parameter, ParameterValue  # noqa: E402
-from rcl_interfaces.srv import DescribeParameters, SetParameters  # noqa: E402
+from rcl_interfaces.srv import DescribeParameters, GetParameters, SetParameters  # noqa: E402
 from rclpy.qos import ReliabilityPolicy, qos_profile_sensor_data  # noqa: E402
 from sensor_msgs.msg import CameraInfo, Image  # noqa: E402
-from support.ros_robot import stamped_twist, time_of  # noqa: E402
+from support.ros_robot import Robot, stamped_twist, time_of  # noqa: E402
 
 from benchmarks.ros_process import START_S, middleware  # noqa: E402
 
@@ -165,11 +165,23 @@ def test_parameters_are_described_and_validated(robot):
         (result,) = set_parameters(robot, **bad)
         assert not result.successful and result.reason, bad
     (result,) = set_parameters(robot, start_image="/nowhere/kitchen.png")
-    assert result.successful
-    answer = robot.trigger("reset")
-    assert not answer.success and "/nowhere/kitchen.png" in answer.message
-    assert set_parameters(robot, start_image="", seed=4)[0].successful
+    assert not result.successful and "/nowhere/kitchen.png" in result.reason
+    assert set_parameters(robot, seed=4)[0].successful
     assert robot.trigger("reset").success
+
+
+def test_integers_set_floats_without_changing_their_type(robot):
+    assert set_parameters(robot, frame_rate=20)[0].successful
+    request = GetParameters.Request(names=["frame_rate"])
+    (value,) = robot.ask(GetParameters, "/mirage_world/get_parameters", request).values
+    assert (value.type, value.double_value) == (3, 20.0)
+    set_parameters(robot, frame_rate=10.0)
+
+
+def test_publisher_of_other_command_type_is_reported(process):
+    with Robot(process.domain) as other:  # one participant cannot publish both types
+        other.node.create_publisher(Twist, "cmd_vel", 1)
+        process.wait_for_line("cmd_vel: expected publishers of geometry_msgs/msg/TwistStamped, got geometry_msgs/msg/Tw")
 
 
 def test_two_interrupts_end_node_cleanly(process, robot, odometry):

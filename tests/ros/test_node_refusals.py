@@ -8,6 +8,7 @@ BAD = {
     "unknown world": ({"world": "atlantis"}, "atlantis"),
     "negative rate": ({"frame_rate": -10.0}, "frame_rate"),
     "missing start image": ({"start_image": "/nowhere/kitchen.png"}, "/nowhere/kitchen.png"),
+    "unknown name": ({"sede": 3}, "sede"),
     "wrong type": ({"seed": "three"}, "seed"),
 }
 

@@ -38,6 +38,7 @@ def test_integers_stand_for_floats():
         ("jpeg_quality", 0),
         ("jpeg_quality", 101),
         ("world", 3),
+        ("start_image", "/nowhere.png"),
     ],
 )
 def test_bad_values_are_named(name, value):

@@ -160,8 +160,8 @@ def test_reset_uses_start_image(simulation, tmp_path):
     simulation.parameters = replace(simulation.parameters, start_image=str(tmp_path / "start.png"))
     np.testing.assert_array_equal(simulation.reset().image, image)
     before = simulation.frame
-    simulation.parameters = replace(simulation.parameters, start_image=str(tmp_path / "none.png"))
-    with pytest.raises(FileNotFoundError, match="none.png"):
+    (tmp_path / "start.png").unlink()
+    with pytest.raises(FileNotFoundError, match="start.png"):
         simulation.reset()
     assert simulation.frame is before
 
