@@ -385,8 +385,8 @@ def laser_scan(ranges: NDArray[np.float32], seconds: float, scan_time: float = 0
     """Return ``sensor_msgs/LaserScan`` in ``base_link``.
 
     Args:
-        ranges: float32 ``[rays]``, metres from the body's axis. The first ray points backwards, the others follow
-            counter-clockwise, as in ``info["scan"]`` of the environment.
+        ranges: float32 ``[rays]``, metres from the body's axis; infinite where free, NaN where unknown (REP-117). The
+            first ray points backwards, the others follow counter-clockwise, as in ``info["scan"]``.
         seconds: simulation time.
         scan_time: seconds between scans.
     """

@@ -14,7 +14,7 @@ from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, LaserScan, PointCloud2
 
 from mirage_sim.ros import conversions
-from mirage_sim.ros.simulation import Frame, Simulation
+from mirage_sim.ros.simulation import Frame, Simulation, ranges
 
 _LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 _POINTS_SECONDS = 1.0  # minimum wall-clock time between two point clouds
@@ -57,7 +57,8 @@ class Publishers:
         self._publish_motion(frame)
         self._publish_images(frame)
         if frame.scan is not None and self._wanted(self._scan):
-            self._send(self._scan, conversions.laser_scan(frame.scan, frame.seconds, frame.period))
+            scan = ranges(frame.scan, frame.map, frame.camera)
+            self._send(self._scan, conversions.laser_scan(scan, frame.seconds, frame.period))
         self._publish_points(frame)
 
     def publish_idle(self, frame: Frame) -> None:

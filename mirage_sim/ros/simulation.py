@@ -23,6 +23,7 @@ from mirage_sim.models.checkpoints import usable_device
 from mirage_sim.ros.frames import teleported, velocity
 from mirage_sim.ros.parameters import WorldParameters
 from mirage_sim.world import WorldModel
+from mirage_sim.world.body import RANGE
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Frame:
         origin: camera-to-world pose ``[4, 4]`` at which odometry is zero: the start, moved by teleports (REP-105).
         before: the camera of the previous frame; None after a reset, teleport or restore.
         period: seconds of simulation between two frames.
-        scan: ranges in metres, float32 ``[rays]``; None without a scan.
+        scan: ranges in metres, float32 ``[rays]``, as in ``info["scan"]``; None without a scan. See :func:`ranges`.
         collision: whether an obstacle was in the way.
         map: the memory.
         step_seconds: wall-clock time of the step.
@@ -61,6 +62,38 @@ class Frame:
     def twist(self) -> np.ndarray:
         """Twist ``[6]`` of ``base_link`` since the previous frame, m/s and rad/s; 0 if there is none."""
         return np.zeros(6) if self.before is None else velocity(self.before.c2w, self.camera.c2w, self.period)
+
+
+def ranges(scan: np.ndarray, map: LatentMap, camera: Camera) -> np.ndarray:
+    """Tell free space from unknown space in a scan of the environment, as REP-117 demands.
+
+    The environment's ranges are infinite wherever no obstacle is remembered. A ray is known to be free only if the
+    memory holds a point (sky, for example) beyond the range of the scan in its direction.
+
+    Args:
+        scan: ``info["scan"]``, float32 ``[rays]``.
+        map: the memory.
+        camera: the camera, batch shape ``()``.
+
+    Returns:
+        float32 ``[rays]``: finite ranges as in `scan`; infinite where free up to 20 m; NaN where unknown.
+    """
+    spacing = 2 * math.pi / len(scan)
+    forward, left = (camera.c2w[[0, 2], 2], -camera.c2w[[0, 2], 0])
+    plan = map.xyz().cpu()[:, [0, 2]] - camera.c2w[[0, 2], 3]
+    distance = torch.hypot(plan[:, 0], plan[:, 1])
+    far = distance > RANGE
+    plan, distance, footprint = plan[far], distance[far], map.footprint().cpu().float()[far]
+    angle = torch.atan2(plan @ left, plan @ forward)
+    half = torch.atan2(footprint / 2, distance)
+    first = ((angle - half + math.pi) / spacing).ceil().long()
+    last = ((angle + half + math.pi) / spacing).floor().long()
+    # +1 at the first ray that a point covers and -1 after the last one, over three turns
+    changes = torch.zeros(3 * len(scan) + 1, dtype=torch.int64)
+    changes.index_add_(0, first + len(scan), torch.ones_like(first))
+    changes.index_add_(0, last + len(scan) + 1, -torch.ones_like(last))
+    free = (changes[:-1].cumsum(0) > 0).reshape(3, -1).any(0).numpy()
+    return np.where(np.isfinite(scan) | free, scan, np.float32(np.nan))
 
 
 class PointColours:

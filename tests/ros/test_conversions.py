@@ -211,8 +211,8 @@ def test_scan_and_cloud_agree_on_positions(x: float, z: float, turn: float):
 
 
 def test_laser_scan_keeps_ranges_and_sets_angles():
-    scan = sent(LaserScan, conversions.laser_scan(np.array([1.0, np.inf, 3.0, np.inf], np.float32), 1.0, scan_time=0.1))
-    assert list(scan.ranges) == [1.0, math.inf, 3.0, math.inf]
+    scan = sent(LaserScan, conversions.laser_scan(np.array([1.0, np.inf, 3.0, np.nan], np.float32), 1.0, scan_time=0.1))
+    np.testing.assert_array_equal(scan.ranges, [1.0, math.inf, 3.0, math.nan])
     assert scan.angle_min == pytest.approx(-math.pi) and scan.angle_increment == pytest.approx(math.pi / 2)
     assert scan.scan_time == pytest.approx(0.1)
 

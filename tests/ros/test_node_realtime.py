@@ -181,7 +181,9 @@ def test_integers_set_floats_without_changing_their_type(robot):
 def test_publisher_of_other_command_type_is_reported(process):
     with Robot(process.domain) as other:  # one participant cannot publish both types
         other.node.create_publisher(Twist, "cmd_vel", 1)
-        process.wait_for_line("cmd_vel: expected publishers of geometry_msgs/msg/TwistStamped, got geometry_msgs/msg/Tw")
+        process.wait_for_line(
+            "cmd_vel: expected publishers of geometry_msgs/msg/TwistStamped, got geometry_msgs/msg/Tw"
+        )
 
 
 def test_two_interrupts_end_node_cleanly(process, robot, odometry):

@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from mirage_sim.geometry import VelocityLimits, se3_exp
+from mirage_sim.geometry import Camera, VelocityLimits, se3_exp
+from mirage_sim.memory import LatentMap
+from mirage_sim.memory.latent_map import Points
 from mirage_sim.ros.parameters import WorldParameters
-from mirage_sim.ros.simulation import PointColours, Simulation
+from mirage_sim.ros.simulation import PointColours, Simulation, ranges
 
 
 @pytest.fixture(scope="module")
@@ -216,3 +218,31 @@ def test_standing_still_keeps_no_images(simulation):
 
 def test_limits_equal_environment(simulation):
     assert simulation.limits == VelocityLimits()
+
+
+@pytest.mark.parametrize("turn", [0.0, 0.7, -2.0, math.pi])
+def test_ranges_are_inf_only_where_observed_space_is_free(turn):
+    """A far point on each of three sides of the start; the camera has turned to the left."""
+    xyz = torch.tensor([[0.0, 0.0, 30.0], [-30.0, 0.0, 0.0], [0.0, 0.0, -30.0], [5.0, 1.5, 0.0]])
+    footprint = torch.full((4,), 2 * 30 * math.tan(math.radians(5)))  # ten degrees wide
+    points = Points(xyz, torch.zeros(4, 1), torch.arange(4), footprint)
+    map = LatentMap.empty(1).add(points, torch.zeros(0, dtype=torch.int64), 4)
+    camera = Camera.from_fov(se3_exp(torch.tensor([0.0, 0.0, 0.0, 0.0, -turn, 0.0])), 60.0, (96, 128))
+    scan = np.full(360, np.inf, np.float32)
+    scan[[180, 90]] = 2.0, 3.0
+    measured = ranges(scan, map, camera)
+    bearing = np.degrees(-math.pi + turn) + np.arange(360)  # of each ray in the map: 0 is ahead, 90 left
+    sides = np.array([0.0, 90.0, 180.0])
+    off = np.abs((bearing[:, None] - sides + 180) % 360 - 180).min(1)
+    assert measured[180] == 2.0 and measured[90] == 3.0
+    others = np.delete(np.arange(360), [90, 180])
+    assert np.isinf(measured[others][off[others] < 4.5]).all()
+    assert np.isnan(measured[others][off[others] > 5.5]).all()
+
+
+def test_ranges_behind_the_start_are_unknown(simulation):
+    frame = simulation.frame
+    measured = ranges(frame.scan, frame.map, frame.camera)
+    finite = np.isfinite(frame.scan)
+    np.testing.assert_array_equal(measured[finite], frame.scan[finite])
+    assert finite.any() and np.isnan(measured[:20]).all() and np.isnan(measured[-20:]).all()
