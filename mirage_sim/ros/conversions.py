@@ -151,8 +151,8 @@ def transforms(c2w: ArrayLike, origin: ArrayLike, seconds: float, camera_height:
     """Return ``tf2_msgs/TFMessage`` with ``map -> odom -> base_link``; arguments as of :func:`odometry`."""
     map_from_odom = map_from_base(origin, camera_height)
     odom_from_base = inverse(map_from_odom) @ map_from_base(c2w, camera_height)
-    edges = (map_from_odom, MAP, ODOM, seconds), (odom_from_base, ODOM, BASE, seconds)
-    return {"transforms": [_transform(*edge) for edge in edges]}
+    moving = _transform(map_from_odom, MAP, ODOM, seconds), _transform(odom_from_base, ODOM, BASE, seconds)
+    return {"transforms": list(moving)}
 
 
 def static_transforms(seconds: float = 0.0, camera_height: float = CAMERA_HEIGHT) -> Fields:

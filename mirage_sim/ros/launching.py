@@ -83,7 +83,7 @@ def processes(arguments: Mapping[str, str], python: str | None = None) -> dict[s
     for path in own_files:
         check_file(path)
     world = parsed(WorldParameters, {name: word for name, word in arguments.items() if name not in _NOT_OF_WORLD})
-    WorldParameters(**world)
+    WorldParameters(**world)  # checks the start image
     found: dict[str, Any] = {
         "world": node_command(python, params_files=[WORLD_PARAMETERS, *own_files], **world),
         "environment": node_environment(),
@@ -93,7 +93,7 @@ def processes(arguments: Mapping[str, str], python: str | None = None) -> dict[s
         stamped = arguments.get("enable_stamped_cmd_vel", "")
         words = {"policy": policy, "trust_policy": trust_policy, "enable_stamped_cmd_vel": stamped}
         values, files = parsed(PolicyParameters, words), [POLICY_PARAMETERS, *own_files]
-        PolicyParameters(**values)
+        PolicyParameters(**values)  # checks the policy's file
         found["policy"] = node_command(python, node="policy", params_files=files, **values)
     return found
 

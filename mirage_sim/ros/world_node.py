@@ -95,7 +95,11 @@ class WorldNode(Node):
             self.context.try_shutdown()
 
     def _check_publishers(self) -> None:
-        """Warn of publishers whose commands cannot arrive because they have the other message type."""
+        """Warn of commands that cannot arrive because they have the other message type, and of other clocks."""
+        if self._values.publish_clock and (others := self.count_publishers("/clock") - 1) > 0:
+            self.get_logger().warning(
+                f"/clock: expected no other publisher, got {others}; set publish_clock:=false for all worlds but one"
+            )
         own = "geometry_msgs/msg/" + self._commands.msg_type.__name__
         for publisher in self.get_publishers_info_by_topic(self._commands.topic_name):
             if publisher.topic_type != own:

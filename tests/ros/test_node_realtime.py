@@ -16,6 +16,7 @@ from nav_msgs.msg import Odometry  # noqa: E402
 from rcl_interfaces.msg import Parameter, ParameterValue  # noqa: E402
 from rcl_interfaces.srv import DescribeParameters, GetParameters, SetParameters  # noqa: E402
 from rclpy.qos import ReliabilityPolicy, qos_profile_sensor_data  # noqa: E402
+from rosgraph_msgs.msg import Clock  # noqa: E402
 from sensor_msgs.msg import CameraInfo, Image  # noqa: E402
 from support.ros_robot import Robot, stamped_twist, time_of  # noqa: E402
 
@@ -184,6 +185,12 @@ def test_publisher_of_other_command_type_is_reported(process):
         process.wait_for_line(
             "cmd_vel: expected publishers of geometry_msgs/msg/TwistStamped, got geometry_msgs/msg/Tw"
         )
+
+
+def test_other_publisher_of_clock_is_reported(process):
+    with Robot(process.domain) as other:
+        other.node.create_publisher(Clock, "/clock", 1)
+        process.wait_for_line("/clock: expected no other publisher, got 1")
 
 
 def test_two_interrupts_end_node_cleanly(process, robot, odometry):
