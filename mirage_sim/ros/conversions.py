@@ -75,9 +75,6 @@ def bulk(values: np.ndarray) -> "array[int]":
     return data
 
 
-# Time and headers
-
-
 def stamp(seconds: float) -> Fields:
     """Return ``builtin_interfaces/Time``, rounded to nanoseconds: ``0.1 * 3`` is 300,000,000 ns."""
     if not (math.isfinite(seconds) and 0 <= seconds < 2**31 - 1):
@@ -344,9 +341,6 @@ def _pixels(message: Any, *encodings: str) -> NDArray[np.uint8]:
         )
     rows = data[: message.step * message.height].reshape(message.height, message.step)
     return np.ascontiguousarray(rows[:, :width])
-
-
-# Points and scans
 
 
 def point_cloud(xyz: NDArray[np.float32], rgb: NDArray[np.uint8], seconds: float) -> Fields:
