@@ -39,7 +39,7 @@ test-packaging: $(VENV)/.test
 
 # The ROS 2 node at full rate, for ten minutes or SOAK_SECONDS=60: its memory must not grow, no service call be lost.
 soak: $(VENV)/.test
-	$(BIN)/python benchmarks/soak.py --seconds $(SOAK_SECONDS)
+	$(BIN)/python -m benchmarks.soak --seconds $(SOAK_SECONDS)
 
 $(VENV)/.core: $(DECLARED)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

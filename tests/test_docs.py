@@ -273,7 +273,7 @@ def test_a_long_command_runs(command: str, reader: Path) -> None:
 def test_the_two_nodes_make_a_loop(reader: Path) -> None:
     if missing := lacking("mirage_world"):
         pytest.skip(f"not installed: {missing}")
-    from mirage_sim.ros.node_process import NodeProcess, private_domain
+    from benchmarks.ros_process import NodeProcess, private_domain
 
     assert set(NODES) <= set(COMMANDS)
     domain = private_domain()

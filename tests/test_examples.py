@@ -51,8 +51,8 @@ def test_snapshot_and_fork(tmp_path: Path) -> None:
 
 def test_ros_session(tmp_path: Path) -> None:
     pytest.importorskip("rclpy", reason="no ROS 2: rclpy is not installed")
+    from benchmarks.ros_process import NodeProcess, middleware, private_domain
     from mirage_sim.ros.launching import node_command
-    from mirage_sim.ros.node_process import NodeProcess, middleware, private_domain
 
     domain = private_domain()
     with NodeProcess(domain, node_command()) as world:

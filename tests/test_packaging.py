@@ -78,8 +78,8 @@ def test_the_wheel_knows_what_it_is(wheel: zipfile.ZipFile) -> None:
     (path,) = (name for name in wheel.namelist() if name.endswith("entry_points.txt"))
     commands = wheel.read(path).decode()
     assert "mirage = mirage_sim.cli:main" in commands
-    assert "mirage_world = mirage_sim.ros.node:main" in commands
-    assert "mirage_policy = mirage_sim.ros.policy_node:main" in commands
+    assert "mirage_world = mirage_sim.ros.__main__:world" in commands
+    assert "mirage_policy = mirage_sim.ros.__main__:policy" in commands
 
 
 def test_the_manifest_is_valid_for_ros() -> None:
