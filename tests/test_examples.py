@@ -77,3 +77,9 @@ def test_every_example_is_run() -> None:
 def test_homes(tmp_path: Path) -> None:
     assert "wrote homes.jpg" in run("06_homes.py", tmp_path, "--homes", "2", "--columns", "2")
     assert np.asarray(Image.open(tmp_path / "homes.jpg")).shape == (2 * 192, 2 * 256, 3)
+
+
+def test_animation(tmp_path: Path) -> None:
+    assert "saved drive.gif" in run("07_animation.py", tmp_path, "--steps", "2", "--scale", "1")
+    animation = Image.open(tmp_path / "drive.gif")
+    assert (animation.size, animation.n_frames) == ((3 * 128, 20 + 96), 5)
