@@ -11,9 +11,9 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 # waiting threads spin only briefly, whichever module imports torch first; see mirage_sim/__init__.py
 export GOMP_SPINCOUNT ?= 10000
 DECLARED := setup.py setup.cfg pyproject.toml package.xml
-# geometry to environment, without the tests of Wan2.2, processes and long episodes
+# geometry to environment, without the tests of Wan2.2, of subprocesses and of many episodes
 FAST := geometry memory models world envs test_protocols.py test_layers.py test_names.py test_links.py
-SLOWER := models/wan world/test_second_device.py envs/test_goal.py envs/test_sb3.py envs/test_stock_tools.py
+SLOWER := models/wan world/test_second_device.py envs/test_goal.py envs/test_sb3.py envs/test_stock_tools.py envs/test_vector_env.py
 
 .PHONY: demo test test-fast test-slow check lint test-packaging soak clean
 
@@ -26,7 +26,8 @@ test: lint
 
 # A quick check while you work, in under a minute: no ROS 2, no OpenGL, no lint.
 test-fast: $(VENV)/.test
-	$(BIN)/python -m pytest -m "not slow and not ros and not gl" $(FAST:%=tests/%) $(SLOWER:%=--ignore=tests/%) --ignore-glob="*backbone*"
+	$(BIN)/python -m pytest -m "not slow and not ros and not gl" -k "not new_process and not opencv" \
+		$(FAST:%=tests/%) $(SLOWER:%=--ignore=tests/%) --ignore-glob="*backbone*"
 
 # The tests marked slow take long or start several processes. CI runs them after the others.
 test-slow: $(VENV)/.test
