@@ -135,9 +135,9 @@ class ChunkSamples:
     def _past(self, clip: LatentClip, readout: Tensor) -> History:
         """What a rollout looks back at that has made the clip's first frames, as many as ``readout [C, T, h, w]``."""
         made = readout.shape[1]
-        places = [self.references.place(clip.depth[i : i + 1], clip.camera[i : i + 1]) for i in range(made)]
+        places = self.references.places(clip.depth[:made], clip.camera[:made])
         nothing = History(None, readout[:, :0])
-        return nothing.on(clip.latents[:, :made], readout, places, None, self.horizon.window)
+        return nothing.extend(clip.latents[:, :made], readout, places, None, self.horizon.window)
 
     def _references(self, history: History, view: MemoryView, camera: Camera) -> Tensor:
         """Latents ``[C, R, h, w]`` of the earlier frames that saw most of what the new frames of the chunk will see."""

@@ -66,7 +66,7 @@ def _images(frames: Tensor) -> Tensor:
 def _drive(model: WorldModel, clips: Sequence[Clip]) -> Tensor:
     """What the world shows at ``STEPS``, ``[steps, clips, 3, H, W]`` in [-1, 1]."""
     states = [
-        model.init(to_tensor(clip.frames[0].numpy(), model.device), clip.cameras[0], int(clip.source["seed"]))
+        model.init(to_tensor(clip.frames[0].numpy(), model.device), clip.cameras[0], int(clip.source["seed"]))[0]
         for clip in clips
     ]
     shown = []

@@ -1,4 +1,4 @@
-"""Places to measure in: a furnished room that is known exactly, a walk around it, and a hall of many points."""
+"""Synthetic scenes: a furnished room with exact depth, cameras around it, and a hall of random points."""
 
 import numpy as np
 import torch
@@ -8,7 +8,7 @@ from mirage_sim.geometry import Camera, se3_exp, unproject
 from mirage_sim.memory import LatentMap
 from mirage_sim.memory.blocks import Points
 
-HALL = (59.0, 4.0, 59.0)  # metres, around the origin; its walls cut through blocks of the map
+HALL = (59.0, 4.0, 59.0)  # metres, around the origin; not a multiple of the map's blocks, so that walls cut them
 
 
 def ray_cast(camera: Camera, room: Tensor, boxes: Tensor) -> Tensor:
@@ -23,7 +23,7 @@ def ray_cast(camera: Camera, room: Tensor, boxes: Tensor) -> Tensor:
         ``[..., H, W]`` metres, along the rays through the pixel centres.
     """
     origin = camera.c2w[..., None, None, :3, 3]
-    ray = unproject(torch.ones(*camera.batch_shape, *camera.size), camera) - origin  # a unit of z-depth long
+    ray = unproject(torch.ones(*camera.batch_shape, *camera.size), camera) - origin  # its z-depth is 1
     ray = torch.where(ray.abs() < 1e-9, 1e-9, ray)
     depth = torch.maximum((room[0] - origin) / ray, (room[1] - origin) / ray).amin(-1)
     for low, high in boxes:
@@ -44,10 +44,10 @@ def furnished_room() -> tuple[Tensor, Tensor]:
 
 
 def circuit(count: int, size: tuple[int, int]) -> Camera:
-    """Once around the furnished room on a circle, looking along it and to both sides.
+    """Cameras once around the furnished room, on a circle, looking along it and to both sides.
 
     Args:
-        count: how many cameras, batch shape ``[count]``.
+        count: number of cameras; the batch shape is ``[count]``.
         size: ``(height, width)``.
     """
     angle = torch.arange(count) * (2 * torch.pi / count)
@@ -59,13 +59,13 @@ def circuit(count: int, size: tuple[int, int]) -> Camera:
 
 
 def room_views(count: int, size: tuple[int, int]) -> Tensor:
-    """What the cameras of a :func:`circuit` see of the room: ``[count, H * W, 3]`` metres, world frame."""
+    """Points of the room that the cameras of a :func:`circuit` see: ``[count, H * W, 3]`` metres, world frame."""
     cameras = circuit(count, size)
     return unproject(ray_cast(cameras, *furnished_room()), cameras).flatten(1, 2)
 
 
 def hall(count: int, channels: int) -> LatentMap:
-    """A map of points anywhere in a hall of 59 x 4 x 59 metres around the origin."""
+    """A map of ``count`` uniformly random points in a hall of 59 x 4 x 59 metres around the origin."""
     generator = torch.Generator().manual_seed(count)
     points = Points(
         (torch.rand(count, 3, generator=generator) - 0.5) * torch.tensor(HALL),

@@ -1,4 +1,4 @@
-"""Frames per second of the reference simulators, and how long a home takes to build."""
+"""Frames per second of the reference simulators, and seconds to build a scene."""
 
 from functools import partial
 from statistics import median
@@ -6,27 +6,27 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.runner import positive_integers, timed
 from mirage_sim.data.simulators import TRAINING_SEEDS, make_simulator
 from mirage_sim.data.simulators.simulator import ReferenceSimulator
-from mirage_sim.evaluation.benchmarks.measure import positive_integers, timed
 
 SIZE = (96, 128)
-TURN = np.array([0.0, 1.0])  # on the spot, so that every direction counts
+TURN = np.array([0.0, 1.0])  # in place, so that every direction is rendered
 
 
 def bench_simulators(cfg: dict[str, Any]) -> dict[str, Any]:
-    """Step and render homes and MiniWorld: images with exact depth, a body that turns on the spot.
+    """Step and render homes and MiniWorld, images with depth, while the body turns in place.
 
     Args:
         cfg: ``homes`` and ``miniworld``, an environment of each; ``scenes`` to visit and ``frames`` to render in each.
 
     Returns:
-        ``{"metrics": ...}``: ``homes_fps`` and ``miniworld_fps``, steps rendered per second, and ``homes_build_s`` and
-        ``miniworld_build_s``, seconds that a reset takes; each the median over scenes.
+        ``{"marks": ...}``: ``homes_fps`` and ``miniworld_fps``, rendered steps per second, and ``homes_build_s`` and
+        ``miniworld_build_s``, seconds of a reset; medians over scenes.
 
     Raises:
-        ValueError: for unusable settings, or where furniture has not been prepared.
-        ImportError: where libraries or EGL are missing.
+        ValueError: for unusable settings, or if furniture has not been prepared.
+        ImportError: if libraries or EGL are missing.
     """
     positive_integers(cfg, "scenes", "frames")
     metrics: dict[str, float] = {}
@@ -41,7 +41,7 @@ def bench_simulators(cfg: dict[str, Any]) -> dict[str, Any]:
 
 
 def rates(simulator: ReferenceSimulator, scenes: int, frames: int) -> tuple[float, float]:
-    """Seconds of a reset, and steps rendered per second; medians over scenes, after one to warm up."""
+    """Seconds of a reset and rendered steps per second; medians over scenes, after one to warm up."""
 
     def walk() -> None:
         for _ in range(frames):

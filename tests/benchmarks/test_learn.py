@@ -4,8 +4,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from benchmarks import learn
 from mirage_sim.build import compose
-from mirage_sim.evaluation.benchmarks import learn
 from mirage_sim.world import WorldModel
 
 sb3 = pytest.importorskip("stable_baselines3", reason="stable-baselines3 is not installed")
@@ -15,13 +15,13 @@ SMALL = {"steps": 16, "seeds": 2, "episodes": 2, "max_episode_steps": 4, "worlds
 
 @pytest.fixture
 def small(model: WorldModel, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """A configuration of seconds, on the toy world."""
+    """A configuration that takes seconds, on the toy world."""
     monkeypatch.setattr(learn, "instantiate", lambda world: world)
     monkeypatch.setattr(learn, "PPO_SETTINGS", {**learn.PPO_SETTINGS, "n_steps": 8, "batch_size": 16, "n_epochs": 1})
     return {**SMALL, "world": model}
 
 
-def test_it_trains_measures_and_saves(small: dict[str, Any], tmp_path: Path) -> None:
+def test_benchmark_trains_measures_and_saves(small: dict[str, Any], tmp_path: Path) -> None:
     metrics = learn.bench_learn({**small, "output": str(tmp_path / "policies")})["marks"]
     assert metrics["steps"] == 16
     assert metrics["steps_per_s"] > 0
@@ -30,9 +30,8 @@ def test_it_trains_measures_and_saves(small: dict[str, Any], tmp_path: Path) -> 
         assert -1.0 <= metrics[f"{name}_lo"] <= metrics[name] <= metrics[f"{name}_hi"] <= 1.0
     for name in ("success", "success_random", "success_forward"):
         assert 0.0 <= metrics[f"{name}_lo"] <= metrics[name] <= metrics[f"{name}_hi"] <= 1.0
-        assert (metrics[name] * 3 * (1 if name == "success_forward" else 2)) == pytest.approx(
-            round(metrics[name] * 6) / (2 if name == "success_forward" else 1)
-        )
+        episodes = 2 if name == "success_forward" else 2 * 2  # one fixed policy, or a policy of each training
+        assert metrics[name] * episodes == pytest.approx(round(metrics[name] * episodes))
     assert sorted(path.name for path in (tmp_path / "policies").iterdir()) == ["policy_0.zip", "policy_1.zip"]
     loaded = sb3.PPO.load(tmp_path / "policies" / "policy_1.zip", device="cpu")
     action, _ = loaded.predict(np.zeros((48, 64, 3), np.uint8), deterministic=True)
@@ -48,7 +47,7 @@ def test_training_changes_the_policy_and_repeats(small: dict[str, Any]) -> None:
     assert (weights[0] != fresh).any()
 
 
-def test_all_policies_meet_the_same_episodes(small: dict[str, Any]) -> None:
+def test_all_policies_get_the_same_episodes(small: dict[str, Any]) -> None:
     firsts = []
     for action in (0, 1):
         seen: list[np.ndarray] = []
@@ -64,7 +63,7 @@ def test_all_policies_meet_the_same_episodes(small: dict[str, Any]) -> None:
     assert len(firsts[1]) == 12  # turning left reaches nothing: three episodes of four steps in one of the worlds
 
 
-def test_who_goes_to_the_goal_is_successful(small: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reaching_the_goal_is_success(small: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     from mirage_sim.envs.tasks import Goal
 
     near = Goal(radius=0.9, distance=(1.0, 1.2))
@@ -75,22 +74,22 @@ def test_who_goes_to_the_goal_is_successful(small: dict[str, Any], monkeypatch: 
     assert not away.any()
 
 
-def test_the_interval_is_over_policies_and_episodes() -> None:
+def test_interval_covers_policies_and_episodes() -> None:
     rng = np.random.default_rng(0)
     even = learn.interval(rng.random((4, 200)) < 0.5)
     assert even.low < even.mean < even.high and even.high - even.low < 0.2
-    of_two_kinds = learn.interval(np.repeat([[True], [False]], 200, axis=1))
-    assert (of_two_kinds.low, of_two_kinds.mean, of_two_kinds.high) == (0.0, 0.5, 1.0)
+    mixed = learn.interval(np.repeat([[True], [False]], 200, axis=1))
+    assert (mixed.low, mixed.mean, mixed.high) == (0.0, 0.5, 1.0)
 
 
-def test_a_share_of_all_is_not_certain() -> None:
-    """Wilson's interval of 32 of 32 is 0.893 to 1."""
-    share = learn.interval_of_shares(np.ones((1, 32), bool))
-    assert (share.low, share.mean, share.high) == (pytest.approx(0.893, abs=5e-4), 1.0, 1.0)
+def test_success_of_all_episodes_has_an_interval() -> None:
+    """Wilson's interval of 32 successes in 32 episodes is 0.893 to 1."""
+    interval = learn.interval_of_shares(np.ones((1, 32), bool))
+    assert (interval.low, interval.mean, interval.high) == (pytest.approx(0.893, abs=5e-4), 1.0, 1.0)
     none = learn.interval_of_shares(np.zeros((4, 32), bool))  # four policies do not make more episodes
     assert (none.low, none.mean, none.high) == (0.0, 0.0, pytest.approx(0.107, abs=5e-4))
-    two_kinds = np.repeat([[True], [False]], 200, axis=1)
-    assert learn.interval_of_shares(two_kinds) == learn.interval(two_kinds)
+    mixed = np.repeat([[True], [False]], 200, axis=1)
+    assert learn.interval_of_shares(mixed) == learn.interval(mixed)
 
 
 def test_gains_are_paired() -> None:
@@ -101,13 +100,13 @@ def test_gains_are_paired() -> None:
     assert (gain.low, gain.mean, gain.high) == (0.0, 0.0, 0.0)
 
 
-def test_nothing_measured_is_learned_from(small: dict[str, Any]) -> None:
+def test_evaluation_shares_no_start_image_with_training(small: dict[str, Any]) -> None:
     trained, measured = (learn.make_worlds(small["world"], small, measured=each) for each in (False, True))
-    pictures = [{start.tobytes() for start in worlds.envs[0].unwrapped.world.starts} for worlds in (trained, measured)]
-    assert pictures[0] and pictures[1] and not pictures[0] & pictures[1]
+    images = [{start.tobytes() for start in worlds.envs[0].unwrapped.world.starts} for worlds in (trained, measured)]
+    assert images[0] and images[1] and not images[0] & images[1]
 
 
-def test_trainings_meet_other_worlds(small: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_trainings_use_different_worlds(small: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     seeds: list[list[int]] = []
     make = learn.make_worlds
 
@@ -133,10 +132,10 @@ def test_trainings_meet_other_worlds(small: dict[str, Any], monkeypatch: pytest.
         ({"seed": 499_999}, "seed: expected an integer in"),
     ],
 )
-def test_bad_settings_are_named(change: dict[str, Any], named: str) -> None:
+def test_unusable_settings_are_rejected(change: dict[str, Any], named: str) -> None:
     with pytest.raises(ValueError, match=named):
         learn.bench_learn({**SMALL, "world": None, **change})
 
 
-def test_the_configuration_is_complete() -> None:
+def test_settings_are_in_the_configuration() -> None:
     assert set(SMALL) <= set(compose("bench", ["bench=learn"]))

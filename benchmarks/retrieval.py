@@ -1,12 +1,12 @@
-"""Choosing reference frames by voxel overlap, against Python sets."""
+"""Choosing reference frames by voxel overlap, compared with Python sets."""
 
 from typing import Any
 
 import numpy as np
 from torch import Tensor
 
-from mirage_sim.evaluation.benchmarks.measure import positive_integers, side_by_side
-from mirage_sim.evaluation.benchmarks.scenes import room_views
+from benchmarks.runner import positive_integers, side_by_side
+from benchmarks.scenes import room_views
 from mirage_sim.memory.retrieval import Occupancy, choose_references, occupancy
 
 SIZE = (168, 300)  # 50,400 points a frame
@@ -16,12 +16,12 @@ Voxels = set[tuple[int, int, int]]
 
 
 def voxels_of(points: Tensor) -> Voxels:
-    """The obvious way to tell which voxels points ``[N, 3]`` lie in."""
+    """Reference implementation: the voxels that points ``[N, 3]`` lie in."""
     return set(map(tuple, np.floor(points.numpy() / np.float32(VOXEL)).astype(int).tolist()))
 
 
 def choose_with_sets(place: Voxels, frames: list[Voxels]) -> list[int]:
-    """The obvious way to choose."""
+    """Reference implementation: indices of the frames that overlap most."""
     shares = [len(place & frame) / max(len(place | frame), 1) for frame in frames]
     ranked = sorted(range(len(frames)), key=lambda i: -shares[i])[:MOST]
     return [i for i in ranked if shares[i] >= THRESHOLD]
@@ -34,10 +34,9 @@ def bench_retrieval(cfg: dict[str, Any]) -> dict[str, Any]:
         cfg: ``frames`` to choose from and ``repeats`` of each timing.
 
     Returns:
-        ``{"metrics": ...}``: ``same`` (whether every choice is that of the sets); ``speedup_vs_sets`` of one choice
-        as a
-        session makes it, which knows the voxels of the frames and has the points of the place; the milliseconds of
-        either (``*_ms``); and ``speedup_vs_sets_of_points``, where all voxels are computed anew from points.
+        ``{"marks": ...}``: ``same``, whether both ways always choose the same frames; ``speedup_vs_sets`` of one choice
+        as a session makes it, from the known voxels of the frames and the points of the place; ``ms`` and ``sets_ms``
+        of one choice; and ``speedup_vs_sets_of_points``, with all voxels computed from points.
 
     Raises:
         ValueError: for unusable settings.
@@ -48,15 +47,17 @@ def bench_retrieval(cfg: dict[str, Any]) -> dict[str, Any]:
     ours: list[Occupancy] = [occupancy(points, VOXEL) for points in views]
     sets = [voxels_of(points) for points in views]
     same = all(
-        choose_references(mine, ours, THRESHOLD, MOST) == choose_with_sets(other, sets)
-        for mine, other in zip(ours, sets, strict=True)
+        choose_references(cells, ours, THRESHOLD, MOST) == choose_with_sets(voxels, sets)
+        for cells, voxels in zip(ours, sets, strict=True)
     )
 
     def choose(frames: list[Occupancy]) -> list[int]:
         return choose_references(occupancy(place, VOXEL), frames, THRESHOLD, MOST)
 
-    mine, theirs = side_by_side(cfg["repeats"], lambda: choose(ours), lambda: choose_with_sets(voxels_of(place), sets))
-    mine_anew, theirs_anew = side_by_side(
+    seconds, seconds_sets = side_by_side(
+        cfg["repeats"], lambda: choose(ours), lambda: choose_with_sets(voxels_of(place), sets)
+    )
+    anew, anew_sets = side_by_side(
         max(cfg["repeats"] // 4, 1),
         lambda: choose([occupancy(points, VOXEL) for points in views]),
         lambda: choose_with_sets(voxels_of(place), [voxels_of(points) for points in views]),
@@ -64,9 +65,9 @@ def bench_retrieval(cfg: dict[str, Any]) -> dict[str, Any]:
     return {
         "marks": {
             "same": same,
-            "speedup_vs_sets": theirs / mine,
-            "ms": 1e3 * mine,
-            "sets_ms": 1e3 * theirs,
-            "speedup_vs_sets_of_points": theirs_anew / mine_anew,
+            "speedup_vs_sets": seconds_sets / seconds,
+            "ms": 1e3 * seconds,
+            "sets_ms": 1e3 * seconds_sets,
+            "speedup_vs_sets_of_points": anew_sets / anew,
         }
     }

@@ -1,4 +1,4 @@
-"""Whether an agent learns in a generated world: PPO on frames alone, against chance."""
+"""Whether an agent learns in a generated world: PPO on images alone, compared with random actions."""
 
 import dataclasses
 import logging
@@ -12,22 +12,22 @@ from typing import Any
 import gymnasium
 import numpy as np
 
+from benchmarks.runner import positive_integers
 from mirage_sim.build import instantiate
 from mirage_sim.envs.actions import DISCRETE_COMMANDS
-from mirage_sim.evaluation.benchmarks.measure import positive_integers
 from mirage_sim.evaluation.metrics import Interval
 from mirage_sim.files import whole
 from mirage_sim.world import WorldModel
 from mirage_sim.world.images import builtin_starts
 
-# discrete actions, because chance then moves in whole steps and finds goals often enough to learn from
+# with discrete actions, random exploration reaches goals often enough to learn from
 ENVIRONMENT: dict[str, Any] = {"task": "goal", "action_mode": "discrete", "observation": "rgb"}
 FORWARD = list(DISCRETE_COMMANDS).index("forward")
-FIRST_MEASURED = 1_000_000  # seeds from here on are measured, those below are learned from
-HELD_OUT = 4  # of the start frames each fourth is measured with, the others are learned from
-Z = 1.96  # of a normal distribution, 95 % lie within so many standard deviations
+FIRST_MEASURED = 1_000_000  # seeds from here on are for evaluation, those below for training
+HELD_OUT = 4  # every fourth start image is for evaluation, the others for training
+Z = 1.96  # standard deviations around the mean that hold 95 % of a normal distribution
 RESAMPLES = 10_000
-# for few steps: updates come often, and go over their data many times
+# for short trainings: frequent updates, with many passes over their data
 PPO_SETTINGS: dict[str, Any] = {
     "n_steps": 32,  # of each world between two updates
     "batch_size": 64,
@@ -37,23 +37,23 @@ PPO_SETTINGS: dict[str, Any] = {
     "ent_coef": 0.01,
 }
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 Choose = Callable[[np.ndarray], np.ndarray]
 
 
 def bench_learn(cfg: dict[str, Any]) -> dict[str, Any]:
-    """Train some policies, and measure how often they reach goals that they have not met.
+    """Train policies, and measure how often they reach goals in held-out episodes.
 
-    All policies are measured on the same episodes, which begin with pictures that none has learned from.
+    All policies are evaluated on the same episodes, which begin with start images that were not used in training.
 
     Args:
-        cfg: ``world`` (config of a world model) and what ``configs/bench/learn.yaml`` explains.
+        cfg: ``world`` (config of a world model) and the settings of ``configs/bench/learn.yaml``.
 
     Returns:
-        ``{"metrics": ...}``: ``steps`` of each training; ``success`` of the trained policies, ``success_random`` of
-        chance and ``success_forward`` of always going forward, which needs no eyes, as fractions of episodes; with
+        ``{"marks": ...}``: ``steps`` of each training; the fractions of episodes that reach the goal with trained
+        policies (``success``), random actions (``success_random``) and always going forward (``success_forward``), with
         95 % intervals (``_lo``, ``_hi``) over trainings and episodes; ``gain_over_random`` and ``gain_over_forward``,
-        differences paired by episode, with the like; ``steps_per_s`` while training.
+        differences paired by episode, with their intervals; ``steps_per_s`` of training.
 
     Raises:
         ImportError: if stable-baselines3 is not installed.
@@ -73,8 +73,8 @@ def bench_learn(cfg: dict[str, Any]) -> dict[str, Any]:
         if cfg["output"] is not None:
             save(policy, Path(cfg["output"]) / f"policy_{seed}.zip")
         learned.append(successes(model, cfg, partial(act, policy)))
-        chance.append(successes(model, cfg, partial(act_by_chance, np.random.default_rng(seed))))
-        log.info("seed %d: success %.2f, by chance %.2f", seed, learned[-1].mean(), chance[-1].mean())
+        chance.append(successes(model, cfg, partial(act_randomly, np.random.default_rng(seed))))
+        _log.info("seed %d: success %.2f, with random actions %.2f", seed, learned[-1].mean(), chance[-1].mean())
     forward = successes(model, cfg, lambda frames: np.full(len(frames), FORWARD))
     metrics: dict[str, float] = {"steps": steps}
     reached, by_chance = np.stack(learned), np.stack(chance)
@@ -86,7 +86,7 @@ def bench_learn(cfg: dict[str, Any]) -> dict[str, Any]:
 
 
 def make_worlds(model: WorldModel, cfg: dict[str, Any], measured: bool) -> Any:
-    """The worlds to be measured in, or those to learn in; no start frame is in both."""
+    """The worlds for evaluation (``measured``) or for training; they share no start image."""
     starts = builtin_starts()
     held_out = np.arange(len(starts)) % HELD_OUT == HELD_OUT - 1
     return gymnasium.make_vec(
@@ -101,7 +101,7 @@ def make_worlds(model: WorldModel, cfg: dict[str, Any], measured: bool) -> Any:
 
 
 def train(model: WorldModel, cfg: dict[str, Any], seed: int) -> Any:
-    """A PPO that has learned for ``cfg["steps"]`` steps of the world, or what more its batches need.
+    """Train PPO for at least ``cfg["steps"]`` steps of the world, rounded up to whole batches.
 
     Raises:
         ImportError: if stable-baselines3 is not installed.
@@ -112,7 +112,7 @@ def train(model: WorldModel, cfg: dict[str, Any], seed: int) -> Any:
     policy = PPO(
         "CnnPolicy",
         worlds,
-        seed=seed * cfg["worlds"],  # each world takes the next, so that no two trainings meet the same ones
+        seed=seed * cfg["worlds"],  # worlds count up from it, so that no two trainings share a world
         device="cpu",
         policy_kwargs={"features_extractor_class": SmallCNN},
         **PPO_SETTINGS,
@@ -121,24 +121,24 @@ def train(model: WorldModel, cfg: dict[str, Any], seed: int) -> Any:
 
 
 def act(policy: Any, frames: np.ndarray) -> np.ndarray:
-    """What a trained policy does, ``[worlds]``, seeing ``[worlds, H, W, 3]``; nothing is left to chance."""
+    """A trained policy's most probable actions ``[worlds]`` for frames ``[worlds, H, W, 3]``."""
     return policy.predict(frames, deterministic=True)[0]
 
 
-def act_by_chance(rng: np.random.Generator, frames: np.ndarray) -> np.ndarray:
-    """Any of the discrete actions, ``[worlds]``."""
+def act_randomly(rng: np.random.Generator, frames: np.ndarray) -> np.ndarray:
+    """Uniformly random discrete actions, ``[worlds]``."""
     return rng.integers(0, len(DISCRETE_COMMANDS), len(frames))
 
 
 def save(policy: Any, path: Path) -> None:
-    """Write a policy to a zip, which appears whole or not at all."""
+    """Write a policy to a zip file atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with whole(path) as unfinished:
-        policy.save(unfinished)
+    with whole(path) as partial_path:
+        policy.save(partial_path)
 
 
 def successes(model: WorldModel, cfg: dict[str, Any], choose: Choose) -> np.ndarray:
-    """Whether each measured episode reached its goal, bool ``[episodes]``; the same episodes in each call.
+    """Whether each evaluation episode reached its goal, bool ``[episodes]``; the same episodes in each call.
 
     Args:
         model: of the worlds.
@@ -146,21 +146,21 @@ def successes(model: WorldModel, cfg: dict[str, Any], choose: Choose) -> np.ndar
         choose: frames ``[worlds, H, W, 3]`` to actions ``[worlds]``.
     """
     count, total = cfg["worlds"], cfg["episodes"]
-    # a fixed number of each world's first episodes: taking whichever end first would prefer the short ones
-    wanted = [total // count + (i < total % count) for i in range(count)]
+    # a fixed number of each world's first episodes: taking those that end first would prefer short ones
+    counts = [total // count + (i < total % count) for i in range(count)]
     reached: list[list[bool]] = [[] for _ in range(count)]
     worlds = make_worlds(model, cfg, measured=True)
     frames, _ = worlds.reset(seed=FIRST_MEASURED)
-    while any(len(episodes) < number for episodes, number in zip(reached, wanted, strict=True)):
+    while any(len(episodes) < number for episodes, number in zip(reached, counts, strict=True)):
         frames, _, terminated, truncated, infos = worlds.step(choose(frames))
         for i in np.flatnonzero(terminated | truncated):
             reached[i].append(bool(infos["final_info"]["is_success"][i]))
     worlds.close()
-    return np.concatenate([episodes[:number] for episodes, number in zip(reached, wanted, strict=True)])
+    return np.concatenate([episodes[:number] for episodes, number in zip(reached, counts, strict=True)])
 
 
 def interval(values: np.ndarray) -> Interval:
-    """Mean of ``[policies, episodes]`` with its 95 % bootstrap interval; policies and episodes are both resampled."""
+    """Mean of ``[policies, episodes]`` with its 95 % bootstrap interval over policies and episodes."""
     rng = np.random.default_rng(0)
     policies, episodes = (rng.multinomial(count, np.full(count, 1 / count), size=RESAMPLES) for count in values.shape)
     means = ((policies @ values.astype(np.int64)) * episodes).sum(axis=1) / values.size
@@ -169,9 +169,9 @@ def interval(values: np.ndarray) -> Interval:
 
 
 def interval_of_shares(values: np.ndarray) -> Interval:
-    """As :func:`interval`, for bool; never narrower than Wilson's (1927) for one policy on as many episodes.
+    """:func:`interval` of booleans, at least as wide as Wilson's (1927) for one policy on as many episodes.
 
-    Where all succeed, resampling finds nothing else, whose interval would have no width.
+    Where all episodes succeed, the bootstrap interval alone would have no width.
     """
     drawn, count = interval(values), values.shape[1]
     middle = (drawn.mean + Z * Z / (2 * count)) / (1 + Z * Z / count)

@@ -1,4 +1,4 @@
-"""How fast the environment starts and steps, and where the time of a step goes."""
+"""Start-up time and steps per second of the environment, and the time of each phase of a step."""
 
 import math
 import statistics
@@ -11,12 +11,12 @@ from typing import Any
 import gymnasium
 import numpy as np
 
+from benchmarks.runner import side_by_side
 from mirage_sim.build import instantiate
-from mirage_sim.evaluation.benchmarks.measure import side_by_side
 from mirage_sim.evaluation.rollout import LATENT, RGB_MEMORY, variants_of
 from mirage_sim.world import WorldModel
 
-WARM_UP = 20  # steps until caches are filled and oneDNN has chosen its kernels
+WARM_UP = 20  # steps that fill caches and let oneDNN choose its kernels
 _IMPORT = "import time; began = time.perf_counter(); import mirage_sim; print(time.perf_counter() - began)"
 _FIRST_RESET = """
 import time
@@ -29,18 +29,17 @@ print(time.perf_counter() - began)
 
 
 def bench_step(cfg: dict[str, Any]) -> dict[str, Any]:
-    """Measure imports, the first reset and steps along a smooth, scripted drive.
+    """Time imports, the first reset, and steps along a smooth scripted drive.
 
     Args:
         cfg: ``world`` (config of a world model), ``steps`` to time, ``seed`` of the episode, and ``rgb_steps`` to time
-            with either memory.
+            with each memory.
 
     Returns:
-        ``{"metrics": ...}``: ``steps_per_s`` over all timed steps; ``import_s`` of ``import mirage_sim`` (median of
-        five
-        new processes); ``first_reset_s`` of import, ``gymnasium.make`` and ``reset`` (median of three); and the median
-        milliseconds per step in each phase, with ``other_ms`` for everything around them;
-        ``end_to_end_ratio_rgb``, the median time of a whole step with coloured points over that with latent points.
+        ``{"marks": ...}``: ``steps_per_s`` over all timed steps; ``import_s`` of ``import mirage_sim`` (median of five
+        new processes); ``first_reset_s`` of import, ``gymnasium.make`` and ``reset`` (median of three); the median
+        milliseconds of each phase of a step, and ``other_ms`` for the rest of the step; ``memory_points`` at the end;
+        and ``end_to_end_ratio_rgb``, the median time of a step with RGB memory divided by that with latent memory.
     """
     metrics: dict[str, float] = {
         "import_s": statistics.median(_seconds_of(_IMPORT) for _ in range(5)),
@@ -64,11 +63,11 @@ def bench_step(cfg: dict[str, Any]) -> dict[str, Any]:
     around = [total - sum(parts) for total, parts in zip(whole, zip(*phases.values(), strict=True), strict=True)]
     metrics["other_ms"] = 1e3 * statistics.median(around)
     metrics["memory_points"] = info["memory_points"]
-    return {"marks": metrics | _beside_rgb(model, int(cfg["seed"]), int(cfg["rgb_steps"]))}
+    return {"marks": metrics | _rgb_ratio(model, int(cfg["seed"]), int(cfg["rgb_steps"]))}
 
 
-def _beside_rgb(model: WorldModel, seed: int, steps: int) -> dict[str, float]:
-    """Whole steps of the same networks with either memory, in turns, along the same drive from a reset."""
+def _rgb_ratio(model: WorldModel, seed: int, steps: int) -> dict[str, float]:
+    """Time steps of the same networks with both memories in turns, along the same drive from a reset."""
     envs = []
     for name, variant in variants_of(model, [LATENT, RGB_MEMORY]).items():
         env = gymnasium.make("MirageWorld-v0", world=variant)
@@ -80,14 +79,14 @@ def _beside_rgb(model: WorldModel, seed: int, steps: int) -> dict[str, float]:
 
 
 def _command(step: int) -> np.ndarray:
-    """A drive that wanders without ever stopping: forward mostly, turns swelling and ebbing to both sides."""
+    """A smooth drive that never stops: always forward, turning left and right by varying amounts."""
     forward = 0.6 + 0.4 * math.cos(step / 13)
     turn = 0.8 * math.sin(step / 17) * math.cos(step / 41)
     return np.array([forward, turn], dtype=np.float32)
 
 
 def _seconds_of(program: str) -> float:
-    """What a new interpreter measures and prints; its own start is not in it."""
+    """Seconds that a program measures and prints in a new interpreter, without the interpreter's start."""
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"the measured program failed: {done.stderr.strip().splitlines()[-1]}")

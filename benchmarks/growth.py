@@ -1,4 +1,4 @@
-"""Whether the memory, and what a step costs, stop growing where nothing new is to be seen."""
+"""Whether the memory and the cost of a step stop growing where nothing new comes into view."""
 
 import time
 from functools import partial
@@ -7,29 +7,30 @@ from typing import Any
 
 import torch
 
-from mirage_sim.evaluation.benchmarks.measure import positive_integers, work_of
-from mirage_sim.evaluation.benchmarks.scenes import circuit, furnished_room, ray_cast
+from benchmarks.runner import positive_integers, work_of
+from benchmarks.scenes import circuit, furnished_room, ray_cast
 from mirage_sim.geometry import Camera
 from mirage_sim.memory import LatentMap, PointMemory
 
 GRID = (44, 80)
 CHANNELS = 48
-ERROR = 0.03  # of estimated depth: of the whole frame, and of each cell by itself
+ERROR = 0.03  # relative error of depth: one common to the frame and one for each cell
 
 
 def bench_growth(cfg: dict[str, Any]) -> dict[str, Any]:
-    """Walk a fixed circuit again and again, reading and writing at each camera, with new errors in depth each time.
+    """Walk a fixed circuit repeatedly, reading and writing at each camera, with new errors in depth each time.
 
-    The memory works at the real shape, 44 x 80 cells of 48 channels, on the latent grid: what pixels would add is the
-    same at each step.
+    The memory has the real backbone's shape, 44 x 80 cells of 48 channels. It works on the latent grid alone, because
+    the cost of pixels is the same at each step.
 
     Args:
         cfg: ``cameras`` of the circuit and ``rounds``, at least 2.
 
     Returns:
-        ``{"metrics": ...}``: ``growth_after_first_round`` of the points, as a fraction; ``step_time_ratio``, the median
-        time of a step in the last round over that in the second; ``step_work_ratio``, the elements that reads walk
-        over (:func:`work_of`) after the last round over those after the second; ``points`` in the end; ``step_ms``.
+        ``{"marks": ...}``: ``growth_after_first_round``, the fraction by which the number of points grows;
+        ``step_time_ratio``, the median time of a step in the last round divided by that in the second;
+        ``step_work_ratio``, the same for the elements that reads visit (:func:`~benchmarks.runner.work_of`);
+        ``points`` at the end; ``step_ms``.
 
     Raises:
         ValueError: for unusable settings.
@@ -73,6 +74,6 @@ def bench_growth(cfg: dict[str, Any]) -> dict[str, Any]:
 
 
 def _work_of_reads(memory: PointMemory, map: LatentMap, cameras: Camera) -> int:
-    """Work of reading at some of the cameras."""
+    """Work of reading at about ten of the cameras."""
     some = [cameras[i : i + 1] for i in range(0, len(cameras), max(len(cameras) // 10, 1))]
     return sum(work_of(partial(memory.read, map, camera)) for camera in some)

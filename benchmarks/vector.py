@@ -1,30 +1,30 @@
-"""Several worlds as one batch: how much faster, and are they the worlds that they would be alone?"""
+"""Several worlds generated as one batch: speed-up, memory, and agreement with single worlds."""
 
 from typing import Any
 
 import gymnasium
 import numpy as np
 
+from benchmarks.runner import held_bytes, positive_integers, side_by_side
 from mirage_sim.build import instantiate
-from mirage_sim.evaluation.benchmarks.measure import held_bytes, positive_integers, side_by_side
 from mirage_sim.world import WorldModel
 
-REPEATED = 4  # steps after which two runs of the same batch must have the same frames, bit for bit
-TOLERANCE = 1  # grey level by which a batch may differ from single worlds after one step; see envs/vector_env.py
+REPEATED = 4  # steps over which two runs of the same batch must have the same bits
+TOLERANCE = 1  # grey level that a batch may differ from single worlds after one step; see envs/vector_env.py
 
 
 def bench_vector(cfg: dict[str, Any]) -> dict[str, Any]:
-    """Step single environments and a vector environment side by side, with the same seeds and actions.
+    """Step single environments and a vector environment in turns, with the same seeds and actions.
 
     Args:
         cfg: ``world`` (config of a world model), ``worlds`` of the vector environment, ``steps`` to time and ``seed``.
 
     Returns:
-        ``{"metrics": ...}``: ``throughput_ratio_N``, steps of all N worlds in a second over those of one environment;
-        ``identical``, whether first frames have the same bits as single environments' and the next ones differ by one
-        grey level at most, and whether a second run of the batch has the bits of the first; ``grey_levels_apart``, the
-        largest difference after that one step; ``mib_per_extra_world``, counted, which each world that has seen nothing
-        yet adds to one; and ``steps_per_s_1`` and ``steps_per_s_N``.
+        ``{"marks": ...}``: ``throughput_ratio_N``, steps per second of all N worlds divided by those of one
+        environment; ``identical``, whether the batch agrees with single environments (the first frames in all bits, the
+        next ones within one grey level) and repeats bit for bit; ``grey_levels_apart``, the largest difference after
+        one step; ``mib_per_extra_world``, counted, that a freshly made world adds; ``steps_per_s_1`` and
+        ``steps_per_s_N``.
 
     Raises:
         ValueError: for unusable settings.
@@ -60,16 +60,16 @@ def bench_vector(cfg: dict[str, Any]) -> dict[str, Any]:
 
 
 def compare(model: WorldModel, actions: np.ndarray, seed: int) -> tuple[int, bool]:
-    """How a batch of worlds compares with single ones of the same seeds, and with itself.
+    """Compare a batch of worlds with single ones of the same seeds, and with a second run of itself.
 
     Args:
         model: of the worlds.
         actions: ``[steps, worlds, 2]``.
-        seed: of the first world; the next ones take the following.
+        seed: of the first world; the others count up from it.
 
     Returns:
-        Grey levels that frames differ by after one step, at most; and whether the first frames have the same bits, and
-        all frames of a second run those of the first.
+        Largest difference of frames after one step, in grey levels; and whether the first frames have the same bits and
+        all frames of a second run have those of the first.
     """
     count = actions.shape[1]
     runs = []

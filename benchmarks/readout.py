@@ -1,4 +1,4 @@
-"""Reading the memory: is it exact, how fast is it beside the obvious way, and how should depth be resampled?"""
+"""Reading the memory: exactness, speed compared with sorting points, culling, and ways to resample depth."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mirage_sim.evaluation.benchmarks.measure import side_by_side, work_of
-from mirage_sim.evaluation.benchmarks.scenes import furnished_room, hall, ray_cast
-from mirage_sim.geometry import Camera, Splat, cells_of, is_coarse, project, se3_exp, splat, unproject
+from benchmarks.runner import side_by_side, work_of
+from benchmarks.scenes import furnished_room, hall, ray_cast
+from mirage_sim.geometry import Camera, Splat, cells_of, project, se3_exp, splat, unproject
 from mirage_sim.memory import LatentMap, PointMemory
 from mirage_sim.memory.blocks import Points
 from mirage_sim.memory.latent_map import InView
@@ -25,40 +25,10 @@ STRIDE = 16
 TOLERANCE, REFINE = 0.1, 2.0
 
 
-def sorted_splat(
-    points: Tensor, ids: Tensor, footprint: Tensor, camera: Camera, tolerance: float, refine: float
-) -> Tensor:
-    """What :func:`splat` shows to one camera, by sorting: the index of the winner per cell ``[h, w]``, -1 in holes."""
-    height, width = camera.size
-    u, v, z = project(points, camera)
-    inside = ((z > 0) & (u >= 0) & (u < width) & (v >= 0) & (v < height)).nonzero().squeeze(1)
-    cell, z = v[inside].long() * width + u[inside].long(), z[inside]
-
-    def first_of_cell(order: Tensor) -> Tensor:
-        grouped = cell[order]
-        return torch.cat([grouped.new_ones(1, dtype=torch.bool), grouped[1:] != grouped[:-1]])
-
-    order = torch.argsort(z, stable=True)
-    order = order[torch.argsort(cell[order], stable=True)]
-    surface = torch.full((height * width,), torch.inf)
-    front = order[first_of_cell(order)]
-    surface[cell[front]] = z[front]
-    near = z <= surface[cell] * (1.0 + tolerance)
-    inside, cell, z = inside[near], cell[near], z[near]
-    order = torch.argsort(ids[inside], stable=True)
-    coarse = is_coarse(footprint[inside], z, camera.K[0, 0], refine)
-    order = order[torch.argsort(coarse[order].long(), stable=True)]
-    order = order[torch.argsort(cell[order], stable=True)]
-    winner = order[first_of_cell(order)]
-    index = torch.full((height * width,), -1)
-    index[cell[winner]] = inside[winner]
-    return index.view(height, width)
-
-
 def sort_and_scatter(points: Tensor, features: Tensor, camera: Camera) -> Tensor:
-    """The obvious read-out: every point projected, sorted from far to near, and scattered so that the last one stays.
+    """Baseline read-out: project all points, sort them from far to near, and keep the last point of each cell.
 
-    A scatter with duplicate indices has no defined order, so the last occurrence is found by a second, stable sort.
+    A scatter with duplicate indices has no defined order, so a second, stable sort finds the last point.
 
     Returns:
         ``[h * w, C]``, zero in holes.
@@ -76,33 +46,33 @@ def sort_and_scatter(points: Tensor, features: Tensor, camera: Camera) -> Tensor
 
 
 def _cloud(count: int, channels: int = CHANNELS) -> Points:
-    """Points in a hall of 20 x 4 x 20 metres; one in ten has a twin at the same place."""
+    """Random points in a hall of 20 x 4 x 20 metres, one in ten at the same place as another."""
     generator = torch.Generator().manual_seed(count)
     points = (torch.rand(count, 3, generator=generator) - 0.5) * torch.tensor([20.0, 4.0, 20.0])
-    twins = count // 10
-    points[:twins] = points[-twins:]
+    ties = count // 10
+    points[:ties] = points[-ties:]
     footprint = torch.rand(count, generator=generator) * 0.3 + 0.01
     features = torch.empty(count, channels).normal_(generator=generator)
     return Points(points, features, torch.randperm(count, generator=generator), footprint)
 
 
 def _map_of(points: Points) -> LatentMap:
-    """A map that was given these points at once."""
+    """A map to which these points were added at once."""
     map = LatentMap.empty(points.features.shape[1])
     return map.add(points, np.zeros(0, np.int64), len(points.ids))
 
 
 def _cameras(count: int) -> Camera:
-    """Cameras around the origin of the hall, on the latent grid."""
+    """Random cameras near the origin of the hall, on the latent grid."""
     generator = torch.Generator().manual_seed(7)
     twist = torch.randn(count, 6, generator=generator) * torch.tensor([2.0, 0.3, 2.0, 0.1, 2.0, 0.1])
     return Camera.from_fov(se3_exp(twist), 60.0, GRID)
 
 
 def is_exact(threads: Sequence[int], count: int) -> bool:
-    """Whether reads show the winners of :func:`sorted_splat`, and have the bits of :func:`splat`.
+    """Whether reads have the bits of :func:`splat`, the reference implementation in plain torch.
 
-    At every number of threads, and whatever the order in which the map was given the points.
+    Checked for each number of threads, with the points added to the map in another order each time.
     """
     points = _cloud(count, channels=2)
     before = torch.get_num_threads()
@@ -110,41 +80,37 @@ def is_exact(threads: Sequence[int], count: int) -> bool:
         for camera in _cameras(3):
             for tolerance in (0.0, TOLERANCE):
                 torch.set_num_threads(1)
-                rules = RenderParams(tolerance, REFINE)
-                plain = splat(points.xyz, points.ids, points.footprint, camera, tolerance=tolerance, refine=REFINE)
-                sorted_index = sorted_splat(points.xyz, points.ids, points.footprint, camera, tolerance, REFINE)
-                if not torch.equal(plain.index, sorted_index):
-                    return False
+                expected = splat(points.xyz, points.ids, points.footprint, camera, tolerance=tolerance, refine=REFINE)
                 for number in threads:
                     torch.set_num_threads(number)
                     order = torch.randperm(count, generator=torch.Generator().manual_seed(number))
-                    seen = render(_map_of(Points(*(column[order] for column in points))), camera, rules)
-                    if not _same(seen, plain, points):
+                    map = _map_of(Points(*(column[order] for column in points)))
+                    if not _same(render(map, camera, RenderParams(tolerance, REFINE)), expected, points):
                         return False
     finally:
         torch.set_num_threads(before)
     return True
 
 
-def _same(seen: RenderOutput, plain: Splat, points: Points) -> bool:
+def _same(output: RenderOutput, expected: Splat, points: Points) -> bool:
     """Whether a read has the bits of a splat of the same points."""
-    hit = plain.index >= 0
-    winners = plain.index[hit]
+    hit = expected.index >= 0
+    winners = expected.index[hit]
     return (
-        torch.equal(seen.source[hit], points.ids[winners])
-        and bool((seen.source[~hit] == -1).all())
-        and torch.equal(seen.latents[hit], points.features[winners])
-        and torch.equal(seen.depth, plain.depth)
-        and torch.equal(seen.offset, plain.offset.movedim(-1, 0))
-        and torch.equal(seen.log_scale, plain.log_scale)
+        torch.equal(output.source[hit], points.ids[winners])
+        and bool((output.source[~hit] == -1).all())
+        and torch.equal(output.latents[hit], points.features[winners])
+        and torch.equal(output.depth, expected.depth)
+        and torch.equal(output.offset, expected.offset.movedim(-1, 0))
+        and torch.equal(output.log_scale, expected.log_scale)
     )
 
 
 def _speed(count: int, repeats: int) -> dict[str, float]:
-    """Median seconds of a read, of one that leaves no block out, of the obvious one, and of one pass over coordinates.
+    """Median seconds of a read, an unculled read, the baseline, and one pass over coordinates (``floor``).
 
-    Each right after itself, and the first and third (``*_cold``) right after a pass over all features as well. The pass
-    over coordinates is computed from the bandwidth at which the features are read: coordinates alone may fit a cache.
+    Each is repeated before it is timed; ``*_cold`` are timed right after a pass over all features instead. The floor is
+    computed from the bandwidth of reading features, because coordinates alone may fit a cache.
     """
     points = _cloud(count)
     map, memory = _map_of(points), PointMemory(CHANNELS, (1, 1, 1), TOLERANCE, REFINE)
@@ -167,7 +133,7 @@ def _speed(count: int, repeats: int) -> dict[str, float]:
 
 
 class _Unculled(LatentMap):
-    """A map of which every read looks at every point."""
+    """A map in which every read visits every point."""
 
     def cull(self, camera: Camera) -> InView:
         return InView.all(len(self.blocks), camera.size)
@@ -178,7 +144,7 @@ def _unculled(map: LatentMap) -> LatentMap:
 
 
 def culling(count: int, repeats: int) -> tuple[bool, dict[str, float]]:
-    """Whether a read that culls has the bits of one that looks at every point, and what it takes beside that one.
+    """Whether culling changes a bit, and the cost of a read divided by its cost without culling.
 
     The camera stands in a hall and sees a twentieth of it.
     """
@@ -214,9 +180,9 @@ RESAMPLING: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 def _resampling() -> dict[str, float]:
-    """Share of cells of a moved camera that stay holes, and of those hit, share that shows a surface that is not there.
+    """Fraction of a moved camera's cells that are holes, and fraction of the others that show a wrong surface.
 
-    Eight first views of a furnished room, each seen again after 0.4 m sideways, 0.2 m ahead and 8 degrees of turning.
+    Averages eight views of a furnished room; the camera moves 0.4 m sideways, 0.2 m ahead and turns by 8 degrees.
     """
     room, boxes = furnished_room()
     yaw = torch.arange(8) * (torch.pi / 4)
@@ -240,24 +206,24 @@ def _resampling() -> dict[str, float]:
 
 
 def bench_readout(cfg: dict[str, Any]) -> dict[str, Any]:
-    """Run the benchmark: 44 x 80 cells, 48 channels.
+    """Run the benchmark, with 44 x 80 cells and 48 channels.
 
     Args:
-        cfg: ``threads``, the thread counts at which the read-out must have the same bits.
+        cfg: ``threads``, the numbers of threads for which to check that reads have the same bits.
 
     Returns:
-        ``{"metrics": ...}``: ``exact`` (bool), whether reads have the bits of their twins: the one that sorts, the
-        one in
-        plain torch, and the one that leaves no block out; seconds per read of a map of 300 thousand and 3 million
-        points; ``speedup_vs_sort_*``, seconds of the obvious read-out (:func:`sort_and_scatter`) over them, each made
-        six times in a row, of which the last counts; ``speedup_vs_sort_*_cold``, likewise, each right after a pass over
-        all features, which leaves the caches full of other things; ``speedup_unculled_*``, the former for a read that
-        looks at every point;
-        ``over_floor_3m``, how many times longer a read takes than reading all coordinates once at the machine's
-        bandwidth (``bandwidth_gb_s``); ``cull_ratio_5pct``, the time of a read of which a twentieth of 3 million points
-        is in view (``cull_share_in_view``) over the same read without culling; ``cull_work_ratio_5pct``, what is walked
-        over (:func:`work_of`), likewise; ``hole_rate_*`` and ``wrong_rate_*`` of each way to resample depth, as shares
-        in [0, 1].
+        ``{"marks": ...}``, for maps of 300 thousand (``_300k``) and 3 million (``_3m``) points:
+
+        * ``exact``: whether reads have the bits of the plain torch implementation and of reads without culling;
+        * ``seconds_*`` and ``seconds_sort_*`` of a read and of the baseline (:func:`sort_and_scatter`), each repeated
+          five times before it is timed; ``speedup_vs_sort_*``, their ratio; ``speedup_vs_sort_*_cold``, the ratio with
+          caches full of other data; ``speedup_unculled_*``, the ratio for a read that visits every point;
+        * ``over_floor_3m``, the time of a read divided by that of reading all coordinates once at the machine's
+          bandwidth (``bandwidth_gb_s``);
+        * ``cull_ratio_5pct``, the time of a read with a twentieth of the points in view (``cull_share_in_view``)
+          divided by the time without culling; ``cull_work_ratio_5pct``, the same for visited elements
+          (:func:`~benchmarks.runner.work_of`);
+        * ``hole_rate_*`` and ``wrong_rate_*`` of each way to resample depth, fractions in [0, 1].
     """
     same, culled = culling(3_000_000, 5)
     metrics: dict[str, Any] = {"exact": same and is_exact(cfg["threads"], 60_000)}

@@ -1,4 +1,4 @@
-"""Roll-outs by several workers: whether an episode is lost or made twice when one is killed, and how fast they are."""
+"""Rollouts by several workers: their speed, and whether killing one loses or duplicates an episode."""
 
 import os
 import re
@@ -13,36 +13,34 @@ from typing import Any
 
 import numpy as np
 
-from mirage_sim.evaluation.benchmarks.measure import positive_integers
+from benchmarks.runner import positive_integers
 
-PATIENCE = 600.0  # seconds within which a roll-out must have begun to leave episodes
+TIMEOUT = 600.0  # seconds within which a rollout must write its first episode
 
 
 def bench_rollout(cfg: dict[str, Any]) -> dict[str, Any]:
-    """Make the same episodes by ``backend=local``, by ``backend=ray``, and by ``backend=ray`` with a worker killed.
+    """Roll out the same episodes with ``backend=local``, ``backend=ray``, and ``backend=ray`` with a worker killed.
 
-    The built-in world as it is, random actions.
+    Uses the built-in world with its default settings and random actions.
 
     Args:
         cfg: ``episodes``, ``steps`` of each, ``worlds`` generated as one batch, ``num_workers`` and ``seed``.
 
     Returns:
-        ``{"metrics": ...}``, after a worker was killed: ``lost``, episodes that are not there, ``doubled``, episodes
-        that
-        are there more than once, and ``identical``, whether all have the bits that the local backend leaves;
-        ``episodes_per_s_local`` and ``episodes_per_s_ray`` undisturbed, once under way, and ``speedup_ray``, their
-        ratio.
+        ``{"marks": ...}``: after a worker was killed, the number of ``lost`` and ``doubled`` episodes; ``identical``,
+        whether both runs by Ray have the bits of the local one; ``episodes_per_s_local`` and ``episodes_per_s_ray``
+        without disturbance, after start-up; and ``speedup_ray``, their ratio.
 
     Raises:
         ValueError: for unusable settings.
-        ChildProcessError: with the last that a roll-out said, if it fails.
+        ChildProcessError: with the last line of a rollout's output, if it fails.
     """
     positive_integers(cfg, "episodes", "steps", "worlds", "num_workers")
     workers, worlds, episodes = cfg["num_workers"], cfg["worlds"], cfg["episodes"]
     if episodes <= (workers + 1) * worlds:
         raise ValueError(
-            f"episodes: expected more than {(workers + 1) * worlds}, a batch of {worlds} for each of {workers} workers "
-            f"and more, got {episodes}"
+            f"episodes: expected more than {(workers + 1) * worlds}, more than a batch of {worlds} for each of "
+            f"{workers} workers, got {episodes}"
         )
     names = ("episodes", "steps", "worlds", "seed")
     command = [sys.executable, "-m", "mirage_sim.cli", "rollout", "policy=random", "format=npz"]
@@ -72,11 +70,11 @@ def bench_rollout(cfg: dict[str, Any]) -> dict[str, Any]:
 
 
 class Driver:
-    """A roll-out with ``format=npz`` in a process of its own.
+    """A rollout with ``format=npz`` in a process of its own.
 
     Args:
         command: that starts it.
-        folder: where it leaves its episodes; what it says goes to a file beside it.
+        folder: of its episodes; a log file is written beside it.
     """
 
     def __init__(self, command: list[str], folder: Path):
@@ -84,14 +82,14 @@ class Driver:
         self._log = folder.with_name(f"{folder.name}.log")
 
     def start(self) -> None:
-        """Start it, and wait until it has begun to leave episodes.
+        """Start the process, and wait for its first episode.
 
         Raises:
-            ChildProcessError: with the last that it said, if it does not get so far.
+            ChildProcessError: with the last line of its output, if it fails before.
         """
         with self._log.open("w") as log:
             self.process = subprocess.Popen(self._command, stdout=log, stderr=log)
-        end = time.monotonic() + PATIENCE
+        end = time.monotonic() + TIMEOUT
         while not self.episodes():
             if self.process.poll() is not None or time.monotonic() > end:
                 self.process.kill()
@@ -99,48 +97,48 @@ class Driver:
             time.sleep(0.02)
 
     def finish(self) -> None:
-        """Wait for its end.
+        """Wait for the process to end.
 
         Raises:
-            ChildProcessError: with the last that it said, if it failed.
+            ChildProcessError: with the last line of its output, if it failed.
         """
         if self.process.wait() != 0:
             raise self._failed()
 
     def run(self) -> "Driver":
-        """Start it and wait for its end."""
+        """Start the process and wait for it to end."""
         self.start()
         self.finish()
         return self
 
-    def said(self) -> str:
-        """All that it has written to its output so far."""
+    def output(self) -> str:
+        """Everything that the process has printed so far."""
         return self._log.read_text(encoding="utf-8")
 
     def _failed(self) -> ChildProcessError:
-        lines = self.said().strip().splitlines() or ["it took too long and said nothing"]
+        lines = self.output().strip().splitlines() or ["it timed out without any output"]
         return ChildProcessError(f"rollout: {lines[-1].removeprefix('mirage: error: ')}")
 
     def workers(self) -> list[int]:
-        """The ids of its workers' processes, as they were at first."""
-        return [int(number) for number in re.findall(r"worker \d+ is process (\d+) on", self.said())]
+        """Process ids of the workers that were started first."""
+        return [int(number) for number in re.findall(r"worker \d+ is process (\d+) on", self.output())]
 
     def episodes(self) -> list[Path]:
-        """The files of those that are there."""
+        """Paths of the episodes that have been written."""
         return sorted(self.folder.glob("episode_*.npz"))
 
     def content(self) -> dict[str, bytes]:
-        """The bytes of each."""
+        """Bytes of each episode, by file name."""
         return {path.name: path.read_bytes() for path in self.episodes()}
 
     def rate(self, behind: int) -> float:
-        """Episodes per second, counted once so many are there: the first ones come after networks are loaded."""
+        """Episodes per second after the first ``behind``, which include the time to load networks."""
         times = sorted(path.stat().st_mtime for path in self.episodes())
         return (len(times) - behind) / (times[-1] - times[behind - 1])
 
 
 def compare(folder: Path, seeds: range) -> tuple[int, int]:
-    """How many episodes of these seeds a folder lacks, and how many it has more than once."""
+    """Count the episodes of these seeds that a folder lacks, and the duplicates that it holds."""
     found: Counter[int] = Counter()
     for path in folder.rglob("*.npz"):
         with np.load(path, allow_pickle=False) as episode:
