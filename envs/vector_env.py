@@ -66,7 +66,8 @@ class MirageWorldVectorEnv(SyncVectorEnv):
                 episode has ended and its environment has not been reset.
             gymnasium.error.InvalidAction: if an action is not in the action space.
             ValueError: if the number of actions is wrong, or the task or a termination condition returns an invalid
-                value. After any of these errors all environments are unchanged.
+                value. After any of these errors, unless it comes from an automatic reset, all environments are
+                unchanged.
         """
         if np.shape(actions)[:1] != (self.num_envs,):
             raise ValueError(

@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 from mirage_sim.build import build_world_model, instantiate
 from mirage_sim.data.recordings import RecordedFrame, Recording, open_recording
 from mirage_sim.data.recordings.place import ImportedPlace, import_place, level_frame, level_from_recording
+from mirage_sim.evaluation.ground_truth import seen_from
+from mirage_sim.evaluation.media import contact_sheet, save_image
 from mirage_sim.evaluation.metrics import abs_rel, bootstrap_mean, psnr, ssim
-from mirage_sim.evaluation.pictures import contact_sheet, save_picture
 from mirage_sim.evaluation.summary import write_json
-from mirage_sim.evaluation.visibility import seen_from
 from mirage_sim.geometry import Camera
 from mirage_sim.world import World, WorldModel
 
@@ -109,7 +109,7 @@ def evaluate(cfg: Mapping[str, Any], model: WorldModel | None = None) -> dict[st
         scores[source.name], sheet = score_recording(open_recording(source), model)
         if output:
             output.mkdir(parents=True, exist_ok=True)
-            save_picture(sheet, output / f"{source.stem}.png")
+            save_image(sheet, output / f"{source.stem}.png")
     result = {"marks": means(list(scores.values())), "recordings": scores}
     result["seconds"] = round(time.perf_counter() - started, 1)
     if output:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from mirage_sim.data.recordings import RecordedFrame, Recording, open_recording, to_size
 from mirage_sim.data.recordings.place import level_from_recording
-from mirage_sim.evaluation.pictures import contact_sheet, save_picture, top_down
+from mirage_sim.evaluation.media import contact_sheet, save_image, top_down
 from mirage_sim.geometry import unproject
 
 _COLUMNS = 8  # of the contact sheet
@@ -41,7 +41,7 @@ def describe_recording(config: dict[str, Any]) -> dict[str, Any]:
         drawn = {"map": (folder / "map.png", path_map(recording)), "sheet": (folder / "sheet.png", sheet(recording))}
         folder.mkdir(parents=True, exist_ok=True)
         for name, (path, image) in drawn.items():
-            save_picture(image, path)
+            save_image(image, path)
             result[name] = str(path)
     return result
 

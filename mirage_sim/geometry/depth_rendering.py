@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from mirage_sim.geometry.camera import Camera
-from mirage_sim.geometry.compiled import compiled
+from mirage_sim.geometry.compilation import compiled
 from mirage_sim.geometry.projection import NEAR, project, unproject
 
 EDGE = 1.1  # neighbouring pixels whose depths differ by a larger factor lie on different surfaces

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from mirage_sim.evaluation.benchmarks.scenes import circuit, furnished_room, ray_cast
+from benchmarks.scenes import circuit, furnished_room, ray_cast
 from mirage_sim.memory import LatentMap, PointMemory
 from mirage_sim.memory.quantization import block_keys, cells_of_keys, coded_features, codes_of, decoded_features, xyz_of
 
@@ -45,16 +45,16 @@ def test_coordinates_are_within_half_a_step(reach: float) -> None:
     assert float(error.max()) < float(footprint[0]) / 250
 
 
-def test_it_remembers_as_the_full_memory_does() -> None:
-    full, given = PointMemory(CHANNELS, (1, 2, 2)), frames(3)
-    map, reference = MEMORY.write(MEMORY.empty(), **given), full.write(full.empty(), **given)
+def test_compact_memory_agrees_with_full_memory() -> None:
+    full, written = PointMemory(CHANNELS, (1, 2, 2)), frames(3)
+    map, reference = MEMORY.write(MEMORY.empty(), **written), full.write(full.empty(), **written)
     assert map.points == reference.points and map.nbytes < 0.75 * reference.nbytes
-    seen, expected = MEMORY.read(map, given["camera"]), full.read(reference, given["camera"])
+    seen, expected = MEMORY.read(map, written["camera"]), full.read(reference, written["camera"])
     alike = seen.source == expected.source
     assert float(alike.float().mean()) > 0.99
     difference = (seen.latents - expected.latents).abs() * alike
     assert float(difference.max()) < 4.5 / 127
-    assert MEMORY.write(map, **given).blocks is map.blocks, "standing still writes nothing"
+    assert MEMORY.write(map, **written).blocks is map.blocks, "standing still writes nothing"
 
 
 def test_tensors_describe_a_compact_map() -> None:

@@ -85,7 +85,8 @@ def import_place(
     Raises:
         ValueError: if a file of the recording is damaged.
     """
-    world, level, keyframes, images = World(model), level_from_recording(recording), [], 0
+    world, level, images = World(model), level_from_recording(recording), 0
+    keyframes: list[int] = []
     chosen = list(range(len(recording)) if numbers is None else numbers)
     started = time.perf_counter()
     for number, frame in zip(chosen, tqdm(recording.frames(chosen), "import", len(chosen), unit="image"), strict=True):

@@ -8,7 +8,7 @@ from mirage_sim.data.recordings.files import MAX_TEXT, check_file, size_of
 from mirage_sim.data.recordings.image_files import FileRecording, ImageFiles
 from mirage_sim.data.recordings.lens import Lens
 from mirage_sim.data.video_datasets import pose_lines
-from mirage_sim.data.video_io import picture_files
+from mirage_sim.data.video_io import image_files
 
 
 class RealEstate10kRecording(FileRecording):
@@ -29,7 +29,7 @@ class RealEstate10kRecording(FileRecording):
         check_file(path, MAX_TEXT)
         rows = np.asarray(pose_lines(path), dtype=np.float64)
         rows = rows[np.argsort(rows[:, 0], kind="stable")]
-        files = picture_files(folder)
+        files = image_files(folder)
         images = [files.get(int(row[0])) for row in rows]
         if missing := [int(row[0]) for row, image in zip(rows, images, strict=True) if image is None]:
             raise FileNotFoundError(
