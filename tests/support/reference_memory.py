@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mirage_sim.memory.latent_map import GENERATED
 from mirage_sim.geometry import NEAR, Camera, is_coarse, project
 
 f32 = np.float32
@@ -67,7 +68,7 @@ class TwinMemory:
     def __init__(self, stride: int, tolerance: float, refine: float, samples_per_cell: int = 1) -> None:
         self.stride, self.tolerance, self.refine, self.samples_per_cell = stride, tolerance, refine, samples_per_cell
         self.points: list[tuple[np.ndarray, np.ndarray, int, np.float32]] = []  # xyz, feature, id, footprint
-        self.next_id = 0
+        self.next_id = GENERATED
 
     def render(self, camera: Camera, samples_per_cell: int) -> dict[tuple[int, int], dict[str, Any]]:
         """What one camera on the latent grid is shown in each part of a cell."""
