@@ -53,7 +53,7 @@ EXTRAS = {
     "data": ['minari[create,hdf5]>=0.5.4,<0.6; python_version >= "3.11"', "rosbags>=0.11.9,<0.12"],
     "ray": ["ray>=2.60,<3"],  # mirage rollout backend=ray
     "learn": ["stable-baselines3>=2.9.2,<3"],
-    "report": ["matplotlib>=3.10.9,<4"],  # mirage eval report
+    "report": ["matplotlib>=3.10.9,<4", "jinja2>=3.1,<4"],  # mirage eval report
     # kd_lite0 of the evaluations, and photographs for mirage eval photos
     "perceptual": [
         "efficientnet-lite-pytorch==0.1.0",
@@ -84,7 +84,12 @@ EXTRAS = {
 def data_files_of_package() -> list[str]:
     """Everything in the package that is not code, relative to it: weights, start frames, walks, manifests."""
     package = HERE / NAME
-    found = [*(package / "assets").rglob("*"), *package.rglob("*.json"), *package.glob("py.typed")]
+    found = [
+        *(package / "assets").rglob("*"),
+        *package.rglob("*.json"),
+        *package.rglob("*.html"),
+        *package.glob("py.typed"),
+    ]
     return sorted({str(path.relative_to(package)) for path in found if path.is_file() and ".partial" not in path.name})
 
 

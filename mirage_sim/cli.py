@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 import mirage_sim
 from mirage_sim.build import CONFIGS, compose
-from mirage_sim.evaluation.provenance import commit, cpu
+from mirage_sim.evaluation.doctor import commit, cpu
 from mirage_sim.files import check_folder
 
 Config = dict[str, Any]
@@ -60,10 +60,8 @@ def _train(_: str, config: Config) -> Config:
 
 def _quick_protocols(world: Config, output: Path) -> Config:
     """Metrics of the quick fidelity and collision protocols, with the latent memory alone."""
-    from mirage_sim.evaluation import collision, fidelity
-
     settings = {"world": world, "walks": "quick", "variants": ["latent_memory"], "output": str(output)}
-    return {part.__name__.rpartition(".")[2]: part.evaluate(settings)["marks"] for part in (fidelity, collision)}
+    return {name: _eval(name, settings)["marks"] for name in ("fidelity", "collision")}
 
 
 def _record(_: str, config: Config) -> Config:
@@ -88,27 +86,34 @@ def _prepare(variant: str, config: Config) -> Config:
 
 def _eval(variant: str, config: Config) -> Config:
     if variant == "compare":
-        from mirage_sim.evaluation.compare import compare
+        from mirage_sim.evaluation.summary import compare
 
         return compare(Path(config["a.json"]), Path(config["b.json"]))
     if variant == "report":
         from mirage_sim.evaluation.report import report
 
         return report(Path(config["folder"]))
-    if variant == "collision":
-        from mirage_sim.evaluation.collision import evaluate
-    elif variant == "revisit":
-        from mirage_sim.evaluation.revisit import evaluate
-    elif variant == "photos":
-        from mirage_sim.evaluation.photos import evaluate
-    else:
-        from mirage_sim.evaluation.fidelity import evaluate
-    return evaluate(config)
+    if variant in ("collision", "photos"):
+        return importlib.import_module(f"mirage_sim.evaluation.{variant}").evaluate(config)  # type: ignore[no-any-return]
+    from mirage_sim.evaluation.runner import evaluate
+
+    return evaluate(variant, config)
 
 
 def _bench(variant: str, config: Config) -> Config:
-    bench: Callable[[Config], Config] = getattr(importlib.import_module(BENCHMARKS[variant]), f"bench_{variant}")
-    return bench(config)
+    """Run a benchmark of the source checkout: the one that holds this package, or the current folder."""
+    roots = (Path(mirage_sim.__file__).resolve().parent.parent, Path.cwd())
+    root = next((root for root in roots if (root / "benchmarks" / "runner.py").is_file()), None)
+    if root is None:
+        raise ImportError(
+            "mirage bench: expected a source checkout, which has the folder benchmarks, got an installed package "
+            f"without it in {roots[0]}; run the command in the root of a checkout"
+        )
+    sys.path.insert(0, str(root))  # processes that a benchmark starts inherit it
+    try:
+        return importlib.import_module("benchmarks.runner").run(variant, config)  # type: ignore[no-any-return]
+    finally:
+        sys.path.remove(str(root))
 
 
 def _doctor(_: str, config: Config) -> Config:
@@ -128,25 +133,6 @@ TEXTS = frozenset(
     "image output source clips policy walk prompt cache folder path name branch lora latents wan5b "
     "address repository revision".split()
 )
-
-# where the function bench_NAME is
-BENCHMARKS = {
-    name: f"mirage_sim.evaluation.benchmarks.{name}"
-    for name in (
-        "step",
-        "vector",
-        "readout",
-        "growth",
-        "fork",
-        "bytes",
-        "retrieval",
-        "conditioning",
-        "learn",
-        "backbone",
-        "rollout",
-        "simulators",
-    )
-} | {"ros": "mirage_sim.ros.benchmark", "all": "mirage_sim.evaluation.benchmarks.table"}
 
 COMMANDS = {
     "rollout": Command(
@@ -182,7 +168,7 @@ COMMANDS = {
         "measure speed, exactness and learning",
         "mirage bench step --json",
         _bench,
-        tuple(BENCHMARKS),
+        tuple(sorted(path.stem for path in (CONFIGS / "bench").glob("*.yaml"))),
         group="bench",
     ),
     "doctor": Command("tell what this machine has and lacks, and which worlds it can run", "mirage doctor", _doctor),

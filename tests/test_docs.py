@@ -20,9 +20,9 @@ from PIL import Image
 from support.clips import write_clips
 from support.videos import write_realestate10k, write_vipe
 
+from benchmarks import backbone, readout, runner, step
 from mirage_sim import cli
 from mirage_sim.data.simulators.miniworld import MiniWorldSimulator
-from mirage_sim.evaluation.benchmarks import backbone, readout, step, table
 from mirage_sim.evaluation.manifest import Manifest
 
 ROOT = Path(__file__).parent.parent
@@ -207,9 +207,9 @@ def reader(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("PYTHONPATH", str(ROOT))  # of what runs in a process of its own
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setattr(step, "_seconds_of", cache(step._seconds_of))
-    run_bench = table.run
-    monkeypatch.setattr(table, "run", lambda name: run_bench(name, "frames=4", "repeats=1"))
-    for minutes in ("resume_identical", "stage1_loss_drop"):  # tests/evaluation/test_backbone.py has them
+    run_bench = runner.run_in_process
+    monkeypatch.setattr(runner, "run_in_process", lambda name: run_bench(name, "frames=4", "repeats=1"))
+    for minutes in ("resume_identical", "stage1_loss_drop"):  # tests/benchmarks/test_backbone.py has them
         monkeypatch.setattr(backbone, minutes, lambda: 0.0)
     subset, cloud, hall = Manifest.subset, readout._cloud, readout.hall
 

@@ -61,7 +61,9 @@ def test_the_wheel_holds_everything(wheel: zipfile.ZipFile) -> None:
     assert {"launch/world.launch.py", "configs/fastdds.xml"} <= shared
     assert {f"configs/ros/{path.name}" for path in (ROOT / "configs" / "ros").iterdir()} <= shared
     assert {"mirage_sim/configs/fastdds.xml", "mirage_sim/configs/ros/world.rviz"} <= names
-    assert not [name for name in names if name.startswith(("tests", "envs", "configs")) or "partial" in name]
+    assert not [
+        name for name in names if name.startswith(("tests", "benchmarks", "envs", "configs")) or "partial" in name
+    ]
 
 
 def test_the_wheel_knows_what_it_is(wheel: zipfile.ZipFile) -> None:

@@ -13,10 +13,10 @@ import numpy as np
 import psutil
 import pytest
 
+from benchmarks.rollout import Driver, compare
 from mirage_sim.agents.formats import episode_name
 from mirage_sim.agents.rollout import rollout
 from mirage_sim.build import compose, instantiate
-from mirage_sim.evaluation.benchmarks.rollout import Driver, compare
 
 EPISODES, STEPS = 12, 12
 PATIENCE = 300.0  # seconds until a machine that is busy otherwise, too, must have got so far
@@ -58,7 +58,7 @@ def disturbable(settings: dict[str, Any]) -> Driver:
     """A roll-out that is under way."""
     driver = Driver([sys.executable, "-c", PROGRAM, json.dumps(settings)], Path(settings["output"]))
     driver.start()
-    assert len(driver.workers()) == 2, driver.said()
+    assert len(driver.workers()) == 2, driver.output()
     assert 0 < len(driver.episodes()) < EPISODES, "too late to disturb anything"
     return driver
 
@@ -99,7 +99,7 @@ def test_a_killed_worker_loses_and_doubles_nothing(settings: dict[str, Any], und
     driver.finish()
     assert_same(tmp_path / "ray", undisturbed)
     assert compare(tmp_path / "ray", range(3, 3 + EPISODES)) == (0, 0)
-    result = json.loads(driver.said().splitlines()[-1])
+    result = json.loads(driver.output().splitlines()[-1])
     assert result["episodes"] == EPISODES and result["steps"] == STEPS * EPISODES and result["seed"] == 3
     assert_all_end(started)
 

@@ -5,7 +5,7 @@ import heapq
 import numpy as np
 
 from mirage_sim.data.simulators.homes.scene import face_normals
-from mirage_sim.memory.kernels import compiled
+from mirage_sim.memory.compilation import compiled
 
 BORDER_WEIGHT = 3.0  # weight of distances from a border, relative to distances from the surface
 MIN_COSINE = 0.2  # of the angle by which a collapse may turn a triangle
