@@ -120,8 +120,8 @@ setup(
         "console_scripts": [
             "mirage = mirage_sim.cli:main",
             # `ros2 run mirage_sim ...`
-            "mirage_world = mirage_sim.ros.node:main",
-            "mirage_policy = mirage_sim.ros.policy_node:main",
+            "mirage_world = mirage_sim.ros.__main__:world",
+            "mirage_policy = mirage_sim.ros.__main__:policy",
         ]
     },
     zip_safe=False,

@@ -1,7 +1,7 @@
-"""What is published, and when. tf2_msgs is in no registry of wheels: a plain class takes its place."""
+"""Published messages. There is no wheel of tf2_msgs: a plain class replaces it."""
 
 import sys
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,11 +10,10 @@ pytest.importorskip("rclpy", reason="ROS 2 is not installed: pip install mirage_
 
 from nav_msgs.msg import Odometry  # noqa: E402
 
-from mirage_sim.ros import conversions  # noqa: E402
-from mirage_sim.ros.client import Client  # noqa: E402
-from mirage_sim.ros.node_process import private_domain  # noqa: E402
-from mirage_sim.ros.publishers import Publishers, _resized, _sampled  # noqa: E402
-from mirage_sim.ros.settings import Settings  # noqa: E402
+from benchmarks.ros_client import Client  # noqa: E402
+from benchmarks.ros_process import private_domain  # noqa: E402
+from mirage_sim.ros.parameters import WorldParameters  # noqa: E402
+from mirage_sim.ros.publishers import Publishers, resize_image, resize_nearest  # noqa: E402
 from mirage_sim.ros.simulation import Simulation  # noqa: E402
 
 
@@ -28,8 +27,10 @@ class TFMessage:
 
 
 class Recorder:
-    def __init__(self, topic):
-        self.topic, self.sent = topic, []
+    msg_type = TFMessage
+
+    def __init__(self):
+        self.sent = []
 
     def publish(self, message):
         self.sent.append(message)
@@ -46,30 +47,30 @@ def client():
 
 @pytest.fixture
 def node(client, monkeypatch):
-    """A real node, but for publishers of the missing type."""
+    """A real node, except for publishers of the missing type."""
     node = client.node
     create, node.recorders = node.create_publisher, {}
 
     def create_publisher(kind, topic, *arguments, **more):
         if kind is not TFMessage:
             return create(kind, topic, *arguments, **more)
-        return node.recorders.setdefault(topic, Recorder(topic))
+        return node.recorders.setdefault(topic, Recorder())
 
     monkeypatch.setattr(node, "create_publisher", create_publisher)
     return node
 
 
-def test_transforms_go_from_map_to_the_optical_frame(node, monkeypatch):
+def test_transforms_lead_from_map_to_optical_frame(node, monkeypatch):
     module = ModuleType("tf2_msgs.msg")
     module.TFMessage = TFMessage
     monkeypatch.setitem(sys.modules, "tf2_msgs", ModuleType("tf2_msgs"))
     monkeypatch.setitem(sys.modules, "tf2_msgs.msg", module)
-    settings = Settings(scan_rays=0, mode="lockstep", publish_clock=False)
+    settings = WorldParameters(scan_rays=0, mode="lockstep", publish_clock=False)
     simulation = Simulation(settings)
-    publishers = Publishers(node, settings, simulation.cloud)
+    publishers = Publishers(node, simulation)
     simulation.command(1.0, 0.0)
     frame = simulation.step()
-    publishers.show(frame, settings)
+    publishers.publish(frame)
     (static,), (moving,) = (node.recorders[topic].sent for topic in ("/tf_static", "/tf"))
     edges = [(t.header.frame_id, t.child_frame_id) for t in [*moving.transforms, *static.transforms]]
     assert edges == [
@@ -83,38 +84,43 @@ def test_transforms_go_from_map_to_the_optical_frame(node, monkeypatch):
     simulation.close()
 
 
-def test_nothing_is_made_for_nobody(client, monkeypatch):
-    made, make = set(), conversions.message
-    monkeypatch.setattr(conversions, "message", lambda kind, fields: made.add(kind.__name__) or make(kind, fields))
-    settings = Settings(mode="lockstep")
+def test_messages_are_made_for_subscribers_only(client, monkeypatch):
+    kinds, send = set(), Publishers._send
+
+    def record(publisher, fields):
+        kinds.add(publisher.msg_type.__name__)
+        send(publisher, fields)
+
+    monkeypatch.setattr(Publishers, "_send", staticmethod(record))
+    settings = WorldParameters(mode="lockstep")
     simulation = Simulation(settings)
-    publishers = Publishers(client.node, settings, simulation.cloud)
-    publishers.show(simulation.frame, settings)
-    assert made == {"PointCloud2"}  # which is kept for those who come late
-    made.clear()
+    publishers = Publishers(client.node, simulation)
+    publishers.publish(simulation.frame)
+    assert kinds == {"PointCloud2"}  # kept for late subscribers
+    kinds.clear()
     client.node.create_subscription(Odometry, "odom", lambda message: None, 1)
 
-    def heard():
-        publishers.show(simulation.frame, settings)
-        return "Odometry" in made
+    def received():
+        publishers.publish(simulation.frame)
+        return "Odometry" in kinds
 
-    assert client.until(heard)
-    assert made == {"Odometry"}
+    assert client.until(received)
+    assert kinds == {"Odometry"}
     simulation.close()
 
 
-def test_no_transforms_where_they_are_not_wanted(node):
-    Publishers(node, Settings(publish_tf=False), lambda: None)
+def test_publish_tf_false_publishes_no_transforms(node):
+    Publishers(node, SimpleNamespace(parameters=WorldParameters(publish_tf=False)))
     assert not node.recorders
 
 
-def test_resizing_keeps_what_it_can():
-    picture = np.zeros((4, 6, 3), np.uint8)
-    picture[:, 3:] = 200
-    assert _resized(picture, (4, 6)) is picture
-    np.testing.assert_array_equal(_resized(picture, (2, 2)), [[[0] * 3, [200] * 3]] * 2)
-    larger = _resized(picture, (8, 12))
+def test_resizing_preserves_values():
+    image = np.zeros((4, 6, 3), np.uint8)
+    image[:, 3:] = 200
+    assert resize_image(image, (4, 6)) is image
+    np.testing.assert_array_equal(resize_image(image, (2, 2)), [[[0] * 3, [200] * 3]] * 2)
+    larger = resize_image(image, (8, 12))
     assert larger.shape == (8, 12, 3) and (larger[:, :5] == 0).all() and (larger[:, 7:] == 200).all()
     depth = np.array([[1.0, 0.0], [5.0, 9.0]], np.float32)
-    # nothing in between: a mean of two surfaces is on neither
-    np.testing.assert_array_equal(_sampled(depth, (4, 4)), depth.repeat(2, 0).repeat(2, 1))
+    # no values in between
+    np.testing.assert_array_equal(resize_nearest(depth, (4, 4)), depth.repeat(2, 0).repeat(2, 1))

@@ -1,4 +1,4 @@
-"""The services of simulation_interfaces. Its classes are in no registry of wheels: plain ones take their place."""
+"""Services of simulation_interfaces. There is no wheel of it: plain classes replace its messages."""
 
 import threading
 from types import SimpleNamespace
@@ -7,12 +7,12 @@ import pytest
 
 pytest.importorskip("rclpy", reason="ROS 2 is not installed: pip install mirage_sim[ros], or source a system ROS")
 
-from mirage_sim.ros.settings import Settings  # noqa: E402
+from mirage_sim.ros.parameters import WorldParameters  # noqa: E402
+from mirage_sim.ros.services import _FEATURES, SimulatorControl  # noqa: E402
 from mirage_sim.ros.simulation import Simulation  # noqa: E402
-from mirage_sim.ros.simulator_control import _FEATURES, SimulatorControl  # noqa: E402
 from mirage_sim.ros.worker import Worker  # noqa: E402
 
-# the values are those of the package's definitions
+# values of the package's definitions
 RESULT = SimpleNamespace(RESULT_FEATURE_UNSUPPORTED=0, RESULT_OK=1, RESULT_OPERATION_FAILED=4)
 STATE = SimpleNamespace(STATE_STOPPED=0, STATE_PLAYING=1, STATE_PAUSED=2, STATE_QUITTING=3)
 SCOPE = SimpleNamespace(SCOPE_DEFAULT=0, SCOPE_TIME=1, SCOPE_STATE=2, SCOPE_SPAWNED=4, SCOPE_ALL=255)
@@ -38,7 +38,7 @@ def response():
 
 
 class Goal:
-    """Of an action; cancelled after so many steps."""
+    """The goal of an action, cancelled after some steps."""
 
     def __init__(self, steps, cancel_after=None):
         self.request = SimpleNamespace(steps=steps)
@@ -65,8 +65,8 @@ class Goal:
 
 @pytest.fixture(scope="module")
 def running():
-    simulation = Simulation(Settings(scan_rays=0, collisions="ignore", real_time_factor=0.1))
-    worker = Worker(simulation, lambda frame: None, lambda: None, lambda error: None)
+    simulation = Simulation(WorldParameters(scan_rays=0, collisions="ignore", real_time_factor=0.1))
+    worker = Worker(simulation, lambda frame: None, lambda frame: None, lambda error: None)
     worker.start()
     has_quit = threading.Event()
     yield SimulatorControl(worker, has_quit.set, MSG, SRV, ACTION), worker, has_quit
@@ -81,7 +81,7 @@ def control(running):
     return running[0]
 
 
-def steps_of(running):
+def step_count(running):
     return running[1].submit(lambda simulation: simulation.steps).result(60)
 
 
@@ -101,7 +101,7 @@ def get_state(control):
     return control.get_state(None, response()).state.state
 
 
-def test_features(control):
+def test_features_are_listed(control):
     assert control.features(None, response()).features.features == list(range(len(_FEATURES)))
 
 
@@ -125,20 +125,20 @@ def test_only_some_scopes_rewind_the_clock(control, running, scope, seconds):
     assert distance == pytest.approx(0.2 if scope == SCOPE.SCOPE_TIME else 0.0, abs=1e-4)
 
 
-def test_nothing_was_spawned(control):
+def test_reset_of_spawned_entities_is_unsupported(control):
     assert reset(control, SCOPE.SCOPE_SPAWNED) == RESULT.RESULT_FEATURE_UNSUPPORTED
 
 
-def test_steps_only_while_paused(control, running):
-    before = steps_of(running)
+def test_step_is_refused_while_running(control, running):
+    before = step_count(running)
     assert step(control, 3).result == RESULT.RESULT_OK
-    assert steps_of(running) == before + 3
+    assert step_count(running) == before + 3
     running[1].pause(False)
     refused = step(control, 1)
     assert refused.result == RESULT.RESULT_OPERATION_FAILED and "pause it before" in refused.error_message
 
 
-def test_states(control, running):
+def test_states_can_be_set_and_read(control, running):
     assert get_state(control) == STATE.STATE_PAUSED
     assert set_state(control, STATE.STATE_PAUSED) == ALREADY
     assert set_state(control, STATE.STATE_PLAYING) == RESULT.RESULT_OK
@@ -151,20 +151,20 @@ def test_states(control, running):
     assert set_state(control, STATE.STATE_QUITTING) == RESULT.RESULT_OK and running[2].is_set()
 
 
-def test_the_action_steps_with_feedback(control, running):
+def test_action_steps_with_feedback(control, running):
     goal = Goal(3)
     assert control.simulate_steps(goal).result.result == RESULT.RESULT_OK
     assert goal.end == "succeeded" and goal.feedback == [(1, 2), (2, 1), (3, 0)]
 
 
-def test_the_action_can_be_cancelled(control, running):
-    before = steps_of(running)
+def test_action_can_be_cancelled(control, running):
+    before = step_count(running)
     goal = Goal(1000, cancel_after=2)
     assert control.simulate_steps(goal).result.error_message == "cancelled after 2 of 1000 steps"
-    assert goal.end == "canceled" and steps_of(running) == before + 2
+    assert goal.end == "canceled" and step_count(running) == before + 2
 
 
-def test_the_action_is_refused_while_running(control, running):
+def test_action_is_refused_while_running(control, running):
     running[1].pause(False)
     goal = Goal(1)
     assert control.simulate_steps(goal).result.result == RESULT.RESULT_OPERATION_FAILED

@@ -1,4 +1,4 @@
-"""The world behind the node, without ROS."""
+"""The simulation behind the node, without ROS."""
 
 import math
 from dataclasses import replace
@@ -8,22 +8,23 @@ import numpy as np
 import pytest
 import torch
 
-from mirage_sim.geometry import VelocityLimits, se3_exp
-from mirage_sim.ros.point_colours import PointColours
-from mirage_sim.ros.settings import Settings
-from mirage_sim.ros.simulation import Simulation
+from mirage_sim.geometry import Camera, VelocityLimits, se3_exp
+from mirage_sim.memory import LatentMap
+from mirage_sim.memory.latent_map import Points
+from mirage_sim.ros.parameters import WorldParameters
+from mirage_sim.ros.simulation import PointColours, Simulation, ranges
 
 
 @pytest.fixture(scope="module")
 def shared():
-    simulation = Simulation(Settings(seed=5, scan_rays=90))
+    simulation = Simulation(WorldParameters(seed=5, scan_rays=90))
     yield simulation
     simulation.close()
 
 
 @pytest.fixture
 def simulation(shared):
-    shared.settings = Settings(seed=5, scan_rays=90)
+    shared.parameters = WorldParameters(seed=5, scan_rays=90)
     shared.reset(rewind=True)
     return shared
 
@@ -36,21 +37,21 @@ def drive(simulation, *commands):
     return frames
 
 
-def test_it_is_the_environment(simulation):
+def test_simulation_equals_environment(simulation):
     env = gymnasium.make("MirageWorld-v0", observation="dict", scan=90)
     observation, _ = env.reset(seed=5)
     np.testing.assert_array_equal(simulation.frame.image, observation["rgb"])
     for command in [(1.5, 0.0), (0.4, -1.0), (-0.2, 0.3)]:
         (frame,) = drive(simulation, command)
         observation, _, _, _, info = env.step(np.array([command[0] / 1.5, command[1] / (math.pi / 3)], np.float32))
-        for mine, theirs in [
+        for value, expected in [
             (frame.image, observation["rgb"]),
             (frame.depth, observation["depth"]),
             (frame.remembered, observation["remembered"]),
             (frame.camera.c2w, observation["pose"]),
             (frame.scan, info["scan"]),
         ]:
-            np.testing.assert_array_equal(mine, theirs)
+            np.testing.assert_array_equal(value, expected)
         assert frame.collision == info["collision"]
     env.close()
 
@@ -64,17 +65,17 @@ def test_it_is_the_environment(simulation):
         (20.0, (1.5, 0.0), (0.5, 0.0)),  # half the time, half the way
         (20.0, (99.0, 0.0), (0.5, 0.0)),
         (5.0, (0.6, 0.0), (0.8, 0.0)),
-        (5.0, (1.5, 0.0), (1.0, 0.0)),  # more than one step can do
+        (5.0, (1.5, 0.0), (1.0, 0.0)),  # clipped to one step
     ],
 )
 def test_velocities_become_actions(simulation, rate, command, fraction):
-    simulation.settings = replace(simulation.settings, frame_rate=rate)
+    simulation.parameters = replace(simulation.parameters, frame_rate=rate)
     simulation.command(*command)
     np.testing.assert_allclose(simulation.action(), fraction, rtol=1e-6)
 
 
-def test_a_frame_rate_of_its_own(simulation):
-    simulation.settings = replace(simulation.settings, frame_rate=25.0)
+def test_frame_rate_changes_clock_and_motion(simulation):
+    simulation.parameters = replace(simulation.parameters, frame_rate=25.0)
     frames = drive(simulation, (1.0, 0.5), (1.0, 0.5))
     assert [frame.seconds for frame in frames] == pytest.approx([0.04, 0.08])
     np.testing.assert_allclose(frames[-1].twist, [1.0, 0, 0, 0, 0, 0.5], atol=1e-4)
@@ -83,7 +84,7 @@ def test_a_frame_rate_of_its_own(simulation):
 
 @pytest.mark.parametrize(("timeout", "steps"), [(0.3, 3), (0.25, 3), (0.01, 1), (0.0, 100)])
 def test_commands_time_out(simulation, timeout, steps):
-    simulation.settings = replace(simulation.settings, cmd_vel_timeout=timeout)
+    simulation.parameters = replace(simulation.parameters, cmd_vel_timeout=timeout)
     simulation.command(1.0, 0.0)
     moved = 0
     while simulation.action()[0] and moved < 5:
@@ -93,7 +94,7 @@ def test_commands_time_out(simulation, timeout, steps):
 
 
 @pytest.mark.parametrize("command", [(math.nan, 0.0), (0.0, math.inf)])
-def test_unusable_commands_change_nothing(simulation, command):
+def test_command_refuses_non_finite_velocities(simulation, command):
     simulation.command(0.5, 0.1)
     before = simulation.action()
     with pytest.raises(ValueError, match="expected finite velocities"):
@@ -101,7 +102,7 @@ def test_unusable_commands_change_nothing(simulation, command):
     np.testing.assert_array_equal(simulation.action(), before)
 
 
-def test_every_frame_has_a_later_time(simulation):
+def test_every_frame_has_later_time(simulation):
     times = [simulation.frame.seconds]
     times.append(drive(simulation, (0.1, 0.0))[0].seconds)
     simulation.snapshot()
@@ -113,68 +114,68 @@ def test_every_frame_has_a_later_time(simulation):
     np.testing.assert_array_equal(rewound.image, before.image)
 
 
-def test_restore_goes_back_whole(simulation):
+def test_restore_returns_to_snapshot(simulation):
     drive(simulation, (1.0, 0.2))
     simulation.snapshot()
     points = simulation.cloud()
     first = drive(simulation, (0.5, 1.0), (0.5, 1.0))
     assert np.array_equal(simulation.restore().twist, np.zeros(6)) and not simulation.action().any()
-    for mine, kept in zip(simulation.cloud(), points, strict=True):
-        np.testing.assert_array_equal(mine, kept)
+    for value, expected in zip(simulation.cloud(), points, strict=True):
+        np.testing.assert_array_equal(value, expected)
     again = drive(simulation, (0.5, 1.0), (0.5, 1.0))
     for one, other in zip(first, again, strict=True):
         np.testing.assert_array_equal(one.image, other.image)
 
 
-def test_nothing_to_restore():
-    fresh = Simulation(Settings(scan_rays=0))
+def test_restore_refuses_without_snapshot():
+    fresh = Simulation(WorldParameters(scan_rays=0))
     with pytest.raises(ValueError, match="snapshot: expected one to restore"):
         fresh.restore()
     assert fresh.frame.scan is None
     fresh.close()
 
 
-def test_teleport_moves_the_origin_of_odometry_along(simulation):
+def test_teleport_moves_origin_of_odometry(simulation):
     (moved,) = drive(simulation, (1.0, 0.5))
-    there = se3_exp(torch.tensor([0.5, 0.0, -0.3, 0.0, 0.8, 0.0])).numpy()
-    frame = simulation.teleport(there)
-    np.testing.assert_allclose(frame.camera.c2w, there, atol=1e-6)
-    seen = np.linalg.inv(frame.origin) @ frame.camera.c2w.numpy()
-    np.testing.assert_allclose(seen, moved.camera.c2w, atol=1e-5)
+    target = se3_exp(torch.tensor([0.5, 0.0, -0.3, 0.0, 0.8, 0.0])).numpy()
+    frame = simulation.teleport(target)
+    np.testing.assert_allclose(frame.camera.c2w, target, atol=1e-6)
+    odometry = np.linalg.inv(frame.origin) @ frame.camera.c2w.numpy()
+    np.testing.assert_allclose(odometry, moved.camera.c2w, atol=1e-5)
     with pytest.raises(ValueError, match="c2w"):
         simulation.teleport(np.zeros((4, 4)))
     assert simulation.frame is frame
 
 
-def test_what_is_bumped_into_is_judged_from_where_one_was_put(simulation):
+def test_teleport_updates_obstacles(simulation):
     frame = simulation.teleport(se3_exp(torch.tensor([0.0, 0.0, 1.0, 0.0, 0.0, 0.0])).numpy())
     around = simulation._collisions._body.around(frame.map, frame.camera)
     np.testing.assert_array_equal(frame.scan, around.scan(90))
 
 
-def test_a_start_picture(simulation, tmp_path):
+def test_reset_uses_start_image(simulation, tmp_path):
     from PIL import Image
 
-    picture = np.zeros((96, 128, 3), np.uint8)
-    picture[:, :64] = (200, 30, 30)
-    Image.fromarray(picture).save(tmp_path / "start.png")
-    simulation.settings = replace(simulation.settings, start_image=str(tmp_path / "start.png"))
-    np.testing.assert_array_equal(simulation.reset().image, picture)
+    image = np.zeros((96, 128, 3), np.uint8)
+    image[:, :64] = (200, 30, 30)
+    Image.fromarray(image).save(tmp_path / "start.png")
+    simulation.parameters = replace(simulation.parameters, start_image=str(tmp_path / "start.png"))
+    np.testing.assert_array_equal(simulation.reset().image, image)
     before = simulation.frame
-    simulation.settings = replace(simulation.settings, start_image=str(tmp_path / "none.png"))
-    with pytest.raises(FileNotFoundError, match="none.png"):
+    (tmp_path / "start.png").unlink()
+    with pytest.raises(FileNotFoundError, match="start.png"):
         simulation.reset()
     assert simulation.frame is before
 
 
 @pytest.mark.parametrize("device", ["abacus", "cuda:77"])
-def test_a_device_that_is_not_there(device):
+def test_unknown_device_is_refused(device):
     with pytest.raises(ValueError, match="device: expected one that torch can use"):
-        Simulation(Settings(device=device))
+        Simulation(WorldParameters(device=device))
 
 
 def expected_colours(map, frames):
-    """Each point's square of the picture that it was written from, one by one."""
+    """Return the mean colour of each point's cell in the image that it was written from, computed point by point."""
     colours = []
     for point in map.ids().tolist():
         write, cell = divmod(point, 24 * 32)
@@ -183,11 +184,11 @@ def expected_colours(map, frames):
     return np.array(colours)
 
 
-def test_points_have_the_colours_that_they_were_seen_in(simulation):
+def test_cloud_has_colours_of_written_images(simulation):
     frames = [simulation.frame]
     for command in [(0.8, 0.9), (0.8, 0.9), (0.0, 0.0), (0.8, -0.9), (1.0, 0.0)]:
         frames += drive(simulation, command)
-        if len(frames) in (3, 5):  # asked for now and then, and in between
+        if len(frames) in (3, 5):  # also between steps
             simulation.cloud()
     assert len(np.unique(frames[-1].map.ids() // (24 * 32))) > 2
     xyz, colours = simulation.cloud()
@@ -196,24 +197,52 @@ def test_points_have_the_colours_that_they_were_seen_in(simulation):
     np.testing.assert_array_equal(simulation.cloud()[1], colours)
 
 
-def test_colours_take_little_room_and_go_their_own_ways(simulation):
+def test_point_colours_of_copy_and_of_evicted_map(simulation):
     colours, first = PointColours(), simulation.frame
-    colours.note(first.map, first.image[None])
+    colours.record(first.map, first.image[None])
     (second,) = drive(simulation, (0.8, 0.9))
-    reference = colours.copy()
-    reference.note(second.map, second.image[None])
+    duplicate = colours.copy()
+    duplicate.record(second.map, second.image[None])
     kept = second.map.evict(700)
     assert 0 < kept.points <= 700
-    np.testing.assert_allclose(reference.of(kept), expected_colours(kept, [first, second]), atol=0.51)
-    assert len(reference._ids) == kept.points and not reference._pictures
+    np.testing.assert_allclose(duplicate.of(kept), expected_colours(kept, [first, second]), atol=0.51)
+    assert len(duplicate._ids) == kept.points and not duplicate._images
     np.testing.assert_allclose(colours.of(first.map), expected_colours(first.map, [first]), atol=0.51)
 
 
-def test_standing_still_collects_no_pictures(simulation):
+def test_standing_still_keeps_no_images(simulation):
     simulation.cloud()
     drive(simulation, *[(0.0, 0.0)] * 5)
-    assert len(simulation._colours._pictures) <= 1
+    assert len(simulation._colours._images) <= 1
 
 
-def test_limits_are_the_environments(simulation):
-    assert simulation.drive == VelocityLimits()
+def test_limits_equal_environment(simulation):
+    assert simulation.limits == VelocityLimits()
+
+
+@pytest.mark.parametrize("turn", [0.0, 0.7, -2.0, math.pi])
+def test_ranges_are_inf_only_where_observed_space_is_free(turn):
+    """A far point on each of three sides of the start; the camera has turned to the left."""
+    xyz = torch.tensor([[0.0, 0.0, 30.0], [-30.0, 0.0, 0.0], [0.0, 0.0, -30.0], [5.0, 1.5, 0.0]])
+    footprint = torch.full((4,), 2 * 30 * math.tan(math.radians(5)))  # ten degrees wide
+    points = Points(xyz, torch.zeros(4, 1), torch.arange(4), footprint)
+    map = LatentMap.empty(1).add(points, torch.zeros(0, dtype=torch.int64), 4)
+    camera = Camera.from_fov(se3_exp(torch.tensor([0.0, 0.0, 0.0, 0.0, -turn, 0.0])), 60.0, (96, 128))
+    scan = np.full(360, np.inf, np.float32)
+    scan[[180, 90]] = 2.0, 3.0
+    measured = ranges(scan, map, camera)
+    bearing = np.degrees(-math.pi + turn) + np.arange(360)  # of each ray in the map: 0 is ahead, 90 left
+    sides = np.array([0.0, 90.0, 180.0])
+    off = np.abs((bearing[:, None] - sides + 180) % 360 - 180).min(1)
+    assert measured[180] == 2.0 and measured[90] == 3.0
+    others = np.delete(np.arange(360), [90, 180])
+    assert np.isinf(measured[others][off[others] < 4.5]).all()
+    assert np.isnan(measured[others][off[others] > 5.5]).all()
+
+
+def test_ranges_behind_the_start_are_unknown(simulation):
+    frame = simulation.frame
+    measured = ranges(frame.scan, frame.map, frame.camera)
+    finite = np.isfinite(frame.scan)
+    np.testing.assert_array_equal(measured[finite], frame.scan[finite])
+    assert finite.any() and np.isnan(measured[:20]).all() and np.isnan(measured[-20:]).all()

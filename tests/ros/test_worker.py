@@ -1,4 +1,4 @@
-"""The thread that steps the world, without ROS."""
+"""The worker thread, without ROS."""
 
 import threading
 import time
@@ -7,7 +7,7 @@ from concurrent.futures import CancelledError
 import numpy as np
 import pytest
 
-from mirage_sim.ros.settings import Settings
+from mirage_sim.ros.parameters import WorldParameters
 from mirage_sim.ros.simulation import Simulation
 from mirage_sim.ros.worker import Worker
 
@@ -15,17 +15,17 @@ PATIENCE = 60.0
 
 
 class Watched:
-    """A worker and what it showed."""
+    """A worker and the frames that it published."""
 
     def __init__(self, **settings):
         self.frames, self.failures = [], []
         self._changed = threading.Condition()
-        self.simulation = Simulation(Settings(scan_rays=0, collisions="ignore", **settings))
+        self.simulation = Simulation(WorldParameters(scan_rays=0, collisions="ignore", **settings))
         self.idled = threading.Event()
-        self.worker = Worker(self.simulation, self.show, self.idled.set, self.fail)
+        self.worker = Worker(self.simulation, self.publish, lambda frame: self.idled.set(), self.fail)
         self.worker.start()
 
-    def show(self, frame):
+    def publish(self, frame):
         with self._changed:
             self.frames.append(frame)
             self._changed.notify_all()
@@ -35,9 +35,9 @@ class Watched:
             self.failures.append(error)
             self._changed.notify_all()
 
-    def wait(self, wanted):
+    def wait(self, condition):
         with self._changed:
-            assert self._changed.wait_for(wanted, PATIENCE)
+            assert self._changed.wait_for(condition, PATIENCE)
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def watch():
         one.simulation.close()
 
 
-def test_lockstep_makes_one_step_per_command_in_their_order(watch):
+def test_lockstep_makes_one_step_per_command_in_order(watch):
     watched = watch(mode="lockstep")
     for i in range(5):
         watched.worker.command(0.1 * i, 0.0)
@@ -66,17 +66,17 @@ def test_lockstep_makes_one_step_per_command_in_their_order(watch):
     assert stepped is watched.frames[-1] and stepped.twist[0] == pytest.approx(0.4, abs=1e-4)
 
 
-def test_lockstep_keeps_the_order_of_commands_and_tasks(watch):
+def test_lockstep_keeps_order_of_commands_and_tasks(watch):
     watched = watch(mode="lockstep")
     watched.worker.command(1.0, 0.0)
-    there = watched.worker.submit(lambda simulation: simulation.frame.camera.c2w[2, 3].item())
+    depth = watched.worker.submit(lambda simulation: simulation.frame.camera.c2w[2, 3].item())
     watched.worker.command(1.0, 0.0)
     watched.worker.submit(lambda simulation: simulation.reset()).result(PATIENCE)
-    assert there.result() == pytest.approx(0.1, abs=1e-4)
+    assert depth.result() == pytest.approx(0.1, abs=1e-4)
     assert [frame.twist[0] for frame in watched.frames] == pytest.approx([0.0, 1.0, 1.0, 0.0], abs=1e-4)
 
 
-def test_a_paused_lockstep_drops_commands(watch):
+def test_paused_lockstep_drops_commands(watch):
     watched = watch(mode="lockstep")
     watched.worker.pause(True)
     watched.worker.command(1.0, 0.0)
@@ -85,7 +85,7 @@ def test_a_paused_lockstep_drops_commands(watch):
     assert watched.worker.submit(lambda simulation: simulation.steps).result(PATIENCE) == 1
 
 
-def test_realtime_takes_the_latest_command_and_pauses(watch):
+def test_realtime_takes_latest_command_and_pauses(watch):
     watched = watch(real_time_factor=0.0, cmd_vel_timeout=0.0)
     watched.wait(lambda: len(watched.frames) > 2)
     watched.worker.command(0.3, 0.0)
@@ -99,37 +99,37 @@ def test_realtime_takes_the_latest_command_and_pauses(watch):
     assert watched.worker.step().result(PATIENCE).twist[0] == pytest.approx(0.7, abs=1e-3)
 
 
-def test_realtime_is_not_faster_than_asked(watch):
+def test_realtime_is_not_faster_than_requested(watch):
     began = time.perf_counter()
     watched = watch(real_time_factor=0.2)  # two frames per second
     watched.wait(lambda: len(watched.frames) == 5)
     assert time.perf_counter() - began >= 1.5  # the first two come at once
-    report = watched.worker.statistics.report()
+    report = watched.worker.report()
     assert 0 < report.frames_per_second < 4
     assert report.frame is watched.frames[-1] and report.latency is None
 
 
-def test_a_task_that_fails_fails_its_caller_only(watch):
+def test_refused_task_fails_only_its_caller(watch):
     watched = watch(mode="lockstep")
     with pytest.raises(ValueError, match="c2w"):
         watched.worker.submit(lambda simulation: simulation.teleport(np.zeros((4, 4)))).result(PATIENCE)
     watched.worker.command(0.0, 0.0)
     watched.wait(lambda: len(watched.frames) == 2)
-    assert watched.worker.statistics.report().latency > 0
+    assert watched.worker.report().latency > 0
     assert not watched.failures
 
 
-def test_a_task_that_breaks_ends_the_worker(watch):
+def test_broken_task_ends_worker(watch):
     watched = watch(mode="lockstep")
     with pytest.raises(TypeError):
         watched.worker.submit(lambda simulation: simulation.teleport()).result(PATIENCE)
     watched.wait(lambda: watched.failures)
 
 
-def test_a_step_that_fails_ends_the_worker_and_says_so(watch):
+def test_failed_step_ends_worker_and_is_reported(watch):
     watched = watch(mode="lockstep")
     watched.worker.submit(lambda simulation: simulation.close()).result(PATIENCE)
-    watched.worker.submit(lambda simulation: setattr(simulation, "settings", None)).result(PATIENCE)
+    watched.worker.submit(lambda simulation: setattr(simulation, "parameters", None)).result(PATIENCE)
     watched.worker.command(1.0, 0.0)
     watched.wait(lambda: watched.failures)
     assert isinstance(watched.failures[0], AttributeError)
@@ -137,7 +137,7 @@ def test_a_step_that_fails_ends_the_worker_and_says_so(watch):
         watched.worker.step().result(PATIENCE)
 
 
-def test_who_waits_for_an_ended_worker_is_told(watch):
+def test_step_of_stopped_worker_is_cancelled(watch):
     watched = watch(mode="lockstep")
     watched.worker.stop()
     with pytest.raises(CancelledError):
