@@ -9,7 +9,7 @@ from mirage_sim.ros.soak import failures, soak
 
 
 def main() -> int:
-    """Run it: progress on stderr, the figures as JSON on stdout."""
+    """Run it: progress on stderr, the metrics as JSON on stdout."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=600.0, help="how long")
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
