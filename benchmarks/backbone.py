@@ -29,9 +29,9 @@ from mirage_sim.models.wan.checkpoints import diffusers_name
 from mirage_sim.models.wan.codec import AutoencoderKLWan, WanCodec, published_config
 from mirage_sim.models.wan.denoiser import WanDenoiser
 from mirage_sim.protocols import Conditioning, MemoryView
-from mirage_sim.training.loop import Loss, Trainer
-from mirage_sim.training.objectives.chunk import ChunkStage
-from mirage_sim.training.train import begin
+from mirage_sim.training.loop import Objective, Trainer
+from mirage_sim.training.objectives.chunk import ChunkObjective
+from mirage_sim.training.train import build_stage
 
 CHANNELS, FRAMES, GRID, TEXT = 8, 9, (6, 10), 64  # of the toy backbone
 TOY = {
@@ -176,15 +176,15 @@ def stage1_loss_drop() -> float:
         first, *_ = sorted((folder / "clips").iterdir())
         (folder / "held").mkdir()
         held_out = first.replace(folder / "held" / first.name)
-        stage = begin(_branch_config(folder, folder / "clips"))
-        others: Any = begin(_branch_config(folder, held_out.parent)).loss
-        held = ChunkStage(stage.modules["denoiser"], others.samples)  # type: ignore[arg-type]
+        stage = build_stage(_branch_config(folder, folder / "clips"))
+        others: Any = build_stage(_branch_config(folder, held_out.parent)).objective
+        held = ChunkObjective(stage.modules["denoiser"], others.samples)  # type: ignore[arg-type]
         before = _mean_loss(held)
         trainer = Trainer(
             stage.modules, folder / "branch", steps=STEPS, learning_rate=LEARNING_RATE, accelerator=stage.accelerator
         )
-        trainer.run(stage.loss)
-        trainer.swap_in_average()
+        trainer.run(stage.objective)
+        trainer.use_ema()
         return 1.0 - _mean_loss(held) / before
 
 
@@ -196,8 +196,8 @@ def _branch_config(folder: Path, clips: Path) -> dict[str, Any]:
 
 
 @torch.no_grad()
-def _mean_loss(loss: Loss) -> float:
-    return sum(loss(torch.Generator().manual_seed(draw), 0.0)["loss"].item() for draw in range(DRAWS)) / DRAWS
+def _mean_loss(objective: Objective) -> float:
+    return sum(objective(torch.Generator().manual_seed(draw))["loss"].item() for draw in range(DRAWS)) / DRAWS
 
 
 def resume_identical() -> bool:

@@ -106,7 +106,7 @@ def learned_maps(model: WorldModel, clips: Sequence[Clip]) -> list[list[LatentMa
         clips: of equal length, in the frames of their first cameras.
     """
     states = [
-        model.observe(to_tensor(clip.frames[0].numpy(), model.device), camera[0], int(clip.source["seed"]))[0]
+        model.init(to_tensor(clip.frames[0].numpy(), model.device), camera[0], int(clip.source["seed"]))[0]
         for clip, camera in ((clip, clip.cameras.to(model.device)) for clip in clips)
     ]
     maps = [[state.map] for state in states]

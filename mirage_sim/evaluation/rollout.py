@@ -117,7 +117,7 @@ def _drive_group(model: WorldModel, clips: list[Clip], lengths: list[int]) -> li
     states, frames, depths, remembered = [], [], [], []
     for clip, camera in zip(clips, cameras, strict=True):
         keyframe = clip.frames[0].numpy()
-        state, chunk = _model_at(model, [clip], 0).observe(
+        state, chunk = _model_at(model, [clip], 0).init(
             to_tensor(keyframe, model.device), camera[0], int(clip.source["seed"])
         )
         states.append(state)

@@ -1,8 +1,8 @@
-"""``mirage train``: stages, each a loss for the one loop.
+"""``mirage train stage=NAME``: train one stage.
 
-Of the mini world: codec -> depth -> denoiser. Of the real backbone: branch -> lora. Every stage leaves its weights as
-``NAME.safetensors`` in the output folder, where the next one finds them; interrupted, it goes on from its last
-checkpoint, with the very bits.
+Stages of the mini world are codec -> depth -> denoiser, those of the Wan2.2 backbone branch -> lora. Each writes its
+weights as ``NAME.safetensors`` to the output folder, from which the next one loads them. An interrupted stage resumes
+from its last checkpoint and ends with the same bits as an uninterrupted one.
 """
 
 import logging
@@ -13,8 +13,7 @@ from typing import Any
 import torch
 
 from mirage_sim.training import mini_stages, wan_stages
-from mirage_sim.training.loop import Trainer
-from mirage_sim.training.stage import Stage
+from mirage_sim.training.loop import Stage, Trainer
 
 logger = logging.getLogger(__name__)
 
@@ -26,19 +25,19 @@ STAGES: dict[str, Callable[..., Stage]] = {
     "lora": wan_stages.lora_stage,
 }
 
-LOOP = ("name", "model", "steps", "learning_rate")  # of a stage's settings, what is not for its loss
+LOOP = ("name", "model", "steps", "learning_rate")  # settings of a stage that its objective does not take
 
 
-def begin(cfg: dict[str, Any]) -> Stage:
-    """A stage, ready to be trained.
+def build_stage(cfg: dict[str, Any]) -> Stage:
+    """Build the stage that a configuration describes.
 
     Args:
         cfg: see :func:`train`.
 
     Raises:
-        ImportError: naming what to install, if accelerate or peft is missing.
-        ValueError: for an unknown stage, a world that it does not train, or where there are no clips.
-        FileNotFoundError: if the weights of the stage before are missing.
+        ImportError: if accelerate or peft is missing.
+        ValueError: if the stage is unknown or does not train this world, or if there are no clips.
+        FileNotFoundError: if the weights of an earlier stage are missing.
     """
     options = dict(cfg["stage"])
     for key in LOOP:
@@ -51,17 +50,17 @@ def begin(cfg: dict[str, Any]) -> Stage:
 
 
 def train(cfg: dict[str, Any]) -> None:
-    """Train one stage, or go on with it.
+    """Train one stage, or resume it.
 
     Args:
-        cfg: ``world`` (what ``configs/world`` describes), ``clips`` (folder of clips), ``output`` (folder), ``seed``,
+        cfg: ``world`` (as in ``configs/world``), ``clips`` (folder of clips), ``output`` (folder), ``seed``,
             ``save_every`` (seconds between checkpoints), and ``stage``: its ``name`` (one of ``STAGES``), ``model``
-            (what it makes a part of), ``steps``, ``learning_rate``, and the keyword arguments of the stage.
+            (name of the world that it is part of), ``steps``, ``learning_rate``, and keyword arguments of the stage.
 
     Raises:
-        ImportError, ValueError, FileNotFoundError: see :func:`begin`.
+        ImportError, ValueError, FileNotFoundError: see :func:`build_stage`.
     """
-    modules, exports, loss, accelerator, generator_device = begin(cfg)
+    modules, exports, objective, accelerator, generator_device = build_stage(cfg)
     stage, output = cfg["stage"], Path(cfg["output"])
     trainer = Trainer(
         modules,
@@ -72,8 +71,8 @@ def train(cfg: dict[str, Any]) -> None:
         accelerator=accelerator,
         generator_device=generator_device,
     )
-    trainer.run(loss, save_every=cfg["save_every"])
-    trainer.swap_in_average()
+    trainer.run(objective, save_every=cfg["save_every"])
+    trainer.use_ema()
     if accelerator.is_main_process:
         for file, write in exports.items():
             write(output / f"{file}.safetensors")

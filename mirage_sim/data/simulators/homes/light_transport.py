@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from mirage_sim.memory.kernels import compiled
+from mirage_sim.memory.compilation import compiled
 
 DIRECTIONS = 64
 BOUNCES = np.float32(1.6)  # light of all bounces over that of the first

@@ -13,7 +13,7 @@ import numpy as np
 
 from mirage_sim.data.simulators.homes.light_transport import GROUND, carry, extended, indoors, shine
 from mirage_sim.data.simulators.homes.scene import Scene
-from mirage_sim.memory.kernels import compiled
+from mirage_sim.memory.compilation import compiled
 
 VOXEL = 0.08  # metres; larger in homes of more than MAX_VOXELS
 MAX_VOXELS = 800_000

@@ -4,7 +4,7 @@ import heapq
 
 import numpy as np
 
-from mirage_sim.memory.kernels import compiled
+from mirage_sim.memory.compilation import compiled
 
 BORDER_WEIGHT = 3.0  # of a border's shape beside that of the surface
 STEEPEST = 0.2  # cosine of the most that a triangle may turn in a collapse
