@@ -64,7 +64,7 @@ EXTRAS = {
     "wan": ["accelerate>=1.15,<2", 'transformers>=5.23,<6; python_version >= "3.11"'],
     "viewer": ["viser>=1.1,<2"],
     # furnished homes, and their furniture made ready; these exactly, so that the same scene has the same image
-    "homes": ["moderngl==5.13.0", "trimesh==5.2.0", "miniworld==2.1.0"],
+    "homes": ["moderngl==5.13.0", "trimesh==5.2.0", "scipy>=1.15,<2", "miniworld==2.1.0"],
     "twin": ["miniworld==2.1.0", "pyglet>=1.5.31,<2"],
     "dev": ["ruff>=0.17.6,<0.18", "mypy>=2.4,<3", "codespell[toml]>=2.4.3,<3"],
     "test": [
@@ -120,8 +120,8 @@ setup(
         "console_scripts": [
             "mirage = mirage_sim.cli:main",
             # `ros2 run mirage_sim ...`
-            "mirage_world = mirage_sim.ros.node:main",
-            "mirage_policy = mirage_sim.ros.policy_node:main",
+            "mirage_world = mirage_sim.ros.__main__:world",
+            "mirage_policy = mirage_sim.ros.__main__:policy",
         ]
     },
     zip_safe=False,

@@ -20,7 +20,7 @@ from torch.utils._pytree import tree_leaves
 from mirage_sim.memory.kernels import WORK
 
 # benchmarks whose function is not in the module of their name; modules are imported when they are run
-MODULES = {"all": "benchmarks.runner", "bytes": "benchmarks.memory_bytes", "ros": "mirage_sim.ros.benchmark"}
+MODULES = {"all": "benchmarks.runner", "bytes": "benchmarks.memory_bytes"}
 
 # the metrics of each benchmark that appear in the table, with their targets; "" has no target
 WANTED: dict[str, dict[str, str]] = {

@@ -76,7 +76,7 @@ def _prepare(variant: str, config: Config) -> Config:
 
         return prepare_photographs(config) | {"output": config["output"]}
     if variant == "furniture":
-        from mirage_sim.data.simulators.homes.furniture_prepare import prepare_furniture
+        from mirage_sim.data.simulators.homes.furniture.prepare import prepare_furniture
 
         return prepare_furniture(config["source"])
     from mirage_sim.data.prepare import prepare

@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from mirage_sim.data.simulators import EVALUATION_SEEDS, CameraMount
-from mirage_sim.data.simulators.homes.furniture_cache import save_pieces
-from mirage_sim.data.simulators.homes.procedural import procedural_pieces
+from mirage_sim.data.simulators.homes.furniture.cache import save_pieces
+from mirage_sim.data.simulators.homes.furniture.procedural import procedural_pieces
 from mirage_sim.evaluation import collision, ground_truth, make_manifest, runner
 from mirage_sim.evaluation.manifest import MOUNT, Manifest, Walk, load_manifest, manifest_path, save_manifest
 from mirage_sim.evaluation.metrics import bootstrap_mean
