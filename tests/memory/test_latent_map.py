@@ -5,6 +5,7 @@ import torch
 from mirage_sim.memory import LatentMap
 from mirage_sim.memory.blocks import Points
 from mirage_sim.memory.kernels import BLOCK_POINTS
+from mirage_sim.memory.latent_map import GENERATED
 from mirage_sim.memory.quantization import block_keys
 
 
@@ -13,7 +14,7 @@ def some(count: int, first_id: int = 0, spread: float = 5.0, channels: int = 4) 
     return Points(
         (torch.rand(count, 3, generator=generator) - 0.5) * 2 * spread,
         torch.randn(count, channels, generator=generator),
-        torch.arange(first_id, first_id + count),
+        GENERATED + torch.arange(first_id, first_id + count),
         torch.full((count,), 0.05),
     )
 
@@ -28,11 +29,11 @@ def filled() -> LatentMap:
 
 def test_blocks_hold_every_point_once_and_stay_small() -> None:
     map = filled()
-    assert map.points == 4000 and map.next_id == 4000
-    assert sorted(map.ids().tolist()) == list(range(4000))
+    assert map.points == 4000 and map.next_id == GENERATED + 4000
+    assert sorted(map.ids().tolist()) == list(range(GENERATED, GENERATED + 4000))
     assert max(len(block.ids) for block in map.blocks) <= BLOCK_POINTS
     expected = torch.cat([some(3000).xyz, some(1000, 3000, 0.5).xyz])
-    assert torch.equal(map.xyz(), expected[map.ids()])
+    assert torch.equal(map.xyz(), expected[map.ids() - GENERATED])
     for block, box in zip(map.blocks, map.boxes, strict=True):
         assert torch.equal(torch.cat([block.xyz.amin(0), block.xyz.amax(0)]), box)
         assert len(block_keys(block.xyz, block.footprint, 2.0).unique()) == 1
@@ -71,7 +72,7 @@ def test_write_copies_little_more_than_it_adds() -> None:
     after = before.add(some(1, 4000, 0.1), NOTHING_SEEN, 1)
     held = {id(block) for block in before.blocks}
     (made,) = (block for block in after.blocks if id(block) not in held)
-    assert 4000 in made.ids and len(made.ids) <= 256 + 1
+    assert GENERATED + 4000 in made.ids and len(made.ids) <= 256 + 1
 
 
 def test_distant_sky_falls_into_few_blocks() -> None:
@@ -102,7 +103,7 @@ def test_evict_removes_least_recently_seen_blocks_first() -> None:
     map = map.add(some(1, 4000, 0.1), rows[rows % 2 == 0], 1)
     kept = map.evict(map.points - 1)
     assert len(kept.blocks) == len(map.blocks) - 1 and map.evict(map.points) is map
-    stale = [row for row in rows.tolist() if int(map.seen[row]) == 0]
+    stale = [row for row in rows.tolist() if int(map.seen[row]) == GENERATED]
     assert [id(block) for block in kept.blocks] == [id(b) for row, b in enumerate(map.blocks) if row != stale[0]]
     assert np.array_equal(kept.seen.array(), np.delete(map.seen.array(), stale[0]))
     assert map.evict(1).points <= 1
@@ -127,7 +128,7 @@ def test_moving_to_a_device_keeps_everything() -> None:
 
 def test_tensors_describe_an_empty_map() -> None:
     again = LatentMap.from_tensors(LatentMap.empty(7, 3.0).tensors())
-    assert (again.points, again.channels, again.block_size, again.next_id) == (0, 7, 3.0, 0)
+    assert (again.points, again.channels, again.block_size, again.next_id) == (0, 7, 3.0, GENERATED)
 
 
 @pytest.mark.parametrize(
@@ -140,6 +141,8 @@ def test_tensors_describe_an_empty_map() -> None:
         ("ids", lambda t: t * 0),
         ("ids", lambda t: t + 1),
         ("ids", lambda t: t - 1),
+        ("ids", lambda t: t - GENERATED),
+        ("next_observed", lambda t: t - 1),
         ("footprint", lambda t: -t),
         ("lengths", lambda t: t + 1),
         ("lengths", lambda t: torch.cat([t[:1] * 0, t[1:]])),
@@ -154,7 +157,7 @@ def test_inconsistent_tensors(name: str, spoil: object) -> None:
     with pytest.raises(ValueError, match="^map: expected"):
         LatentMap.from_tensors({**tensors, name: spoil(tensors[name])})
     del tensors[name]
-    with pytest.raises(ValueError, match="^map: expected tensors"):
+    with pytest.raises(ValueError, match="^map: expected"):
         LatentMap.from_tensors(tensors)
 
 

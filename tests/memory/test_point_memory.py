@@ -5,7 +5,7 @@ from support.reference_memory import TwinMemory
 from benchmarks.scenes import furnished_room, ray_cast
 from mirage_sim.geometry import Camera, se3_exp, unproject
 from mirage_sim.memory import EmptyMemory, LatentMap, PointMemory
-from mirage_sim.memory.latent_map import InView
+from mirage_sim.memory.latent_map import GENERATED, InView
 from mirage_sim.memory.point_memory import resample_depth, resample_static
 
 STRIDE = (1, 4, 4)
@@ -94,7 +94,7 @@ def test_read_returns_written_latents() -> None:
     view = memory.read(memory.write(memory.empty(), **written), camera)
     assert bool(view.visible.all())
     assert torch.equal(view.latents, written["latents"])
-    assert torch.equal(view.source.flatten(), torch.arange(48))
+    assert torch.equal(view.source.flatten(), GENERATED + torch.arange(48))
     assert float(view.offset.abs().max()) < 1e-4 and float(view.log_scale.abs().max()) < 1e-4
 
 
@@ -114,7 +114,7 @@ def test_ids_are_frame_times_cells_plus_cell() -> None:
     map = memory.write(map, **frame(camera, 1))  # lacks nothing, still counts
     behind = cameras([0, 0, 0, 0, torch.pi, 0])
     map = memory.write(map, **frame(behind, 2))
-    assert sorted(map.ids().tolist()) == [*range(48), *range(96, 144)]
+    assert sorted(map.ids().tolist()) == [GENERATED + cell for cell in (*range(48), *range(96, 144))]
 
 
 def test_standing_still_writes_nothing() -> None:
@@ -144,7 +144,7 @@ def test_approach_rewrites_each_cell_once() -> None:
     assert before < sizes[0] and sizes[-1] == sizes[20] <= before + 48
     view = memory.read(map, near)
     assert bool((view.source >= 48).all()) and float(view.log_scale.min()) > -0.5
-    assert bool((memory.read(map, far).source < 48).all()), "from afar the first, older points still win"
+    assert bool((memory.read(map, far).source < GENERATED + 48).all()), "from afar the first, older points still win"
 
 
 def test_unknown_and_moving_cells_are_not_written() -> None:

@@ -3,6 +3,7 @@ from torch.nn import functional as F
 
 from mirage_sim.geometry import Camera, se3_exp
 from mirage_sim.memory import RgbMemory
+from mirage_sim.memory.latent_map import GENERATED
 from mirage_sim.memory.rgb_memory import encode_rendering
 from mirage_sim.training.batched_memory import BatchMap
 
@@ -46,7 +47,7 @@ def test_rgb_memory_returns_the_frame_for_the_same_view() -> None:
     cells = F.pixel_unshuffle(depth[None], 4)[0]
     assert torch.allclose(view.depth[0], cells.sort(dim=0).values[7])
     assert view.offset.abs().max() < 1e-6 and view.log_scale.abs().max() < 1e-6
-    shown = depth.flatten()[view.source.flatten()]
+    shown = depth.flatten()[view.source.flatten() - GENERATED]
     assert torch.allclose(shown, view.depth.flatten()), "the source is the pixel whose depth is shown"
 
 

@@ -150,7 +150,7 @@ def test_load_rejects_damaged_files_and_keeps_the_world(world, model, tmp_path, 
     elif damage == "no map":
         path.write_bytes(whole.replace(b'"map.xyz"', b'"map.abc"'))
     elif damage == "no keyframe":
-        path.write_bytes(whole.replace(b'"given.depth"', b'"given.abcde"'))
+        path.write_bytes(whole.replace(b'"keyframes.depth"', b'"keyframes.abcde"'))
     elif damage == "broken pose":
         pose = world.camera.c2w.numpy().tobytes()
         path.write_bytes(whole.replace(pose, np.full(16, 0.5, np.float32).tobytes()))
@@ -291,7 +291,7 @@ def test_restore_and_load_reject_other_models(world, model, starts, tmp_path):
         compact.restore(world.snapshot())
     with pytest.raises(ValueError, match=f"here.safetensors: {message}"):
         compact.load(tmp_path / "here.safetensors")
-    with pytest.raises(ValueError, match=r"here.safetensors: state: expected a keyframe \('absent',\)"):
+    with pytest.raises(ValueError, match=r"here.safetensors: state: expected keyframes \('absent',\)"):
         World(replace(model, reprojection=None)).load(tmp_path / "here.safetensors")
     other = World(toy_model(channels=4), starts)
     with pytest.raises(

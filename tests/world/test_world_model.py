@@ -136,7 +136,7 @@ def test_latents_encode_the_reprojected_frame(model, starts):
     with torch.inference_mode():
         assert torch.equal(chunk.latents, model.codec.encode(chunk.frames[None])[0])
     assert torch.equal(after.preceding[:, -1:], chunk.latents)
-    assert after.keyframe is state.keyframe
+    assert after.keyframes.entries == state.keyframes.entries
 
 
 def test_copying_shares_the_model(model):
