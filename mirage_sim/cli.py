@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 import mirage_sim
 from mirage_sim.build import CONFIGS, compose
 from mirage_sim.evaluation.provenance import commit, cpu
-from mirage_sim.files import check_folder
+from mirage_sim.io import check_folder
 
 Config = dict[str, Any]
 

@@ -1,4 +1,4 @@
-"""Imports point left only: a room knows the rooms before it and none after it."""
+"""Imports point left only: a layer imports the layers before it and no layer after it."""
 
 import ast
 from pathlib import Path
@@ -6,17 +6,18 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parent.parent / "mirage_sim"
-ROOMS = (  # from left to right
-    "ambient files geometry protocols memory models world data build envs training evaluation agents viewer ros cli"
+LAYERS = (  # from left to right
+    "ambient paths io settings geometry protocols memory models world data build envs training evaluation agents "
+    "viewer ros cli"
 ).split()
 
 
-def room_of(path: Path) -> str:
+def layer_of(path: Path) -> str:
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
-def imported_rooms(source: str) -> set[str]:
-    """Rooms that any statement of the source imports, lazily or not; imports for type checkers alone do not count."""
+def imported_layers(source: str) -> set[str]:
+    """Return the layers that the source imports, lazily or not, except imports for type checkers only."""
     tree = ast.parse(source)
     skipped = {
         id(inner)
@@ -42,28 +43,29 @@ FILES += sorted(path for path in PACKAGE.glob("*.py") if path.stem != "__init__"
 
 
 def test_the_package_was_found() -> None:
-    assert {"geometry", "world", "envs", "build", "cli"} <= {room_of(path) for path in FILES}
+    assert {"geometry", "world", "envs", "build", "cli"} <= {layer_of(path) for path in FILES}
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_imports_point_left(path: Path) -> None:
-    room = room_of(path)
-    assert room in ROOMS, f"{room}: not a room of the house; see CONTRIBUTING.md"
-    allowed = set(ROOMS[: ROOMS.index(room) + 1])
-    wrong = imported_rooms(path.read_text(encoding="utf-8")) & set(ROOMS) - allowed
-    assert not wrong, f"{room} may import {sorted(allowed)}, but imports {sorted(wrong)}"
+    layer = layer_of(path)
+    assert layer in LAYERS, f"{layer}: expected a layer that CONTRIBUTING.md lists"
+    allowed = set(LAYERS[: LAYERS.index(layer) + 1])
+    wrong = imported_layers(path.read_text(encoding="utf-8")) & set(LAYERS) - allowed
+    assert not wrong, f"{layer} may import {sorted(allowed)}, but imports {sorted(wrong)}"
 
 
 def test_wrong_imports_are_seen() -> None:
-    assert imported_rooms("def f():\n    from mirage_sim.world import World") == {"world"}
-    assert imported_rooms("import mirage_sim.ros.node") == {"ros"}
-    assert imported_rooms("from mirage_sim import cli") == {"cli"}
+    assert imported_layers("def f():\n    from mirage_sim.world import World") == {"world"}
+    assert imported_layers("import mirage_sim.ros.node") == {"ros"}
+    assert imported_layers("from mirage_sim import cli") == {"cli"}
     assert (
-        imported_rooms("from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from mirage_sim.cli import x") == set()
+        imported_layers("from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from mirage_sim.cli import x")
+        == set()
     )
 
 
 @pytest.mark.parametrize("folder", sorted({path.parent for path in FILES}), ids=lambda path: path.name)
 def test_every_folder_of_code_is_a_package(folder: Path) -> None:
-    """Without it, wheels leave the folder out."""
+    """Wheels leave out folders without ``__init__.py``."""
     assert (folder / "__init__.py").exists()

@@ -22,7 +22,7 @@ from report import Part
 from mirage_sim.build import compose
 from mirage_sim.data.record import record
 from mirage_sim.evaluation.provenance import commit
-from mirage_sim.models.checkpoints import ASSETS
+from mirage_sim.paths import ASSETS
 
 SIMULATORS = ("homes", "miniworld")
 FRAMES = 40  # per walk

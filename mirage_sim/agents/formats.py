@@ -1,7 +1,6 @@
 """Files of roll-outs: NumPy archives and Minari data sets for learning; what writes bags is configured."""
 
 import os
-import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,7 +14,7 @@ import mirage_sim
 from mirage_sim.build import instantiate
 from mirage_sim.envs.registration import WORLD_ID
 from mirage_sim.envs.world_env import MirageWorldEnv
-from mirage_sim.files import PARTIAL, whole
+from mirage_sim.io import atomic_folder, atomic_write
 
 if TYPE_CHECKING:
     from mirage_sim.agents.episodes import Episode
@@ -72,7 +71,7 @@ def save_npz(path: Path, arrays: dict[str, np.ndarray]) -> None:
     for name, array in arrays.items():
         if array.dtype.hasobject:
             raise ValueError(f"{name}: expected an array of numbers, got dtype {array.dtype}")
-    with whole(path) as partial:
+    with atomic_write(path) as partial:
         np.savez_compressed(partial, **arrays)  # type: ignore[arg-type]
 
 
@@ -101,10 +100,7 @@ def save_minari(folder: Path, archives: Sequence[Path], spec: EnvSpec, algorithm
     create = _minari().create_dataset_from_buffers
     folder = folder.absolute()  # Minari joins a relative path with itself
     first, *others = map(_buffer, range(len(archives)), archives)
-    with (
-        tempfile.TemporaryDirectory(prefix=PARTIAL, suffix=f"-{DATASET_ID}", dir=folder) as partial,
-        _environment(_DATASETS_PATH, partial),
-    ):
+    with atomic_folder(folder / DATASET_ID) as partial, _environment(_DATASETS_PATH, str(partial.parent)):
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", ".* is set to None")  # of what can only be known to who publishes
             data = create(
@@ -119,7 +115,6 @@ def save_minari(folder: Path, archives: Sequence[Path], spec: EnvSpec, algorithm
             )
         for other in others:
             data.update_dataset_from_buffer([other])
-        (Path(partial) / DATASET_ID).replace(folder / DATASET_ID)
 
 
 def check_minari() -> None:

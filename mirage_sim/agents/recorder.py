@@ -17,7 +17,7 @@ from mirage_sim.agents.formats import (
 )
 from mirage_sim.agents.visualize import save_pictures
 from mirage_sim.build import instantiate
-from mirage_sim.files import remove_partial, save_json
+from mirage_sim.io import remove_partial, save_json
 
 NOTES = ".rollout"  # a folder: the settings, and the figures of each episode
 _NOT_SETTINGS = ("backend", "num_workers", "address", "output")  # do not change what an episode is

@@ -10,7 +10,7 @@ from mirage_sim.agents.backends import Backend
 from mirage_sim.agents.recorder import NOTES, Recorder
 from mirage_sim.ambient import own_torch
 from mirage_sim.build import instantiate
-from mirage_sim.files import alone_in, check_folder, save_json
+from mirage_sim.io import check_folder, lock_folder, save_json
 
 POLICIES = ("scripted", "random", "replay")
 FORMATS = ("mp4", "npz", "minari", "mcap")
@@ -38,7 +38,7 @@ def rollout(cfg: dict[str, Any]) -> dict[str, Any]:
     _check(cfg)
     backend: Backend = instantiate(cfg["backend"])
     recorder = Recorder(cfg)
-    with alone_in(Path(cfg["output"]), f"{NOTES}/lock"):
+    with lock_folder(Path(cfg["output"]), f"{NOTES}/lock"):
         return _fill(cfg, backend, recorder)
 
 

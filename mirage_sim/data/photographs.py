@@ -25,7 +25,7 @@ from safetensors.numpy import save_file
 from tqdm import tqdm
 
 from mirage_sim.data.samples import IN_OPENCV_DOC, IN_SCIKIT_IMAGE
-from mirage_sim.files import whole
+from mirage_sim.io import atomic_write
 
 NAME = "photographs"  # of the files that are written
 SIZE = (96, 128)  # height, width of a crop in pixels
@@ -238,6 +238,6 @@ def _write(output: Path, images: NDArray[np.uint8], numbers: NDArray[np.int64], 
     output.mkdir(parents=True, exist_ok=True)
     tensors, text = output / f"{NAME}.safetensors", output / f"{NAME}.json"
     content = json.dumps(description, ensure_ascii=False, indent=1)
-    with whole(tensors) as partial, whole(text) as partial_text:
+    with atomic_write(tensors) as partial, atomic_write(text) as partial_text:
         partial_text.write_text(content + "\n", encoding="utf-8")
         save_file({"images": images, "photograph": numbers}, partial, metadata={"description": content})

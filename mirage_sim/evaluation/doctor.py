@@ -9,9 +9,9 @@ from typing import Any
 import torch
 
 from mirage_sim.evaluation.provenance import cpu
-from mirage_sim.models.checkpoints import ASSETS
 from mirage_sim.models.wan import download
 from mirage_sim.models.wan.requirements import GIB, Setting, machine, missing_requirements, parameters
+from mirage_sim.paths import ASSETS
 
 # module, what to say to pip, what for
 OPTIONAL = (

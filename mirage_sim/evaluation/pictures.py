@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from mirage_sim.files import whole
+from mirage_sim.io import atomic_write
 
 SCALE = 3  # of the video: generated frames are small
 _INVENTED = np.array([255.0, 110.0, 0.0])
@@ -136,7 +136,7 @@ def top_down(
 
 def save_picture(picture: Image.Image, path: Path) -> None:
     """Write a PNG; the file appears whole or not at all."""
-    with whole(path) as partial:
+    with atomic_write(path) as partial:
         picture.save(partial)
 
 
@@ -158,7 +158,7 @@ def save_video(frames: Iterable[np.ndarray], path: Path, fps: float, quality: fl
     first = next(frames)
     size, count = (first.shape[1], first.shape[0]), 0
     # an absolute path: of others, ffmpeg takes a leading dash for an option and what is before a colon for a protocol
-    with whole(path) as partial:
+    with atomic_write(path) as partial:
         writer = imageio_ffmpeg.write_frames(
             str(partial), size, fps=fps, codec="libx264", pix_fmt_out="yuv420p", macro_block_size=2, quality=quality
         )

@@ -11,7 +11,7 @@ from PIL import Image
 
 from mirage_sim.evaluation.scores import SHARP
 from mirage_sim.evaluation.summary import load_result, scores_of
-from mirage_sim.files import whole
+from mirage_sim.io import atomic_write
 
 COMMANDS = ("fidelity", "revisit")
 COLUMNS = {
@@ -251,6 +251,6 @@ def report(folder: Path) -> dict[str, Any]:
         f"{sections}\n</body></html>\n"
     )
     path = folder / "report.html"
-    with whole(path) as partial:
+    with atomic_write(path) as partial:
         partial.write_text(page, encoding="utf-8")
     return {"page": str(path), "bytes": len(page.encode())}

@@ -9,11 +9,11 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from mirage_sim.geometry import Camera
+from mirage_sim.io import atomic_write, read_tensors
 from mirage_sim.memory import kernels
 from mirage_sim.memory.blocks import Block, Blocks, Points, boxes_of
 from mirage_sim.memory.kernels import BLOCK_POINTS, KEY, LENGTH
@@ -334,10 +334,8 @@ class LatentMap:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the map to a safetensors file, which appears whole or not at all."""
-        path = Path(path)
-        partial = path.with_name(f"{path.name}.partial{os.getpid()}")
-        save_file({name: tensor.cpu() for name, tensor in self.tensors().items()}, partial, {"format": _FORMAT})
-        partial.replace(path)
+        with atomic_write(Path(path)) as partial:
+            save_file({name: tensor.cpu() for name, tensor in self.tensors().items()}, partial, {"format": _FORMAT})
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "LatentMap":
@@ -346,14 +344,10 @@ class LatentMap:
         Raises:
             ValueError: if the file is truncated, foreign or inconsistent.
         """
-        try:
-            with safe_open(path, framework="pt") as file:
-                form = (file.metadata() or {}).get("format")
-                if form != _FORMAT:
-                    raise ValueError(f"{path}: expected a map of format {_FORMAT}, got {form}")
-                return cls.from_tensors({name: file.get_tensor(name) for name in file.keys()})
-        except SafetensorError as error:
-            raise ValueError(f"{path}: not a whole safetensors file ({error})") from error
+        tensors, metadata = read_tensors(Path(path))
+        if (form := metadata.get("format")) != _FORMAT:
+            raise ValueError(f"{path}: expected a map of format {_FORMAT}, got {form}")
+        return cls.from_tensors(tensors)
 
 
 def _check(tensors: dict[str, Tensor]) -> None:

@@ -1,16 +1,9 @@
 """Published models out of folders or hubs: all of their weights or none, and one clear line when it cannot be."""
 
 import importlib
-import os
 import textwrap
-from pathlib import Path
 from types import ModuleType
 from typing import Any
-
-
-def user_cache(name: str) -> Path:
-    """A folder of ours among the user's cached files: what can be had again, and need not be."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mirage_sim" / name
 
 
 def require(module: str, install: str) -> ModuleType:

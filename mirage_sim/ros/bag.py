@@ -1,7 +1,6 @@
 """Roll-outs as rosbag2 folders with an MCAP file, for ROS's tools and for Foxglove. Needs ``rosbags``, but no ROS."""
 
 import math
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,8 @@ from numpy.typing import ArrayLike
 
 from mirage_sim.agents.episodes import Episode
 from mirage_sim.envs.actions import ActionMode, Actions
-from mirage_sim.files import PARTIAL
 from mirage_sim.geometry import VelocityLimits
+from mirage_sim.io import atomic_folder
 from mirage_sim.ros import conversions
 from mirage_sim.ros.conversions import CAMERA_HEIGHT, Fields
 
@@ -82,13 +81,11 @@ class BagWriter:
         """
         if path.exists():
             raise ValueError(f"path: expected none that exists, got {path}; delete it first")
-        with tempfile.TemporaryDirectory(prefix=PARTIAL, suffix=f"-{path.name}", dir=path.parent) as partial:
-            folder = Path(partial) / path.name  # which names the file in it
+        with atomic_folder(path) as folder:  # whose name is that of the file in it
             bag = Writer(folder, version=9, storage_plugin=StoragePlugin.MCAP)
             bag.set_compression(CompressionMode.STORAGE, CompressionFormat.ZSTD)
             with bag:
                 self._fill(bag, episode, action_mode)
-            folder.rename(path)
 
     def _fill(self, bag: Writer, episode: Episode, action_mode: ActionMode) -> None:
         connections: dict[str, Connection] = {}

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mirage_sim.build import CONFIGS
+from mirage_sim.paths import CONFIGS
 
 WORLD_MODULE = "mirage_sim.ros.node"
 POLICY_MODULE = "mirage_sim.ros.policy_node"

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from mirage_sim.agents.rollout import rollout
-from mirage_sim.files import alone_in
+from mirage_sim.io import lock_folder
 
 PROGRAM = """
 import json, sys
@@ -52,10 +52,10 @@ def test_of_two_at_once_one_wins(toy_config: dict[str, Any], tmp_path: Path, for
 
 def test_a_folder_that_is_being_filled_is_refused_and_left_alone(toy_config: dict[str, Any], tmp_path: Path) -> None:
     few = {"policy": "random", "format": "npz", "steps": 2, "output": str(tmp_path / "output")}
-    with alone_in(tmp_path / "output", ".rollout/lock"):
+    with lock_folder(tmp_path / "output", ".rollout/lock"):
         unfinished = tmp_path / "output" / ".partial0-episode_0001.npz"
         unfinished.touch()
-        with pytest.raises(ValueError, match=rf"^output: expected .*, where process {os.getpid()} on .* is$"):
+        with pytest.raises(ValueError, match=rf"^output: expected .*, where process {os.getpid()} on .* is at work$"):
             rollout(toy_config | few)
         assert unfinished.exists()
     rollout(toy_config | few)

@@ -142,7 +142,7 @@ def test_truncated_and_foreign_files(tmp_path: Path) -> None:
     whole = path.read_bytes()
     for content in (whole[:-100], whole[:20], b"", b"PK\x03\x04 not ours at all"):
         path.write_bytes(content)
-        with pytest.raises(ValueError, match="map: not a whole safetensors file"):
+        with pytest.raises(ValueError, match="map: expected a whole safetensors file"):
             LatentMap.load(path)
     save_file({"weight": torch.zeros(3)}, path)
     with pytest.raises(ValueError, match="expected a map of format"):

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
-from mirage_sim.build import CONFIGS
+from mirage_sim.paths import CONFIGS
 from mirage_sim.ros import launching
 from mirage_sim.ros.settings import Settings
 

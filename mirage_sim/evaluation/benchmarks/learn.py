@@ -16,7 +16,7 @@ from mirage_sim.build import instantiate
 from mirage_sim.envs.actions import DISCRETE_COMMANDS
 from mirage_sim.evaluation.benchmarks.measure import positive_integers
 from mirage_sim.evaluation.metrics import Interval
-from mirage_sim.files import whole
+from mirage_sim.io import atomic_write
 from mirage_sim.world import WorldModel
 from mirage_sim.world.images import builtin_starts
 
@@ -133,7 +133,7 @@ def act_by_chance(rng: np.random.Generator, frames: np.ndarray) -> np.ndarray:
 def save(policy: Any, path: Path) -> None:
     """Write a policy to a zip, which appears whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with whole(path) as unfinished:
+    with atomic_write(path) as unfinished:
         policy.save(unfinished)
 
 

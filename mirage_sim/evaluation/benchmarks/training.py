@@ -16,7 +16,8 @@ from safetensors import SafetensorError, safe_open
 
 from mirage_sim.build import compose
 from mirage_sim.data.prepare import prepare
-from mirage_sim.models.checkpoints import ASSETS, read_weights
+from mirage_sim.models.checkpoints import read_weights
+from mirage_sim.paths import ASSETS
 from mirage_sim.training.loop import Loss, Trainer
 from mirage_sim.training.objectives.chunk import ChunkStage
 from mirage_sim.training.train import begin

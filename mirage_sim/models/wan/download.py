@@ -8,7 +8,8 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
-from mirage_sim.models.pretrained import require, user_cache
+from mirage_sim.models.pretrained import require
+from mirage_sim.paths import user_cache
 
 GIB = 2**30
 WEIGHTS = {"transformer": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model", "text_encoder": "model"}

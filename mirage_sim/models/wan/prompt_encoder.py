@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
-from mirage_sim.files import whole
-from mirage_sim.models.pretrained import load_pretrained, require, user_cache
+from mirage_sim.io import atomic_write, read_tensors
+from mirage_sim.models.pretrained import load_pretrained, require
+from mirage_sim.paths import user_cache
 
 LENGTH = 512  # tokens that the backbone looks at
 INSTALL = "'mirage_sim[wan]'"
@@ -79,8 +79,8 @@ class PromptEncoder:
         """Rows ``[tokens, D]`` of a prompt that was embedded before; a file that cannot be read counts as none."""
         path = self._path(prompt)
         try:
-            return load_file(path)["embedding"] if path.exists() else None
-        except (SafetensorError, KeyError):
+            return read_tensors(path)[0]["embedding"] if path.exists() else None
+        except (ValueError, KeyError):
             return None
 
     def _compute(self, prompts: list[str]) -> dict[str, Tensor]:
@@ -114,5 +114,5 @@ class PromptEncoder:
     def _keep(self, prompt: str, rows: Tensor) -> None:
         path = self._path(prompt)
         path.parent.mkdir(parents=True, exist_ok=True)
-        with whole(path) as partial:
+        with atomic_write(path) as partial:
             save_file({"embedding": rows.contiguous()}, partial, {"prompt": prompt})

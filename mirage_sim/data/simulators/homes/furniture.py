@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from mirage_sim.data.simulators.homes.scene import Mesh
-from mirage_sim.models.pretrained import user_cache
+from mirage_sim.paths import user_cache
 
 _ONE_SURFACE = 0.02  # metres of height
 HELD_OUT_REMAINDER = 9  # pieces whose index leaves it when divided by 10 are in no training scene

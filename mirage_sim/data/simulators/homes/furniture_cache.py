@@ -14,7 +14,7 @@ from safetensors.numpy import save_file
 from mirage_sim.data.simulators.homes.furniture import Piece
 from mirage_sim.data.simulators.homes.furniture_kinds import CATEGORIES
 from mirage_sim.data.simulators.homes.scene import TEXTURE_SIZE, Mesh
-from mirage_sim.files import whole
+from mirage_sim.io import atomic_write
 
 VERSION = 1
 FILE = "furniture.safetensors"
@@ -77,7 +77,7 @@ def save_pieces(pieces: Sequence[Piece], folder: Path) -> str:
     folder.mkdir(parents=True, exist_ok=True)
     # one key: several would come in any order
     header = json.dumps({"version": VERSION, "digest": digest, "pieces": listed})
-    with whole(folder / FILE) as partial:
+    with atomic_write(folder / FILE) as partial:
         save_file(arrays, partial, metadata={"furniture": header})
     return digest
 

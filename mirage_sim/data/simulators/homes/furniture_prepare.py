@@ -19,7 +19,7 @@ from mirage_sim.data.simulators.homes.furniture import Piece
 from mirage_sim.data.simulators.homes.furniture_cache import FILE, save_pieces
 from mirage_sim.data.simulators.homes.models3d import read_model, thin, to_mesh
 from mirage_sim.data.simulators.homes.sh3f import MAX_ARCHIVE, Archive, Entry
-from mirage_sim.models.pretrained import user_cache
+from mirage_sim.paths import user_cache
 
 logger = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ from mirage_sim.data.simulators.homes.furniture import load_furniture
 from mirage_sim.data.simulators.homes.furniture_cache import FILE, UNIT, _digest, load_pieces, save_pieces
 from mirage_sim.data.simulators.homes.furniture_kinds import CATEGORIES, NAMES, category_of
 from mirage_sim.data.simulators.homes.furniture_prepare import prepare_furniture
-from mirage_sim.models.pretrained import user_cache
+from mirage_sim.paths import user_cache
 
 
 @pytest.fixture(autouse=True)

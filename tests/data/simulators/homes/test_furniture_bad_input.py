@@ -9,7 +9,7 @@ from support.furniture import CHAIR, MATERIALS, entry, picture, write_deb, write
 from mirage_sim.data.simulators.homes import models3d, sh3f
 from mirage_sim.data.simulators.homes.furniture import load_furniture
 from mirage_sim.data.simulators.homes.furniture_prepare import prepare_furniture
-from mirage_sim.models.pretrained import user_cache
+from mirage_sim.paths import user_cache
 
 
 @pytest.fixture(autouse=True)

@@ -8,7 +8,7 @@ from mirage_sim.data.simulators.homes.furniture import Piece, load_furniture, pr
 from mirage_sim.data.simulators.homes.furniture_cache import FILE
 from mirage_sim.data.simulators.homes.furniture_kinds import CATEGORIES
 from mirage_sim.data.simulators.homes.models3d import Material, Model, components, face_normals, thin
-from mirage_sim.models.pretrained import user_cache
+from mirage_sim.paths import user_cache
 
 CLOTH = Material((1.0, 1.0, 1.0), 1.0, np.zeros((64, 64, 4), np.uint8))
 

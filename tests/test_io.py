@@ -14,14 +14,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors import safe_open
 from safetensors.torch import save_file
 from support.clips import toy_clip
 
 from mirage_sim.agents.formats import save_npz
 from mirage_sim.data.clips import save_clip
 from mirage_sim.evaluation.pictures import save_picture, save_video
-from mirage_sim.files import alone_in, check_digest, check_folder, save_json, save_tensors, whole
+from mirage_sim.io import atomic_folder, atomic_write, check_folder, lock_folder, read_tensors, save_json, save_tensors
 
 NOISE = np.random.default_rng(0).integers(0, 256, (20, 64, 96, 3), dtype=np.uint8)
 WRITERS: dict[str, Any] = {
@@ -67,7 +66,7 @@ def test_what_is_written_is_all_there(name: str, tmp_path: Path) -> None:
 
 
 def test_errors_about_other_files_are_left_alone(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError) as caught, whole(tmp_path / "a"):
+    with pytest.raises(FileNotFoundError) as caught, atomic_write(tmp_path / "a"):
         (tmp_path / "other").read_text()
     assert caught.value.filename == str(tmp_path / "other")
 
@@ -88,8 +87,8 @@ def test_a_usable_folder_is_left_as_it_was(tmp_path: Path) -> None:
 HOLD = """
 import sys, time
 from pathlib import Path
-from mirage_sim.files import alone_in
-with alone_in(Path(sys.argv[1]), "notes/lock"):
+from mirage_sim.io import lock_folder
+with lock_folder(Path(sys.argv[1]), "notes/lock"):
     print("mine", flush=True)
     time.sleep(600)
 """
@@ -100,32 +99,32 @@ def test_a_folder_has_one_writer_and_the_dead_hold_none(tmp_path: Path) -> None:
     with subprocess.Popen([sys.executable, "-c", HOLD, str(folder)], stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout is not None and other.stdout.readline() == "mine\n"
         with pytest.raises(ValueError, match=f"^output: expected .*, got {folder}, where process {other.pid} on"):
-            with alone_in(folder, "notes/lock"):
+            with lock_folder(folder, "notes/lock"):
                 pytest.fail("two are in it")
         other.kill()
     assert (folder / "notes" / "lock").exists(), "nobody could remove it"
-    with alone_in(folder, "notes/lock"):
+    with lock_folder(folder, "notes/lock"):
         (folder / "result").touch()
     assert sorted(each.name for each in folder.rglob("*")) == ["notes", "result"]
 
 
 def test_a_folder_that_cannot_be_made_is_no_endless_wait() -> None:
-    with pytest.raises(FileNotFoundError, match="/proc/nothing"), alone_in(Path("/proc/nothing"), "lock"):
+    with pytest.raises(FileNotFoundError, match="/proc/nothing"), lock_folder(Path("/proc/nothing"), "lock"):
         pytest.fail("it was made")
 
 
 def test_a_folder_in_which_nothing_was_written_goes(tmp_path: Path) -> None:
-    with alone_in(tmp_path / "a" / "b", "notes/lock"):
+    with lock_folder(tmp_path / "a" / "b", "notes/lock"):
         assert (tmp_path / "a" / "b" / "notes" / "lock").exists()
     assert not list(tmp_path.iterdir())
-    with alone_in(tmp_path, "notes/lock"):
+    with lock_folder(tmp_path, "notes/lock"):
         pass
     assert tmp_path.exists()
 
 
 def enter(folder: str, queue: Any) -> None:
     try:
-        with alone_in(Path(folder), "notes/lock"):
+        with lock_folder(Path(folder), "notes/lock"):
             count = Path(folder) / "count"
             queue.put(int(count.read_text()) if count.exists() else 0)
             count.write_text(str(int(count.read_text()) + 1 if count.exists() else 1))
@@ -150,34 +149,54 @@ def test_nothing_is_lost_when_many_come_and_go(tmp_path: Path) -> None:
 TENSORS = {"a": torch.arange(6).reshape(2, 3).float(), "b": torch.tensor(True), "c": torch.zeros(0, 4)}
 
 
-def read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
-    with safe_open(path, framework="pt") as file:
-        return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}
-
-
 def test_every_bit_of_the_content_is_in_the_digest(tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     save_tensors(path, TENSORS, {"facts": "x"})
-    check_digest(path, *read(path))
+    tensors, metadata = read_tensors(path)
+    assert all(torch.equal(tensors[name], TENSORS[name]) for name in TENSORS) and metadata["facts"] == "x"
     good = path.read_bytes()
     head = 8 + int.from_bytes(good[:8], "little")
-    tensors, metadata = read(path)
     for change in (lambda t: t.update(a=t["a"] + 1), lambda t: t.update(a=t["a"].T), lambda t: t.pop("b")):
         changed = dict(tensors)
         change(changed)
+        save_file({name: tensor.contiguous() for name, tensor in changed.items()}, path, metadata)
         with pytest.raises(ValueError, match=f"^{path}: expected the bytes that were written"):
-            check_digest(path, changed, metadata)
+            read_tensors(path)
+    save_file(tensors, path, metadata | {"facts": "y"})
     with pytest.raises(ValueError, match="is damaged"):
-        check_digest(path, tensors, metadata | {"facts": "y"})
+        read_tensors(path)
     for place in range(head, len(good)):
         path.write_bytes(good[:place] + bytes([good[place] ^ 1]) + good[place + 1 :])
         with pytest.raises(ValueError, match="is damaged"):
-            check_digest(path, *read(path))
+            read_tensors(path)
 
 
-def test_files_without_a_digest_pass(tmp_path: Path) -> None:
+def test_files_without_a_digest_are_read(tmp_path: Path) -> None:
     save_file(TENSORS, tmp_path / "old")
-    check_digest(tmp_path / "old", *read(tmp_path / "old"))
+    assert set(read_tensors(tmp_path / "old")[0]) == set(TENSORS)
+
+
+def test_missing_and_truncated_files_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    with pytest.raises(FileNotFoundError, match=f"^{path}: expected a map, got no such file$"):
+        read_tensors(path, "a map")
+    save_tensors(path, TENSORS, {})
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(ValueError, match=f"^{path}: expected a whole safetensors file: "):
+        read_tensors(path)
+
+
+def test_atomic_folder_appears_only_when_complete(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError), atomic_folder(tmp_path / "a") as folder:
+        folder.mkdir()
+        raise RuntimeError
+    assert not list(tmp_path.iterdir())
+    with atomic_folder(tmp_path / "a") as folder:
+        assert folder.name == "a"
+        folder.mkdir()
+        (folder / "file").touch()
+        assert not (tmp_path / "a").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["a"] and (tmp_path / "a" / "file").exists()
 
 
 def test_json_ends_with_a_line(tmp_path: Path) -> None:
