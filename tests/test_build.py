@@ -1,3 +1,4 @@
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -5,12 +6,14 @@ from fractions import Fraction
 from pathlib import Path
 
 import pytest
-import yaml
 from support.toy_world import SIZE, toy_model
 
-from mirage_sim.build import CONFIGS, build_world_model, compose, instantiate
+from mirage_sim.build import build_world_model, compose, instantiate
 from mirage_sim.memory import EmptyMemory, PointMemory, RgbMemory
 from mirage_sim.models import FlowSampler, save_model
+from mirage_sim.paths import CONFIGS
+from mirage_sim.settings import COMMANDS, WorldSettings
+from mirage_sim.settings.fields import groups
 
 
 @pytest.fixture(scope="module")
@@ -24,24 +27,23 @@ def toy_world(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 
 def all_choices() -> Iterator[tuple[str, list[str]]]:
-    for root in sorted(CONFIGS.glob("*.yaml")):
-        yield root.stem, []
-        for default in yaml.safe_load(root.read_text())["defaults"]:
-            for group in default if isinstance(default, dict) else ():
-                for option in sorted((CONFIGS / group).glob("*.yaml")):
-                    yield root.stem, [f"{group}={option.stem}"]
+    for name, settings in {**COMMANDS, "world": WorldSettings}.items():
+        if settings.positional:
+            continue
+        yield name, []
+        for field in groups(settings):
+            for option in field.metadata["options"] or [path.stem for path in (CONFIGS / field.name).glob("*.yaml")]:
+                yield name, [f"{field.name}={option}"]
 
 
-@pytest.mark.parametrize(("name", "overrides"), list(all_choices()))
-def test_every_configuration_composes_to_plain_values(name: str, overrides: list[str]) -> None:
-    def plain(node: object) -> bool:
-        if type(node) is dict:
-            return all(type(key) is str and plain(value) for key, value in node.items())
-        return all(map(plain, node)) if type(node) is list else node is None or type(node) in (str, int, float, bool)
-
-    config = compose(name, overrides)
-    assert plain(config)
-    assert "${" not in str(config)
+@pytest.mark.parametrize(("name", "overrides"), sorted(all_choices()))
+def test_every_choice_composes_to_settings_of_plain_values(name: str, overrides: list[str]) -> None:
+    settings = compose(name, overrides)
+    assert type(settings) is (COMMANDS | {"world": WorldSettings})[name]
+    plain = settings.plain()
+    assert json.loads(json.dumps(plain)) == plain
+    assert "${" not in str(plain)
+    assert type(settings).read(plain) == settings
 
 
 @pytest.mark.parametrize(("option", "cls"), [("latent", PointMemory), ("rgb", RgbMemory), ("none", EmptyMemory)])
@@ -71,6 +73,7 @@ def test_values_can_be_overridden(toy_world: list[str]) -> None:
     [
         (["memory=foo"], ["memory", "'foo'", "'latent', 'none', 'rgb'"]),
         (["nothing=1"], ["nothing", "'memory', 'world'"]),
+        (["+nothing=1"], ["nothing", "'memory', 'world'"]),
         (["world.sampler.stepz=1"], ["world.sampler.stepz", "'shift', 'steps'"]),
         (["world.zap.k=1"], ["world.zap", "'sampler'"]),
         (["memory.tolerance=${nope}"], ["nope", "memory.tolerance"]),
@@ -91,7 +94,7 @@ def test_bad_overrides_are_one_line_that_names_them(overrides: list[str], named:
 def test_unknown_worlds_and_configurations() -> None:
     with pytest.raises(ValueError, match=r"world: expected one of .*'mini'.*, got 'moon'"):
         build_world_model("moon")
-    with pytest.raises(ValueError, match=r"config: expected one of .*'rollout'.*, got 'nope'"):
+    with pytest.raises(ValueError, match=r"command: expected one of .*'rollout'.*, got 'nope'"):
         compose("nope")
     with pytest.raises(ValueError, match="overrides: expected a list of strings"):
         compose("world", "memory=rgb")
@@ -104,15 +107,18 @@ def test_missing_weights_are_named() -> None:
 
 def test_a_surrounding_hydra_application_stays_as_it_was(tmp_path: Path) -> None:
     import hydra
+    from hydra.core.config_store import ConfigStore
     from hydra.core.global_hydra import GlobalHydra
 
+    ConfigStore.instance().store("stage", {"theirs": 1})
+    stored = ConfigStore.instance().list("")
     (tmp_path / "app.yaml").write_text("answer: 42\n")
     with hydra.initialize_config_dir(str(tmp_path), version_base="1.2"):
         theirs = GlobalHydra.instance()
-        assert compose("world")["latent"]["channels"] == 16
+        assert compose("world").latent["channels"] == 16
         with pytest.raises(ValueError, match="unknown key"):
             compose("world", ["foo=1"])
-        assert GlobalHydra.instance() is theirs
+        assert GlobalHydra.instance() is theirs and ConfigStore.instance().list("") == stored
         assert hydra.compose("app").answer == 42
     assert not GlobalHydra.instance().is_initialized()
     compose("world")

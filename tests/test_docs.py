@@ -316,6 +316,5 @@ def test_commands_within_the_text_are_understood(page: Path) -> None:
         variants = cli.COMMANDS[words[0]].variants
         if len(words) > 1 and variants:
             assert words[1] in variants, command
-            words[1] = f"{words[0]}={words[1]}"
         if "report" not in command and "compare" not in command:
             cli.compose(words[0], words[1:])

@@ -26,6 +26,7 @@ from tqdm import tqdm
 
 from mirage_sim.data.samples import IN_OPENCV_DOC, IN_SCIKIT_IMAGE
 from mirage_sim.io import atomic_write
+from mirage_sim.settings import PhotographsSettings
 
 NAME = "photographs"  # of the files that are written
 SIZE = (96, 128)  # height, width of a crop in pixels
@@ -64,7 +65,7 @@ def known_photographs() -> tuple[Photograph, ...]:
     return tuple(Photograph(**entry) for entry in content)
 
 
-def prepare_photographs(cfg: Mapping[str, Any]) -> dict[str, int]:
+def prepare_photographs(settings: PhotographsSettings) -> dict[str, Any]:
     """Write ``photographs.safetensors`` and ``photographs.json`` into a folder, both or none.
 
     The one holds ``images`` uint8 ``[N, 96, 128, 3]`` and ``photograph`` int64 ``[N]``, the number of the photograph
@@ -72,19 +73,16 @@ def prepare_photographs(cfg: Mapping[str, Any]) -> dict[str, int]:
     names the photographs. The same photographs give the same crops.
 
     Args:
-        cfg: ``source`` (folder with Debian's packages, ``.deb``, or with what they hold, at any depth), ``output``
-            (folder), ``images`` (how many).
+        settings: ``source`` holds Debian's packages, ``.deb``, or their contents at any depth.
 
     Returns:
-        Numbers of ``photographs`` and ``images``.
+        Numbers of ``photographs`` and ``images``, and ``output``.
 
     Raises:
         ValueError: for unusable settings, a damaged package, or if a photograph is not there.
     """
-    source, output, count = Path(cfg["source"]), Path(cfg["output"]), cfg["images"]
+    source, output, count = Path(settings.source), Path(settings.output), settings.images
     wanted = known_photographs()
-    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-        raise ValueError(f"images: expected a positive integer, got {count!r}")
     if not source.is_dir():
         raise ValueError(f"source: expected a folder with packages or photographs, got {source}")
     found = find_photographs(source, wanted)
@@ -104,7 +102,7 @@ def prepare_photographs(cfg: Mapping[str, Any]) -> dict[str, int]:
         "photographs": [asdict(each) | {"crops": int((numbers == i).sum())} for i, each in enumerate(wanted)],
     }
     _write(output, images, numbers, description)
-    return {"photographs": len(wanted), "images": count}
+    return {"photographs": len(wanted), "images": count, "output": settings.output}
 
 
 def find_photographs(folder: Path, wanted: Sequence[Photograph]) -> dict[str, bytes]:

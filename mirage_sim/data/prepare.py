@@ -12,6 +12,7 @@ from tqdm import tqdm
 from mirage_sim.data.clips import Clip, save_clip
 from mirage_sim.data.video_datasets import LAYOUTS, Film
 from mirage_sim.geometry import Camera
+from mirage_sim.settings import VideoSettings
 from mirage_sim.world.images import fit
 
 logger = logging.getLogger(__name__)
@@ -19,44 +20,37 @@ logger = logging.getLogger(__name__)
 ZOOM = 0.01  # relative change of the focal length within a clip, which holds one for all of its frames
 
 
-def prepare(cfg: dict[str, Any]) -> dict[str, int]:
+def prepare(settings: VideoSettings) -> dict[str, Any]:
     """Make clips of all films in a folder. Clips that are there already are kept; films that are no good are skipped.
 
     Args:
-        cfg: ``layout`` (one of ``LAYOUTS``), ``source`` and ``output`` (folders), ``size`` (height, width), ``fps`` and
-            ``frames`` of a clip.
+        settings: of a class whose ``layout`` is one of ``LAYOUTS``.
 
     Returns:
-        Numbers of ``clips`` that were made now and of films that were ``refused``; the log says why.
+        Numbers of ``clips`` that were made now and of films that were ``refused`` (the log says why); ``output``.
 
     Raises:
-        ValueError: for bad settings, or if there are no films or none is good.
+        ValueError: if there are no films or none is good.
     """
-    source, output, frames, fps = Path(cfg["source"]), Path(cfg["output"]), cfg["frames"], float(cfg["fps"])
-    height, width = cfg["size"]
-    if cfg["layout"] not in LAYOUTS:
-        raise ValueError(f"layout: expected one of {sorted(LAYOUTS)}, got {cfg['layout']!r}")
-    if min(height, width, frames) < 2 or not 0 < fps < float("inf"):
-        raise ValueError(f"size, frames, fps: expected positive numbers, got {[height, width]}, {frames} and {fps}")
-    layout = LAYOUTS[cfg["layout"]]
+    source, output, layout = Path(settings.source), Path(settings.output), LAYOUTS[settings.layout]
     names = [path.stem for path in sorted(source.glob(layout.pattern))]
     if not names:
-        raise ValueError(f"{source}: expected films in the layout {cfg['layout']}, got no {layout.pattern}")
+        raise ValueError(f"{source}: expected films in the layout {settings.layout}, got no {layout.pattern}")
     made, faults = 0, []
     for name in tqdm(names, unit="film", disable=None):
         try:
             film = layout.read(source, name)
-            for number, chosen in enumerate(choose_frames(film.times, fps, frames)):
+            for number, chosen in enumerate(choose_frames(film.times, settings.fps, settings.frames)):
                 path = output / f"{name}-{number:03d}.safetensors"
                 if not path.exists():
-                    save_clip(cut(film, chosen, (height, width), {"film": name}), path)
+                    save_clip(cut(film, chosen, settings.size, {"film": name}), path)
                     made += 1
         except (ValueError, OSError) as error:
             faults.append(f"{name}: {error}")
             logger.warning("skipped %s", faults[-1])
     if len(faults) == len(names):
         raise ValueError(f"{source}: expected a film that can be used; {len(faults)} cannot, the first: {faults[0]}")
-    return {"clips": made, "refused": len(faults)}
+    return {"clips": made, "refused": len(faults), "output": settings.output}
 
 
 def choose_frames(times: np.ndarray, fps: float, frames: int) -> list[list[int]]:

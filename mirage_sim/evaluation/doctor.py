@@ -4,7 +4,6 @@ import importlib.metadata
 import importlib.util
 import platform
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -12,6 +11,7 @@ from mirage_sim.evaluation.provenance import cpu
 from mirage_sim.models.wan import download
 from mirage_sim.models.wan.requirements import GIB, Setting, machine, missing_requirements, parameters
 from mirage_sim.paths import ASSETS
+from mirage_sim.settings import DoctorSettings
 
 # module, what to say to pip, what for
 OPTIONAL = (
@@ -30,17 +30,17 @@ OPTIONAL = (
 )
 
 
-def doctor(config: dict[str, Any]) -> dict[str, str]:
+def doctor(settings: DoctorSettings) -> dict[str, str]:
     """Look around.
 
     Args:
-        config: ``wan5b``, folder of the real backbone's weights or None.
+        settings: ``wan5b`` is the folder of the real backbone's weights.
 
     Returns:
         Lines to show, by what they are about.
     """
     here = machine()
-    folder = Path(config["wan5b"]) if config["wan5b"] else download.default_folder()
+    folder = Path(settings.wan5b) if settings.wan5b else download.default_folder()
     lines = {
         "host": f"{cpu()}; {here.ram_gib:.1f} GiB of memory free; Python {platform.python_version()}",
         "device": f"{here.gpu}, {here.gpu_gib:.1f} GiB free" if here.gpu else "no GPU that this torch can use",

@@ -10,6 +10,7 @@ from torch import nn
 
 from mirage_sim.data.dataset import WalkDataset
 from mirage_sim.models import MiniCodec, MiniDenoiser, MiniDepth, load_model, save_model
+from mirage_sim.settings import TrainSettings
 from mirage_sim.training.loop import Loss, make_accelerator
 from mirage_sim.training.objectives.codec import CodecStage
 from mirage_sim.training.objectives.denoiser import DenoiserStage
@@ -60,25 +61,25 @@ def build_loss(
     return modules, loss
 
 
-def codec_stage(cfg: dict[str, Any], folder: Path, **options: Any) -> Stage:
+def codec_stage(settings: TrainSettings, folder: Path, **options: Any) -> Stage:
     """The codec, and the read-out aligner of the denoiser."""
-    data, networks = _walks(cfg), Networks(MiniCodec(), MiniDenoiser(), MiniDepth())
-    return _stage(cfg, folder, data, networks, ("codec", "denoiser"), options)
+    data, networks = _walks(settings), Networks(MiniCodec(), MiniDenoiser(), MiniDepth())
+    return _stage(settings, folder, data, networks, ("codec", "denoiser"), options)
 
 
-def depth_stage(cfg: dict[str, Any], folder: Path, **options: Any) -> Stage:
+def depth_stage(settings: TrainSettings, folder: Path, **options: Any) -> Stage:
     """The depth head."""
-    data, codec, depth = _walks(cfg), _trained(cfg, "codec", MiniCodec), MiniDepth()
-    networks = Networks(codec, MiniDenoiser(samples_per_cell=cfg["latent"]["samples_per_cell"]), depth)
-    return _stage(cfg, folder, data, networks, ("depth",), options)
+    data, codec, depth = _walks(settings), _trained(settings, "codec", MiniCodec), MiniDepth()
+    networks = Networks(codec, MiniDenoiser(samples_per_cell=settings.latent["samples_per_cell"]), depth)
+    return _stage(settings, folder, data, networks, ("depth",), options)
 
 
-def denoiser_stage(cfg: dict[str, Any], folder: Path, **options: Any) -> Stage:
+def denoiser_stage(settings: TrainSettings, folder: Path, **options: Any) -> Stage:
     """The denoiser."""
-    data = _walks(cfg)
-    codec, denoiser = _trained(cfg, "codec", MiniCodec), _trained(cfg, "denoiser", MiniDenoiser)
-    networks = Networks(codec, denoiser, _trained(cfg, "depth", MiniDepth))
-    return _stage(cfg, folder, data, networks, ("denoiser",), options)
+    data = _walks(settings)
+    codec, denoiser = _trained(settings, "codec", MiniCodec), _trained(settings, "denoiser", MiniDenoiser)
+    networks = Networks(codec, denoiser, _trained(settings, "depth", MiniDepth))
+    return _stage(settings, folder, data, networks, ("denoiser",), options)
 
 
 def choose_device(name: str) -> torch.device:
@@ -95,29 +96,29 @@ def choose_device(name: str) -> torch.device:
 
 
 def _stage(
-    cfg: dict[str, Any],
+    settings: TrainSettings,
     folder: Path,
     data: WalkDataset,
     networks: Networks,
     exports: Sequence[str],
     options: Mapping[str, Any],
 ) -> Stage:
-    modules, loss = build_loss(cfg["stage"]["name"], data, networks.to(data.device), options)
+    modules, loss = build_loss(settings.stage.name, data, networks.to(data.device), options)
     writers = {name: partial(save_model, getattr(networks, name)) for name in exports}
     return Stage(modules, writers, loss, make_accelerator(folder, cpu=data.device.type == "cpu"), data.device)
 
 
-def _walks(cfg: dict[str, Any]) -> WalkDataset:
-    if cfg["world"]["denoiser"]["_target_"] != "mirage_sim.models.load_model":
-        raise ValueError(f"world: expected mini, which stage={cfg['stage']['name']} makes, got another one")
-    return WalkDataset(Path(cfg["clips"]), choose_device(cfg["device"]))
+def _walks(settings: TrainSettings) -> WalkDataset:
+    if settings.world["denoiser"]["_target_"] != "mirage_sim.models.load_model":
+        raise ValueError(f"world: expected mini, which stage={settings.stage.name} makes, got another one")
+    return WalkDataset(Path(settings.clips), choose_device(settings.device))
 
 
-def _trained(cfg: dict[str, Any], name: str, kind: type[Model]) -> Model:
+def _trained(settings: TrainSettings, name: str, kind: type[Model]) -> Model:
     """What an earlier stage left."""
-    model = load_model(Path(cfg["output"]).absolute() / f"{name}.safetensors")
+    model = load_model(Path(settings.output).absolute() / f"{name}.safetensors")
     if not isinstance(model, kind):
         raise ValueError(
-            f"{cfg['output']}: expected the {kind.__name__} that stage=codec leaves, got a {type(model).__name__}"
+            f"{settings.output}: expected the {kind.__name__} that stage=codec leaves, got a {type(model).__name__}"
         )
     return model

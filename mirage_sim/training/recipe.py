@@ -5,7 +5,6 @@ that it began with, the last ones and their average. All that a run has done is 
 and started again with the same settings, it goes on.
 """
 
-import inspect
 import json
 import logging
 import re
@@ -22,6 +21,8 @@ from mirage_sim.data.clips import Clip, load_clip
 from mirage_sim.data.dataset import WalkDataset, load_photographs
 from mirage_sim.data.record import record
 from mirage_sim.models import MiniCodec, MiniDenoiser, MiniDepth, load_model, save_model
+from mirage_sim.settings import RecipeSettings, StageSettings
+from mirage_sim.settings.training import SourceSettings
 from mirage_sim.training.loop import Trainer, make_accelerator
 from mirage_sim.training.mini_stages import Networks, build_loss, choose_device
 from mirage_sim.training.recipe_state import RecipeState
@@ -39,7 +40,6 @@ PARTS = ("record", *TRAINED, "finish")  # of a run, that share its time
 SETTINGS = ("recipe", "clips", "validation", "photographs", "from", "budget", "seed")  # with which a run goes on
 LEAST = 1.0  # seconds of a part
 WALKS_AT_ONCE = 20  # between looks at the clock
-OF_SOURCE = ("folder", "weight", "walks", "first_seed")  # of a source of walks; the rest is for the recorder
 UNITS = {"s": 1, "m": 60, "h": 3600}
 
 Weights = dict[str, Path]
@@ -58,11 +58,11 @@ def seconds_of(budget: Any) -> float:
     return float(match[1]) * UNITS[match[2]]
 
 
-def train_recipe(cfg: dict[str, Any], evaluate: Evaluate | None = None, commit: str = "") -> dict[str, Any]:
+def train_recipe(settings: RecipeSettings, evaluate: Evaluate | None = None, commit: str = "") -> dict[str, Any]:
     """Train the embedded world, or go on with it.
 
     Args:
-        cfg: as ``configs/train.yaml`` and ``configs/recipe/mini.yaml`` describe it.
+        settings: the world, the sources of walks and the time budget.
         evaluate: runs the quick protocols on a world (such a configuration), with results in a folder, and returns
             figures; None leaves them out.
         commit: of the code, to be kept with the results.
@@ -74,51 +74,42 @@ def train_recipe(cfg: dict[str, Any], evaluate: Evaluate | None = None, commit: 
         ImportError: if accelerate is missing, or a simulator whose walks must be recorded.
         ValueError: for unusable settings, and an output folder of another run; nothing was written then.
     """
-    return _Run(cfg, commit).go(evaluate)
+    return _Run(settings, commit).go(evaluate)
 
 
 class _Run:
     """One run of the recipe."""
 
-    def __init__(self, cfg: dict[str, Any], commit: str):
-        self.cfg, self.output = cfg, Path(cfg["output"])
-        self.budget, self.shares = seconds_of(cfg["budget"]), cfg["recipe"]["shares"]
-        self.device = choose_device(cfg["device"])
+    def __init__(self, settings: RecipeSettings, commit: str):
+        self.settings, self.output = settings, Path(settings.output)
+        self.budget, self.shares = seconds_of(settings.budget), vars(settings.recipe.shares)
+        self.device = choose_device(settings.device)
         self._check()
-        size = tuple(cfg["world"]["size"])
-        self.photographs = None if cfg["photographs"] is None else load_photographs(Path(cfg["photographs"]), size)
+        size, photographs = tuple(settings.world["size"]), settings.photographs
+        self.photographs = None if photographs is None else load_photographs(Path(photographs), size)
         missing = [name for name, path in self._start.items() if not path.exists()]
-        torch.manual_seed(cfg["seed"])
-        begin_with = _load(cfg["from"]) if missing else None
-        settings = {key: cfg[key] for key in SETTINGS}
-        self.state = RecipeState(self.output, settings, {"commit": commit, "torch": torch.__version__})
+        torch.manual_seed(settings.seed)
+        begin_with = _load(settings.start) if missing else None
+        plain = settings.plain()
+        kept = {key: plain[key] for key in SETTINGS}
+        self.state = RecipeState(self.output, kept, {"commit": commit, "torch": torch.__version__})
         for name in missing:
             save_model(getattr(begin_with, name), self._start[name])
 
     def _check(self) -> None:
         """Refuse what can be seen to fail before it begins."""
-        world, shares, validation = self.cfg["world"], self.shares, self.cfg["validation"]
+        world, shares, validation = self.settings.world, self.shares, self.settings.validation
         if world["denoiser"]["_target_"] != "mirage_sim.models.load_model":
             raise ValueError("world: expected mini, which recipe=mini makes, got another one")
-        if set(shares) != set(PARTS) or not all(share > 0 for share in shares.values()):
-            raise ValueError(f"recipe.shares: expected a positive share for each of {list(PARTS)}, got {shares}")
         total = sum(shares.values())
         for part, share in shares.items():
             if self.budget * share / total < LEAST:
                 raise ValueError(
                     f"budget: expected at least {LEAST * total / share:.0f}s, so that {part} gets {LEAST:.0f} s, "
-                    f"got {self.cfg['budget']}"
+                    f"got {self.settings.budget}"
                 )
-        if not self.cfg["clips"] or not isinstance(self.cfg["clips"], Mapping):
-            raise ValueError(f"clips: expected one or more sources with a folder each, got {self.cfg['clips']!r}")
-        for name, source in self.cfg["clips"].items():
-            known = {*OF_SOURCE, *inspect.signature(record).parameters} - {"output"}
-            if set(OF_SOURCE) - set(source) or set(source) - known:
-                got = sorted(source)
-                raise ValueError(f"clips.{name}: expected {sorted(OF_SOURCE)} and what mirage record takes, got {got}")
-            if not source["weight"] > 0:
-                raise ValueError(f"clips.{name}.weight: expected a positive number, got {source['weight']}")
-            wanted = {Path(source["folder"]): source["walks"], _validation_folder(source): validation["walks"]}
+        for name, source in self.settings.clips.items():
+            wanted = {Path(source.folder): source.walks, _validation_folder(source): validation.walks}
             for folder, walks in wanted.items():
                 if not walks and not list(folder.glob("*.safetensors")):
                     raise ValueError(f"clips.{name}: expected clips in {folder}, or a number of walks to record")
@@ -155,41 +146,41 @@ class _Run:
 
     def _record(self) -> None:
         """Record what is missing of the walks, as far as time allows; those for validation first, and all of them."""
-        limit, validation = self._limit("record"), self.cfg["validation"]
+        limit, validation = self._limit("record"), self.settings.validation
         before, started = self.state.part("record").get("seconds", 0.0), time.monotonic()
-        total = sum(source["weight"] for source in self.cfg["clips"].values())
+        total = sum(source.weight for source in self.settings.clips.values())
         counts, until = {}, 0.0
-        for source in self.cfg["clips"].values():
-            _record_walks(source, validation["walks"], validation["first_seed"], _validation_folder(source))
-        for name, source in self.cfg["clips"].items():
-            until += limit * source["weight"] / total
-            for count in range(WALKS_AT_ONCE, source["walks"] + WALKS_AT_ONCE, WALKS_AT_ONCE):
-                _record_walks(source, min(count, source["walks"]), source["first_seed"], Path(source["folder"]))
+        for source in self.settings.clips.values():
+            _record_walks(source, validation.walks, validation.first_seed, _validation_folder(source))
+        for name, source in self.settings.clips.items():
+            until += limit * source.weight / total
+            for count in range(WALKS_AT_ONCE, source.walks + WALKS_AT_ONCE, WALKS_AT_ONCE):
+                _record_walks(source, min(count, source.walks), source.first_seed, Path(source.folder))
                 seconds = before + time.monotonic() - started
                 self.state.update("record", seconds=round(seconds, 1))
                 if seconds > until:
                     break
-            counts[name] = len(list(Path(source["folder"]).glob("*.safetensors")))
+            counts[name] = len(list(Path(source.folder).glob("*.safetensors")))
         logger.info("walks to train on: %s", counts)
         self.state.update("record", seconds=round(before + time.monotonic() - started, 1), walks=counts, done=True)
 
     @cached_property
     def _data(self) -> WalkDataset:
-        folders = {Path(source["folder"]): float(source["weight"]) for source in self.cfg["clips"].values()}
+        folders = {Path(source.folder): float(source.weight) for source in self.settings.clips.values()}
         return WalkDataset(folders, self.device)
 
     @cached_property
     def _validation(self) -> WalkDataset:
-        sources = self.cfg["clips"].values()
+        sources = self.settings.clips.values()
         return WalkDataset({_validation_folder(source): 1.0 for source in sources}, self.device)
 
     @cached_property
     def _validation_clips(self) -> list[Clip]:
-        folders = [_validation_folder(source) for source in self.cfg["clips"].values()]
+        folders = [_validation_folder(source) for source in self.settings.clips.values()]
         return [load_clip(path) for folder in folders for path in sorted(folder.glob("*.safetensors"))]
 
     def _check_walks(self) -> None:
-        size, wanted = self._data.size, tuple(self.cfg["world"]["size"])
+        size, wanted = self._data.size, tuple(self.settings.world["size"])
         if size != wanted or self._validation.size != wanted:
             raise ValueError(f"clips: expected frames of the world's size {wanted}, got {size}")
         if self._validation.length <= max(STEPS):
@@ -209,10 +200,8 @@ class _Run:
     def _train(self, name: str) -> None:
         """One training stage, or the rest of one."""
         started, limit, folder = time.monotonic(), self._limit(name), self.output / name
-        options = dict(self.cfg["recipe"][name])
-        rate = options.pop("learning_rate")
-        for unused in ("name", "model", "steps"):
-            options.pop(unused, None)
+        stage: StageSettings = getattr(self.settings.recipe, name)
+        options = stage.options
         weights, photographs = self._weights(), {}
         networks = _read(weights).to(self.device)
         if name == "codec" and self.photographs is not None:
@@ -223,12 +212,12 @@ class _Run:
             folder,
             seconds=limit,
             started=started,
-            learning_rate=rate,
-            seed=self.cfg["seed"],
+            learning_rate=stage.learning_rate,
+            seed=self.settings.seed,
             accelerator=make_accelerator(folder, cpu=self.device.type == "cpu"),
             generator_device=self.device,
         )
-        trainer.run(loss, save_every=self.cfg["save_every"])
+        trainer.run(loss, save_every=self.settings.save_every)
         ended = time.monotonic()
         candidates = {"start": weights}
         for candidate in ("raw", "average"):
@@ -253,15 +242,15 @@ class _Run:
 
     def _score(self, name: str, weights: Weights, options: Mapping[str, Any]) -> Scores:
         if name == "denoiser":
-            return world_scores(self.cfg["world"], weights, self._validation_clips)
+            return world_scores(self.settings.world, weights, self._validation_clips)
         return stage_scores(name, self._validation, _read(weights), options)
 
     def _finish(self, evaluate: Evaluate | None) -> None:
         """Compare the result with what it began with, write it, and run the quick protocols on it."""
         started, weights = time.monotonic(), self._weights()
-        world, parts = self.cfg["world"], self.state.content["parts"]
+        world, parts = self.settings.world, self.state.content["parts"]
         validation = {"result": parts["denoiser"]["scores"][parts["denoiser"]["chosen"]]}
-        if self.cfg["from"] is not None:
+        if self.settings.start is not None:
             validation["start"] = world_scores(world, self._start, self._validation_clips)
             worse = validation["result"]["score"] < validation["start"]["score"]
             self.state.update("finish", worse_than_start=worse)
@@ -271,7 +260,7 @@ class _Run:
         for name, path in weights.items():
             save_model(load_model(path.absolute()), files[name])
         figures = {}
-        if evaluate is not None and self.cfg["recipe"]["protocols"]:
+        if evaluate is not None and self.settings.recipe.protocols:
             paths = {name: {**world[name], "path": str(path.absolute())} for name, path in files.items()}
             figures = evaluate({**world, **paths}, self.output / "protocols")
         seconds = round(time.monotonic() - started, 1)
@@ -284,15 +273,14 @@ def _last_line(log: Path) -> dict[str, float]:
     return dict(json.loads(lines[-1])) if lines else {}
 
 
-def _validation_folder(source: Mapping[str, Any]) -> Path:
-    return Path(source["folder"]) / "validation"
+def _validation_folder(source: SourceSettings) -> Path:
+    return Path(source.folder) / "validation"
 
 
-def _record_walks(source: Mapping[str, Any], walks: int, first_seed: int, folder: Path) -> None:
+def _record_walks(source: SourceSettings, walks: int, first_seed: int, folder: Path) -> None:
     """Record the walks of one source that are not there yet."""
     if walks:
-        options = {key: value for key, value in source.items() if key not in OF_SOURCE}
-        record(folder, walks, first_seed=first_seed, **options)
+        record(folder, walks, source.frames, first_seed, source.simulator, source.robot_share, source.workers)
 
 
 def _load(folder: str | None) -> Networks:

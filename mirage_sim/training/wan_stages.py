@@ -15,6 +15,8 @@ from mirage_sim.models import save_model
 from mirage_sim.models.wan.branch import MemoryBranch
 from mirage_sim.models.wan.checkpoints import load_branch
 from mirage_sim.models.wan.denoiser import WanDenoiser
+from mirage_sim.settings import TrainSettings
+from mirage_sim.settings.training import DropSettings
 from mirage_sim.training.chunk_samples import ChunkSamples, Drop
 from mirage_sim.training.loop import make_accelerator
 from mirage_sim.training.lora import add_lora, save_lora
@@ -24,43 +26,43 @@ from mirage_sim.training.stage import Stage
 PARTS = ("codec", "denoiser", "memory", "horizon", "references", "text")  # of a world, that training needs
 
 
-def branch_stage(cfg: dict[str, Any], folder: Path, **options: Any) -> Stage:
+def branch_stage(settings: TrainSettings, folder: Path, **options: Any) -> Stage:
     """Stage 1: the side branch learns, the backbone does not change.
 
     It begins with the branch of ``world.denoiser.branch``, or with a fresh one.
     """
-    world = _world(cfg)
+    world = _world(settings)
     backbone = world["denoiser"].backbone
     branch = world["denoiser"].branch or MemoryBranch.beside(backbone)
-    return _stage(cfg, folder, world, branch, {"branch": _branch_writer(branch, backbone)}, **options)
+    return _stage(settings, folder, world, branch, {"branch": _branch_writer(branch, backbone)}, **options)
 
 
-def lora_stage(cfg: dict[str, Any], folder: Path, *, rank: int, **options: Any) -> Stage:
+def lora_stage(settings: TrainSettings, folder: Path, *, rank: int, **options: Any) -> Stage:
     """Stage 2: the side branch goes on learning, and the backbone gets adapters.
 
     It begins with the branch of ``world.denoiser.branch``, or with the one that stage 1 left in the output folder.
     """
-    world = _world(cfg)
+    world = _world(settings)
     backbone = world["denoiser"].backbone
-    branch = world["denoiser"].branch or load_branch(Path(cfg["output"]).absolute() / "branch.safetensors", backbone)
+    branch = world["denoiser"].branch or load_branch(Path(settings.output).absolute() / "branch.safetensors", backbone)
     add_lora(backbone, rank)
     exports: dict[str, Callable[[Path], None]] = {
         "lora_branch": _branch_writer(branch, backbone),
         "lora": partial(save_lora, backbone),
     }
-    return _stage(cfg, folder, world, branch, exports, **options)
+    return _stage(settings, folder, world, branch, exports, **options)
 
 
-def _world(cfg: dict[str, Any]) -> dict[str, Any]:
+def _world(settings: TrainSettings) -> dict[str, Any]:
     """The parts of the world that training needs, in the host's memory: accelerate says where each process goes."""
     world: dict[str, Any] = {}
-    if all(name in cfg["world"] for name in PARTS):
-        parts = {name: cfg["world"][name] for name in PARTS}
+    if all(name in settings.world for name in PARTS):
+        parts = {name: settings.world[name] for name in PARTS}
         parts["codec"] = parts["codec"] | {"device": "cpu"}
         parts["denoiser"] = parts["denoiser"] | {"codec": parts["codec"], "device": "cpu"}
         world = instantiate(parts)
     if not isinstance(world.get("denoiser"), WanDenoiser):
-        raise ValueError(f"world: expected one with the real backbone, such as wan5b, for stage={cfg['stage']['name']}")
+        raise ValueError(f"world: expected one with the real backbone, such as wan5b, for stage={settings.stage.name}")
     return world
 
 
@@ -69,7 +71,7 @@ def _branch_writer(branch: MemoryBranch, backbone: Any) -> Callable[[Path], None
 
 
 def _stage(
-    cfg: dict[str, Any],
+    settings: TrainSettings,
     folder: Path,
     world: dict[str, Any],
     branch: MemoryBranch,
@@ -79,13 +81,13 @@ def _stage(
     gradient_accumulation_steps: int,
     gradient_checkpointing: bool,
     shift: float,
-    drop: dict[str, float],
+    drop: DropSettings,
     latents: str | None,
 ) -> Stage:
     """The stage that trains a branch, and whatever else of the backbone requires gradients.
 
     Args:
-        cfg: see :func:`mirage_sim.training.train`.
+        settings: see :func:`mirage_sim.training.train`.
         folder: of the stage.
         world: see :func:`_world`.
         branch: to put beside the backbone.
@@ -106,15 +108,15 @@ def _stage(
     if isinstance(codec, nn.Module):
         codec.to(accelerator.device)
     clips = LatentClips(
-        Path(cfg["clips"]),
+        Path(settings.clips),
         codec,
-        tuple(cfg["world"]["size"]),
+        tuple(settings.world["size"]),
         None if latents is None else Path(latents),
         accelerator.device,
     )
-    prompts = [caption or cfg["world"]["prompt"] for caption in clips.captions]
+    prompts = [caption or settings.world["prompt"] for caption in clips.captions]
     samples = ChunkSamples(
-        clips, prompts, world["memory"], world["horizon"], world["references"], world["text"], Drop(**drop)
+        clips, prompts, world["memory"], world["horizon"], world["references"], world["text"], Drop(**vars(drop))
     )
     branch.float().requires_grad_(True)  # what is learned in small steps must not be rounded
     denoiser = WanDenoiser(backbone, branch, codec)

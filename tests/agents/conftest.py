@@ -36,4 +36,4 @@ def toy_config(tmp_path_factory: pytest.TempPathFactory, clip: Clip) -> dict[str
         overrides.append(f"world.{name}.path={folder / name}.safetensors")
     Image.fromarray(toy_starts(1)[0]).save(folder / "start.png")
     save_clip(clip, folder / "walk.safetensors")
-    return compose("rollout", overrides) | {"walk": str(folder / "walk.safetensors")}
+    return compose("rollout", overrides).plain() | {"walk": str(folder / "walk.safetensors")}

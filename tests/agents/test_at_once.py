@@ -8,16 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.rollouts import rollout_of
 
-from mirage_sim.agents.rollout import rollout
 from mirage_sim.io import lock_folder
 
 PROGRAM = """
 import json, sys
-from mirage_sim.agents.rollout import rollout
+from support.rollouts import rollout_of
 config = json.loads(open(sys.argv[1]).read()) | json.loads(sys.argv[2])
 try:
-    rollout(config)
+    rollout_of(config)
 except ValueError as error:
     sys.exit(str(error))
 """
@@ -56,9 +56,9 @@ def test_a_folder_that_is_being_filled_is_refused_and_left_alone(toy_config: dic
         unfinished = tmp_path / "output" / ".partial0-episode_0001.npz"
         unfinished.touch()
         with pytest.raises(ValueError, match=rf"^output: expected .*, where process {os.getpid()} on .* is at work$"):
-            rollout(toy_config | few)
+            rollout_of(toy_config | few)
         assert unfinished.exists()
-    rollout(toy_config | few)
+    rollout_of(toy_config | few)
     assert not unfinished.exists(), "who left it is dead"
     assert (tmp_path / "output" / "episode_0000.npz").exists()
 
@@ -66,7 +66,7 @@ def test_a_folder_that_is_being_filled_is_refused_and_left_alone(toy_config: dic
 def test_partial_files_of_others_are_left_alone(toy_config: dict[str, Any], tmp_path: Path) -> None:
     others = tmp_path / ".partial0-world.safetensors"
     others.touch()
-    rollout(toy_config | {"policy": "random", "format": "npz", "steps": 2, "output": str(tmp_path)})
+    rollout_of(toy_config | {"policy": "random", "format": "npz", "steps": 2, "output": str(tmp_path)})
     assert others.exists()
 
 
@@ -78,4 +78,4 @@ def test_an_unusable_folder_is_refused_before_anything_is_made(
     nothing = {"image": "nowhere.png", "steps": 2}  # would be refused later
     for output in (tmp_path / "file", tmp_path / "file" / "below", Path("/proc/nothing")):
         with pytest.raises(ValueError, match=f"^output: expected a folder that can be written to, got {output}: "):
-            rollout(toy_config | nothing | {"policy": "random", "format": form, "output": str(output)})
+            rollout_of(toy_config | nothing | {"policy": "random", "format": form, "output": str(output)})

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
+from support.rollouts import rollout_of
 
 from mirage_sim.agents.formats import episode_name
-from mirage_sim.agents.rollout import rollout
 from mirage_sim.build import compose, instantiate
 from mirage_sim.evaluation.benchmarks.rollout import Driver, compare
 
@@ -22,9 +22,9 @@ EPISODES, STEPS = 12, 12
 PATIENCE = 300.0  # seconds until a machine that is busy otherwise, too, must have got so far
 PROGRAM = """
 import json, logging, sys
-from mirage_sim.agents.rollout import rollout
+from support.rollouts import rollout_of
 logging.basicConfig(level=logging.INFO, stream=sys.stderr)
-print(json.dumps(rollout(json.loads(sys.argv[1]))))
+print(json.dumps(rollout_of(json.loads(sys.argv[1]))))
 """
 
 
@@ -44,13 +44,13 @@ def settings(toy_config: dict[str, Any]) -> dict[str, Any]:
 def undisturbed(settings: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The episodes as one process makes them."""
     folder = tmp_path_factory.mktemp("local")
-    rollout(settings | {"output": str(folder)})
+    rollout_of(settings | {"output": str(folder)})
     return folder
 
 
 def on_ray(settings: dict[str, Any], folder: Path) -> dict[str, Any]:
     pytest.importorskip("ray", reason="Ray is not installed, or has no wheel for this Python")
-    backend = compose("rollout", ["backend=ray", "num_workers=2"])["backend"]
+    backend = compose("rollout", ["backend=ray", "num_workers=2"]).backend
     return settings | {"backend": backend, "output": str(folder)}
 
 
@@ -116,7 +116,7 @@ def test_after_a_killed_driver_the_same_command_does_the_rest(
     there = {path: path.stat().st_mtime_ns for path in driver.episodes()}
     assert compare(tmp_path / "ray", range(3, 3 + EPISODES)) == (EPISODES - len(there), 0)
     assert 0 < len(there) < EPISODES
-    rollout(settings | {"output": str(tmp_path / "ray")})  # any backend does
+    rollout_of(settings | {"output": str(tmp_path / "ray")})  # any backend does
     assert_same(tmp_path / "ray", undisturbed)
     assert all(path.stat().st_mtime_ns == time for path, time in there.items())
 
@@ -129,16 +129,16 @@ def test_what_is_doubled_is_counted(tmp_path: Path) -> None:
 
 def test_what_is_there_is_not_made_again(settings: dict[str, Any], undisturbed: Path, tmp_path: Path) -> None:
     few = settings | {"episodes": 3, "output": str(tmp_path)}
-    figures = rollout(few)
+    figures = rollout_of(few)
     (tmp_path / "episode_0002.npz").unlink()
     (tmp_path / ".partial0-episode_0002.npz").write_bytes(b"half")
     kept = (tmp_path / "episode_0001.npz").stat()
-    again = rollout(few)
+    again = rollout_of(few)
     assert {**again, "steps_per_s": 0} == {**figures, "steps_per_s": 0}
     assert (tmp_path / "episode_0001.npz").stat() == kept
     assert not list(tmp_path.glob(".partial*"))
     with pytest.raises(ValueError, match="whose episodes, seed differ; delete it or choose another"):
-        rollout(few | {"seed": 4, "episodes": 4})
+        rollout_of(few | {"seed": 4, "episodes": 4})
 
 
 def test_episodes_of_any_length_end_for_themselves(toy_config: dict[str, Any], tmp_path: Path) -> None:
@@ -146,7 +146,7 @@ def test_episodes_of_any_length_end_for_themselves(toy_config: dict[str, Any], t
     goal = {"_target_": "mirage_sim.envs.tasks.Goal", "radius": 0.95, "distance": [1.0, 1.2]}
     env = toy_config["env"] | {"task": goal}
     few = toy_config | {"policy": "random", "env": env, "steps": 9, "episodes": 6, "worlds": 6, "format": "npz"}
-    rollout(few | {"output": str(tmp_path)})
+    rollout_of(few | {"output": str(tmp_path)})
     lengths, ended = [], []
     for path in sorted(tmp_path.glob("episode_*.npz")):
         with np.load(path) as episode:
@@ -167,4 +167,4 @@ def test_episodes_of_any_length_end_for_themselves(toy_config: dict[str, Any], t
 )
 def test_unusable_workers_are_named(change: dict[str, Any], named: str) -> None:
     with pytest.raises(ValueError, match=named):
-        instantiate(compose("rollout", ["backend=ray"])["backend"] | change)
+        instantiate(compose("rollout", ["backend=ray"]).backend | change)

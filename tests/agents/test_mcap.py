@@ -10,10 +10,10 @@ import pytest
 import yaml
 from mcap.reader import make_reader
 from mcap_ros2.decoder import DecoderFactory
+from support.rollouts import rollout_of
 from support.toy_world import SIZE
 
 from mirage_sim import cli
-from mirage_sim.agents.rollout import rollout
 from mirage_sim.geometry import VelocityLimits
 from mirage_sim.ros import conversions
 
@@ -48,8 +48,8 @@ def walk(toy_config: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -
     folder = tmp_path_factory.mktemp("bags")
     settings = toy_config | {"policy": "random", "steps": STEPS, "seed": 5}
     settings["env"] = settings["env"] | {"scan": 90}
-    rollout(settings | {"format": "mcap", "output": str(folder)})
-    rollout(settings | {"format": "npz", "output": str(folder / "npz")})
+    rollout_of(settings | {"format": "mcap", "output": str(folder)})
+    rollout_of(settings | {"format": "npz", "output": str(folder / "npz")})
     with np.load(folder / "npz" / "episode_0000.npz", allow_pickle=False) as archive:
         return folder / "episode_0000", dict(archive)
 
@@ -143,7 +143,7 @@ def test_commands_are_what_was_asked(bag: dict[str, list[Any]], walk: tuple[Path
 
 def test_actions_of_any_mode_become_commands(toy_config: dict[str, Any], tmp_path: Path) -> None:
     replay = toy_config | {"policy": "replay", "format": "mcap", "output": str(tmp_path)}
-    rollout(replay)
+    rollout_of(replay)
     commands = [command for _, command in read(tmp_path / "episode_0000" / "episode_0000.mcap")["/cmd_vel"]]
     assert len(commands) == 8
     assert commands[0].linear.x == pytest.approx(1.5, abs=1e-3)  # the walk's first command, a replay's se3
@@ -185,23 +185,23 @@ def test_ros_itself_reads_the_messages(bag: dict[str, list[Any]], walk: tuple[Pa
 def test_impossible_heights_are_named(toy_config: dict[str, Any], tmp_path: Path, height: Any) -> None:
     bag = toy_config["bag"] | {"camera_height": height}
     with pytest.raises(ValueError, match=f"camera_height: expected positive metres, got {height!r}"):
-        rollout(toy_config | {"bag": bag, "format": "mcap", "output": str(tmp_path / "new")})
+        rollout_of(toy_config | {"bag": bag, "format": "mcap", "output": str(tmp_path / "new")})
     assert not list(tmp_path.iterdir())
 
 
 def test_several_episodes_and_no_overwriting(toy_config: dict[str, Any], tmp_path: Path) -> None:
     settings = toy_config | {"policy": "random", "steps": 1, "episodes": 2, "format": "mcap", "output": str(tmp_path)}
-    rollout(settings)
+    rollout_of(settings)
     names = [".rollout", "episode_0000", "episode_0001", "metrics.json"]
     assert sorted(path.name for path in tmp_path.iterdir()) == names
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-    rollout(settings)
+    rollout_of(settings)
     with pytest.raises(ValueError, match="output: expected a folder without episodes, .* whose steps differ; delete"):
-        rollout(settings | {"steps": 2})
+        rollout_of(settings | {"steps": 2})
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
     (tmp_path / ".rollout" / "settings.json").unlink()
     with pytest.raises(ValueError, match="whose settings differ"):
-        rollout(settings)
+        rollout_of(settings)
 
 
 def test_a_failed_bag_leaves_nothing(tmp_path: Path) -> None:

@@ -7,10 +7,10 @@ import imageio_ffmpeg
 import numpy as np
 import pytest
 import torch
+from support.rollouts import rollout_of
 from support.toy_world import SIZE
 
 from mirage_sim.agents.policies import RandomPolicy, ReplayPolicy, ScriptedPolicy
-from mirage_sim.agents.rollout import rollout
 from mirage_sim.agents.visualize import coloured_points
 from mirage_sim.data.clips import Clip
 from mirage_sim.data.video_io import video_facts
@@ -19,7 +19,7 @@ from mirage_sim.world import World, WorldModel
 
 
 def test_a_replay_leaves_everything(toy_config: dict[str, Any], clip: Clip, tmp_path: Path) -> None:
-    result = rollout(toy_config | {"policy": "replay", "output": str(tmp_path / "out")})
+    result = rollout_of(toy_config | {"policy": "replay", "output": str(tmp_path / "out")})
     steps = 2 * (len(clip) - 1)
     assert result["steps"] == steps
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
@@ -46,7 +46,7 @@ def test_a_replay_leaves_everything(toy_config: dict[str, Any], clip: Clip, tmp_
 def test_policies_repeat_with_their_seed(toy_config: dict[str, Any], tmp_path: Path, policy: str) -> None:
     figures = []
     for name in ("a", "b"):
-        rollout(toy_config | {"policy": policy, "steps": 6, "seed": 3, "output": str(tmp_path / name)})
+        rollout_of(toy_config | {"policy": policy, "steps": 6, "seed": 3, "output": str(tmp_path / name)})
         figures.append(json.loads((tmp_path / name / "metrics.json").read_text()))
         assert figures[-1].pop("steps_per_s") > 0
     assert figures[0] == figures[1]
@@ -77,7 +77,7 @@ def test_bad_settings_are_named(
     toy_config: dict[str, Any], tmp_path: Path, change: dict[str, Any], error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error, match=message):
-        rollout(toy_config | {"output": str(tmp_path)} | change)
+        rollout_of(toy_config | {"output": str(tmp_path)} | change)
 
 
 def test_a_replay_stands_where_the_walk_stood(model: WorldModel, clip: Clip) -> None:
@@ -152,6 +152,6 @@ def test_points_have_the_colour_they_were_seen_in(world: World) -> None:
 
 def test_a_video_is_as_long_as_its_walk(toy_config: dict[str, Any], tmp_path: Path) -> None:
     slow = toy_config["world"] | {"horizon": {"_target_": "mirage_sim.world.Horizon", "fps": 4.0}}
-    rollout(toy_config | {"world": slow, "policy": "random", "steps": 3, "output": str(tmp_path)})
+    rollout_of(toy_config | {"world": slow, "policy": "random", "steps": 3, "output": str(tmp_path)})
     rate, frames, _ = video_facts(tmp_path / "rollout.mp4")
     assert (rate, frames) == (4.0, 4)

@@ -4,15 +4,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support.rollouts import rollout_of
 
-from mirage_sim.agents.rollout import rollout
 from mirage_sim.build import compose, instantiate
 from mirage_sim.envs.tasks import Goal
 from mirage_sim.envs.termination import Time
 
 
 def arguments(*overrides: str) -> dict[str, Any]:
-    return compose("rollout", overrides)["env"]
+    env: dict[str, Any] = compose("rollout", ["policy=random", *overrides]).env
+    return env
 
 
 def test_settings_become_tasks_and_ends() -> None:
@@ -31,7 +32,7 @@ def test_settings_become_tasks_and_ends() -> None:
 @pytest.mark.parametrize("overrides", [["env.task=goal"], ["env=goal"], ["env=goal", "env.task.kind=image"]])
 def test_rollouts_have_goals(toy_config: dict[str, Any], tmp_path: Path, overrides: list[str]) -> None:
     changed = {"env": arguments(*overrides), "policy": "random", "steps": 3, "output": str(tmp_path), "format": "npz"}
-    result = rollout(toy_config | changed)
+    result = rollout_of(toy_config | changed)
     assert result["success"] == 0.0
     assert json.loads((tmp_path / "metrics.json").read_text())["reward"] == pytest.approx(result["reward"])
     with np.load(tmp_path / "episode_0000.npz") as arrays:
@@ -47,4 +48,4 @@ def test_rollouts_have_goals(toy_config: dict[str, Any], tmp_path: Path, overrid
 def test_time_ends_a_rollout(toy_config: dict[str, Any], tmp_path: Path) -> None:
     terminate_on = "env.terminate_on=[{_target_:mirage_sim.envs.termination.Time,seconds:0.2}]"
     changed = {"env": arguments(terminate_on), "steps": 9, "output": str(tmp_path), "format": "npz"}
-    assert rollout(toy_config | changed)["steps"] == 2
+    assert rollout_of(toy_config | changed)["steps"] == 2

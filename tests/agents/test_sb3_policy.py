@@ -8,9 +8,9 @@ import gymnasium
 import numpy as np
 import pytest
 from gymnasium import spaces
+from support.rollouts import rollout_of
 from support.toy_world import SIZE
 
-from mirage_sim.agents.rollout import rollout
 from mirage_sim.agents.sb3_policy import LearnedPolicy
 
 sb3 = pytest.importorskip("stable_baselines3", reason="stable-baselines3 is not installed")
@@ -43,7 +43,7 @@ def goal_config(toy_config: dict[str, Any], tmp_path: Path) -> dict[str, Any]:
 @pytest.mark.parametrize("space", [FRAMES, GOALS], ids=["CnnPolicy", "MultiInputPolicy"])
 def test_a_learned_policy_plays(goal_config: dict[str, Any], tmp_path: Path, space: gymnasium.Space) -> None:
     path = saved(tmp_path, space)
-    result = rollout(goal_config | {"policy": path})
+    result = rollout_of(goal_config | {"policy": path})
     assert result["success"] in (0.0, 1.0)
     episode = np.load(tmp_path / "out" / "episode_0000.npz", allow_pickle=False)
     policy = sb3.PPO.load(path, device="cpu")
@@ -59,9 +59,9 @@ def test_a_learned_policy_plays(goal_config: dict[str, Any], tmp_path: Path, spa
 def test_pickles_are_loaded_only_when_trusted(goal_config: dict[str, Any], tmp_path: Path) -> None:
     path = saved(tmp_path, FRAMES)
     with pytest.raises(ValueError, match="holds pickled Python objects.*add trust_policy=true"):
-        rollout(goal_config | {"policy": path, "trust_policy": False})
+        rollout_of(goal_config | {"policy": path, "trust_policy": False})
     with pytest.raises(ValueError, match="trust_policy: expected true or false, got 'yes'"):
-        rollout(goal_config | {"policy": path, "trust_policy": "yes"})
+        rollout_of(goal_config | {"policy": path, "trust_policy": "yes"})
     assert not (tmp_path / "out").exists()
 
 
@@ -105,7 +105,7 @@ def test_other_algorithms_are_refused(tmp_path: Path) -> None:
 
 def test_files_that_are_not_there_are_named(goal_config: dict[str, Any]) -> None:
     with pytest.raises(FileNotFoundError, match="policy: .*nowhere.zip, not a file"):
-        rollout(goal_config | {"policy": "nowhere.zip"})
+        rollout_of(goal_config | {"policy": "nowhere.zip"})
 
 
 @pytest.mark.parametrize(
@@ -122,7 +122,7 @@ def test_policies_for_other_environments_are_refused(
 ) -> None:
     path = saved(tmp_path, space, actions=actions)
     with pytest.raises(ValueError, match=named):
-        rollout(goal_config | {"policy": path, "env": {**goal_config["env"], **change}})
+        rollout_of(goal_config | {"policy": path, "env": {**goal_config["env"], **change}})
     assert not (tmp_path / "out").exists()
 
 

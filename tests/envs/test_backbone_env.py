@@ -146,6 +146,6 @@ def test_the_real_one_is_asked_for_its_weights_before_anything_is_loaded(tmp_pat
 
 @pytest.mark.parametrize("option", ["depth=mapanything", "depth=unidepth", "filter=movable", "filter=none"])
 def test_options_of_the_real_one_compose(option: str):
-    world = compose("world", ["world=wan5b", option, "world.horizon.keep=4"])["world"]
+    world = compose("world", ["world=wan5b", option, "world.horizon.keep=4"]).world
     assert world["size"] == [704, 1280] and world["horizon"]["keep"] == 4
     assert world["depth"]["estimator"]["device"] == world["device"]

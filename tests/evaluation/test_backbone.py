@@ -21,7 +21,7 @@ def test_marks() -> None:
     pytest.importorskip("transformers")
     pytest.importorskip("accelerate")
     pytest.importorskip("peft")
-    metrics = backbone.bench_backbone(compose("bench", ["bench=backbone", "vae=null"]))["marks"]
+    metrics = backbone.bench_backbone(vars(compose("bench backbone", ["vae=null"])))["marks"]
     assert metrics.pop("toy_stage1_loss_drop") > 0.2
     assert metrics.pop("resume_identical") is True
     sizes = {"params_b": 4.9998, "side_branch_b": 2.6071}
@@ -33,10 +33,10 @@ def test_what_of_the_codec_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(backbone, name, lambda mark=mark: mark)
     monkeypatch.setattr(backbone, "vae_marks", lambda decode: {"vae": decode})  # the real ones take very long
     for what in ("encode", "decode"):
-        metrics = backbone.bench_backbone(compose("bench", ["bench=backbone", f"vae={what}"]))["marks"]
+        metrics = backbone.bench_backbone(vars(compose("bench backbone", [f"vae={what}"])))["marks"]
         assert metrics["vae"] is (what == "decode")
-    with pytest.raises(ValueError, match="vae: expected 'encode', 'decode' or null, got True"):
-        backbone.bench_backbone(compose("bench", ["bench=backbone", "vae=true"]))
+    with pytest.raises(ValueError, match="vae: expected one of \\['encode', 'decode'\\] or null, got True"):
+        backbone.bench_backbone(vars(compose("bench backbone", ["vae=true"])))
 
 
 def test_the_codec_at_toy_size(monkeypatch: pytest.MonkeyPatch) -> None:

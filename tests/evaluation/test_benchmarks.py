@@ -24,7 +24,7 @@ from mirage_sim.world import WorldModel
 
 
 def settings(name: str, **changes: Any) -> dict[str, Any]:
-    return compose("bench", [f"bench={name}"]) | changes
+    return vars(compose(f"bench {name}")) | changes
 
 
 def test_work_is_what_is_walked_over() -> None:

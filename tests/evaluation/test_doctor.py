@@ -5,6 +5,7 @@ import torch
 
 from mirage_sim import cli
 from mirage_sim.evaluation import doctor
+from mirage_sim.settings import DoctorSettings
 
 
 def test_it_tells_what_is_there_and_what_to_do(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -22,6 +23,6 @@ def test_it_tells_what_is_there_and_what_to_do(capsys: pytest.CaptureFixture[str
 def test_what_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     real = doctor.importlib.util.find_spec
     monkeypatch.setattr(doctor.importlib.util, "find_spec", lambda name: None if name == "transformers" else real(name))
-    lines = doctor.doctor({"wan5b": None})
+    lines = doctor.doctor(DoctorSettings())
     assert lines["transformers"] == "missing (wan5b: prompts; depth; what moves): pip install 'mirage_sim[wan]'"
     assert any(text.startswith("transformers missing: pip install") for text in lines.values())

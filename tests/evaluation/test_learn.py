@@ -139,4 +139,4 @@ def test_bad_settings_are_named(change: dict[str, Any], named: str) -> None:
 
 
 def test_the_configuration_is_complete() -> None:
-    assert set(SMALL) <= set(compose("bench", ["bench=learn"]))
+    assert set(SMALL) <= set(vars(compose("bench learn")))

@@ -14,7 +14,7 @@ def test_one_table_of_what_ran_and_what_could_not(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(
         table, "run", lambda name: run(name, *(["frames=2", "repeats=1"] if name == "retrieval" else []))
     )
-    result = table.bench_all(compose("bench", ["bench=all"]))
+    result = table.bench_all(vars(compose("bench all")))
     assert result["marks"]["retrieval.same"] is True and math.isfinite(result["marks"]["retrieval.ms"])
     assert list(result["missing"]) == ["absent"] and "invalid choice: 'absent'" in result["missing"]["absent"]
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in result["table"].splitlines()]

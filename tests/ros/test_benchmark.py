@@ -18,7 +18,7 @@ MARKS = (
 
 
 def test_all_marks_come_from_a_running_node() -> None:
-    metrics = benchmark.bench_ros(compose("bench", ["bench=ros", "steps=12", "frames=8", "seconds=1.5"]))["marks"]
+    metrics = benchmark.bench_ros(vars(compose("bench ros", ["steps=12", "frames=8", "seconds=1.5"])))["marks"]
     assert sorted(metrics) == sorted(MARKS)
     assert all(math.isfinite(value) for value in metrics.values())
     assert metrics["lockstep_identical"] is True
@@ -35,7 +35,7 @@ def test_all_marks_come_from_a_running_node() -> None:
 def test_unusable_settings_are_refused(wrong: dict[str, Any]) -> None:
     (name,) = wrong
     with pytest.raises(ValueError, match=f"{name}: expected"):
-        benchmark.bench_ros(compose("bench", ["bench=ros"]) | wrong)
+        benchmark.bench_ros(vars(compose("bench ros")) | wrong)
 
 
 def test_growth_is_that_of_the_last_tenth_over_the_first() -> None:

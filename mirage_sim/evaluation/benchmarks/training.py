@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from mirage_sim.build import compose
 from mirage_sim.data.prepare import prepare
 from mirage_sim.models.checkpoints import read_weights
 from mirage_sim.paths import ASSETS
+from mirage_sim.settings import TrainSettings
 from mirage_sim.training.loop import Loss, Trainer
 from mirage_sim.training.objectives.chunk import ChunkStage
 from mirage_sim.training.train import begin
@@ -37,8 +39,8 @@ def stage1_loss_drop() -> float:
     """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        clips = compose("prepare", ["prepare=clips", f"source={WALKS}", f"output={folder / 'clips'}"])
-        prepare(clips | {"size": SIZE, "frames": FRAMES})
+        clips = compose("prepare clips", [f"source={WALKS}", f"output={folder / 'clips'}"])
+        prepare(replace(clips, size=SIZE, frames=FRAMES))
         first, *rest = sorted((folder / "clips").iterdir())
         (folder / "held").mkdir()
         held_out = first.replace(folder / "held" / first.name)
@@ -54,11 +56,12 @@ def stage1_loss_drop() -> float:
         return 1.0 - _mean(held) / before
 
 
-def _config(folder: Path, clips: Path) -> dict[str, Any]:
-    settings = ("stage.precision=float32", "stage.gradient_checkpointing=false", f"stage.latents={folder / 'latents'}")
+def _config(folder: Path, clips: Path) -> TrainSettings:
+    quick = ("stage.precision=float32", "stage.gradient_checkpointing=false", f"stage.latents={folder / 'latents'}")
     # the walks are shorter than a chunk of the real backbone
     world = ("world=wan5b-toy", "world.horizon.latents=5")
-    return compose("train", ["stage=branch", *world, f"clips={clips}", f"output={folder}", *settings])
+    settings: TrainSettings = compose("train", ["stage=branch", *world, f"clips={clips}", f"output={folder}", *quick])
+    return settings
 
 
 @torch.no_grad()

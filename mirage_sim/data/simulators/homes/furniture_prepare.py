@@ -20,6 +20,7 @@ from mirage_sim.data.simulators.homes.furniture_cache import FILE, save_pieces
 from mirage_sim.data.simulators.homes.models3d import read_model, thin, to_mesh
 from mirage_sim.data.simulators.homes.sh3f import MAX_ARCHIVE, Archive, Entry
 from mirage_sim.paths import user_cache
+from mirage_sim.settings import FurnitureSettings
 
 logger = logging.getLogger(__name__)
 
@@ -28,11 +29,11 @@ TRIANGLES = 1500  # of a piece of a metre or more
 FOLIAGE = 3500  # of such a plant, which would lose its leaves with fewer
 
 
-def prepare_furniture(source: str | None = None) -> dict[str, Any]:
+def prepare_furniture(settings: FurnitureSettings) -> dict[str, Any]:
     """Make the furniture of the homes out of the package's.
 
     Args:
-        source: a folder that holds ``.sh3f`` files, or the package's ``.deb`` file; None fetches it.
+        settings: ``source`` is a folder with ``.sh3f`` files or the package's ``.deb`` file; None fetches it.
 
     Returns:
         Number of ``pieces``, the ``digest`` of their contents, and the ``output`` folder and its ``bytes``.
@@ -42,7 +43,7 @@ def prepare_furniture(source: str | None = None) -> dict[str, Any]:
         OSError: if the package cannot be fetched.
     """
     folder = user_cache("furniture")
-    with _archives(source) as paths:
+    with _archives(settings.source) as paths:
         archives = [Archive(path) for path in paths]
         entries = [(archive, entry) for archive in archives for entry in archive.catalogue()]
         if not entries:

@@ -10,6 +10,7 @@ from mirage_sim.data.simulators.homes import models3d, sh3f
 from mirage_sim.data.simulators.homes.furniture import load_furniture
 from mirage_sim.data.simulators.homes.furniture_prepare import prepare_furniture
 from mirage_sim.paths import user_cache
+from mirage_sim.settings import FurnitureSettings
 
 
 @pytest.fixture(autouse=True)
@@ -22,10 +23,10 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def refuse(source: Path, cache: Path, message: str) -> None:
     """One error of one line; what was there before stays, and nothing else."""
     write_sh3f(cache.parent / "good" / "Toys.sh3f")
-    digest = prepare_furniture(str(cache.parent / "good"))["digest"]
+    digest = prepare_furniture(FurnitureSettings(source=str(cache.parent / "good")))["digest"]
     before = sorted(cache.iterdir())
     with pytest.raises(ValueError, match=message) as caught:
-        prepare_furniture(str(source))
+        prepare_furniture(FurnitureSettings(source=str(source)))
     assert "\n" not in str(caught.value)
     assert sorted(cache.iterdir()) == before
     assert load_furniture().digest == digest
@@ -129,5 +130,5 @@ def test_foreign_and_damaged_packages_are_refused(tmp_path: Path, cache: Path) -
 def test_without_source_and_apt_the_error_says_so(monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
     monkeypatch.setenv("PATH", "")
     with pytest.raises(OSError, match="source: expected a folder or the file sweethome3d-furniture_.*no apt-get"):
-        prepare_furniture(None)
+        prepare_furniture(FurnitureSettings(source=None))
     assert not list(cache.iterdir())
