@@ -206,16 +206,16 @@ def _explain(error: Exception, settings: type[Settings]) -> str:
 
 
 def instantiate(node: Any, allow: Sequence[str] = ("mirage_sim.",)) -> Any:
-    """Build what a configuration describes.
+    """Build the object that a configuration describes.
 
     A mapping with ``_target_`` becomes a call of that class or function with the other entries as keyword arguments,
-    inner nodes first; lists become tuples. Equal nodes within one call become one object: that is how a memory that
-    needs the world's codec (``codec: ${world.codec}``) shares it.
+    inner nodes first; lists become tuples. Equal nodes within one call become one object, so a memory that needs the
+    world's codec (``codec: ${world.codec}``) shares it.
 
     Args:
-        node: a plain config (dict, list or value), see :func:`compose`.
-        allow: prefixes that a ``_target_`` may have. The object found must also be *defined* below one of them, so
-            that a config cannot reach other modules through ours.
+        node: plain configuration (dict, list or value), such as ``compose("world").world``.
+        allow: prefixes that a ``_target_`` may have. The object must also be *defined* below one of them, so that a
+            configuration cannot reach other modules through the allowed ones.
 
     Raises:
         ValueError: for a ``_target_`` outside the allowed prefixes (before anything is imported), for one that does not
@@ -267,7 +267,7 @@ def _locate(name: str, allow: tuple[str, ...]) -> Any:
         raise
     found = getattr(module, attribute, None)
     home = getattr(found, "__module__", None) or ""
-    # this module would instantiate what its arguments say, with prefixes of their choice
+    # a configuration could call this module's functions with prefixes of its choice
     if not callable(found) or not f"{home}.".startswith(allow) or home == __name__:
         raise ValueError(f"_target_: expected a class or function defined below {list(allow)}, got {name!r}")
     return found

@@ -235,7 +235,7 @@ def _is_within(value: Any, limits: Mapping[str, Any]) -> bool:
 
 def _option(options: Mapping[str, type], value: Any, name: str) -> type:
     """Return the settings class of the option that a value, or its field ``name``, is."""
-    chosen = value.get("name") if isinstance(value, Mapping) else getattr(value, "name", value)
+    chosen = str(value.get("name") if isinstance(value, Mapping) else getattr(value, "name", value))
     if chosen not in options:
         raise ValueError(f"{name}: expected one of {sorted(options)}, got {chosen!r}")
     return options[chosen]

@@ -54,7 +54,7 @@ class RolloutSettings(WorldSettings):
     format: Literal["mp4", "npz", "minari", "mcap"] = setting(
         "mp4",
         "What is saved. mp4: a video, a contact sheet and a map; npz: one NumPy archive per episode; minari: the "
-        "Minari data set rollout-v0; mcap: one rosbag2 folder per episode. docs/scaling.md lists their contents.",
+        "Minari data set rollout-v0; mcap: one rosbag2 folder per episode. docs/cli.md lists the contents.",
     )
     output: str = setting("outputs/rollout", "Folder for the results.")
     bag: dict[str, Any] = setting(
