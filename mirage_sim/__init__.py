@@ -63,9 +63,9 @@ def __dir__() -> list[str]:
     return sorted(__all__)
 
 
-# OpenMP's threads wait for each other hundreds of times a step. Long spinning blocks cores, sometimes the one that the
-# awaited thread needs; sleeping at once costs a third of the speed on an idle machine. So they spin briefly, then sleep,
-# unless the user has set a policy. It must be set before torch is loaded.
+# OpenMP's threads wait for each other hundreds of times a step. Long spinning blocks cores, even the one that the
+# awaited thread needs; sleeping at once costs a third of the speed on an idle machine. So they spin briefly, then
+# sleep, unless the user has set a policy. It must be set before torch is loaded.
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 register_envs()

@@ -47,7 +47,7 @@ def test_every_choice_composes_to_settings_of_plain_values(name: str, overrides:
 
 
 @pytest.mark.parametrize(("option", "cls"), [("latent", PointMemory), ("rgb", RgbMemory), ("none", EmptyMemory)])
-def test_memory_is_a_choice(toy_world: list[str], option: str, cls: type) -> None:
+def test_memory_option_selects_the_class(toy_world: list[str], option: str, cls: type) -> None:
     model = build_world_model("mini", [*toy_world, f"memory={option}"])
     assert isinstance(model.memory, cls)
     assert model.size == SIZE
@@ -82,7 +82,7 @@ def test_values_can_be_overridden(toy_world: list[str]) -> None:
         (["~memory"], ["memory"]),
     ],
 )
-def test_bad_overrides_are_one_line_that_names_them(overrides: list[str], named: list[str]) -> None:
+def test_bad_overrides_are_named_in_one_line(overrides: list[str], named: list[str]) -> None:
     with pytest.raises(ValueError) as error:
         compose("world", overrides)
     message = str(error.value)
@@ -105,7 +105,7 @@ def test_missing_weights_are_named() -> None:
         build_world_model("mini", ["world.codec.path=nowhere.safetensors"])
 
 
-def test_a_surrounding_hydra_application_stays_as_it_was(tmp_path: Path) -> None:
+def test_callers_hydra_application_is_unchanged(tmp_path: Path) -> None:
     import hydra
     from hydra.core.config_store import ConfigStore
     from hydra.core.global_hydra import GlobalHydra
@@ -173,7 +173,7 @@ def test_lists_become_tuples_and_equal_nodes_one_object() -> None:
     assert isinstance(built["b"], tuple)
 
 
-def test_the_mini_world_imports_nothing_it_does_not_use() -> None:
+def test_mini_world_imports_no_unused_libraries() -> None:
     """What diffusers drags in beyond its basic blocks takes seconds, and first resets are waited for."""
     program = (
         "import sys; from mirage_sim.build import build_world_model; build_world_model(); "
@@ -186,12 +186,12 @@ def test_the_mini_world_imports_nothing_it_does_not_use() -> None:
     assert done.stdout.strip() == "[]", done.stdout + done.stderr
 
 
-def test_a_device_that_is_not_there_is_refused() -> None:
+def test_missing_device_is_refused() -> None:
     with pytest.raises(ValueError, match=r"device: expected one that torch can use, got 'cuda:77'"):
         build_world_model("mini", ["world.device=cuda:77"])
 
 
 @pytest.mark.parametrize("overrides", [[], ["world.denoiser.branch=null", "world.device.branch=null"]])
-def test_a_value_that_must_be_given_is_named(overrides):
+def test_missing_mandatory_value_is_named(overrides):
     with pytest.raises(ValueError, match=r"^inject\.branch: expected a value, got none$"):
         compose("world", ["world=wan5b", "inject=branch", *overrides])

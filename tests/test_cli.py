@@ -212,7 +212,7 @@ def test_a_variant_is_a_word_or_a_choice_at_any_place(composed: list[Any]) -> No
     assert (composed[-1].a, composed[-1].b) == ("b=1.json", "a.json")
 
 
-def test_an_image_of_any_name_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_image_path_may_have_any_characters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Image.fromarray(np.full((96, 128, 3), 77, np.uint8)).save(tmp_path / "Küche=1 (2).png")
     words = ["rollout", "image=Küche=1 (2).png", "policy=random", "steps=1", "format=npz", "output=[a] {b}"]
@@ -224,7 +224,7 @@ def test_an_image_of_any_name_is_shown(tmp_path: Path, monkeypatch: pytest.Monke
 @pytest.mark.parametrize(
     "words", [["record"], ["eval", "fidelity"], ["bench", "learn"], ["train"], ["prepare", "clips"], ["rollout"]]
 )
-def test_unusable_folders_are_refused_before_the_work(
+def test_unusable_folders_are_refused_before_the_command(
     words: list[str], composed: list[Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "file").touch()
@@ -241,7 +241,7 @@ def test_every_command_prints_json(name: str, composed: list[Any], capsys: pytes
     assert json.loads(capsys.readouterr().out)["cpu"].endswith("cores")
 
 
-def test_doctors_json_has_what_it_prints(capsys: pytest.CaptureFixture[str]) -> None:
+def test_doctor_json_equals_its_text(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["doctor", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert cli.main(["doctor"]) == 0
@@ -256,7 +256,7 @@ def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == f"mirage_sim {mirage_sim.__version__}\n"
 
 
-def test_commit_is_gits_or_the_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_commit_is_from_git_or_the_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mirage_sim, "__file__", str(tmp_path / "mirage_sim" / "__init__.py"))
     assert cli.commit() == f"v{mirage_sim.__version__}"
     run = {"cwd": tmp_path, "check": True, "capture_output": True}
@@ -281,7 +281,7 @@ def test_import_loads_nothing_heavy() -> None:
 @pytest.mark.parametrize(
     ("given", "wanted"), [({}, "10000"), ({"GOMP_SPINCOUNT": "77"}, "77"), ({"OMP_WAIT_POLICY": "passive"}, "0")]
 )
-def test_threads_that_wait_spin_for_a_moment_unless_told_otherwise(given: dict[str, str], wanted: str) -> None:
+def test_openmp_spins_briefly_unless_the_user_decides(given: dict[str, str], wanted: str) -> None:
     others = {name: value for name, value in os.environ.items() if name not in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")}
     program = "import mirage_sim, torch"
     environment = {**others, **given, "OMP_DISPLAY_ENV": "verbose"}
@@ -302,14 +302,14 @@ def test_importing_registers_the_environments(lines: str) -> None:
     subprocess.run([sys.executable, "-W", "error", "-c", lines], check=True)
 
 
-def test_public_names_are_found_when_used() -> None:
+def test_public_names_are_imported_lazily() -> None:
     for name in mirage_sim.__all__:
         assert getattr(mirage_sim, name)
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         mirage_sim.nothing  # noqa: B018
 
 
-def test_the_module_is_the_command() -> None:
+def test_module_runs_as_the_command() -> None:
     command = [sys.executable, "-m", "mirage_sim.cli", "rollout", "stepz=1"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 2

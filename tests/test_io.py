@@ -1,4 +1,4 @@
-"""Files appear whole or not at all, and one process at a time fills a folder."""
+"""Atomic files, digests, and the lock of a folder."""
 
 import json
 import multiprocessing
@@ -36,7 +36,7 @@ LIMIT = 20_000  # bytes of a file
 
 @contextmanager
 def full_disk() -> Iterator[None]:
-    """Files of this process and of those that it starts end after some bytes, as on a disk that is full.
+    """Limit the size of files of this process and its children, like a full disk.
 
     Not a fixture: pytest itself writes to a log between a test and the end of its fixtures.
     """
@@ -49,7 +49,7 @@ def full_disk() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("name", WRITERS)
-def test_a_full_disk_leaves_the_old_file_and_names_it(name: str, tmp_path: Path) -> None:
+def test_full_disk_keeps_the_old_file_and_names_it(name: str, tmp_path: Path) -> None:
     path = tmp_path / name
     path.write_text("the old one")
     with full_disk(), pytest.raises(OSError, match=f"^{path}: "):
@@ -59,13 +59,13 @@ def test_a_full_disk_leaves_the_old_file_and_names_it(name: str, tmp_path: Path)
 
 
 @pytest.mark.parametrize("name", WRITERS)
-def test_what_is_written_is_all_there(name: str, tmp_path: Path) -> None:
+def test_writers_leave_one_complete_file(name: str, tmp_path: Path) -> None:
     WRITERS[name](tmp_path / name)
     assert [each.name for each in tmp_path.iterdir()] == [name]
     assert (tmp_path / name).stat().st_size > LIMIT
 
 
-def test_errors_about_other_files_are_left_alone(tmp_path: Path) -> None:
+def test_errors_about_other_files_pass_through(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError) as caught, atomic_write(tmp_path / "a"):
         (tmp_path / "other").read_text()
     assert caught.value.filename == str(tmp_path / "other")
@@ -78,7 +78,7 @@ def test_unusable_folders_are_refused(name: str, tmp_path: Path) -> None:
         check_folder("output", tmp_path / name)
 
 
-def test_a_usable_folder_is_left_as_it_was(tmp_path: Path) -> None:
+def test_check_folder_leaves_no_trace(tmp_path: Path) -> None:
     check_folder("output", tmp_path / "new" / "inner")
     check_folder("output", tmp_path)
     assert not list(tmp_path.iterdir())
@@ -94,7 +94,7 @@ with lock_folder(Path(sys.argv[1]), "notes/lock"):
 """
 
 
-def test_a_folder_has_one_writer_and_the_dead_hold_none(tmp_path: Path) -> None:
+def test_lock_admits_one_process_and_ends_with_it(tmp_path: Path) -> None:
     folder = tmp_path / "output"
     with subprocess.Popen([sys.executable, "-c", HOLD, str(folder)], stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout is not None and other.stdout.readline() == "mine\n"
@@ -108,12 +108,12 @@ def test_a_folder_has_one_writer_and_the_dead_hold_none(tmp_path: Path) -> None:
     assert sorted(each.name for each in folder.rglob("*")) == ["notes", "result"]
 
 
-def test_a_folder_that_cannot_be_made_is_no_endless_wait() -> None:
+def test_lock_in_impossible_folder_raises() -> None:
     with pytest.raises(FileNotFoundError, match="/proc/nothing"), lock_folder(Path("/proc/nothing"), "lock"):
         pytest.fail("it was made")
 
 
-def test_a_folder_in_which_nothing_was_written_goes(tmp_path: Path) -> None:
+def test_lock_removes_folders_it_created(tmp_path: Path) -> None:
     with lock_folder(tmp_path / "a" / "b", "notes/lock"):
         assert (tmp_path / "a" / "b" / "notes" / "lock").exists()
     assert not list(tmp_path.iterdir())
@@ -132,7 +132,7 @@ def enter(folder: str, queue: Any) -> None:
         queue.put(None)
 
 
-def test_nothing_is_lost_when_many_come_and_go(tmp_path: Path) -> None:
+def test_many_processes_lock_in_turn_without_loss(tmp_path: Path) -> None:
     context = multiprocessing.get_context("fork")
     queue = context.Queue()
     processes = [context.Process(target=enter, args=(str(tmp_path / "o"), queue)) for _ in range(20)]
@@ -149,7 +149,7 @@ def test_nothing_is_lost_when_many_come_and_go(tmp_path: Path) -> None:
 TENSORS = {"a": torch.arange(6).reshape(2, 3).float(), "b": torch.tensor(True), "c": torch.zeros(0, 4)}
 
 
-def test_every_bit_of_the_content_is_in_the_digest(tmp_path: Path) -> None:
+def test_digest_covers_every_bit(tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     save_tensors(path, TENSORS, {"facts": "x"})
     tensors, metadata = read_tensors(path)
@@ -199,6 +199,6 @@ def test_atomic_folder_appears_only_when_complete(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["a"] and (tmp_path / "a" / "file").exists()
 
 
-def test_json_ends_with_a_line(tmp_path: Path) -> None:
+def test_json_ends_with_a_newline(tmp_path: Path) -> None:
     save_json(tmp_path / "a.json", {"a": 1})
     assert json.loads((tmp_path / "a.json").read_text()) == {"a": 1}

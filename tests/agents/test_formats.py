@@ -18,7 +18,7 @@ def three_episodes(toy_config: dict[str, Any], tmp_path: Path) -> dict[str, Any]
 
 
 def walked(env: gymnasium.Env, toy_config: dict[str, Any], seed: int, actions: np.ndarray) -> list[Any]:
-    """What the environment shows for these actions."""
+    """The observations for these actions."""
     observation, _ = env.reset(seed=seed, options={"image": toy_config["image"], "fov_deg": 60.0})
     return [observation, *(env.step(action)[0] for action in actions)]
 
@@ -41,7 +41,7 @@ def test_archives_hold_whole_episodes_without_pickles(three_episodes: dict[str, 
     assert len({tuple(np.load(path)["actions"][0]) for path in tmp_path.glob("*.npz")}) == 3
 
 
-def test_an_archive_can_be_walked_again(three_episodes: dict[str, Any], tmp_path: Path) -> None:
+def test_archive_can_be_replayed(three_episodes: dict[str, Any], tmp_path: Path) -> None:
     rollout_of(three_episodes | {"format": "npz"})
     episode = np.load(tmp_path / "episode_0001.npz", allow_pickle=False)
     from mirage_sim.build import instantiate
@@ -52,13 +52,13 @@ def test_an_archive_can_be_walked_again(three_episodes: dict[str, Any], tmp_path
         np.testing.assert_array_equal(np.stack([shown[name] for shown in again]), episode[f"observations/{name}"])
 
 
-def test_archives_refuse_objects(tmp_path: Path) -> None:
+def test_archives_reject_python_objects(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="infos: expected an array of numbers, got dtype object"):
         save_npz(tmp_path / "a.npz", {"infos": np.array([{}])})
     assert not list(tmp_path.iterdir())
 
 
-def test_minari_reads_what_was_recorded(
+def test_minari_loads_the_data_set(
     three_episodes: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     minari = pytest.importorskip("minari", reason="Minari is not installed (Python 3.11 or newer)")
@@ -89,7 +89,7 @@ def test_minari_reads_what_was_recorded(
         rollout_of(three_episodes | {"format": "minari", "seed": 8})
 
 
-def test_a_failed_recording_leaves_nothing(
+def test_failed_recording_leaves_no_files(
     three_episodes: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("minari", reason="Minari is not installed (Python 3.11 or newer)")
