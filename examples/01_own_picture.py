@@ -12,14 +12,14 @@ from PIL import Image
 import mirage_sim  # noqa: F401  (registers MirageWorld-v0)
 
 parser = argparse.ArgumentParser(description=__doc__)
-parser.add_argument("picture", help="path of an image; it is cropped to the frame's aspect ratio")
+parser.add_argument("image", help="path of an image; it is cropped to the frame's aspect ratio")
 parser.add_argument("--fov", type=float, default=60.0, help="vertical field of view of the image, in degrees")
 parser.add_argument("--steps", type=int, default=60, help="steps of the circle; a step turns 6 degrees at most")
 parser.add_argument("--output", default="own_picture.png")
 args = parser.parse_args()
 
 env = gym.make("MirageWorld-v0", task="none")
-first, _ = env.reset(seed=0, options={"image": args.picture, "fov_deg": args.fov})
+first, _ = env.reset(seed=0, options={"image": args.image, "fov_deg": args.fov})
 
 # An action is (forward, turn), each in [-1, 1]; a full turn to the left is 60 steps of 6 degrees.
 turn = np.array([0.0, min(60 / args.steps, 1.0)], dtype=np.float32)

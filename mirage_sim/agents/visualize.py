@@ -25,7 +25,7 @@ def save_pictures(episode: Episode, output: Path) -> None:
     truth = {"truth": episode.truth} if episode.truth else {}
     tinted = [tint_invented(*pair) for pair in zip(episode.frames, episode.remembered, strict=True)]
     rows = truth | {"generated": episode.shown, "remembered": tinted}
-    titles = {"remembered": "remembered (orange: invented)"}
+    titles = {"remembered": "remembered (orange: generated)"}
     moments = (
         dict(zip((titles.get(row, row) for row in rows), column, strict=True))
         for column in zip(*rows.values(), strict=True)
