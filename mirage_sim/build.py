@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -20,8 +21,8 @@ from mirage_sim.settings.fields import defaults, groups, texts
 if TYPE_CHECKING:
     from mirage_sim.world import WorldModel
 
-#: last words of the names in ``configs/world`` and its parts whose values are text: files, folders, models, prompts
-WORLD_TEXTS = frozenset("address branch cache folder lora name path prompt".split())
+#: last words of the names in the shared configurations whose values are text: files, folders, models, prompts
+SHARED_TEXTS = frozenset("address branch cache folder lora name path prompt".split())
 #: what configurations share at the root besides the fields of a command
 SHARED = frozenset("address depth filter inject latent num_workers wan".split())
 _MAIN = "mirage_sim_command"  # hydra's name of the command's settings
@@ -45,13 +46,12 @@ def compose(command: str, overrides: Sequence[str] = ()) -> Any:
         raise ValueError(f"overrides: expected a list of strings, got {overrides!r}")
     name, words = find_command(command, overrides)
     settings = WorldSettings if name == "world" else COMMANDS[name]
-    if settings.positional:
-        return _positional(name, settings, words)
+    words = _with_names(name, settings.positional, words)
     from hydra.errors import HydraException, MissingConfigException
     from omegaconf.errors import OmegaConfBaseException
 
     try:
-        config = _compose(settings, *_separate(words, texts(settings) | WORLD_TEXTS))
+        config = _compose(settings, *_separate(words, texts(settings)))
     except MissingConfigException as error:
         raise ValueError(_missing_option(error)) from error
     except (HydraException, OmegaConfBaseException) as error:
@@ -85,21 +85,24 @@ def _first(name: str) -> str:
     return name.partition(" ")[0]
 
 
-def _positional(name: str, settings: type[Settings], words: Sequence[str]) -> Settings:
-    names = list(defaults(settings))
-    if len(words) != len(names):
-        raise ValueError(f"{name}: expected {' '.join(names)}, got {' '.join(words) or 'nothing'}")
-    return settings.read(dict(zip(names, words, strict=True)))
+def _with_names(command: str, positional: Sequence[str], words: Sequence[str]) -> list[str]:
+    """Return the words as ``name=value``; words without a name set the positional settings in order."""
+    unnamed = [word for word in words if "=" not in word and not word.startswith("~")]
+    if len(unnamed) > len(positional):
+        wanted = " ".join([*map(str.upper, positional), "key=value ..."])
+        raise ValueError(f"{command}: expected {wanted}, got {unnamed[len(positional)]!r}")
+    names = iter(positional)
+    return [f"{next(names)}={word}" if word in unnamed else word for word in words]
 
 
-def _separate(overrides: Sequence[str], names: set[str]) -> tuple[list[str], dict[str, str]]:
+def _separate(overrides: Sequence[str], patterns: set[str]) -> tuple[list[str], dict[str, str]]:
     """Split overrides into those in hydra's syntax and texts by their keys, which hydra must not parse.
 
     Left to hydra are quoted texts, ``null``, which means none, and the number of a walk.
 
     Args:
         overrides: key=value.
-        names: last words of the keys that are text.
+        patterns: of the keys of the command's own settings that are text.
 
     Raises:
         ValueError: for ``null`` where a file has that name.
@@ -109,7 +112,7 @@ def _separate(overrides: Sequence[str], names: set[str]) -> tuple[list[str], dic
         key, equals, text = override.partition("=")
         quoted = len(text) > 1 and text[0] == text[-1] and text[0] in "'\""
         number = key == "walk" and text.lstrip("-").isdecimal()
-        if not equals or key.rpartition(".")[2] not in names or quoted or number:
+        if not equals or not _is_text(key, patterns) or quoted or number:
             parsed.append(override)
         elif text == "null":
             if Path(text).exists():
@@ -118,6 +121,12 @@ def _separate(overrides: Sequence[str], names: set[str]) -> tuple[list[str], dic
         else:
             literal[key] = text
     return parsed, literal
+
+
+def _is_text(key: str, patterns: set[str]) -> bool:
+    if key.partition(".")[0] in SHARED | {"memory", "world"}:
+        return key.rpartition(".")[2] in SHARED_TEXTS
+    return any(fnmatchcase(key, pattern) for pattern in patterns)
 
 
 def _compose(settings: type[Settings], overrides: Sequence[str], literal: Mapping[str, str]) -> dict[str, Any]:

@@ -62,7 +62,7 @@ def _record(settings: RecordSettings) -> Result:
 def _compare(settings: CompareSettings) -> Result:
     from mirage_sim.evaluation.compare import compare
 
-    return compare(Path(settings.a), Path(settings.b))
+    return compare(Path(settings.first), Path(settings.second))
 
 
 def _report(settings: ReportSettings) -> Result:
@@ -168,15 +168,15 @@ def _overview() -> Iterator[str]:
 
 def _command_help(name: str, variants: Sequence[str]) -> Iterator[str]:
     settings = COMMANDS[name]
-    given = " ".join(row.name for row in rows(settings)) if settings.positional else "[key=value ...]"
-    yield from (f"usage: mirage {name} {given} [--json]", "")
+    words = " ".join([*map(str.upper, settings.positional), "[key=value ...]"])
+    yield from (f"usage: mirage {name} {words} [--json]", "")
     yield from (settings.__doc__ or "").replace("`", "").replace("\n    ", "\n").strip().splitlines()
     yield from ("", f"  {settings.example}", "")
     if variants:
         yield from (f"variants (mirage {name} VARIANT --help lists the settings):", *_table(variants), "")
-    yield "arguments:" if settings.positional else "settings:"
+    yield "settings:"
     for row in rows(settings):
-        yield f"  {row.name}" if settings.positional else f"  {row.name}={row.default}  ({row.expected})"
+        yield f"  {row.name}={row.default}  ({row.expected})"
         yield from _indented(row.help)
     chosen = [(field, field.metadata["group"]) for field in groups(settings)]
     chosen += [(field, field.metadata["presets"]) for field in fields(settings) if "presets" in field.metadata]
@@ -231,7 +231,7 @@ def _run(words: Sequence[str], as_json: bool) -> str:
     name, _ = find_command(words[0], words[1:])
     settings = compose(words[0], words[1:])
     for field in ("output", "folder"):  # before the work, whose result would be lost
-        if not settings.positional and (folder := getattr(settings, field, None)) is not None:
+        if field not in settings.positional and (folder := getattr(settings, field, None)) is not None:
             check_folder(field, folder)
     with contextlib.redirect_stdout(sys.stderr):  # libraries may print; stdout is for the result
         result = run_command(name, settings)

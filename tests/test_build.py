@@ -28,7 +28,7 @@ def toy_world(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 def all_choices() -> Iterator[tuple[str, list[str]]]:
     for name, settings in {**COMMANDS, "world": WorldSettings}.items():
-        if settings.positional:
+        if settings.positional:  # they need values
             continue
         yield name, []
         for field in groups(settings):
@@ -98,6 +98,12 @@ def test_unknown_worlds_and_configurations() -> None:
         compose("nope")
     with pytest.raises(ValueError, match="overrides: expected a list of strings"):
         compose("world", "memory=rgb")
+
+
+def test_numbers_are_no_text_whatever_their_last_word() -> None:
+    settings = compose("train", ["world=wan5b-toy", "stage=branch", "world.horizon.latents=4", "stage.latents=4"])
+    assert settings.world["horizon"]["latents"] == 4 and settings.stage.latents == "4"
+    assert compose("train", ["recipe=mini", "clips.homes.folder=a, b"]).clips["homes"].folder == "a, b"
 
 
 def test_missing_weights_are_named() -> None:

@@ -98,7 +98,9 @@ def test_bad_input_is_one_line_and_code_2(
         (["fly"], "command: expected one of ['rollout', 'train', "),
         (["eval"], "eval: expected one of ['fidelity', 'revisit', "),
         (["eval", "taste"], "got taste"),
-        (["eval", "compare", "a.json"], "eval compare: expected a.json b.json, got a.json"),
+        (["eval", "compare", "a.json"], "second: expected a value, got none"),
+        (["eval", "report", "a", "b"], "eval report: expected FOLDER key=value ..., got 'b'"),
+        (["rollout", "fast"], "rollout: expected key=value ..., got 'fast'"),
         (["bench", "step", "--fast"], "--fast"),
     ],
 )
@@ -208,8 +210,9 @@ def test_a_variant_is_a_word_or_a_choice_at_any_place(composed: list[Any]) -> No
     assert settings.recipe.denoiser.batch == 512 and settings.clips["homes"].weight == 1.0
     assert cli.main(["train", "world=wan5b", "stage=lora"]) == 0
     assert isinstance(composed[-1].stage, LoraSettings) and composed[-1].output == "checkpoints/wan5b"
-    assert cli.main(["eval", "compare", "b=1.json", "a.json"]) == 0
-    assert (composed[-1].a, composed[-1].b) == ("b=1.json", "a.json")
+    for words in (["a (1).json", "b.json"], ["second=b.json", "first=a (1).json"], ["second=b.json", "a (1).json"]):
+        assert cli.main(["eval", "compare", *words]) == 0
+        assert (composed[-1].first, composed[-1].second) == ("a (1).json", "b.json")
 
 
 def test_image_path_may_have_any_characters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -236,7 +239,7 @@ def test_unusable_folders_are_refused_before_the_command(
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_prints_json(name: str, composed: list[Any], capsys: pytest.CaptureFixture[str]) -> None:
     assert name in cli.RUN
-    files = ["a", "b"][: len(fields(COMMANDS[name]))] if COMMANDS[name].positional else []
+    files = ["a", "b"][: len(COMMANDS[name].positional)]
     assert cli.main([*name.split(), *files, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["cpu"].endswith("cores")
 

@@ -88,6 +88,6 @@ def test_rows_describe_settings_and_their_parts() -> None:
 
 
 def test_texts_are_the_names_of_text_settings() -> None:
-    assert texts(Example) == {"walk", "from", "name"}
+    assert texts(Example) == {"walk", "from", "choice.name", "inner.name", "many.*.name"}
     assert {"image", "output", "policy", "walk"} <= texts(RolloutSettings)
     assert not {"format", "memory", "steps"} & texts(RolloutSettings)

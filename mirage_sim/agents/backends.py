@@ -93,7 +93,7 @@ class Ray:
             yield from ActorPool(workers).map_unordered(lambda each, batch: each.record.remote(batch), batches)
         except GetTimeoutError as error:
             raise ValueError(
-                f"num_workers: expected as many as the cluster has resources for, got {self.num_workers} with {options} each"
+                f"num_workers: expected as many as fit the cluster, got {self.num_workers} with {options} each"
             ) from error
         except RayTaskError as error:
             raise error.cause from None

@@ -1,6 +1,6 @@
 """Settings of ``mirage eval``."""
 
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass
 from typing import ClassVar, Literal
 
 from mirage_sim.settings.fields import Settings, setting
@@ -79,10 +79,10 @@ class CompareSettings(Settings):
     """Show the paired differences between two runs of an evaluation."""
 
     example: ClassVar[str] = "mirage eval compare a.json b.json"
-    positional: ClassVar[bool] = True
+    positional: ClassVar[tuple[str, ...]] = ("first", "second")
 
-    a: str = setting("", "JSON file of the first run.", name="a.json")
-    b: str = setting("", "JSON file of the second run.", name="b.json")
+    first: str = setting(MISSING, "JSON file of the first run.")
+    second: str = setting(MISSING, "JSON file of the second run.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +90,6 @@ class ReportSettings(Settings):
     """Write one HTML page with the metrics, plots, videos and contact sheets of a run."""
 
     example: ClassVar[str] = "mirage eval report outputs/a"
-    positional: ClassVar[bool] = True
+    positional: ClassVar[tuple[str, ...]] = ("folder",)
 
-    folder: str = setting("", "Output folder of the run.")
+    folder: str = setting(MISSING, "Output folder of the run.")

@@ -27,7 +27,7 @@ def setting(
     """Declare a field of a :class:`Settings` class.
 
     Args:
-        default: the value if the user says nothing; dicts are copied.
+        default: the value if the user sets none; ``MISSING`` if the user must set one.
         help: one sentence for ``--help``.
         least: smallest number allowed.
         most: largest number allowed.
@@ -61,7 +61,7 @@ class Settings:
     """
 
     example: ClassVar[str] = ""
-    positional: ClassVar[bool] = False  #: the command takes its fields as words, in this order, without ``name=``
+    positional: ClassVar[tuple[str, ...]] = ()  #: settings that words without ``name=`` set, in this order
 
     def __post_init__(self) -> None:
         hints = get_type_hints(type(self))
@@ -115,7 +115,8 @@ def rows(cls: type[Settings], prefix: str = "", default: Settings | None = None)
             yield from rows(kind, f"{name}.", _default(field))
         elif "help" in field.metadata:
             value = _default(field) if default is None else getattr(default, field.name)
-            yield Row(name, text_of(value), expected(kind, field.metadata), field.metadata["help"])
+            shown = "" if value is MISSING else text_of(value)
+            yield Row(name, shown, expected(kind, field.metadata), field.metadata["help"])
 
 
 def groups(cls: type[Settings]) -> list[dataclasses.Field[Any]]:
@@ -124,28 +125,29 @@ def groups(cls: type[Settings]) -> list[dataclasses.Field[Any]]:
 
 
 def defaults(cls: type[Settings]) -> dict[str, Any]:
-    """Return the plain default values of a class by the names that users type, without those of groups."""
-    fields = [field for field in dataclasses.fields(cls) if not _is_required(field)]
-    return {user_name(field): _plain(_default(field)) for field in fields}
+    """Return the plain default values of a class by the names that users type, ``???`` where the user must set one."""
+    fields = [field for field in dataclasses.fields(cls) if "help" in field.metadata or not _is_required(field)]
+    fields = [field for field in fields if "group" not in field.metadata]
+    return {user_name(field): "???" if _is_required(field) else _plain(_default(field)) for field in fields}
 
 
-def texts(cls: type[Settings]) -> set[str]:
-    """Return the last words of the names of settings whose values are text, which is taken literally."""
-    found = set()
-    for kind, field in _all_fields(cls):
-        if str in (get_args(kind) if _is_union(kind) else (kind,)):
-            found.add(user_name(field))
-    return found
+def texts(cls: type[Settings], prefix: str = "") -> set[str]:
+    """Return glob patterns of the names of settings whose values are text, which is taken literally.
 
-
-def _all_fields(cls: type[Settings]) -> Iterator[tuple[Any, "dataclasses.Field[Any]"]]:
-    hints = get_type_hints(cls)
+    Args:
+        cls: the class.
+        prefix: of all names.
+    """
+    found, hints = set(), get_type_hints(cls)
     for field in dataclasses.fields(cls):
-        kind = hints[field.name]
-        yield kind, field
-        inner = [kind, *get_args(kind), *(field.metadata.get("options") or {}).values()]
-        for part in filter(_is_settings, inner):
-            yield from _all_fields(part)
+        kind, name = hints[field.name], prefix + user_name(field)
+        if str in (get_args(kind) if _is_union(kind) else (kind,)):
+            found.add(name)
+        for part in filter(_is_settings, (kind, *(field.metadata.get("options") or {}).values())):
+            found |= texts(part, f"{name}.")
+        if get_origin(kind) is dict and _is_settings(get_args(kind)[1]):
+            found |= texts(get_args(kind)[1], f"{name}.*.")
+    return found
 
 
 def user_name(field: "dataclasses.Field[Any]") -> str:

@@ -58,7 +58,7 @@ def test_learned_policy_runs(goal_config: dict[str, Any], tmp_path: Path, space:
 
 def test_policy_zip_needs_trust(goal_config: dict[str, Any], tmp_path: Path) -> None:
     path = saved(tmp_path, FRAMES)
-    with pytest.raises(ValueError, match="holds pickled Python objects.*add trust_policy=true"):
+    with pytest.raises(ValueError, match="contains pickled Python objects.*add trust_policy=true"):
         rollout_of(goal_config | {"policy": path, "trust_policy": False})
     with pytest.raises(ValueError, match="trust_policy: expected true or false, got 'yes'"):
         rollout_of(goal_config | {"policy": path, "trust_policy": "yes"})
