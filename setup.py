@@ -53,7 +53,7 @@ EXTRAS = {
     "data": ['minari[create,hdf5]>=0.5.4,<0.6; python_version >= "3.11"', "rosbags>=0.11.9,<0.12"],
     "ray": ["ray>=2.60,<3"],  # mirage rollout backend=ray
     "learn": ["stable-baselines3>=2.9.2,<3"],
-    "report": ["matplotlib>=3.10.9,<4"],  # mirage eval report
+    "report": ["matplotlib>=3.10.9,<4", "jinja2>=3.1,<4"],  # mirage eval report
     # kd_lite0 of the evaluations, and photographs for mirage eval photos
     "perceptual": [
         "efficientnet-lite-pytorch==0.1.0",
@@ -64,7 +64,7 @@ EXTRAS = {
     "wan": ["accelerate>=1.15,<2", 'transformers>=5.23,<6; python_version >= "3.11"'],
     "viewer": ["viser>=1.1,<2"],
     # furnished homes; exact versions, so that the same scene gives the same image
-    "homes": ["moderngl==5.13.0", "trimesh==5.2.0", "miniworld==2.1.0"],
+    "homes": ["moderngl==5.13.0", "trimesh==5.2.0", "scipy>=1.15,<2", "miniworld==2.1.0"],
     "twin": ["miniworld==2.1.0", "pyglet>=1.5.31,<2"],
     "dev": ["ruff>=0.17.6,<0.18", "mypy>=2.4,<3", "codespell[toml]>=2.4.3,<3"],
     "test": [
@@ -84,7 +84,12 @@ EXTRAS = {
 def data_files_of_package() -> list[str]:
     """Return the files of the package that are not code, relative to it: weights, start frames, walks, manifests."""
     package = HERE / NAME
-    found = [*(package / "assets").rglob("*"), *package.rglob("*.json"), *package.glob("py.typed")]
+    found = [
+        *(package / "assets").rglob("*"),
+        *package.rglob("*.json"),
+        *package.rglob("*.html"),
+        *package.glob("py.typed"),
+    ]
     return sorted({str(path.relative_to(package)) for path in found if path.is_file() and ".partial" not in path.name})
 
 
@@ -115,8 +120,8 @@ setup(
         "console_scripts": [
             "mirage = mirage_sim.cli:main",
             # `ros2 run mirage_sim ...`
-            "mirage_world = mirage_sim.ros.node:main",
-            "mirage_policy = mirage_sim.ros.policy_node:main",
+            "mirage_world = mirage_sim.ros.__main__:world",
+            "mirage_policy = mirage_sim.ros.__main__:policy",
         ]
     },
     zip_safe=False,

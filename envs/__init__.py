@@ -1,4 +1,4 @@
-"""Gymnasium environments. Importing this registers nothing and loads no network; see :func:`register_envs`."""
+"""Gymnasium environments; :func:`register_envs` registers them."""
 
 from mirage_sim.envs.registration import register_envs
 

@@ -1,4 +1,4 @@
-"""What actions mean: each mode has a space and turns an action into the motion of the camera in one step."""
+"""Action spaces, and the camera motion of an action."""
 
 import math
 from typing import Any, Literal
@@ -13,18 +13,18 @@ from mirage_sim.geometry import Camera, VelocityLimits, se3_exp
 
 ActionMode = Literal["twist", "discrete", "se3"]
 
-#: (forward, turn) of the discrete actions, as fractions of the drive's maxima.
+#: (forward, turn) of the discrete actions, as fractions of the velocity limits.
 DISCRETE_COMMANDS = {"forward": (1.0, 0.0), "left": (0.0, 1.0), "right": (0.0, -1.0), "back": (-1.0, 0.0)}
-_TOLERANCE = 1e-6  # float32 arithmetic of a policy may end a little beyond its own bounds
+_TOLERANCE = 1e-6  # rounding may take the actions of a policy slightly out of bounds
 
 
 class Actions:
-    """An action space and what its actions do to the camera.
+    """An action space that maps actions to camera motions.
 
     Args:
         mode: ``"twist"``: Box ``[-1, 1]^2`` of forward speed and turn rate; ``"discrete"``: forward, left, right, back
             at full speed; ``"se3"``: Box ``[-1, 1]^6`` of a twist in camera axes, translation first.
-        drive: the scales. ``se3`` moves at most ``max_speed * dt`` metres and turns at most ``max_turn_rate * dt``
+        drive: velocity limits. ``se3`` moves up to ``max_speed * dt`` metres and turns up to ``max_turn_rate * dt``
             radians per axis and step.
 
     Raises:
@@ -48,10 +48,10 @@ class Actions:
         self._se3_scale = torch.tensor([step, step, step, turn, turn, turn])
 
     def motion(self, action: Any) -> Tensor:
-        """Motion ``[4, 4]`` of the camera in one step: ``c2w_next = c2w @ motion``.
+        """Return the camera motion ``[4, 4]`` of one step: ``c2w_next = c2w @ motion``.
 
         Raises:
-            gymnasium.error.InvalidAction: naming what was expected and what came.
+            gymnasium.error.InvalidAction: if the action is not in the space.
         """
         if self.mode == "discrete":
             command = list(DISCRETE_COMMANDS.values())[self._discrete(action)]
@@ -60,10 +60,9 @@ class Actions:
         return self.drive.motion(values) if self.mode == "twist" else se3_exp(values * self._se3_scale)
 
     def keys(self) -> dict[str, Any]:
-        """Actions by the keys that ask for them, as ``gymnasium.utils.play`` takes them.
+        """Return key bindings for ``gymnasium.utils.play``.
 
-        ``w`` and ``s`` go forward and back, ``a`` and ``d`` turn left and right; two together do both, where an action
-        can.
+        ``w``/``s`` move forward and back, ``a``/``d`` turn left and right. In continuous modes two keys combine.
         """
         keys = dict(zip("wads", DISCRETE_COMMANDS.values(), strict=True))
         if self.mode == "discrete":
@@ -90,7 +89,7 @@ class Actions:
                 f"got {values.dtype} of shape {values.shape}"
             )
         values = values.astype(np.float32)
-        if not np.all(np.abs(values) <= 1.0 + _TOLERANCE):  # false for NaN, too
+        if not np.all(np.abs(values) <= 1.0 + _TOLERANCE):  # also rejects NaN
             raise InvalidAction(f"action: expected finite values in [-1, 1], got {values.tolist()}")
         return np.clip(values, -1.0, 1.0)
 
@@ -98,14 +97,14 @@ class Actions:
 def _array(action: Any) -> np.ndarray:
     try:
         return np.asarray(action)
-    except ValueError as error:  # lists of unequal lengths
+    except ValueError as error:  # nested lists of unequal lengths
         raise InvalidAction(f"action: expected a number or an array of numbers, got {action!r}") from error
 
 
 def moved(camera: Camera, motion: Tensor) -> Camera:
-    """The camera after ``motion [4, 4]``, its rotation made orthonormal again.
+    """Return the camera after ``motion [4, 4]``, with an orthonormal rotation.
 
-    Without that, rounding would pile up over an episode until the pose is no rigid motion any more.
+    Orthonormalisation keeps rounding errors from accumulating over an episode.
     """
     c2w = camera.c2w.double().numpy() @ motion.double().numpy()
     forward, right = c2w[:3, 2], c2w[:3, 0]

@@ -1,4 +1,4 @@
-"""Collisions of the environment: what is made of the memory's answer to a motion."""
+"""Collision handling of the environment."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,13 +13,13 @@ CollisionMode = Literal["ignore", "report", "block", "slide"]
 
 
 class ContactState(NamedTuple):
-    """What the body feels at one moment. A value, so that a snapshot can keep it.
+    """Collision, clearance and scan at one moment; immutable, as part of a snapshot.
 
     Attributes:
-        collision: whether something was in the way of the motion that led here.
-        clearance: metres to the nearest remembered obstacle from here; infinite where there is none.
-        scan: float32 ``[rays]``, metres, infinite where nothing is remembered; None where no scan was asked for.
-        around: what is remembered around here, which the next motion is judged by, too; None where nobody asked.
+        collision: whether an obstacle was in the way of the latest motion.
+        clearance: metres to the nearest obstacle; infinite if there is none.
+        scan: float32 ``[rays]``, metres, infinite without an obstacle; None if no scan is configured.
+        around: obstacles around the body, for the next motion; None if neither collisions nor a scan are configured.
     """
 
     collision: bool = False
@@ -30,15 +30,15 @@ class ContactState(NamedTuple):
 
 @dataclass(frozen=True)
 class Collisions:
-    """How an environment collides.
+    """Collision settings of an environment.
 
     Attributes:
-        mode: ``"ignore"``, or what :meth:`mirage_sim.world.Surroundings.travel` calls a response.
-        body: what collides; the default body if None.
-        rays: of the range scan; None for no scan.
+        mode: ``"ignore"``, or a response of :meth:`mirage_sim.world.LocalObstacles.travel`.
+        body: None for the default body.
+        rays: number of rays of the range scan; None for no scan.
 
     Raises:
-        ValueError: if a setting is unknown or out of range, or contradicts another.
+        ValueError: if a setting is unknown, out of range or contradicts another.
     """
 
     mode: CollisionMode = "report"
@@ -53,26 +53,26 @@ class Collisions:
         if self.rays is not None and (isinstance(self.rays, bool) or not isinstance(self.rays, int) or self.rays < 1):
             raise ValueError(f"scan: expected None or a positive number of rays, got {self.rays!r}")
         if self.mode == "ignore" and self.body is not None and self.rays is None:
-            raise ValueError("body: expected none with collisions='ignore' and no scan, which use none")
+            raise ValueError("body: expected None with collisions='ignore' and scan=None, which do not use a body")
 
     def check_conditions(self, terminate_on: Sequence[Any]) -> None:
-        """Whether an episode can end by what this reports.
+        """Check that the termination conditions can occur.
 
         Raises:
-            ValueError: if an end waits for collisions that are ignored.
+            ValueError: if ``"collision"`` is a condition but collisions are ignored.
         """
         if self.mode == "ignore" and "collision" in terminate_on:
-            raise ValueError("terminate_on: expected no 'collision' with collisions='ignore', which reports none")
+            raise ValueError("terminate_on: expected no 'collision' with collisions='ignore', got 'collision'")
 
     def move(self, contact: ContactState, goal: Camera) -> tuple[Camera, bool]:
-        """Where the camera gets to on its way from where the body feels this to a goal; was something in that way?"""
+        """Move from the position of ``contact`` towards a camera; return the camera reached and whether it collided."""
         if self.mode == "ignore" or contact.around is None:
             return goal, False
         travel = contact.around.travel(goal, self.mode)
         return travel.camera, travel.collision
 
     def query(self, world: World, collision: bool = False) -> ContactState:
-        """What the body feels where the world's camera now is."""
+        """Return the contact state at the world's current camera."""
         if self.mode == "ignore" and self.rays is None:
             return ContactState()
         around = self._body.around(world.state.map, world.camera)
@@ -80,7 +80,7 @@ class Collisions:
         return ContactState(collision, around.clearance, scan, around)
 
     def info(self, contact: ContactState) -> dict[str, Any]:
-        """The entries of ``info``."""
+        """Return the entries of ``info``."""
         entries: dict[str, Any] = {}
         if self.mode != "ignore":
             entries |= {"collision": contact.collision, "clearance": contact.clearance}

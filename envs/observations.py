@@ -1,4 +1,4 @@
-"""What an agent is shown of a world: the observation space of ``MirageWorld-v0``, and observations in it."""
+"""Observations and info of ``MirageWorld-v0``."""
 
 from typing import Any, Literal
 
@@ -11,11 +11,14 @@ from mirage_sim.world import Observation
 
 
 class ObservationEncoder:
-    """How an environment observes; :class:`~mirage_sim.envs.world_env.MirageWorldEnv` describes the two kinds.
+    """Turns what a world shows into observations; :class:`~mirage_sim.envs.world_env.MirageWorldEnv` describes them.
+
+    Attributes:
+        space: the observation space.
 
     Args:
         kind: ``"rgb"`` or ``"dict"``.
-        task: whose goal is shown, if it has one.
+        task: a goal task adds its goal.
         size: ``(height, width)`` of frames.
 
     Raises:
@@ -38,9 +41,9 @@ class ObservationEncoder:
         self.space: spaces.Space[Any] = spaces.Dict(entries) if kind == "dict" else entries["rgb"]
 
     def observe(self, shown: Observation, outcome: TaskResult) -> Any:
-        """The observation in :attr:`space` of a moment; shares no memory with it."""
+        """Return the observation of a moment. It shares no memory with ``shown``."""
         if self._kind == "rgb":
-            return self.picture(shown, outcome)
+            return self.render(shown, outcome)
         observation = {
             "rgb": shown.frame.copy(),
             "depth": shown.depth.copy(),
@@ -51,6 +54,25 @@ class ObservationEncoder:
             observation["goal"] = self._task.goal(outcome.state, shown)
         return observation
 
-    def picture(self, shown: Observation, outcome: TaskResult) -> np.ndarray:
-        """The frame, uint8 ``[H, W, 3]``, with the goal drawn into it where there is one."""
+    def render(self, shown: Observation, outcome: TaskResult) -> np.ndarray:
+        """Return the frame, uint8 ``[H, W, 3]``, with the goal of a goal task drawn into it."""
         return self._task.picture(outcome.state, shown) if self._task else shown.frame.copy()
+
+
+def make_info(shown: Observation, time: float, contact: dict[str, Any]) -> dict[str, Any]:
+    """Return the environment's own entries of ``info``.
+
+    Args:
+        shown: by the world, at this moment.
+        time: simulated seconds since the reset.
+        contact: entries of :meth:`~mirage_sim.envs.collisions.Collisions.info`.
+    """
+    return {
+        "c2w": shown.camera.c2w.numpy().copy(),
+        "time": time,
+        "frames": shown.frames.copy(),
+        "remembered": shown.info["remembered"],
+        "remembered_mask": shown.remembered.copy(),
+        "memory_bytes": shown.info["nbytes"],
+        "memory_points": shown.info["points"],
+    } | contact

@@ -1,4 +1,4 @@
-"""The ids under which ``gymnasium.make`` finds the environments. Imports neither torch nor the environment itself."""
+"""Registration of the environments with Gymnasium, without importing them or torch."""
 
 import gymnasium
 
@@ -6,7 +6,7 @@ WORLD_ID = "MirageWorld-v0"
 
 
 def register_envs() -> None:
-    """Register every environment of this package; calling it again changes nothing."""
+    """Register all environments of this package. Repeated calls have no effect."""
     if WORLD_ID not in gymnasium.registry:
         gymnasium.register(
             id=WORLD_ID,

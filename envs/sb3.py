@@ -1,6 +1,6 @@
-"""For stable-baselines3: its own kind of vector environment around Gymnasium's. Needs the extra ``learn``.
+"""Adapter for stable-baselines3, from the optional dependencies ``mirage_sim[learn]``.
 
-The only module that imports stable-baselines3, so that there is one place that says what to install.
+All imports of stable-baselines3 go through this module, which raises an error with installation instructions.
 """
 
 from collections.abc import Sequence
@@ -24,16 +24,16 @@ __all__ = ["PPO", "SB3VecEnv", "SmallCNN", "unbatch_infos"]
 
 
 class SB3VecEnv(VecEnv):
-    """A Gymnasium vector environment as stable-baselines3 wants it.
+    """Adapts a Gymnasium vector environment to the interface of stable-baselines3.
 
         envs = gymnasium.make_vec("MirageWorld-v0", num_envs=8, autoreset_mode="SameStep", max_episode_steps=50)
         PPO("CnnPolicy", SB3VecEnv(envs)).learn(10_000)
 
     Args:
-        envs: resets what is done in the same step (``autoreset_mode="SameStep"``).
+        envs: a vector environment with ``autoreset_mode="SameStep"``.
 
     Raises:
-        ValueError: if it does not.
+        ValueError: if the autoreset mode is another one.
     """
 
     def __init__(self, envs: SyncVectorEnv):
@@ -45,7 +45,7 @@ class SB3VecEnv(VecEnv):
         super().__init__(envs.num_envs, envs.single_observation_space, envs.single_action_space)
 
     def reset(self) -> Any:
-        """Start an episode in every environment, with the seeds given to ``seed()``."""
+        """Start an episode in every environment, with the seeds passed to ``seed()``."""
         if any(self._options):
             raise ValueError(f"options: expected none, got {self._options}; autoreset would not repeat them")
         observations, infos = self.envs.reset(seed=list(self._seeds))
@@ -54,11 +54,11 @@ class SB3VecEnv(VecEnv):
         return observations
 
     def step_async(self, actions: np.ndarray) -> None:
-        """Take the actions of the step that :meth:`step_wait` does."""
+        """Store the actions for :meth:`step_wait`."""
         self._actions = actions
 
     def step_wait(self) -> tuple[Any, np.ndarray, np.ndarray, list[dict[str, Any]]]:
-        """Step all; what is done starts anew, and its last observation is in its info."""
+        """Step all environments. Finished episodes restart; their last observation is in ``info``."""
         observations, rewards, terminations, truncations, batched = self.envs.step(self._actions)
         infos = unbatch_infos(batched, self.num_envs)
         for i, info in enumerate(infos):
@@ -73,7 +73,7 @@ class SB3VecEnv(VecEnv):
         self.envs.close()
 
     def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
-        """An attribute of each environment."""
+        """Return an attribute of each environment."""
         values = self.envs.call(attr_name)
         return [values[i] for i in self._get_indices(indices)]
 
@@ -88,22 +88,22 @@ class SB3VecEnv(VecEnv):
         return [method(*method_args, **method_kwargs) for method in methods]
 
     def env_is_wrapped(self, wrapper_class: type[gymnasium.Wrapper], indices: Any = None) -> list[bool]:
-        """Whether each environment is inside such a wrapper."""
+        """Return whether each environment has such a wrapper."""
         from stable_baselines3.common.env_util import is_wrapped
 
         return [is_wrapped(self.envs.envs[i], wrapper_class) for i in self._get_indices(indices)]
 
     def get_images(self) -> Sequence[np.ndarray | None]:
-        """The frame of each environment, for ``render``."""
+        """Return the frame of each environment, for ``render``."""
         return [np.asarray(frame) for frame in self.envs.render() or ()]
 
 
 class SmallCNN(BaseFeaturesExtractor):
-    """For ``CnnPolicy``, instead of its usual network: less work, and for frames from 32 x 32 pixels on.
+    """A small feature extractor for ``CnnPolicy``, for frames of at least 32 x 32 pixels.
 
     Args:
         observation_space: of frames, channels first.
-        features_dim: how many numbers a frame becomes.
+        features_dim: number of features.
     """
 
     def __init__(self, observation_space: spaces.Box, features_dim: int = 128):
@@ -120,19 +120,19 @@ class SmallCNN(BaseFeaturesExtractor):
             nn.LazyLinear(features_dim),
             nn.ReLU(),
         )
-        self.layers(torch.zeros(1, *observation_space.shape))  # tells the last layer how much there is
+        self.layers(torch.zeros(1, *observation_space.shape))  # initialises the lazy layer
 
     def forward(self, observations: Tensor) -> Tensor:
-        """Frames ``[B, 3, H, W]`` to features ``[B, features_dim]``."""
+        """Map frames ``[B, 3, H, W]`` to features ``[B, features_dim]``."""
         return self.layers(observations)
 
 
 def unbatch_infos(infos: dict[str, Any], count: int) -> list[dict[str, Any]]:
-    """The infos of a vector environment, one dict per environment.
+    """Split the infos of a vector environment into one dict per environment.
 
     Args:
-        infos: an array per key, and with a leading underscore the mask that says for whom it holds; inner dicts alike.
-        count: of environments.
+        infos: per key an array, and under the key with a leading underscore its mask; may be nested.
+        count: number of environments.
     """
     each: list[dict[str, Any]] = [{} for _ in range(count)]
     for key, values in infos.items():

@@ -1,4 +1,4 @@
-"""What ends an episode, besides the task itself: conditions on ``info``, any number of which can be put together."""
+"""Termination conditions: functions of ``info`` that end an episode."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 
-#: True once the episode is over. One with an attribute ``truncates`` that is true cuts it short instead.
+#: Returns True if the episode ends. A condition with a true attribute ``truncates`` truncates instead of terminating.
 TerminationCondition = Callable[[Mapping[str, Any]], bool]
 
 
 @dataclass(frozen=True)
 class Flag:
-    """Over once an entry of ``info`` is true; an entry that is missing is not.
+    """Terminates when an entry of ``info`` is true; a missing entry counts as false.
 
     Attributes:
         key: of ``info``.
@@ -21,19 +21,19 @@ class Flag:
     key: str
 
     def __call__(self, info: Mapping[str, Any]) -> bool:
-        """Whether it is over."""
+        """Return whether the episode ends."""
         return bool(info.get(self.key, False))
 
 
 @dataclass(frozen=True)
 class Time:
-    """Cut short once this much simulated time has passed. Snapshots and forks keep the time, as wrappers do not.
+    """Truncates after some simulated time. Unlike the counter of a wrapper, the time is part of snapshots and forks.
 
     Attributes:
-        seconds: simulated, more than 0.
+        seconds: simulated seconds, positive.
 
     Raises:
-        ValueError: if they are not.
+        ValueError: if ``seconds`` is not positive and finite.
     """
 
     seconds: float
@@ -45,7 +45,7 @@ class Time:
             raise ValueError(f"seconds: expected a positive number, got {self.seconds!r}")
 
     def __call__(self, info: Mapping[str, Any]) -> bool:
-        """Whether it is over; a millionth of a second early counts, because times are sums."""
+        """Return whether the time has passed, with a tolerance of 1e-6 s for rounding."""
         return info["time"] >= self.seconds - 1e-6
 
 
@@ -53,10 +53,10 @@ ENDS: dict[str, TerminationCondition] = {"success": Flag("is_success"), "collisi
 
 
 def make_conditions(terminate_on: "Sequence[str | TerminationCondition]") -> tuple[TerminationCondition, ...]:
-    """The conditions of these names, and those given as they are.
+    """Return the conditions, with names replaced by the built-in ones.
 
     Raises:
-        ValueError: if it is no sequence of such.
+        ValueError: if ``terminate_on`` is not a sequence of names and functions.
     """
     if isinstance(terminate_on, str) or not isinstance(terminate_on, Sequence):
         raise ValueError(
@@ -74,10 +74,10 @@ def make_conditions(terminate_on: "Sequence[str | TerminationCondition]") -> tup
 
 
 def check_termination(terminate_on: Sequence[TerminationCondition], info: Mapping[str, Any]) -> tuple[bool, bool]:
-    """Whether the episode is over, and whether it is cut short.
+    """Return whether the episode terminates and whether it is truncated.
 
     Raises:
-        ValueError: if a condition returns something else than a bool.
+        ValueError: if a condition does not return a bool.
     """
     terminated = truncated = False
     for end in terminate_on:

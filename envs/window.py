@@ -1,4 +1,4 @@
-"""The window of ``render_mode="human"``: the only place that needs OpenCV and a display."""
+"""The window of ``render_mode="human"``. Only this module needs OpenCV and a display."""
 
 import os
 import sys
@@ -12,7 +12,7 @@ class Window:
     """A window that opens with the first frame.
 
     Args:
-        title: its name; windows of the same name are one.
+        title: of the window; OpenCV shares windows of the same title.
     """
 
     def __init__(self, title: str):
@@ -23,11 +23,11 @@ class Window:
         """Show a frame, uint8 RGB ``[H, W, 3]``.
 
         Raises:
-            gymnasium.error.DependencyNotInstalled: if there is no display, or no OpenCV.
+            gymnasium.error.DependencyNotInstalled: if there is no display or OpenCV is not installed.
         """
         cv2 = _opencv()
         if not self._open:
-            # asked for beforehand, because Qt ends the process where it finds no display
+            # Checked first, because Qt ends the process if it finds no display.
             if sys.platform.startswith("linux") and not (
                 os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
             ):
@@ -41,14 +41,14 @@ class Window:
         cv2.waitKey(1)
 
     def close(self) -> None:
-        """Close it, if it is open."""
+        """Close the window if it is open."""
         if self._open:
             _opencv().destroyWindow(self.title)
             self._open = False
 
 
 def _opencv() -> ModuleType:
-    """OpenCV, for windows only: its wheel needs system libraries that machines without a screen may lack.
+    """Import OpenCV late: its wheel needs system libraries that headless machines may lack.
 
     Raises:
         gymnasium.error.DependencyNotInstalled: if it cannot be imported.

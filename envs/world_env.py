@@ -1,4 +1,4 @@
-"""``MirageWorld-v0``: a learned world behind Gymnasium's interface."""
+"""The Gymnasium environment ``MirageWorld-v0``."""
 
 from collections.abc import Sequence
 from copy import deepcopy
@@ -14,13 +14,13 @@ from gymnasium.utils import seeding
 from mirage_sim.ambient import own_torch
 from mirage_sim.build import build_world_model
 from mirage_sim.envs.actions import ActionMode, Actions, moved
-from mirage_sim.envs.begun_steps import PendingStep, prepare_batch
 from mirage_sim.envs.collisions import CollisionMode, Collisions, ContactState
-from mirage_sim.envs.observations import ObservationEncoder
+from mirage_sim.envs.observations import ObservationEncoder, make_info
+from mirage_sim.envs.stepping import Plan, Transition, step_envs
 from mirage_sim.envs.tasks import EpisodeStart, TaskLike, TaskResult, check_result, make_task
 from mirage_sim.envs.termination import TerminationCondition, check_termination, make_conditions
 from mirage_sim.envs.window import Window
-from mirage_sim.geometry import Camera, VelocityLimits
+from mirage_sim.geometry import VelocityLimits
 from mirage_sim.world import Body, NotReset, Snapshot, World, WorldModel
 from mirage_sim.world.session import START
 
@@ -29,7 +29,7 @@ _OPTIONS = {"image", "fov_deg", "start", "prompt"}
 
 @dataclass(frozen=True)
 class EnvSnapshot:
-    """A moment of an episode: the world, what task and body said of it, the random generator of later resets."""
+    """A moment of an episode: world, task result, contact state, and the random generator of later resets."""
 
     world: Snapshot
     outcome: TaskResult
@@ -39,146 +39,137 @@ class EnvSnapshot:
 
 @cache
 def shared_model(world: str) -> WorldModel:
-    """The world model of that name, loaded once per process: it has no state, so every environment can use it."""
+    """Load the world model of a configuration, once per process; all environments share it."""
     return build_world_model(world)
 
 
 def frames_per_second(dt: float) -> int | float:
-    """The rate of frames that are ``dt`` seconds apart; an int where it is whole, which some tools insist on."""
+    """Return the rate of frames that are ``dt`` seconds apart, as an int if whole: some video tools require one."""
     rate = round(1 / dt)
     return rate if abs(rate * dt - 1) < 1e-9 else 1 / dt
 
 
 class MirageWorldEnv(gymnasium.Env[Any, Any]):
-    """Walk a camera through a world that a latent spatial memory remembers and a generative model invents.
+    """Navigate a camera through a generated 3D world that stays consistent.
 
     ## Description
-    An episode starts from one picture. Every action moves the camera; the memory shows what it holds of the new view,
-    the denoiser draws the rest, and what is new is remembered. Coming back shows the same place again.
+    A learned world model turns one start image into a world that can be explored. Each action moves the camera. The
+    model then renders what its spatial memory holds of the new view, generates the rest with a denoising network, and
+    adds what it generated to the memory. The agent therefore sees the same place again when it comes back.
 
-    ## Observation space
-    With ``observation="rgb"`` (default) ``Box(0, 255, (H, W, 3), uint8)``, for ``world="mini"`` 96 x 128 pixels, for
-    ``"wan5b"`` 704 x 1280: the last frame of the step. With ``observation="dict"`` a ``Dict``:
+    ## Action Space
+    ``action_mode`` selects the action space. One step lasts 0.1 s with ``world="mini"``:
 
-    | key | space | meaning |
+    | mode | space | action |
     |---|---|---|
-    | ``rgb`` | ``Box(0, 255, (H, W, 3), uint8)`` | the frame |
+    | ``"twist"`` (default) | ``Box(-1, 1, (2,), float32)`` | forward x 1.5 m/s, turn x pi/3 rad/s (positive: left) |
+    | ``"discrete"`` | ``Discrete(4)`` | 0: forward 0.15 m, 1: left 6 deg, 2: right 6 deg, 3: back 0.15 m |
+    | ``"se3"`` | ``Box(-1, 1, (6,), float32)`` | x, y, z x 0.15 m, then rotation vector x pi/30 rad (camera axes) |
+
+    Distances and angles scale with the duration of a step, which is 0.25 s with ``world="wan5b"``. Camera axes are
+    OpenCV's: +x right, +y down, +z forward.
+
+    ## Observation Space
+    With ``observation="rgb"`` (default) an observation is the current frame, ``Box(0, 255, (H, W, 3), uint8)``. Frames
+    have 96 x 128 pixels with ``world="mini"`` and 704 x 1280 with ``"wan5b"``. With ``observation="dict"`` it is a
+    ``Dict``:
+
+    | key | space | content |
+    |---|---|---|
+    | ``rgb`` | ``Box(0, 255, (H, W, 3), uint8)`` | the current frame |
     | ``depth`` | ``Box(0, 1e6, (H, W), float32)`` | estimated z-depth in metres, 0 where unknown |
-    | ``pose`` | ``Box(-1e6, 1e6, (4, 4), float32)`` | camera-to-world motion; the world frame is the first camera's |
-    | ``remembered`` | ``MultiBinary((H, W))`` | 1 where the frame was remembered, 0 where it was invented |
-    | ``goal`` | ``Box((4,), float32)``, or as ``rgb`` | only with such a task: where to go, or what is seen there |
+    | ``pose`` | ``Box(-1e6, 1e6, (4, 4), float32)`` | camera-to-world matrix, metres; the first camera is the origin |
+    | ``remembered`` | ``MultiBinary((H, W))`` | 1 where the pixel comes from memory, 0 where it was generated |
+    | ``goal`` | ``Box((4,), float32)`` or as ``rgb`` | goal tasks only; see :class:`~mirage_sim.envs.tasks.Goal` |
 
-    ``goal`` as numbers: metres forward, left and up from the camera to the goal (each within 1e6), and radians by which
-    it looks to the left of the camera. With ``observation="rgb"``, and in what ``render`` returns, the frame itself
-    shows the goal: as a ball where it is, or at the edge on whose side it is; or as a small picture in the upper left
-    corner. See :class:`~mirage_sim.envs.tasks.Goal`.
-
-    Camera axes are OpenCV's: +x right, +y down, +z forward; metres and radians.
-
-    ## Action space
-    A step lasts 0.1 s, in ``world="wan5b"`` 0.25 s. By ``action_mode``:
-
-    | mode | space | meaning |
-    |---|---|---|
-    | ``twist`` (default) | ``Box(-1, 1, (2,), float32)`` | forward x 1.5 m/s, turn x pi/3 rad/s (positive: left) |
-    | ``discrete`` | ``Discrete(4)`` | 0 forward 0.15 m, 1 left 6 degrees, 2 right 6 degrees, 3 back 0.15 m |
-    | ``se3`` | ``Box(-1, 1, (6,), float32)`` | (x, y, z) x 0.15 m, then rotation vector x pi/30 rad, in camera axes |
-
-    Distances and angles are those of 0.1 s; in a world of longer steps they are longer in proportion.
-
-    Values beyond the bounds, NaN and other types raise ``gymnasium.error.InvalidAction`` before anything changes.
+    ``goal`` is the goal's position relative to the camera (forward, left, up in metres) and its heading (radians,
+    positive to the left), or an image for ``Goal(kind="image")``. RGB observations and ``render`` draw the goal into
+    the frame: as a ball, at the edge of the frame if it is out of view, or as a small inset image.
 
     ## Rewards
-    By ``task``:
-
-    | task | reward of a step |
+    | ``task`` | reward per step |
     |---|---|
-    | ``"explore"`` (default) | newly seen square metres: depth / fx * depth / fy, summed over what the frame invented |
-    | ``"goal"`` | metres by which the goal came nearer, and 1 when it is no farther than 0.5 m |
+    | ``"explore"`` (default) | newly observed surface in square metres: depth / fx * depth / fy of generated pixels |
+    | ``"goal"`` | decrease of the distance to the goal in metres, plus 1 within 0.5 m of the goal |
     | ``"none"`` | 0 |
-    | ``Goal(kind=, reward=, radius=, angle=, distance=)`` | the goal as a pose or a picture, dense or sparse |
-    | a function ``(before, after)`` | what it returns for two :class:`~mirage_sim.world.Observation` |
-    | a :class:`~mirage_sim.envs.tasks.Task` or its class | its own |
+    | :class:`~mirage_sim.envs.tasks.Goal` ``(kind, reward, radius, angle, distance)`` | a pose or image goal |
+    | a function ``(before, after)`` of two :class:`~mirage_sim.world.Observation` | its value |
+    | a :class:`~mirage_sim.envs.tasks.Task` or its class | custom |
 
-    Where the depth is 50 m or more is sky, which has no area. Goals are drawn from the start view: a free direction,
-    and 1 to 4 m along it. Rewards are finite floats; a task that gives anything else is refused with a ``ValueError``,
-    and the step has not happened then.
+    Pixels at a depth of 50 m or more count as sky and have no area.
 
-    ## Starting state
-    ``reset(seed)`` draws one of the built-in start frames (60 degrees vertical field of view) and the seed of all that
-    is invented. ``reset(options=...)`` takes
+    ## Starting State
+    The seed chooses one of the built-in start images (60 degrees vertical field of view) and all generated content:
+    the same seed, options and actions give the same frames. ``reset(options=...)`` accepts
 
-    * ``image``: path, or uint8 RGB ``[H, W, 3]`` with sides of 16 to 8192 pixels: an own start picture, whose middle is
-      cut to the frame's aspect ratio and resized;
-    * ``fov_deg``: vertical field of view of that picture in degrees, 60 if not given;
-    * ``start``: the index of a built-in start frame instead;
-    * ``prompt``: what the world shall be like, in words, for one that reads them (``"wan5b"``);
-    * ``goal`` (task ``goal``): ``[x, z]``, metres right and forward of the start, or a camera-to-world pose ``[4, 4]``;
-      if not given, a place to which the start view shows a free way, drawn by the seed;
-    * ``goal_image`` (``Goal(kind="image")``, with ``goal``): the picture to show, uint8 of the frame's size, instead of
-      an imagined one.
+    * ``image``: path or uint8 RGB array ``[H, W, 3]``, sides of 16 to 8192 pixels, as the start image. It is cropped
+      around its centre to the aspect ratio of the frames and resized.
+    * ``fov_deg``: vertical field of view of ``image`` in degrees (default 60).
+    * ``start``: index of a built-in start image.
+    * ``prompt``: text prompt, for models that read one (``"wan5b"``).
+    * ``goal`` (goal tasks): ``[x, z]`` in metres right and forward of the start, or a camera-to-world pose ``[4, 4]``.
+      By default the seed chooses a position 1 to 4 m away that the start view shows to be reachable.
+    * ``goal_image`` (``Goal(kind="image")``, together with ``goal``): uint8 image of the frames' size to show as goal.
 
-    The same seed, options and actions give the same frames.
+    ## Episode End
+    The conditions in ``terminate_on`` end an episode:
 
-    ## Episode end
-    By ``terminate_on``, any of which ends the episode:
-
-    | end | the episode |
+    | condition | effect |
     |---|---|
-    | ``"success"`` (default, alone) | is terminated when ``info["is_success"]``, which ``goal`` gives |
-    | ``"collision"`` | is terminated when ``info["collision"]`` |
-    | ``Time(seconds)`` | is truncated after this simulated time |
-    | a function ``(info) -> bool`` | is terminated when it returns True |
+    | ``"success"`` (the default) | terminates when ``info["is_success"]`` is True (goal tasks) |
+    | ``"collision"`` | terminates when ``info["collision"]`` is True |
+    | :class:`~mirage_sim.envs.termination.Time` ``(seconds)`` | truncates after this simulated time |
+    | a function ``(info) -> bool`` | terminates when it returns True |
 
-    ``Time`` is of :mod:`mirage_sim.envs.termination`; snapshots and forks keep it, as they do not keep the count of
-    ``max_episode_steps`` of ``gymnasium.make``, which serves as well. A task may also terminate the episode by itself;
-    ``explore``, ``goal`` and ``none`` do not.
+    Custom tasks can terminate an episode as well. ``max_episode_steps`` of ``gymnasium.make`` truncates as usual;
+    unlike ``Time``, its counter is not part of a snapshot.
 
     ## Information
-    ``reset`` and ``step`` return ``c2w`` (float32 ``[4, 4]``), ``time`` (simulated seconds), ``frames`` (uint8
-    ``[F, H, W, 3]``: all frames of the step, the last of which is observed; after ``reset`` the start picture, as
-    often), ``remembered`` (fraction of the frame), ``remembered_mask`` (bool ``[H, W]``), ``memory_bytes``,
-    ``memory_points``, what the body feels (``collision``, ``clearance``, ``scan``; see below) and what the task adds:
-    ``explored_m2``, the episode's sum; or ``goal`` (float32 ``[4, 4]``, camera-to-world), ``distance_to_goal`` (metres,
-    straight) and ``is_success``.
+    | key | value |
+    |---|---|
+    | ``c2w`` | camera-to-world matrix, float32 ``[4, 4]`` |
+    | ``time`` | simulated seconds since the reset |
+    | ``frames`` | all frames of the step, uint8 ``[F, H, W, 3]``; the last one is observed |
+    | ``remembered``, ``remembered_mask`` | fraction of the frame that comes from memory; the same as bool ``[H, W]`` |
+    | ``memory_bytes``, ``memory_points`` | size of the memory |
+    | ``collision``, ``clearance``, ``scan`` | see Collisions |
+    | ``explored_m2`` | ``"explore"``: area observed in this episode |
+    | ``goal``, ``distance_to_goal``, ``is_success`` | goal tasks: pose ``[4, 4]``, straight-line metres, bool |
 
     ## Collisions
-    A :class:`~mirage_sim.world.Body` (by default as large as MiniWorld's agent: radius 0.4 m, height 1.6 m, camera at
-    1.5 m) moves through what the memory holds before each step. Floor, ceiling, sky and lone points are no obstacle;
-    what was never seen is free unless the body says otherwise. By ``collisions``:
+    A cylindrical :class:`~mirage_sim.world.Body` carries the camera (default: radius 0.4 m, height 1.6 m, camera at
+    1.5 m). Surfaces in the memory are obstacles, except floor, ceiling and isolated points. Unobserved space is free
+    unless the body says otherwise.
 
-    | mode | a motion into an obstacle |
+    | ``collisions`` | a motion into an obstacle |
     |---|---|
-    | ``"report"`` (default) | goes through, and ``info["collision"]`` is True |
-    | ``"block"`` | does not happen, but its turn does; so it is in MiniWorld |
-    | ``"slide"`` | goes up to the obstacle and on along it |
-    | ``"ignore"`` | goes through; ``info`` has neither ``collision`` nor ``clearance`` |
+    | ``"report"`` (default) | is executed; ``info["collision"]`` is True |
+    | ``"block"`` | is not executed, except for its rotation |
+    | ``"slide"`` | stops at the obstacle and continues along it |
+    | ``"ignore"`` | is executed; ``info`` has neither ``collision`` nor ``clearance`` |
 
-    ``info["clearance"]`` is the distance in metres from the body, where it is now, to the nearest obstacle, infinite
-    where none is remembered within 20 m. With ``scan=n``, ``info["scan"]`` (float32 ``[n]``) holds ranges in metres as
-    a planar lidar on the body's axis measures them, infinite where nothing is remembered; the angles are
-    -pi + 2 pi i / n, positive to the left: straight back first, then by the right to ahead and the left.
+    ``info["clearance"]`` is the distance in metres to the nearest obstacle, infinite if none is within 20 m. With
+    ``scan=n``, ``info["scan"]`` holds the ranges of a planar lidar in metres, float32 ``[n]``, at the angles
+    -pi + 2 pi i / n (0 is ahead, positive is left), infinite where no obstacle is in memory.
 
     ## Snapshots
-    On ``env.unwrapped``: ``snapshot()`` costs nothing, ``restore(snapshot)`` goes back to it, bit for bit, and
-    ``fork(n)`` gives ``n`` independent environments that share the networks and start from the present moment. Wrappers
-    keep their own counters.
-
-    ## Processes
-    An environment can be pickled at any time, networks and episode included, and goes on bit for bit elsewhere. A
-    process that was forked (``vectorization_mode="async"`` forks) walks on one thread, with the same bits, because
-    it has none of its parent's others.
+    ``env.unwrapped`` has ``snapshot()``, ``restore(snapshot)``, which is exact to the bit, and ``fork(n)``, which
+    returns ``n`` independent environments at the current moment. They share the networks and cost almost nothing.
+    Environments can be pickled, too.
 
     ## Arguments
-    * ``world``: ``"mini"``, another configuration's name, or a :class:`~mirage_sim.world.WorldModel`. Networks are
-      loaded once per process.
-    * ``action_mode``, ``observation``, ``task``, ``terminate_on``: see above.
-    * ``collisions``, ``body``, ``scan``: see above; ``body=None`` is the default body, ``scan=None`` no scan.
-    * ``render_mode``: ``None``, ``"rgb_array"`` or ``"human"`` (a window, which appears with the first frame).
-    * ``starts``: own start frames, uint8 ``[N, H, W, 3]``, instead of the built-in ones.
+    * ``world``: ``"mini"``, the name of another configuration, or a :class:`~mirage_sim.world.WorldModel`.
+    * ``action_mode``, ``observation``, ``task``, ``terminate_on``, ``collisions``: see above.
+    * ``body``: a :class:`~mirage_sim.world.Body`; None for the default body.
+    * ``scan``: number of lidar rays; None for no scan.
+    * ``render_mode``: None, ``"rgb_array"`` or ``"human"``, which opens a window.
+    * ``starts``: start images to use instead of the built-in ones, uint8 ``[N, H, W, 3]``.
 
-    ## Version history
-    * v0: first version.
+    Invalid actions raise ``gymnasium.error.InvalidAction`` and invalid arguments ``ValueError``, before the episode
+    changes.
+
+    ## Version History
+    * v0: initial version
     """
 
     metadata = {"render_modes": ["rgb_array", "human"], "render_fps": 10}
@@ -200,7 +191,7 @@ class MirageWorldEnv(gymnasium.Env[Any, Any]):
         if render_mode is not None and render_mode not in self.metadata["render_modes"]:
             raise ValueError(f"render_mode: expected None, 'rgb_array' or 'human', got {render_mode!r}")
         if not isinstance(world, (str, WorldModel)):
-            raise ValueError(f"world: expected a name or a WorldModel, got {type(world).__name__}")
+            raise ValueError(f"world: expected the name of a configuration or a WorldModel, got {type(world).__name__}")
         self._task = make_task(task)
         self._terminate_on = make_conditions(terminate_on)
         self._collisions = Collisions(collisions, body, scan)
@@ -229,12 +220,19 @@ class MirageWorldEnv(gymnasium.Env[Any, Any]):
 
     @own_torch()
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """Start an episode; see the class for ``options``.
+        """Start an episode.
+
+        Args:
+            seed: of the start image, all generated content and later resets; None continues the present sequence.
+            options: see the class.
+
+        Returns:
+            Observation and info.
 
         Raises:
             FileNotFoundError: if ``options["image"]`` does not exist.
-            ValueError: if an option is unknown or unusable, or the start view shows no way to draw a goal on; the
-                episode then goes on as it was.
+            ValueError: if an option is unknown or invalid, or no goal is reachable in the start view. The running
+                episode is then unchanged.
         """
         options = dict(options or {})
         task_options = getattr(self._task, "options", ())
@@ -243,55 +241,50 @@ class MirageWorldEnv(gymnasium.Env[Any, Any]):
                 f"options: expected keys of {sorted({*_OPTIONS, *task_options})}, got {sorted(map(str, unknown))}"
             )
         rng = deepcopy(self.np_random) if seed is None else seeding.np_random(seed)[0]
-        # both are drawn whether used or not, so that options do not change what later resets draw
-        chosen = int(rng.integers(2**31))
+        # Both are sampled whether used or not, so that options do not change the seeds of later resets.
+        start_number = int(rng.integers(2**31))
         episode_seed = int(rng.integers(2**63 - 1))
         image, start = options.get("image", START), options.get("start")
         if image is START and start is None:
-            start = chosen % len(self._world.starts)
-        ahead = World(self._world.model, self._arguments["starts"])
+            start = start_number % len(self._world.starts)
+        fresh = World(self._world.model, self._arguments["starts"])
         fov_deg, prompt = options.get("fov_deg", 60.0), options.get("prompt")
-        shown = ahead.reset(image, start, seed=episode_seed, fov_deg=fov_deg, prompt=prompt)
-        own = {key: options[key] for key in task_options if key in options}
-        outcome = self._task.begin(EpisodeStart(ahead.fork(1)[0], shown, np.random.default_rng(episode_seed), own))
-        contact = self._collisions.query(ahead)
-        info, observation = self._info(ahead, outcome, contact), self._observe(ahead, outcome)
-        # nothing has changed so far, so that whatever was refused leaves the episode as it was
+        shown = fresh.reset(image, start, seed=episode_seed, fov_deg=fov_deg, prompt=prompt)
+        task_values = {key: options[key] for key in task_options if key in options}
+        task_rng = np.random.default_rng(episode_seed)
+        outcome = self._task.begin(EpisodeStart(fresh.fork(1)[0], shown, task_rng, task_values))
+        contact = self._collisions.query(fresh)
+        observation, info = self._describe(fresh, outcome, contact)
+        # Nothing has changed up to here, so that an error leaves the episode as it was.
         super().reset(seed=seed)
         self.np_random.bit_generator.state = rng.bit_generator.state
-        self._become(ahead, outcome, contact)
+        self._commit(fresh, outcome, contact)
         return observation, info
 
-    @own_torch()
-    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        """Move the camera and look.
+    def step(self, action: Any) -> Transition:
+        """Move the camera by one action.
 
         Args:
-            action: of the action space; or what :func:`~mirage_sim.envs.begun_steps.prepare_batch` made of it.
+            action: an element of the action space.
+
+        Returns:
+            Observation, reward, terminated, truncated and info.
 
         Raises:
             gymnasium.error.ResetNeeded: before the first ``reset``.
-            gymnasium.error.InvalidAction: if the action is not in the action space; nothing has changed then.
-            ValueError: if the task's or an end's answer is unusable; nothing has changed then, either.
+            gymnasium.error.InvalidAction: if the action is not in the action space.
+            ValueError: if the task or a termination condition returns an invalid value. After any of these errors the
+                episode is unchanged.
         """
-        begun = action if isinstance(action, PendingStep) else prepare_batch([self], [action])[0]
-        ahead, collided = begun
-        shown = ahead.snapshot().observation
-        outcome = self._task.step(self._outcome.state, shown)
-        contact = self._collisions.query(ahead, collided)
-        info, observation = self._info(ahead, outcome, contact), self._observe(ahead, outcome)
-        terminated, truncated = check_termination(self._terminate_on, info)
-        # nothing has changed so far, so that whatever was refused leaves the episode as it was
-        self._become(ahead, outcome, contact)
-        return observation, float(outcome.reward), bool(outcome.terminated) or terminated, truncated, info
+        return step_envs([self], [action])[0]
 
     @own_torch()
     def render(self) -> np.ndarray | None:  # type: ignore[override]
-        """The last frame with ``"rgb_array"``, a goal drawn into it; with ``"human"`` it goes to the window.
+        """Return the current frame (``"rgb_array"``) or show it in a window (``"human"``), with the goal drawn into it.
 
         Raises:
             gymnasium.error.ResetNeeded: before the first ``reset``.
-            gymnasium.error.DependencyNotInstalled: if there is no display for the window, or no OpenCV.
+            gymnasium.error.DependencyNotInstalled: if the window has no display, or OpenCV is not installed.
         """
         if self.render_mode is None:
             gymnasium.logger.warn(
@@ -299,18 +292,18 @@ class MirageWorldEnv(gymnasium.Env[Any, Any]):
             )
             return None
         self._need_reset("render")
-        frame = self._encoder.picture(self._world.snapshot().observation, self._outcome)
+        frame = self._encoder.render(self._world.snapshot().observation, self._outcome)
         if self.render_mode == "rgb_array":
             return frame
         self._window.show(frame)
         return None
 
     def close(self) -> None:
-        """Close the window, if there is one."""
+        """Close the window, if one is open."""
         self._window.close()
 
     def snapshot(self) -> EnvSnapshot:
-        """The present moment of the episode.
+        """Return the current moment of the episode, without copying it.
 
         Raises:
             gymnasium.error.ResetNeeded: before the first ``reset``.
@@ -322,27 +315,26 @@ class MirageWorldEnv(gymnasium.Env[Any, Any]):
 
     @own_torch()
     def restore(self, snapshot: EnvSnapshot) -> tuple[Any, dict[str, Any]]:
-        """Go back to a moment of this or of another environment with the same arguments.
+        """Return to a snapshot of this environment or of another one with the same arguments.
 
         Returns:
-            Observation and info of that moment, as ``reset`` does.
+            Observation and info of that moment.
 
         Raises:
-            ValueError: if it is no snapshot of such an environment.
+            ValueError: if ``snapshot`` does not come from such an environment.
         """
         if not isinstance(snapshot, EnvSnapshot):
             raise ValueError(f"snapshot: expected an EnvSnapshot, got {type(snapshot).__name__}")
         self._world.restore(snapshot.world)
         self._outcome, self._contact = snapshot.outcome, snapshot.contact
         self.np_random.bit_generator.state = snapshot.rng
-        info = self._info(self._world, self._outcome, self._contact)
-        return self._observe(self._world, self._outcome), info
+        return self._describe(self._world, self._outcome, self._contact)
 
     @own_torch()
     def fork(self, n: int) -> "list[MirageWorldEnv]":
-        """``n`` environments at the present moment that share the networks with this one and nothing else.
+        """Return ``n`` independent environments at the current moment.
 
-        They have no window. Their later resets draw what this one's would.
+        They share the networks with this environment, have no window, and reset with the same sequence of seeds.
 
         Raises:
             gymnasium.error.ResetNeeded: before the first ``reset``.
@@ -358,33 +350,33 @@ class MirageWorldEnv(gymnasium.Env[Any, Any]):
         return forks
 
     def get_keys_to_action(self) -> dict[str, Any]:
-        """For ``gymnasium.utils.play``: ``w`` and ``s`` go forward and back, ``a`` and ``d`` turn.
+        """Return the key bindings for ``gymnasium.utils.play``: ``w``/``s`` move, ``a``/``d`` turn.
 
-        ``play(env, noop=np.zeros(2, np.float32))`` stands still while no key is pressed; ``discrete`` has no such
-        action: ``play(env, wait_on_player=True)``.
+        Pass ``noop=np.zeros(2, np.float32)`` to stand still while no key is pressed. ``"discrete"`` has no such action:
+        pass ``wait_on_player=True`` there.
         """
         return self._actions.keys()
 
     @property
     def world(self) -> World:
-        """The session that this environment drives."""
+        """The world session of this environment."""
         return self._world
 
-    @own_torch()
-    def plan(self, action: Any) -> tuple[World, Camera, bool]:
-        """What a step would do first; nothing changes.
-
-        Returns:
-            A fork of the world, the camera to step it to, and whether something was in the way there.
-
-        Raises:
-            gymnasium.error.ResetNeeded: before the first ``reset``.
-            gymnasium.error.InvalidAction: if the action is not in the action space.
-        """
+    def _plan(self, action: Any) -> Plan:
+        """Fork the world and compute how far the action moves its camera, collisions included."""
         self._need_reset("step")
         motion = self._actions.motion(action)
-        ahead = self._world.fork(1)[0]
-        return ahead, *self._collisions.move(self._contact, moved(ahead.camera, motion))
+        (fork,) = self._world.fork(1)
+        return Plan(fork, *self._collisions.move(self._contact, moved(fork.camera, motion)))
+
+    def _judge(self, plan: Plan) -> tuple[TaskResult, ContactState, Transition]:
+        """Compute what ``step`` returns once the fork has moved; the episode itself does not change."""
+        outcome = self._task.step(self._outcome.state, plan.fork.snapshot().observation)
+        contact = self._collisions.query(plan.fork, plan.collided)
+        observation, info = self._describe(plan.fork, outcome, contact)
+        terminated, truncated = check_termination(self._terminate_on, info)
+        terminated |= bool(outcome.terminated)
+        return outcome, contact, (observation, float(outcome.reward), terminated, truncated, info)
 
     def _need_reset(self, call: str) -> None:
         try:
@@ -392,24 +384,15 @@ class MirageWorldEnv(gymnasium.Env[Any, Any]):
         except NotReset as error:
             raise ResetNeeded(f"{call}: expected reset() first") from error
 
-    def _become(self, ahead: World, outcome: TaskResult, contact: ContactState) -> None:
-        self._world.restore(ahead.snapshot())
+    def _commit(self, world: World, outcome: TaskResult, contact: ContactState) -> None:
+        self._world.restore(world.snapshot())
         self._outcome, self._contact = outcome, contact
         if self.render_mode == "human":
             self.render()
 
-    def _observe(self, world: World, outcome: TaskResult) -> Any:
-        return self._encoder.observe(world.snapshot().observation, outcome)
-
-    def _info(self, world: World, outcome: Any, contact: ContactState) -> dict[str, Any]:
+    def _describe(self, world: World, outcome: TaskResult, contact: ContactState) -> tuple[Any, dict[str, Any]]:
+        """Return observation and info of a moment."""
         shown = world.snapshot().observation
-        info = {
-            "c2w": shown.camera.c2w.numpy().copy(),
-            "time": world.state.step * self._actions.drive.dt,
-            "frames": shown.frames.copy(),
-            "remembered": shown.info["remembered"],
-            "remembered_mask": shown.remembered.copy(),
-            "memory_bytes": shown.info["nbytes"],
-            "memory_points": shown.info["points"],
-        } | self._collisions.info(contact)
-        return info | deepcopy(check_result(outcome, set(info)).info)
+        info = make_info(shown, world.state.step * world.model.dt, self._collisions.info(contact))
+        info |= deepcopy(check_result(outcome, set(info)).info)
+        return self._encoder.observe(shown, outcome), info

@@ -1,6 +1,6 @@
 """Drive a running world over ROS 2, and plot camera, depth, memory and scan to ros_session.png.
 
-python -m mirage_sim.ros.node                    # in one terminal; or: ros2 launch mirage_sim world.launch.py
+mirage_world                                     # in one terminal; or: ros2 launch mirage_sim world.launch.py
 python examples/04_ros_session.py --frames 100   # in another
 """
 

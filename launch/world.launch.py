@@ -1,11 +1,12 @@
-"""A learned world as a ROS 2 robot: ``ros2 launch mirage_sim world.launch.py``; ``--show-args`` lists the arguments.
+"""Launch a learned world as a ROS 2 robot: ``ros2 launch mirage_sim world.launch.py``; ``--show-args`` lists arguments.
 
-Which processes run, and how, is decided by ``mirage_sim.ros.launching`` in the Python that runs them: this file may be
-read by a Python that knows launch and nothing of the package's dependencies.
+``mirage_sim.ros.launching`` decides which processes run, in the Python that runs them. The Python of ``ros2`` reads
+this file, and may lack the dependencies of the package.
 """
 
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -14,72 +15,69 @@ from launch.actions import DeclareLaunchArgument, OpaqueFunction, Shutdown
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
-BOOLS = ["", "true", "false"]
-# name: (description, choices). Where nothing is given, params_file decides, then configs/ros/world.yaml
-WORLD = {
-    "world": ("The learned world.", ["", "mini", "wan5b", "wan5b-toy"]),
-    "device": ("Where the networks run: cpu, cuda, cuda:1, ...", None),
-    "mode": ("Keep pace with the clock, or advance only when stepped or commanded.", ["", "realtime", "lockstep"]),
-    "frame_rate": ("Images per second of simulation.", None),
-    "real_time_factor": ("Seconds of simulation per second; 0: as fast as it goes.", None),
-    "image_width": ("Width of the published images in pixels; 0: the world's own.", None),
-    "image_height": ("Height of the published images in pixels; 0: the world's own.", None),
-    "seed": ("Decides the start frame and all that is invented.", None),
-    "start_image": ("Path of a picture to start from.", None),
-    "collisions": ("What an obstacle does to a motion.", ["", "report", "block", "slide", "ignore"]),
-    "scan_rays": ("Rays of the range scan; 0: no scan.", None),
-    "enable_stamped_cmd_vel": ("cmd_vel is TwistStamped instead of Twist.", BOOLS),
-    "cmd_vel_timeout": ("Seconds of simulation without a command after which the robot stands; 0: never.", None),
-    "publish_clock": ("Publish /clock.", BOOLS),
-    "publish_tf": ("Publish /tf and /tf_static.", BOOLS),
-    "jpeg_quality": ("Quality of the compressed images, 1 to 100.", None),
-}
+# Each line of this file declares a parameter: "    name: default  # Description."
+WORLD_PARAMETERS = os.path.join(os.path.dirname(__file__), "..", "configs", "ros", "world.yaml")
 # name: (default, description, choices)
 OTHERS = {
     "params_file": ("", "A ROS parameter file with other defaults.", None),
-    "policy": ("none", "An agent that drives: none, scripted, or the path of a stable-baselines3 zip.", None),
-    "trust_policy": ("false", "Load that zip; it can run any code its maker put there.", ["true", "false"]),
+    "policy": ("none", "An agent that drives: none, scripted, or the path of a stable-baselines3 PPO zip.", None),
+    "trust_policy": ("false", "Load that zip. It holds pickled objects, which can run any code.", ["true", "false"]),
     "rviz": ("false", "Start RViz.", ["true", "false"]),
 }
 
 
-def default_python() -> str:
-    """The active virtual environment's, else the one that runs this file."""
+def world_parameters():
+    """Return description and choices of the world's parameters by name."""
+    with open(WORLD_PARAMETERS, encoding="utf-8") as file:
+        lines = re.findall(r"^    (\w+): (.*?)  # (.+)$", file.read(), re.MULTILINE)
+    found = {}
+    for name, default, description in lines:
+        listed = re.search(r"One of: (.+)\.$", description)
+        values = ["true", "false"] if default in ("true", "false") else listed[1].split(", ") if listed else []
+        found[name] = (description, ["", *values] if values else None)
+    return found
+
+
+def default_python():
+    """Return the Python of the active virtual environment, else the one that runs this file."""
     environment = os.environ.get("VIRTUAL_ENV")
     return os.path.join(environment, "bin", "python") if environment else sys.executable
 
 
 def start(context, *args, **kwargs):
-    """The processes, once the arguments are known."""
-    given = {name: LaunchConfiguration(name).perform(context) for name in [*WORLD, *OTHERS, "python"]}
-    python, with_rviz = given.pop("python"), given.pop("rviz") == "true"
-    asked = subprocess.run(
-        [python, "-m", "mirage_sim.ros.launching", json.dumps(given)], stdout=subprocess.PIPE, text=True, check=False
-    )
-    if asked.returncode:
+    """Return the actions that start the processes, after the arguments are known."""
+    names = [*world_parameters(), *OTHERS, "python"]
+    words = {name: LaunchConfiguration(name).perform(context) for name in names}
+    python, with_rviz = words.pop("python"), words.pop("rviz") == "true"
+    command = [python, "-m", "mirage_sim.ros.launching", json.dumps(words)]
+    try:
+        answer = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    except OSError as error:
+        raise RuntimeError(f"python: expected the path of a Python interpreter, got {python!r}: {error}") from error
+    if answer.returncode:
         raise RuntimeError(
-            f"{python} does not start a world (see above). If mirage_sim is missing there, "
-            "activate its environment or give python:=PATH"
+            f"{python} cannot start a world (see above). If mirage_sim is not installed there, "
+            "activate its environment or pass python:=PATH"
         )
-    found = json.loads(asked.stdout)
+    found = json.loads(answer.stdout)
     common = {"additional_env": found["environment"], "output": "screen"}
     world, policy = found["world"], found.get("policy")
     actions = [Node(executable=world[0], arguments=world[1:], on_exit=Shutdown(), **common)]
     if policy:
         actions.append(Node(executable=policy[0], arguments=policy[1:], **common))
     if with_rviz:
-        # the images are stamped with the time of the simulation
+        # images carry simulation time
         times = [{"use_sim_time": True}]
         actions.append(Node(package="rviz2", executable="rviz2", arguments=["-d", found["rviz"]], parameters=times))
     return actions
 
 
 def generate_launch_description() -> LaunchDescription:
-    """Called by ``ros2 launch``."""
+    """Return the launch description; called by ``ros2 launch``."""
     empty = "Empty: as the parameter file says."
     arguments = [
         DeclareLaunchArgument(name, default_value="", description=f"{description} {empty}", choices=choices)
-        for name, (description, choices) in WORLD.items()
+        for name, (description, choices) in world_parameters().items()
     ]
     arguments += [
         DeclareLaunchArgument(name, default_value=default, description=description, choices=choices)

@@ -1,8 +1,8 @@
-"""Independence of the caller's torch: what a program has set for itself changes no bit of a world.
+"""Isolation from the caller's torch settings.
 
-torch keeps defaults and modes for a whole process or thread: the default type and device of new tensors, autocast,
-inference mode. A program sets them for its own networks; here every tensor is float32, and whatever runs elsewhere says
-so. :func:`own_torch` stands at each entrance of the library: building and loading, a world's session, the environment.
+torch keeps some settings per process or thread: the default dtype and device of new tensors, autocast, inference mode.
+An application may change them for its own networks. Results of this package must not depend on them, so every public
+entry point (loading models, the world session, the environment) runs inside :func:`own_torch`.
 """
 
 import os
@@ -16,26 +16,26 @@ _AUTOCAST_DEVICES = ("cpu", "cuda", "mps", "xpu")
 
 
 class _DefaultType:
-    """torch's default type, which is one for all threads: the first to enter makes it float32, the last restores it."""
+    """Sets torch's default dtype, which all threads share: the first to enter sets float32, the last restores it."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._inside = 0
-        self._callers = torch.float32
+        self._entered = 0
+        self._callers_dtype = torch.float32
 
     def __enter__(self) -> None:
         with self._lock:
-            if not self._inside:
-                self._callers = torch.get_default_dtype()
-                if self._callers != torch.float32:
+            if not self._entered:
+                self._callers_dtype = torch.get_default_dtype()
+                if self._callers_dtype != torch.float32:
                     torch.set_default_dtype(torch.float32)
-            self._inside += 1
+            self._entered += 1
 
     def __exit__(self, *error: object) -> None:
         with self._lock:
-            self._inside -= 1
-            if not self._inside and self._callers != torch.float32:
-                torch.set_default_dtype(self._callers)
+            self._entered -= 1
+            if not self._entered and self._callers_dtype != torch.float32:
+                torch.set_default_dtype(self._callers_dtype)
 
 
 _float32 = _DefaultType()
@@ -43,11 +43,10 @@ _float32 = _DefaultType()
 
 @contextmanager
 def own_torch() -> Iterator[None]:
-    """Compute as if the caller had set nothing in torch; a context, or with ``@own_torch()`` a decorator.
+    """Run with torch's default settings; use as a context manager or as the decorator ``@own_torch()``.
 
-    Inside, new tensors are float32 and on the CPU unless they say otherwise, nothing is cast, and tensors are ordinary
-    ones even if the caller is in inference mode. Whether gradients are recorded is left to the caller, and so is the
-    number of threads: neither changes a bit.
+    New tensors are float32 and on the CPU by default, autocast is off, and inference mode is off. The caller's choices
+    of gradient recording and number of threads stay, because they do not change results.
     """
     with ExitStack() as stack:
         stack.enter_context(_float32)
@@ -66,6 +65,6 @@ def _compute_on_one_thread() -> None:
     torch.set_num_threads(1)
 
 
-# A forked process has none of OpenMP's threads, and would wait for them for ever once they had been started before.
+# A forked process inherits none of OpenMP's threads and would wait for them forever.
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_compute_on_one_thread)

@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 import mirage_sim
 from mirage_sim.build import compose, find_command
-from mirage_sim.evaluation.provenance import commit, cpu
+from mirage_sim.evaluation.doctor import commit, cpu
 from mirage_sim.io import check_folder
 from mirage_sim.paths import CONFIGS
 from mirage_sim.settings import (
@@ -47,10 +47,16 @@ def _train_recipe(settings: RecipeSettings) -> Result:
 
 def _quick_protocols(world: dict[str, Any], output: Path) -> Result:
     """Return metrics of the quick fidelity and collision protocols, with the latent memory alone."""
-    from mirage_sim.evaluation import collision, fidelity
-
     settings = {"world": world, "walks": "quick", "variants": ["latent_memory"], "output": str(output)}
-    return {part.__name__.rpartition(".")[2]: part.evaluate(settings)["marks"] for part in (fidelity, collision)}
+    return {name: _evaluate(name, settings)["marks"] for name in ("fidelity", "collision")}
+
+
+def _evaluate(name: str, values: dict[str, Any]) -> Result:
+    from mirage_sim.evaluation import collision, photos, runner
+
+    if name in ("collision", "photos"):
+        return {"collision": collision, "photos": photos}[name].evaluate(values)
+    return runner.evaluate(name, values)
 
 
 def _record(settings: RecordSettings) -> Result:
@@ -60,7 +66,7 @@ def _record(settings: RecordSettings) -> Result:
 
 
 def _compare(settings: CompareSettings) -> Result:
-    from mirage_sim.evaluation.compare import compare
+    from mirage_sim.evaluation.summary import compare
 
     return compare(Path(settings.first), Path(settings.second))
 
@@ -72,14 +78,28 @@ def _report(settings: ReportSettings) -> Result:
 
 
 def _benchmark(name: str) -> Callable[[Settings], Result]:
-    module = {"ros": "mirage_sim.ros.benchmark", "all": "mirage_sim.evaluation.benchmarks.table"}.get(
-        name, f"mirage_sim.evaluation.benchmarks.{name}"
-    )
-    return lambda settings: getattr(importlib.import_module(module), f"bench_{name}")(dict(vars(settings)))
+    return lambda settings: _run_benchmark(name, settings)
+
+
+def _run_benchmark(name: str, settings: Settings) -> Result:
+    """Run a benchmark of the source checkout: the one that holds this package, or the current folder."""
+    roots = (Path(mirage_sim.__file__).resolve().parent.parent, Path.cwd())
+    root = next((root for root in roots if (root / "benchmarks" / "runner.py").is_file()), None)
+    if root is None:
+        raise ImportError(
+            "mirage bench: expected a source checkout, which has the folder benchmarks, got an installed package "
+            f"without it in {roots[0]}; run the command in the root of a checkout"
+        )
+    sys.path.insert(0, str(root))  # processes that a benchmark starts inherit it
+    try:
+        result: Result = importlib.import_module("benchmarks.runner").run(name, dict(vars(settings)))
+        return result
+    finally:
+        sys.path.remove(str(root))
 
 
 def _evaluation(name: str) -> Callable[[Settings], Result]:
-    return lambda settings: importlib.import_module(f"mirage_sim.evaluation.{name}").evaluate(dict(vars(settings)))
+    return lambda settings: _evaluate(name, dict(vars(settings)))
 
 
 #: the function of every command, which takes its settings: ``module:name``, or one of this module
@@ -92,7 +112,7 @@ RUN: dict[str, str | Callable[[Any], Result]] = {
     "prepare realestate10k": "mirage_sim.data.prepare:prepare",
     "prepare clips": "mirage_sim.data.prepare:prepare",
     "prepare photographs": "mirage_sim.data.photographs:prepare_photographs",
-    "prepare furniture": "mirage_sim.data.simulators.homes.furniture_prepare:prepare_furniture",
+    "prepare furniture": "mirage_sim.data.simulators.homes.furniture.prepare:prepare_furniture",
     "doctor": "mirage_sim.evaluation.doctor:doctor",
     "download wan5b": "mirage_sim.models.wan.download:download",
     **{f"eval {name}": _evaluation(name) for name in ("fidelity", "revisit", "collision", "photos")},

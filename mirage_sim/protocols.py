@@ -1,4 +1,4 @@
-"""The contracts between the rooms: what a memory, a codec, a denoiser, a depth estimator and a filter promise.
+"""Interfaces of the world model's components: memory, codec, denoiser, sampler, depth estimator and static filter.
 
 Shapes: ``F, H, W`` pixel frames; ``T, h, w`` latent frames; ``C`` latent channels; ``B`` worlds in a batch.
 """
@@ -13,23 +13,23 @@ from torch import Tensor
 
 from mirage_sim.geometry import Camera, cells_of
 
-_WITHIN_A_CELL = 0.25  # relative difference in depth of samples in one cell, at most; the memory's own tolerance
+_WITHIN_A_CELL = 0.25  # maximum relative depth difference within one surface, as in the memory
 
 
 @dataclass(frozen=True)
 class MemoryView:
-    """What the memory shows to cameras. Leading batch dimensions ``...`` may precede all shapes.
+    """The memory's content rendered for cameras. Leading batch dimensions ``...`` may precede all shapes.
 
-    The grid is the latent grid or, from a memory that keeps points apart which fell into one latent cell, finer by a
-    whole factor; :meth:`resize` goes from one to the other.
+    The grid ``h, w`` is the latent grid or finer by an integer factor, if the memory renders several samples per latent
+    cell; :meth:`resize` converts between them.
 
     Attributes:
         latents: ``[..., C, T, h, w]``; zero in holes.
-        visible: bool ``[..., T, h, w]``: the cell was hit by a remembered point; False marks a hole.
-        depth: ``[..., T, h, w]`` z-depth of what is seen, metres; 0 in holes.
-        source: int64 ``[..., T, h, w]``: id of the point seen; -1 in holes.
-        offset: ``[..., 2, T, h, w]``: where in its cell the point is: (u, v) from centre in [-0.5, 0.5); 0 in holes.
-        log_scale: ``[..., T, h, w]``: log2 of the cell's footprint now over its footprint when written; 0 in holes.
+        visible: bool ``[..., T, h, w]``; False in holes, where the memory has no point.
+        depth: ``[..., T, h, w]`` z-depth of the visible point in metres; 0 in holes.
+        source: int64 ``[..., T, h, w]``: id of the visible point; -1 in holes.
+        offset: ``[..., 2, T, h, w]``: (u, v) of the point relative to the cell centre, in [-0.5, 0.5); 0 in holes.
+        log_scale: ``[..., T, h, w]``: log2 of the cell's footprint over the footprint of the point; 0 in holes.
     """
 
     latents: Tensor
@@ -41,14 +41,14 @@ class MemoryView:
 
     @classmethod
     def stack(cls, views: "list[MemoryView]") -> "MemoryView":
-        """A batch from views of single worlds."""
+        """Stack the views of single worlds to a batch."""
         return cls(*(torch.stack([getattr(view, name) for view in views]) for name in cls.__dataclass_fields__))
 
     def surface(self, size: tuple[int, int]) -> Tensor:
-        """Depth of what each cell of a coarser grid shows, ``[..., T, *size]`` metres; 0 in holes.
+        """Return the depth of the nearest surface in each cell of a coarser grid, ``[..., T, *size]`` metres.
 
-        The mean inverse depth of the samples on the nearest surface of the cell. The nearest sample alone, as
-        :meth:`resize` chooses it, is nearer than the cell's centre on all that is not seen straight on.
+        This is the harmonic mean depth of the samples on that surface, 0 in holes. The nearest sample alone, which
+        :meth:`resize` selects, would be biased towards the camera on slanted surfaces.
         """
         depth = cells_of(self.depth.masked_fill(~self.visible, torch.inf), size)
         on_surface = depth <= depth.amin(-1, keepdim=True) * (1.0 + _WITHIN_A_CELL)
@@ -56,10 +56,10 @@ class MemoryView:
         return mean.masked_fill(~torch.isfinite(mean), 0.0)
 
     def resize(self, size: tuple[int, int]) -> "MemoryView":
-        """The same view on another grid ``(height, width)``.
+        """Convert the view to another grid ``(height, width)``.
 
-        On a finer one each sample lies in the part of its cell where the point fell, the other parts are holes; on a
-        coarser one each cell shows the nearest of its samples. Offset and zoom are those of the new cells.
+        On a finer grid each sample moves to the part of its cell that contains the point; the other parts become
+        holes. On a coarser grid each cell takes the nearest of its samples. Offset and log_scale are converted, too.
 
         Raises:
             ValueError: if neither grid divides the other.
@@ -76,13 +76,13 @@ class MemoryView:
         raise ValueError(f"size: expected a multiple or a divisor of {height} x {width}, got {size[0]} x {size[1]}")
 
     def at(self, frames: slice) -> "MemoryView":
-        """Some of the latent frames."""
+        """Return a range of latent frames."""
         return MemoryView(*(getattr(self, name)[..., frames, :, :] for name in self.__dataclass_fields__))
 
     def _finer(self, y: int, x: int) -> "MemoryView":
         across, along = self.offset.unbind(-4)
         across, along = (across + 0.5) * x, (along + 0.5) * y
-        column, row = across.floor().clamp(max=x - 1), along.floor().clamp(max=y - 1)  # the sum may round up to 1
+        column, row = across.floor().clamp(max=x - 1), along.floor().clamp(max=y - 1)  # the sum may round up to x or y
         columns = torch.arange(x, device=column.device)
         rows = torch.arange(y, device=row.device)[:, None, None]
         # [..., T, h, y, w, x]
@@ -125,16 +125,16 @@ class MemoryView:
 
 @dataclass(frozen=True)
 class Conditioning:
-    """All that the denoiser is told about a chunk. The mini world's denoiser looks at the first four alone.
+    """The denoiser's inputs for one chunk. The mini denoiser uses only the first four.
 
     Attributes:
         view: batched memory read-out ``[B, ...]`` at the chunk's cameras.
-        preceding: the latents generated last ``[B, C, P, h, w]``, clean; those before ``first``, where it is given.
-        motion: twist from the preceding camera to each of the chunk's, ``[B, T, 6]`` (metres, radians; camera axes).
+        preceding: the latest latents ``[B, C, P, h, w]``, clean, without ``first``.
+        motion: twist from the preceding camera to each of the chunk, ``[B, T, 6]`` (metres, radians; camera axes).
         camera: the chunk's cameras, batch shape ``[B, T]``, pixel size.
-        first: the chunk's first latent frame ``[B, C, 1, h, w]``, where chunks overlap and it is known already.
-        references: latents of earlier frames that saw the same place, ``[B, C, R, h, w]``, clean.
-        preceding_readout: what the memory showed when ``preceding`` were made, of their shape, zero in holes.
+        first: the first latent frame of an overlapping chunk, which is known, ``[B, C, 1, h, w]``.
+        references: latents of earlier frames of the same place, ``[B, C, R, h, w]``, clean.
+        preceding_readout: memory read-out at the cameras of ``preceding``, of the same shape, zero in holes.
         text: embedded prompt ``[B, L, channels]``.
     """
 
@@ -149,100 +149,100 @@ class Conditioning:
 
 
 class SpatialMemory(Protocol):
-    """Writes latents into a persistent map and reads them back from other cameras.
+    """Writes latents to a map and renders the map for other cameras.
 
-    The map is a value: ``write`` returns a new one and leaves the old one as it was, so that holding on to a map is a
-    snapshot and using it twice is a fork. Its attributes ``points`` (int) and ``nbytes`` (int) tell its size.
+    Maps are immutable: ``write`` returns a new map. Keeping a map is therefore a snapshot, and writing to it twice a
+    fork. A map has the attributes ``points`` (int) and ``nbytes`` (int).
     """
 
     def empty(self) -> Any:
-        """The map that remembers nothing."""
+        """Return an empty map."""
 
     def write(self, map: Any, *, latents: Tensor, frames: Tensor, depth: Tensor, static: Tensor, camera: Camera) -> Any:
-        """A map that also remembers these frames, where it lacked them.
+        """Return a map to which frames have been added, wherever the old map had no content.
 
         Args:
-            map: the map to start from.
+            map: the old map; it does not change.
             latents: ``[C, T, h, w]``.
             frames: the same frames as pixels, ``[3, T, H, W]`` in [-1, 1].
-            depth: z-depth ``[T, H, W]`` in metres; 0 means unknown and is not written.
-            static: bool ``[T, H, W]``; False must not be remembered.
+            depth: z-depth ``[T, H, W]`` in metres; pixels of depth 0 (unknown) are not written.
+            static: bool ``[T, H, W]``; pixels that are False are not written.
             camera: batch shape ``[T]``, size ``(H, W)``.
         """
 
     def read(self, map: Any, camera: Camera) -> MemoryView:
-        """What the map shows to cameras of batch shape ``[T]`` and pixel size, on the latent grid or a finer one."""
+        """Render the map for cameras of batch shape ``[T]`` and pixel size, on the latent grid or a finer one."""
 
 
 class Codec(Protocol):
-    """Frames to latents and back. ``stride`` is (t, y, x); ``F = stride_t * (T - 1) + 1``."""
+    """Encodes frames to latents and decodes them. ``stride`` is (t, y, x); ``F = stride_t * (T - 1) + 1``."""
 
     stride: tuple[int, int, int]
     channels: int
 
     def encode(self, video: Tensor) -> Tensor:
-        """Video ``[B, 3, F, H, W]`` in [-1, 1] to latents ``[B, C, T, h, w]`` of about unit variance."""
+        """Encode video ``[B, 3, F, H, W]`` in [-1, 1] to latents ``[B, C, T, h, w]`` of about unit variance."""
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Latents ``[B, C, T, h, w]`` to video ``[B, 3, F, H, W]``, clamped to [-1, 1]."""
+        """Decode latents ``[B, C, T, h, w]`` to video ``[B, 3, F, H, W]``, clamped to [-1, 1]."""
 
 
 class StreamingCodec(Codec, Protocol):
-    """A codec whose latent frames depend on those before, and that decodes them one after the other.
+    """A codec that decodes latent frames one after the other, each depending on the ones before.
 
-    A stream is all that it keeps of the frames before: a value, with ``tensors() -> dict[str, Tensor]``.
+    A stream is the decoder's immutable state between two latent frames. It has ``tensors() -> dict[str, Tensor]``.
     """
 
     def decode_next(self, latents: Tensor, stream: Any = None) -> tuple[Tensor, Any]:
-        """Frames of the next latent frame.
+        """Decode the next latent frame.
 
         Args:
             latents: ``[1, C, 1, h, w]``.
-            stream: after the latent frame before; None at the first.
+            stream: after the previous latent frame; None for the first.
 
         Returns:
-            Video ``[1, 3, 1, H, W]`` of the first latent frame, ``[1, 3, stride_t, H, W]`` of others, clamped to
-            [-1, 1]; and the stream after it.
+            Video ``[1, 3, 1, H, W]`` for the first latent frame and ``[1, 3, stride_t, H, W]`` for others, clamped to
+            [-1, 1]; and the new stream.
         """
 
     def stream(self, tensors: dict[str, Tensor], grid: tuple[int, int]) -> Any:
-        """The stream that ``tensors()`` took apart.
+        """Restore a stream from the tensors that its ``tensors()`` returned.
 
         Args:
             tensors: by name.
-            grid: ``(h, w)`` of the latents that it is to go on with.
+            grid: ``(h, w)`` of the latents.
 
         Raises:
-            ValueError: if they are none of this codec's, or of another grid.
+            ValueError: if they belong to another codec or grid.
         """
 
 
 class TextEncoder(Protocol):
-    """Prompts to what the denoiser takes."""
+    """Embeds text prompts for the denoiser."""
 
     def embed(self, prompts: Sequence[str]) -> Tensor:
-        """Embeddings ``[B, L, channels]`` of ``B`` prompts."""
+        """Return embeddings ``[B, L, channels]`` of ``B`` prompts."""
 
 
 class Denoiser(Protocol):
-    """A flow-matching velocity field: velocity = noise - clean, ``x = (1 - sigma) clean + sigma noise``."""
+    """Predicts the flow-matching velocity ``noise - clean`` at ``x = (1 - sigma) clean + sigma noise``."""
 
     def condition(self, conditioning: Conditioning) -> Any:
-        """What the conditioning becomes inside the network; computed once per chunk, used at every sampling step."""
+        """Prepare the conditioning; called once per chunk, its result is used at every sampling step."""
 
     def velocity(self, x: Tensor, sigma: Tensor, condition: Any) -> Tensor:
-        """Velocity ``[B, C, T, h, w]`` at ``x`` of that shape and ``sigma [B, T]`` in [0, 1]."""
+        """Return the velocity at ``x [B, C, T, h, w]`` and ``sigma [B, T]`` in [0, 1]; same shape as ``x``."""
 
 
 class Sampler(Protocol):
-    """Goes from noise to clean latents along a velocity field."""
+    """Integrates a velocity field from noise to clean latents."""
 
     def sample(self, denoiser: Any, condition: Any, noise: Tensor) -> Tensor:
-        """Clean latents ``[B, C, T, h, w]`` from noise of that shape; ``condition`` is the denoiser's own."""
+        """Return clean latents for noise ``[B, C, T, h, w]``; ``condition`` comes from the denoiser."""
 
 
 class DepthEstimator(Protocol):
-    """Frames to metric z-depth."""
+    """Estimates the metric z-depth of frames."""
 
     def __call__(self, frames: Tensor, camera: Camera, known: Tensor) -> Tensor:
         """Estimate depth.
@@ -250,8 +250,8 @@ class DepthEstimator(Protocol):
         Args:
             frames: ``[B, 3, F, H, W]`` in [-1, 1].
             camera: batch shape ``[B, F]``, size ``(H, W)``.
-            known: depth that the memory remembers there, ``[B, F, h, w]`` metres, 0 where it remembers nothing: the new
-                depth should agree with it.
+            known: depth of the memory at the same cameras, ``[B, F, h, w]`` metres, 0 in holes. The estimate should
+                agree with it.
 
         Returns:
             z-depth ``[B, F, H, W]`` in metres, 0 where unknown.
@@ -259,14 +259,14 @@ class DepthEstimator(Protocol):
 
 
 class StaticFilter(Protocol):
-    """Decides what may be remembered: not what moves."""
+    """Decides which pixels the memory may store: those of static content."""
 
     def __call__(self, frames: Tensor, depth: Tensor, view: MemoryView, camera: Camera) -> Tensor:
-        """Bool ``[B, F, H, W]``, True where it may be remembered.
+        """Return bool ``[B, F, H, W]``, True where the memory may store the pixel.
 
         Args:
             frames: ``[B, 3, F, H, W]`` in [-1, 1].
             depth: ``[B, F, H, W]`` metres.
-            view: what the memory showed at the same cameras, batched.
+            view: batched memory view at the same cameras.
             camera: batch shape ``[B, F]``.
         """

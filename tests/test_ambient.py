@@ -72,7 +72,7 @@ def walk(
         seen += [env.step(np.array([1.0, 0.5], np.float32)) for _ in range(2)]
         unwrapped: Any = env.unwrapped
         unwrapped.world.save(folder / "saved")
-    with at():  # begun in one context, gone on in another
+    with at():  # entered in one context, left in another
         seen += [env.step(np.array([0.3, -1.0], np.float32)), env.render(), unwrapped.restore(unwrapped.snapshot())]
         world = World(model)
         loaded = world.load(folder / "saved")
@@ -86,7 +86,7 @@ def usual(config: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> l
 
 
 @pytest.mark.parametrize("name", AMBIENT)
-def test_bits_do_not_depend_on_the_callers_torch(
+def test_bits_do_not_depend_on_torch_settings(
     config: dict[str, Any], usual: list[Any], name: str, tmp_path: Path
 ) -> None:
     seen = walk(config, tmp_path, AMBIENT[name])
@@ -95,7 +95,7 @@ def test_bits_do_not_depend_on_the_callers_torch(
 
 
 @pytest.mark.parametrize("name", AMBIENT)
-def test_the_callers_torch_is_as_before(name: str) -> None:
+def test_torch_settings_are_restored(name: str) -> None:
     def state() -> tuple[Any, ...]:
         here = torch.zeros(1)
         modes = torch.is_autocast_enabled("cpu"), torch.is_grad_enabled(), torch.is_inference_mode_enabled()
@@ -112,7 +112,7 @@ def test_the_callers_torch_is_as_before(name: str) -> None:
         assert state() == before
 
 
-def test_the_default_type_comes_back_when_the_last_thread_leaves() -> None:
+def test_default_dtype_returns_after_the_last_thread() -> None:
     with setting(torch.set_default_dtype, torch.float64, torch.float32):
         one, other = own_torch(), own_torch()
         one.__enter__()
@@ -123,7 +123,7 @@ def test_the_default_type_comes_back_when_the_last_thread_leaves() -> None:
         assert torch.get_default_dtype() == torch.float64
 
 
-def test_cameras_are_float32_whatever_is_default() -> None:
+def test_cameras_are_float32_for_any_default_dtype() -> None:
     with setting(torch.set_default_dtype, torch.float64, torch.float32):
         camera = Camera.from_fov(torch.eye(4), 60.0, SIZE).validate()
     assert camera.K.dtype == camera.c2w.dtype == torch.float32
@@ -149,7 +149,7 @@ if __name__ == "__main__":
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", [m for m in multiprocessing.get_all_start_methods() if m != "forkserver"])
-def test_processes_started_after_a_walk_can_walk(method: str, tmp_path: Path) -> None:
+def test_forked_processes_can_step(method: str, tmp_path: Path) -> None:
     program = tmp_path / "program.py"
     program.write_text(AFTER_A_WALK)
     environment = {**os.environ, "PYTHONPATH": str(Path(mirage_sim.__file__).parent.parent)}

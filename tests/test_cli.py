@@ -120,7 +120,7 @@ def test_json_is_alone_on_stdout(monkeypatch: pytest.MonkeyPatch, capsys: pytest
         logging.getLogger("mirage_sim").info("and we log")
         return {"marks": {"steps_per_s": 1.5, "asked": config["steps"]}, "more": [1]}
 
-    monkeypatch.setitem(sys.modules, "mirage_sim.evaluation.benchmarks.step", SimpleNamespace(bench_step=chatty))
+    monkeypatch.setitem(sys.modules, "benchmarks.step", SimpleNamespace(bench_step=chatty))
     for words in (["--json", "steps=7"], ["steps=7", "--json"]):
         assert cli.main(["bench", "step", *words]) == 0
         result = json.loads(capsys.readouterr().out)

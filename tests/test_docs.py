@@ -1,4 +1,4 @@
-"""Every block of commands in README and docs runs as it is written, with the smaller settings of :data:`SMALLER`."""
+"""Every command of README and docs runs as written, with the smaller settings of :data:`SMALLER`."""
 
 import json
 import os
@@ -20,9 +20,9 @@ from PIL import Image
 from support.clips import write_clips
 from support.videos import write_realestate10k, write_vipe
 
+from benchmarks import backbone, readout, runner, step
 from mirage_sim import cli
 from mirage_sim.data.simulators.miniworld import MiniWorldSimulator
-from mirage_sim.evaluation.benchmarks import backbone, readout, step, table
 from mirage_sim.evaluation.manifest import Manifest
 
 ROOT = Path(__file__).parent.parent
@@ -30,7 +30,7 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").g
 pytestmark = pytest.mark.skipif(not PAGES[0].exists(), reason="needs the checkout")
 
 ONE_STEP = "stage.steps=1 stage.batch=1"
-MAKE = f"VENV={sys.prefix} -o {sys.prefix}/.core -o {sys.prefix}/.test -o lint"  # what installs is there already
+MAKE = f"VENV={sys.prefix} -o {sys.prefix}/.core -o {sys.prefix}/.test -o lint"  # the installation is up to date
 
 EVALUATIONS = (
     "fidelity output=outputs/a",
@@ -39,11 +39,12 @@ EVALUATIONS = (
     "revisit",
 )
 
-#: What is added to a command, so that it takes seconds; everything else runs as it is.
+#: Settings added to a command so that it takes seconds. All other commands run unchanged.
 SMALLER = {
     "make demo": MAKE,
     "make test": f"{MAKE} PYTEST_ADDOPTS='-k import_loads_nothing {ROOT}/tests/test_cli.py'",
     "make check": f"{MAKE} -n",  # the same
+    "make test-fast": f"{MAKE} -n",
     "make test-slow": f"{MAKE} -n",  # this test is one of them
     "make soak": f"{MAKE} SOAK_SECONDS=2",
     "mirage rollout policy=scripted steps=200 seed=3": "steps=3",
@@ -77,7 +78,7 @@ SMALLER = {
     "mirage prepare realestate10k source=data/re10k output=data/clips": "size=[48,64] frames=17",
     "mirage prepare clips source=data/miniworld output=data/small 'size=[64,96]' frames=49": "size=[48,64] frames=17",
 }
-#: In processes of their own, or long all the same; marked slow.
+#: Commands that start processes, or take long with small settings too. Their tests are marked slow.
 SLOW = (
     "make",
     "mirage_world",
@@ -87,21 +88,21 @@ SLOW = (
 )
 NODES = ["mirage_world", "mirage_policy"]
 
-WEIGHTS = "needs the weights of the real backbone and a GPU"
+WEIGHTS = "needs the weights of Wan2.2 and a GPU"
 FURNITURE = "needs furniture, a download of 120 MB; tests/data/simulators/homes has procedural pieces"
 RECIPE = "minutes at least; tests/training/test_recipe.py trains toy networks for seconds"
-#: What cannot run here, and why; the longest beginning of a command counts.
+#: Beginnings of commands that cannot run in a test, and why. The longest match counts.
 CANNOT = {
-    "colcon build": "tests/packaging builds with colcon; ROS's own build tools are no wheels",
-    "ros2 launch": "ros2 launch is no wheel; tests/ros runs what the launch file starts",
+    "colcon build": "colcon is not available as a wheel; tests/packaging builds with it",
+    "ros2 launch": "ros2 launch is not available as a wheel; tests/ros runs what the launch file starts",
     "mirage download": "needs a hub",
     "mirage rollout world=wan5b": WEIGHTS,
     "mirage train world=wan5b": WEIGHTS,
     "accelerate launch": f"{WEIGHTS}; several of them",
-    "accelerate config": "asks questions",
+    "accelerate config": "is interactive",
     "mirage rollout backend=ray address=HOST:6379": "needs a cluster at HOST",
-    "mirage bench rollout": "three roll-outs, two by Ray, for minutes; tests/agents/test_backends.py does the same",
-    "python -c": "renders what the package ships, in minutes; tests/data does so in part",
+    "mirage bench rollout": "takes minutes; tests/agents/test_backends.py does the same with few episodes",
+    "python -c": "renders all shipped images, which takes minutes; tests/data renders some",
     'env = gym.make("MirageWorld-v0", world="wan5b")': WEIGHTS,
     "mirage prepare furniture": FURNITURE,
     "mirage prepare photographs": "needs Debian's wallpaper packages; tests/data/test_photographs.py makes some",
@@ -113,7 +114,7 @@ CANNOT = {
     "mirage eval fidelity walks=quick $(use": RECIPE,
     "mirage rollout policy=replay $(use": RECIPE,
 }
-#: Libraries that the extras bring, by parts of the commands that need them.
+#: Optional libraries, by a part of the commands that need them.
 NEEDS = {
     "backend=ray": "ray",
     "bench ros": "rclpy",
@@ -129,7 +130,7 @@ NEEDS = {
     "eval photos": "skimage",
     "bench simulators": "moderngl",
 }
-#: Installing belongs to `make test-packaging`.
+#: `make test-packaging` tests installation.
 INSTALLS = ("pip install",)
 
 
@@ -146,7 +147,7 @@ class Block(NamedTuple):
 
     @property
     def commands(self) -> list[str]:
-        """What a shell would run, one by one, without comments."""
+        """The commands of the block, without comments."""
         lines = [line.split("  #")[0].strip() for line in self.text.splitlines()]
         lines = [line.partition(" # ")[0].strip() for line in lines]
         return [command for line in lines for command in line.split(" && ") if command]
@@ -162,19 +163,19 @@ def blocks() -> list[Block]:
 
 
 def reason(command: str) -> str | None:
-    """Why a command cannot run here; None if it can."""
+    """Return why a command cannot run in a test, or None if it can."""
     found = [start for start in CANNOT if command.startswith(start) and not command.startswith(f"{start}-")]
     return CANNOT[max(found, key=len)] if found else None
 
 
 def lacking(command: str) -> list[str]:
-    """Libraries that a command needs and that are not installed."""
+    """Return the libraries that a command needs and that are not installed."""
     return [library for part, library in NEEDS.items() if part in command and not find_spec(library)]
 
 
 SHELL = [block for block in blocks() if block.language == "sh"]
 PYTHON = [block for block in blocks() if block.language == "python"]
-COMMANDS = {  # each where it is first
+COMMANDS = {  # command: the first block that has it
     command: block
     for block in reversed(SHELL)
     for command in block.commands
@@ -185,10 +186,10 @@ QUICK = [command for command in COMMANDS if not command.startswith(SLOW)]
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What the pages take for granted: a photograph, films, recorded walks, a policy."""
+    """Make the files that the pages assume: a photograph, videos, recorded walks, a policy."""
     folder = tmp_path_factory.mktemp("reader")
-    picture = np.random.default_rng(0).integers(0, 255, (12, 16, 3), dtype=np.uint8).repeat(20, 0).repeat(20, 1)
-    Image.fromarray(picture).save(folder / "kitchen.jpg")
+    photograph = np.random.default_rng(0).integers(0, 255, (12, 16, 3), dtype=np.uint8).repeat(20, 0).repeat(20, 1)
+    Image.fromarray(photograph).save(folder / "kitchen.jpg")
     for source in ("films", "vipe"):
         write_vipe(folder / "data" / source)
     write_realestate10k(folder / "data" / "re10k")
@@ -202,14 +203,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def reader(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where a reader of the pages is; few walks, circuits, points and processes, for which there are no settings."""
+    """Change to the folder of a reader, and reduce walks, circuits and points, which no setting can."""
     monkeypatch.chdir(folder)
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))  # of what runs in a process of its own
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))  # for subprocesses
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setattr(step, "_seconds_of", cache(step._seconds_of))
-    run_bench = table.run
-    monkeypatch.setattr(table, "run", lambda name: run_bench(name, "frames=4", "repeats=1"))
-    for minutes in ("resume_identical", "stage1_loss_drop"):  # tests/evaluation/test_backbone.py has them
+    run_bench = runner.run_in_process
+    monkeypatch.setattr(runner, "run_in_process", lambda name: run_bench(name, "frames=4", "repeats=1"))
+    for minutes in ("resume_identical", "stage1_loss_drop"):  # tests/benchmarks/test_backbone.py has them
         monkeypatch.setattr(backbone, minutes, lambda: 0.0)
     subset, cloud, hall = Manifest.subset, readout._cloud, readout.hall
 
@@ -224,9 +225,9 @@ def reader(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def run(command: str, reader: Path) -> None:
-    """Run a command, and see it succeed."""
+    """Run a command and check that it succeeds."""
     command = f"{command} {SMALLER.get(command, '')}"
-    for name in ("a.json", "b.json", "outputs/b/fidelity.json"):  # two runs to compare
+    for name in ("a.json", "b.json", "outputs/b/fidelity.json"):  # results of earlier runs
         if name in command:
             (reader / name).parent.mkdir(exist_ok=True)
             shutil.copy(reader / "outputs" / "a" / "fidelity.json", reader / name)
@@ -246,34 +247,50 @@ def run(command: str, reader: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("block", SHELL, ids=str)
-def test_the_commands_of_a_block_run(block: Block, reader: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    if any("eval" in command or "record" in command or "bytes" in command for command in block.commands):
-        try:
-            MiniWorldSimulator("OneRoom").close()
-        except ImportError as error:
-            pytest.skip(str(error))
-    capsys.readouterr()  # MiniWorld prints
+def marked(example: Block | str) -> object:
+    """Return a parameter of a test, marked as what the commands need."""
+    commands = example.commands if isinstance(example, Block) else [example]
+    renders = any(word in command for word in ("eval", "record", "bytes", "simulators") for command in commands)
+    ros = any(word in command for word, library in NEEDS.items() if library == "rclpy" for command in commands)
+    return pytest.param(example, id=str(example), marks=[pytest.mark.gl] * renders + [pytest.mark.ros] * ros)
+
+
+def require_miniworld() -> None:
+    """Skip the test where MiniWorld or EGL is missing."""
+    try:
+        MiniWorldSimulator("OneRoom").close()
+    except ImportError as error:
+        pytest.skip(str(error))
+
+
+@pytest.mark.parametrize("block", [marked(block) for block in SHELL])
+def test_commands_of_block_run(
+    block: Block, reader: Path, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if request.node.get_closest_marker("gl"):
+        require_miniworld()
+    capsys.readouterr()  # discard what MiniWorld prints
     for command in block.commands:
         if command in QUICK and COMMANDS[command] == block and not lacking(command):
             run(command, reader)
-            said = capsys.readouterr().out
-            assert "--json" not in command or json.loads(said), command
+            output = capsys.readouterr().out
+            assert "--json" not in command or json.loads(output), command
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("command", [command for command in COMMANDS if command not in QUICK + NODES])
-def test_a_long_command_runs(command: str, reader: Path) -> None:
+@pytest.mark.parametrize("command", [marked(command) for command in COMMANDS if command not in QUICK + NODES])
+def test_slow_command_runs(command: str, reader: Path) -> None:
     if missing := lacking(command):
         pytest.skip(f"not installed: {missing}")
     run(command, reader)
 
 
 @pytest.mark.slow
-def test_the_two_nodes_make_a_loop(reader: Path) -> None:
+@pytest.mark.ros
+def test_world_and_policy_nodes_exchange_messages(reader: Path) -> None:
     if missing := lacking("mirage_world"):
         pytest.skip(f"not installed: {missing}")
-    from mirage_sim.ros.node_process import NodeProcess, private_domain
+    from benchmarks.ros_process import NodeProcess, private_domain
 
     assert set(NODES) <= set(COMMANDS)
     domain = private_domain()
@@ -285,7 +302,7 @@ def test_the_two_nodes_make_a_loop(reader: Path) -> None:
 
 
 @pytest.mark.parametrize("page", sorted({block.page for block in PYTHON}), ids=lambda page: page.name)
-def test_the_programs_of_a_page_run(page: Path, reader: Path) -> None:
+def test_programs_of_page_run(page: Path, reader: Path) -> None:
     names: dict[str, object] = {}
     for block in PYTHON:
         if block.page == page and not any(start in block.text for start in CANNOT):
@@ -293,14 +310,13 @@ def test_the_programs_of_a_page_run(page: Path, reader: Path) -> None:
     assert names or page.name == "wan5b.md"
 
 
-def test_every_exception_is_of_a_command_that_is_there() -> None:
+def test_exceptions_name_existing_commands() -> None:
     every = [command for block in SHELL for command in block.commands] + [block.text for block in PYTHON]
     assert [start for start in CANNOT if not any(start in command for command in every)] == []
     assert [command for command in SMALLER if command not in COMMANDS] == []
 
 
-def test_what_is_installed_is_an_extra_that_exists() -> None:
-    """Installing itself is what `make test-packaging` does."""
+def test_installed_extras_exist() -> None:
     setup = (ROOT / "setup.py").read_text(encoding="utf-8")
     installs = [c for block in SHELL for c in block.commands if c.startswith(INSTALLS)]
     extras = {extra for command in installs for extra in re.search(r"\[(.*)\]", command).group(1).split(",")}  # type: ignore[union-attr]
@@ -308,13 +324,9 @@ def test_what_is_installed_is_an_extra_that_exists() -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_commands_within_the_text_are_understood(page: Path) -> None:
-    """Those in backquotes are not run, but their settings exist."""
+def test_inline_commands_compose(page: Path) -> None:
+    """Commands in backquotes are not run, but their settings must exist."""
     for command in re.findall(r"`mirage ((?:\w+)(?: [\w.=/]+)*(?: --json)?)`", page.read_text(encoding="utf-8")):
         words = [word for word in command.split() if word != "--json"]
-        assert words[0] in cli.COMMANDS, command
-        variants = cli.COMMANDS[words[0]].variants
-        if len(words) > 1 and variants:
-            assert words[1] in variants, command
         if "report" not in command and "compare" not in command:
             cli.compose(words[0], words[1:])

@@ -1,4 +1,4 @@
-"""The examples run as they are, with small numbers."""
+"""The examples run with small numbers."""
 
 import os
 import subprocess
@@ -32,7 +32,7 @@ def test_own_picture(tmp_path: Path) -> None:
     output = run("01_own_picture.py", tmp_path, "mine.png", "--fov", "50", "--steps", "4")
     assert "of the last frame" in output
     strip = np.asarray(Image.open(tmp_path / "own_picture.png"))
-    assert (strip[:, :128] == 90).all()  # begins with the picture that was given
+    assert (strip[:, :128] == 90).all()  # begins with the start image
 
 
 def test_train_ppo(tmp_path: Path) -> None:
@@ -51,8 +51,8 @@ def test_snapshot_and_fork(tmp_path: Path) -> None:
 
 def test_ros_session(tmp_path: Path) -> None:
     pytest.importorskip("rclpy", reason="no ROS 2: rclpy is not installed")
+    from benchmarks.ros_process import NodeProcess, middleware, private_domain
     from mirage_sim.ros.launching import node_command
-    from mirage_sim.ros.node_process import NodeProcess, middleware, private_domain
 
     domain = private_domain()
     with NodeProcess(domain, node_command()) as world:
@@ -74,6 +74,13 @@ def test_every_example_is_run() -> None:
     assert [path.name for path in EXAMPLES if f'run("{path.name}"' not in source] == []
 
 
+@pytest.mark.gl
 def test_homes(tmp_path: Path) -> None:
     assert "wrote homes.jpg" in run("06_homes.py", tmp_path, "--homes", "2", "--columns", "2")
     assert np.asarray(Image.open(tmp_path / "homes.jpg")).shape == (2 * 192, 2 * 256, 3)
+
+
+def test_animation(tmp_path: Path) -> None:
+    assert "saved drive.gif" in run("07_animation.py", tmp_path, "--steps", "2", "--scale", "1")
+    animation = Image.open(tmp_path / "drive.gif")
+    assert (animation.size, animation.n_frames) == ((3 * 128, 20 + 96), 5)

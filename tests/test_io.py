@@ -19,14 +19,14 @@ from support.clips import toy_clip
 
 from mirage_sim.agents.formats import save_npz
 from mirage_sim.data.clips import save_clip
-from mirage_sim.evaluation.pictures import save_picture, save_video
+from mirage_sim.evaluation.media import save_image, save_video
 from mirage_sim.io import atomic_folder, atomic_write, check_folder, lock_folder, read_tensors, save_json, save_tensors
 
 NOISE = np.random.default_rng(0).integers(0, 256, (20, 64, 96, 3), dtype=np.uint8)
 WRITERS: dict[str, Any] = {
     "a.json": lambda path: save_json(path, {"numbers": list(range(20_000))}),
     "a.npz": lambda path: save_npz(path, {"noise": NOISE}),
-    "a.png": lambda path: save_picture(Image.fromarray(NOISE.reshape(-1, 96, 3)), path),
+    "a.png": lambda path: save_image(Image.fromarray(NOISE.reshape(-1, 96, 3)), path),
     "a.mp4": lambda path: save_video(NOISE, path, 10),
     "a.safetensors": lambda path: save_tensors(path, {"noise": torch.from_numpy(NOISE)}, {}),
     "clip.safetensors": lambda path: save_clip(toy_clip(0), path),

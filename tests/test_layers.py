@@ -17,7 +17,10 @@ def layer_of(path: Path) -> str:
 
 
 def imported_layers(source: str) -> set[str]:
-    """Return the layers that the source imports, lazily or not, except imports for type checkers only."""
+    """Return the layers that the source imports, lazily or not, except imports for type checkers only.
+
+    The folder ``benchmarks`` counts as a layer too. It is not part of the wheel, so the package may not import it.
+    """
     tree = ast.parse(source)
     skipped = {
         id(inner)
@@ -34,7 +37,8 @@ def imported_layers(source: str) -> set[str]:
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"relative import: {ast.unparse(node)}"
             names |= {f"{node.module}.{alias.name}" for alias in node.names}
-    return {name.split(".")[1] for name in names if name.startswith("mirage_sim.")}
+    layers = {name.split(".")[1] for name in names if name.startswith("mirage_sim.")}
+    return layers | {"benchmarks"} & {name.split(".")[0] for name in names}
 
 
 # rglob does not follow the symlink of the environments
@@ -51,7 +55,7 @@ def test_imports_point_left(path: Path) -> None:
     layer = layer_of(path)
     assert layer in LAYERS, f"{layer}: expected a layer that CONTRIBUTING.md lists"
     allowed = set(LAYERS[: LAYERS.index(layer) + 1])
-    wrong = imported_layers(path.read_text(encoding="utf-8")) & set(LAYERS) - allowed
+    wrong = imported_layers(path.read_text(encoding="utf-8")) & {*LAYERS, "benchmarks"} - allowed
     assert not wrong, f"{layer} may import {sorted(allowed)}, but imports {sorted(wrong)}"
 
 
@@ -59,6 +63,7 @@ def test_wrong_imports_are_seen() -> None:
     assert imported_layers("def f():\n    from mirage_sim.world import World") == {"world"}
     assert imported_layers("import mirage_sim.ros.node") == {"ros"}
     assert imported_layers("from mirage_sim import cli") == {"cli"}
+    assert imported_layers("from benchmarks.scenes import hall") == {"benchmarks"}
     assert (
         imported_layers("from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from mirage_sim.cli import x")
         == set()
@@ -69,3 +74,9 @@ def test_wrong_imports_are_seen() -> None:
 def test_every_folder_of_code_is_a_package(folder: Path) -> None:
     """Wheels leave out folders without ``__init__.py``."""
     assert (folder / "__init__.py").exists()
+
+
+def test_test_folders_mirror_packages() -> None:
+    tests = Path(__file__).parent
+    folders = {path.parent.relative_to(tests) for path in tests.rglob("test_*.py")} - {Path(".")}
+    assert not [folder for folder in folders if not (PACKAGE / folder).is_dir() and folder != Path("benchmarks")]

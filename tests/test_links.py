@@ -1,4 +1,4 @@
-"""Every relative link and image of the pages leads to a file of the repository, and every anchor to a heading."""
+"""Every relative link of the pages leads to a file of the repository, and every anchor to a heading."""
 
 import re
 from pathlib import Path
@@ -12,18 +12,18 @@ pytestmark = pytest.mark.skipif(not PAGES[0].exists(), reason="needs the checkou
 
 
 def prose(page: Path) -> str:
-    """The text of a page without its fenced blocks."""
+    """Return the text of a page without its fenced blocks."""
     return re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
 
 
 def anchors(page: Path) -> set[str]:
-    """Anchors of the headings as GitHub writes them: lower case, without punctuation, hyphens for spaces."""
+    """Return the anchors that GitHub makes of headings: lower case, no punctuation, hyphens for spaces."""
     headings = re.findall(r"^#+ (.*)$", prose(page), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_links_of_page_lead_somewhere(page: Path) -> None:
+def test_links_have_targets(page: Path) -> None:
     for link in re.findall(r"\]\(([^)\s]+)\)", re.sub(r"`[^`\n]*`", "", prose(page))):
         if link.startswith(("https://", "http://", "mailto:")):
             continue

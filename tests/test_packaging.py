@@ -28,7 +28,7 @@ LEFT_OUT = (
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
-    """Built from a copy, so that the checkout stays clean."""
+    """Build a wheel from a copy of the checkout, which stays clean."""
     folder = tmp_path_factory.mktemp("wheel")
     top = {name for pattern in LEFT_OUT for name in (path.name for path in ROOT.glob(pattern))}
     shutil.copytree(
@@ -44,11 +44,11 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
 
 
 def files(folder: str, pattern: str) -> set[str]:
-    """Paths in a wheel of what lies in a top-level folder of the checkout."""
+    """Return the paths that files of a top-level folder of the checkout have in a wheel."""
     return {f"mirage_sim/{path.relative_to(ROOT)}" for path in (ROOT / folder).rglob(pattern)}
 
 
-def test_the_wheel_holds_everything(wheel: zipfile.ZipFile) -> None:
+def test_wheel_is_complete(wheel: zipfile.ZipFile) -> None:
     names = set(wheel.namelist())
     code = {str(path.relative_to(ROOT)) for path in (ROOT / "mirage_sim").rglob("*.py")}
     assets = {str(path.relative_to(ROOT)) for path in (ROOT / "mirage_sim" / "assets").rglob("*") if path.is_file()}
@@ -61,10 +61,12 @@ def test_the_wheel_holds_everything(wheel: zipfile.ZipFile) -> None:
     assert {"launch/world.launch.py", "configs/fastdds.xml"} <= shared
     assert {f"configs/ros/{path.name}" for path in (ROOT / "configs" / "ros").iterdir()} <= shared
     assert {"mirage_sim/configs/fastdds.xml", "mirage_sim/configs/ros/world.rviz"} <= names
-    assert not [name for name in names if name.startswith(("tests", "envs", "configs")) or "partial" in name]
+    assert not [
+        name for name in names if name.startswith(("tests", "benchmarks", "envs", "configs")) or "partial" in name
+    ]
 
 
-def test_the_wheel_knows_what_it_is(wheel: zipfile.ZipFile) -> None:
+def test_wheel_has_metadata(wheel: zipfile.ZipFile) -> None:
     (path,) = (name for name in wheel.namelist() if name.endswith(".dist-info/METADATA"))
     metadata = wheel.read(path).decode()
     assert f"\nVersion: {mirage_sim.__version__}\n" in metadata
@@ -76,11 +78,11 @@ def test_the_wheel_knows_what_it_is(wheel: zipfile.ZipFile) -> None:
     (path,) = (name for name in wheel.namelist() if name.endswith("entry_points.txt"))
     commands = wheel.read(path).decode()
     assert "mirage = mirage_sim.cli:main" in commands
-    assert "mirage_world = mirage_sim.ros.node:main" in commands
-    assert "mirage_policy = mirage_sim.ros.policy_node:main" in commands
+    assert "mirage_world = mirage_sim.ros.__main__:world" in commands
+    assert "mirage_policy = mirage_sim.ros.__main__:policy" in commands
 
 
-def test_the_manifest_is_valid_for_ros() -> None:
+def test_ros_manifest_is_valid() -> None:
     package_module = pytest.importorskip("catkin_pkg.package", reason="catkin_pkg is not installed")
     warnings: list[str] = []
     package = package_module.parse_package(str(ROOT / "package.xml"), warnings=warnings)
@@ -96,23 +98,22 @@ def test_the_manifest_is_valid_for_ros() -> None:
 
 def test_dependencies_are_declared_once() -> None:
     assert not re.search(r"^dependencies|^\[project", (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
-    assert "==" not in (ROOT / "Makefile").read_text().replace(
-        "torch==[", ""
-    )  # what it installs, it reads from setup.py
+    makefile = (ROOT / "Makefile").read_text()
+    assert "==" not in makefile.replace("torch==[", ""), "the Makefile reads versions from setup.py"
     wanted = subprocess.run(["make", "-n", "-C", str(ROOT), "VENV=/nowhere", "demo"], capture_output=True, text=True)
     assert "pip --disable-pip-version-check install  torch==2.13.0\n" in wanted.stdout
 
 
-def test_the_index_of_torch_can_be_chosen() -> None:
+def test_index_of_torch_can_be_chosen() -> None:
     command = ["make", "-n", "-C", str(ROOT), "VENV=/nowhere", "TORCH_INDEX=https://example.invalid/cpu", "demo"]
     wanted = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert "install --index-url https://example.invalid/cpu torch==2.13.0\n" in wanted
 
 
-def test_the_links_of_the_layout() -> None:
+def test_symlinks_point_to_top_level_folders() -> None:
     for name in ("envs", "configs"):
         assert (ROOT / "mirage_sim" / name).resolve() == ROOT / name
 
 
-def test_the_changelog_knows_this_version() -> None:
+def test_changelog_has_this_version() -> None:
     assert f"## {mirage_sim.__version__}" in (ROOT / "CHANGELOG.md").read_text()

@@ -24,7 +24,7 @@ def scattered(batch: int, frames: int, height: int, width: int, seed: int = 0) -
     )
 
 
-def test_to_a_finer_grid_and_back() -> None:
+def test_resize_to_finer_grid_and_back_is_identity() -> None:
     view = scattered(2, 3, 4, 6)
     fine = view.resize((8, 18))
     assert fine.visible.shape == (2, 3, 8, 18) and fine.latents.shape == (2, 5, 3, 8, 18)
@@ -38,14 +38,14 @@ def test_to_a_finer_grid_and_back() -> None:
     assert view.resize((4, 6)) is view
 
 
-def test_the_last_offset_before_the_next_cell_stays_in_its_cell() -> None:
+def test_largest_offset_stays_in_its_cell() -> None:
     view = scattered(1, 1, 2, 2)
     edge = torch.full_like(view.offset, 0.49999997)
     fine = MemoryView(view.latents, torch.ones_like(view.visible), view.depth, view.source, edge, view.log_scale)
     assert int(fine.resize((4, 4)).visible[..., 1::2, 1::2].sum()) == 4
 
 
-def test_a_coarser_grid_shows_the_nearest_sample() -> None:
+def test_coarser_grid_shows_the_nearest_sample() -> None:
     fine = scattered(1, 1, 4, 4, seed=3)
     coarse = fine.resize((2, 2))
     for row in range(2):
@@ -59,14 +59,14 @@ def test_a_coarser_grid_shows_the_nearest_sample() -> None:
                 assert coarse.source[0, 0, row, column] == fine.source[part][fine.depth[part] == nearest]
 
 
-def test_the_surface_of_a_coarser_cell_is_the_mean_of_what_lies_near_the_nearest_sample() -> None:
+def test_surface_is_harmonic_mean_near_the_nearest_sample() -> None:
     depth = torch.tensor([[2.0, 2.4, 3.0, 0.0], [9.0, 0.0, 0.0, 0.0]])[None, None]
     view = replace(scattered(1, 1, 2, 4), depth=depth, visible=depth > 0)
     torch.testing.assert_close(view.surface((1, 2)), torch.tensor([[[[24 / 11, 3.0]]]]))  # harmonic; 9 m lies behind
     assert torch.equal(view.surface((2, 4)), depth), "holes are 0"
 
 
-def test_on_a_floor_the_surface_of_a_cell_leans_to_no_side() -> None:
+def test_surface_is_unbiased_on_a_floor() -> None:
     """The rows of a level floor under a camera that looks straight ahead, 1.5 m above it."""
     fine, coarse = (1.5 * rows / (torch.arange(rows // 2) + 0.5) for rows in (48, 24))  # from the horizon on
     depth = fine[None, None, :, None]
@@ -77,7 +77,7 @@ def test_on_a_floor_the_surface_of_a_cell_leans_to_no_side() -> None:
     assert bool((view.resize((12, 1)).depth[0, 0, near, 0] < 0.99 * coarse[near]).all())
 
 
-def test_where_no_two_points_share_a_cell_a_fine_read_is_a_plain_one_on_a_finer_grid() -> None:
+def test_fine_read_equals_read_on_finer_grid() -> None:
     camera = Camera.from_fov(torch.eye(4)[None], 60.0, (24, 32))
     moved = Camera.from_fov(se3_exp(torch.tensor([[0.02, 0.01, 0.0, 0.0, 0.0, 0.0]])), 60.0, (24, 32))
     plain, keen = PointMemory(3, (1, 4, 4)), PointMemory(3, (1, 4, 4), samples_per_cell=2)
@@ -96,6 +96,6 @@ def test_where_no_two_points_share_a_cell_a_fine_read_is_a_plain_one_on_a_finer_
         torch.testing.assert_close(getattr(view, name), getattr(expected.resize((12, 16)), name), atol=1e-6, rtol=0)
 
 
-def test_grids_that_do_not_fit() -> None:
+def test_grids_that_do_not_divide_are_rejected() -> None:
     with pytest.raises(ValueError, match="^size: expected a multiple or a divisor of 4 x 6, got 6 x 6"):
         scattered(1, 1, 4, 6).resize((6, 6))

@@ -17,8 +17,8 @@ from report import Part
 from timing import peak_gib, reset_peak, seconds, synchronize
 from torch import Tensor
 
-from mirage_sim.evaluation.benchmarks.measure import timed
-from mirage_sim.evaluation.benchmarks.scenes import circuit
+from benchmarks.runner import timed
+from benchmarks.scenes import circuit
 from mirage_sim.geometry import Camera, VelocityLimits
 from mirage_sim.memory import PointMemory, RgbMemory
 from mirage_sim.models import KeepAll

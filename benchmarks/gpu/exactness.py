@@ -16,10 +16,10 @@ import torch
 from report import Part
 from torch import Tensor
 
+from benchmarks.scenes import circuit, furnished_room, ray_cast
+from benchmarks.vector import compare
 from mirage_sim.build import build_world_model
 from mirage_sim.data.clips import load_clip
-from mirage_sim.evaluation.benchmarks.scenes import circuit, furnished_room, ray_cast
-from mirage_sim.evaluation.benchmarks.vector import compare
 from mirage_sim.evaluation.metrics import psnr
 from mirage_sim.evaluation.rollout import drive
 from mirage_sim.evaluation.scores import walk_row

@@ -31,7 +31,7 @@ def main() -> None:
         report.missing("gpu", error)
     import torch
 
-    from mirage_sim.evaluation.provenance import commit, cpu
+    from mirage_sim.evaluation.doctor import commit, cpu
 
     report.put("cpu", cpu())
     manifest = BUNDLE / "manifest.json"

@@ -18,7 +18,7 @@ from pathlib import Path
 import cv2
 
 from mirage_sim.data.simulators.homes.scene import TEXTURE_SIZE
-from mirage_sim.evaluation.provenance import commit
+from mirage_sim.evaluation.doctor import commit
 from mirage_sim.paths import user_cache
 
 HERE = Path(__file__).parent

@@ -9,8 +9,8 @@ import torch
 from report import Part
 from timing import seconds
 
+from benchmarks.scenes import hall
 from mirage_sim.build import build_world_model
-from mirage_sim.evaluation.benchmarks.scenes import hall
 from mirage_sim.geometry import Camera, se3_exp
 from mirage_sim.memory import LatentMap, PointMemory
 from mirage_sim.world import WorldModel

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from mirage_sim.evaluation.benchmarks.measure import timed
+from benchmarks.runner import timed
 
 
 def synchronize(device: str) -> None:

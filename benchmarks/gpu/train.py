@@ -21,7 +21,7 @@ from report import Part
 
 from mirage_sim.build import compose
 from mirage_sim.data.record import record
-from mirage_sim.evaluation.provenance import commit
+from mirage_sim.evaluation.doctor import commit
 from mirage_sim.paths import ASSETS
 from mirage_sim.settings import RecipeSettings
 

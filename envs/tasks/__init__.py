@@ -1,4 +1,4 @@
-"""Tasks: what an episode is rewarded for and when it is over, apart from the world it happens in."""
+"""Tasks: rewards and termination, independent of the world."""
 
 from collections.abc import Callable
 from typing import Any
@@ -22,17 +22,17 @@ __all__ = [
     "make_task",
 ]
 
-#: What stands for a task: its name, a task, its class, or a reward function of the observations before and after.
+#: The name of a task, a task, its class, or a reward function of the observations before and after a step.
 TaskLike = str | Task | type | Callable[..., Any]
 
 TASKS: dict[str, type] = {"explore": Explore, "goal": Goal, "none": NoTask}
 
 
 def make_task(task: TaskLike) -> Task:
-    """The task of that name, a task as it is, one of that class, or one made of a reward function.
+    """Return the task that ``task`` stands for.
 
     Raises:
-        ValueError: if it is none of these.
+        ValueError: if ``task`` is not a :data:`TaskLike`.
     """
     if isinstance(task, str) and task in TASKS:
         task = TASKS[task]

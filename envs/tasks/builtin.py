@@ -1,4 +1,4 @@
-"""The tasks that need no goal."""
+"""The built-in tasks without a goal."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,11 +9,11 @@ import numpy as np
 from mirage_sim.envs.tasks.task import EpisodeStart, TaskResult
 from mirage_sim.world import Observation
 
-SKY = 50.0  # metres; what is farther is sky, and has no area
+SKY = 50.0  # metres; pixels at this depth or beyond count as sky
 
 
 class NoTask:
-    """Reward 0, no end."""
+    """No reward and no termination."""
 
     def begin(self, start: EpisodeStart) -> TaskResult:
         """See :class:`Task`."""
@@ -25,10 +25,10 @@ class NoTask:
 
 
 class Explore:
-    """Rewards newly seen surface: square metres that the step showed and the memory did not hold. No end.
+    """Rewards newly observed surface, in square metres. Never terminates.
 
-    A pixel of depth z covers ``z / fx * z / fy`` square metres of a surface that faces the camera; sky does not count.
-    ``info["explored_m2"]`` is the sum over the episode, without the first frame.
+    A pixel of depth z that does not come from memory counts ``z / fx * z / fy`` square metres, the area of a surface
+    facing the camera. Sky does not count. ``info["explored_m2"]`` is the sum over the episode, without the first frame.
     """
 
     def begin(self, start: EpisodeStart) -> TaskResult:
@@ -46,7 +46,7 @@ class Explore:
 
 @dataclass(frozen=True)
 class RewardFunction:
-    """A task made of one function ``(before, after) -> reward`` of two observations. No end."""
+    """A task with the reward ``function(before, after)`` of two observations. Never terminates."""
 
     function: Callable[[Observation, Observation], Any]
 

@@ -1,4 +1,4 @@
-"""The task of reaching a place, given as a pose or as the picture that is seen from there."""
+"""The task of reaching a goal pose or the viewpoint of a goal image."""
 
 import math
 from dataclasses import dataclass
@@ -8,21 +8,21 @@ import numpy as np
 import torch
 from gymnasium import spaces
 
-from mirage_sim.envs.tasks.goal_overlay import with_inset, with_mark
-from mirage_sim.envs.tasks.goal_sampling import ahead, draw_place, look_from
+from mirage_sim.envs.tasks.goal_overlay import with_ball, with_inset
+from mirage_sim.envs.tasks.goal_sampling import ahead, generate_view, sample_goal
 from mirage_sim.envs.tasks.task import EpisodeStart, TaskResult
 from mirage_sim.geometry import is_rigid
 from mirage_sim.world import Observation
 from mirage_sim.world.images import kind_of
 
-REACH = 100.0  # metres from the start; where the farthest that is ever remembered lies
-IMAGINED: Any = object()  # in place of a picture of the goal: what the world would show there
-FAR = 1e6  # metres; a bound that no world reaches, because Gymnasium warns about infinite ones
+REACH = 100.0  # metres; maximum distance of a goal from the start
+GENERATED: Any = object()  # default of goal_image: the world generates the image
+FAR = 1e6  # metres; bound of spaces, because Gymnasium warns about infinite bounds
 
 
 @dataclass(frozen=True)
 class GoalState:
-    """State of the task: where to go, how far away that was last, and what is to be seen there (image goals)."""
+    """State of the task: goal pose ``[4, 4]``, latest distance in metres, and goal image (image goals only)."""
 
     pose: np.ndarray
     distance: float
@@ -31,37 +31,36 @@ class GoalState:
 
 @dataclass(frozen=True)
 class Goal:
-    """Reach a place: PointNav with ``kind="pose"``, ImageNav with ``kind="image"``.
+    """Navigate to a goal: PointNav with ``kind="pose"``, ImageNav with ``kind="image"``.
 
-    The goal is drawn from what the start view shows: a direction in which the way is free, and a distance along it;
-    it looks on along that way. Distances are straight lines.
+    By default ``reset`` samples the goal: a direction in which the start view shows a free path, and a distance along
+    it. The goal faces along that path. Distances are straight lines.
 
-    ``info`` gains ``goal`` (camera-to-world float32 ``[4, 4]``), ``distance_to_goal`` (metres) and ``is_success``.
+    ``info`` has ``goal`` (camera-to-world float32 ``[4, 4]``), ``distance_to_goal`` (metres) and ``is_success``.
 
-    Dict observations gain ``goal``. For poses it is float32 ``[4]``: metres forward, left and up from the camera, and
-    radians by which the goal looks to the left of it. For images it is the picture. Where frames are all there is to
-    see, they show it: a magenta ball that hangs at the goal, 0.25 m in radius, in front of everything and at the
-    picture's edge where the goal is out of view; or the picture itself, at a third of its size, in the upper left
-    corner.
+    Dict observations have ``goal``. For pose goals it is float32 ``[4]``: metres forward, left and up from the camera,
+    and the heading of the goal in radians to the left. For image goals it is the image. RGB observations show a pose
+    goal as a magenta ball of radius 0.25 m, which is never occluded and stays at the edge of the frame if the goal is
+    out of view. They show an image goal as an inset at a third of its size in the upper left corner.
 
-    The picture of an image goal is *imagined*: a fork of the world walks to the goal and looks, at the price of that
-    many steps in ``reset``. So it shows what the world made of the place on that walk; where the start view shows
-    nothing of the place, another way there may find it looking otherwise. A picture of one's own, with
-    ``options["goal_image"]``, is only shown. Success is always told by the pose.
+    The world generates the image of an image goal: in ``reset``, a fork moves to the goal step by step. The image shows
+    the place as generated on that path. If the start view does not show the place, the world may generate it
+    differently on another path. ``options["goal_image"]`` replaces the generated image. Success depends on the pose
+    alone.
 
-    ``options`` of ``reset``: ``goal``, ``[x, z]`` in metres right and forward of the start, looking on along the way
-    there, or a camera-to-world pose ``[4, 4]``; ``goal_image``, uint8 ``[H, W, 3]`` of the frames' size, for image
-    goals and together with ``goal``.
+    Options of ``reset``: ``goal``, either ``[x, z]`` in metres right and forward of the start, facing along the path
+    there, or a camera-to-world pose ``[4, 4]``; and, for image goals with ``goal``, ``goal_image``, a uint8 array
+    ``[H, W, 3]`` of the frames' size.
 
     Attributes:
-        kind: how the goal is given.
-        reward: ``"dense"``: metres come nearer, and 1 at the goal; ``"sparse"``: 1 at the goal.
-        radius: metres; nearer is success.
-        angle: radians between the viewing directions below which it is; None if it does not matter.
-        distance: nearest and farthest of the goals that are drawn, in metres from the start.
+        kind: of the goal, ``"pose"`` or ``"image"``.
+        reward: ``"dense"``: decrease of the distance in metres, plus 1 at the goal; ``"sparse"``: 1 at the goal.
+        radius: maximum distance from the goal for success, metres.
+        angle: maximum angle between the viewing directions for success, radians; None for any.
+        distance: minimum and maximum distance of sampled goals from the start, metres.
 
     Raises:
-        ValueError: for unusable attributes.
+        ValueError: if an attribute is invalid.
     """
 
     kind: Literal["pose", "image"] = "pose"
@@ -98,33 +97,33 @@ class Goal:
 
     def begin(self, start: EpisodeStart) -> TaskResult:
         """See :class:`Task`."""
-        given, image = start.options.get("goal"), start.options.get("goal_image", IMAGINED)
-        if image is not IMAGINED and given is None:
+        goal, image = start.options.get("goal"), start.options.get("goal_image", GENERATED)
+        if image is not GENERATED and goal is None:
             raise ValueError("goal_image: expected together with goal, the pose that it was taken from")
-        if given is None:
-            pose = draw_place(start.observation, self.distance, start.rng)
+        if goal is None:
+            pose = sample_goal(start.observation, self.distance, start.rng)
         else:
-            pose = _pose(given, start.observation.camera.c2w.double().numpy())
-        if image is not IMAGINED:
+            pose = _pose(goal, start.observation.camera.c2w.double().numpy())
+        if image is not GENERATED:
             image = _image(image, start.world.model.size)
         else:
-            image = look_from(start.world, pose) if self.kind == "image" else None
-        return self._judge(GoalState(pose, math.inf, image), start.observation)
+            image = generate_view(start.world, pose) if self.kind == "image" else None
+        return self._evaluate(GoalState(pose, math.inf, image), start.observation)
 
     def step(self, state: GoalState, observation: Observation) -> TaskResult:
         """See :class:`Task`."""
-        return self._judge(state, observation)
+        return self._evaluate(state, observation)
 
-    def _judge(self, aim: GoalState, observation: Observation) -> TaskResult:
-        relative = _relative(aim.pose, observation)
+    def _evaluate(self, state: GoalState, observation: Observation) -> TaskResult:
+        relative = _relative(state.pose, observation)
         distance = float(np.linalg.norm(relative[:3, 3]))
         turned = math.acos(min(max(relative[2, 2], -1.0), 1.0))
         success = distance <= self.radius and (self.angle is None or turned <= self.angle)
         reward = float(success)
-        if self.reward == "dense" and math.isfinite(aim.distance):
-            reward += aim.distance - distance
-        info = {"goal": aim.pose.astype(np.float32), "distance_to_goal": distance, "is_success": success}
-        return TaskResult(GoalState(aim.pose, distance, aim.image), reward, info=info)
+        if self.reward == "dense" and math.isfinite(state.distance):
+            reward += state.distance - distance
+        info = {"goal": state.pose.astype(np.float32), "distance_to_goal": distance, "is_success": success}
+        return TaskResult(GoalState(state.pose, distance, state.image), reward, info=info)
 
     def goal_space(self, size: tuple[int, int]) -> spaces.Space:
         """See :class:`GoalTask`."""
@@ -146,11 +145,11 @@ class Goal:
         """See :class:`GoalTask`."""
         if state.image is not None:
             return with_inset(observation.frame, state.image)
-        return with_mark(observation.frame, _relative(state.pose, observation)[:3, 3], observation.camera)
+        return with_ball(observation.frame, _relative(state.pose, observation)[:3, 3], observation.camera)
 
 
 def _relative(pose: np.ndarray, observation: Observation) -> np.ndarray:
-    """The pose in the camera's frame."""
+    """Return the pose in camera coordinates."""
     c2w = observation.camera.c2w.double().numpy()
     relative = pose.copy()
     relative[:3, :3] = c2w[:3, :3].T @ pose[:3, :3]
@@ -159,7 +158,7 @@ def _relative(pose: np.ndarray, observation: Observation) -> np.ndarray:
 
 
 def _pose(goal: Any, start: np.ndarray) -> np.ndarray:
-    """The goal of ``options``, as a pose."""
+    """Convert the option ``goal`` to a pose ``[4, 4]``."""
     expected = "goal: expected [x, z] in metres or a rigid camera-to-world pose [4, 4]"
     try:
         values = np.asarray(goal)
@@ -179,7 +178,7 @@ def _pose(goal: Any, start: np.ndarray) -> np.ndarray:
         raise ValueError(f"{expected} (orthonormal, right-handed, last row 0 0 0 1), got {values.tolist()}")
     away = float(np.linalg.norm(pose[:3, 3] - start[:3, 3]))
     if away > REACH:
-        raise ValueError(f"goal: expected a place in the world, at most {REACH:g} m from the start, got {away:.4g} m")
+        raise ValueError(f"goal: expected a position at most {REACH:g} m from the start, got {away:.4g} m")
     return pose
 
 

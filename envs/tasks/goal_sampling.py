@@ -1,6 +1,6 @@
-"""Places in front of a camera: where the view shows free floor, and what the world would show from there.
+"""Sampling of goals: reachable positions in a view, and the image that the world generates there.
 
-Cameras are taken to be level (+y is down), as those of the start frames are.
+Cameras must be level (+y is down), like those of the start images.
 """
 
 import math
@@ -11,22 +11,22 @@ import torch
 from mirage_sim.geometry import Camera, VelocityLimits, se3_exp, se3_log, unproject
 from mirage_sim.world import Observation, World
 
-BODY = 0.4  # metres; half the width of the way that must be free, and what is left between a place and the next surface
+BODY = 0.4  # metres; half the width of a free path, and the distance between a goal and the next surface
 DIRECTIONS = 33
-FIELD = 0.8  # of the frame's width; nearer to its edges, half of the way would be unseen
-#: Heights that stand in the way, as fractions of the camera's height above the floor, down from the camera.
+FIELD = 0.8  # fraction of the frame's width; paths nearer to the edges would be half out of view
+#: Range of heights of obstacles, measured down from the camera, as fractions of the camera's height.
 TALL = (-0.25, 0.75)
 
 
 def free_ways(observation: Observation) -> tuple[np.ndarray, np.ndarray]:
-    """How far one can go straight ahead in the directions that a frame shows.
+    """Return how far the straight paths in a view are free.
 
-    The floor is where most of the lower half of the picture's points end; what stands more than a quarter of the
-    camera's height above it, and not more than a quarter above the camera, is in the way.
+    The floor is the 90 % quantile of y (down) in the lower half of the image. Points are obstacles if they are at
+    least a quarter of the camera's height above the floor and at most a quarter above the camera.
 
     Returns:
-        Directions ``[N]``, radians to the right of the viewing direction, and free metres ``[N]``, less ``BODY``;
-        not above 0 where the depth is unknown.
+        Directions ``[N]``, radians to the right of the viewing direction, and free metres ``[N]``, less ``BODY``; at
+        most 0 where the depth is unknown.
     """
     camera = observation.camera
     height, width = camera.size
@@ -45,16 +45,16 @@ def free_ways(observation: Observation) -> tuple[np.ndarray, np.ndarray]:
     return directions, np.where(np.isfinite(free), free, 0.0) - BODY
 
 
-def draw_place(observation: Observation, distance: tuple[float, float], rng: np.random.Generator) -> np.ndarray:
-    """A pose ``[4, 4]`` that the view leads to, looking on along the way there.
+def sample_goal(observation: Observation, distance: tuple[float, float], rng: np.random.Generator) -> np.ndarray:
+    """Sample a pose ``[4, 4]`` at the end of a free straight path, facing along it.
 
     Args:
         observation: the view.
-        distance: the nearest and the farthest, in metres from the camera.
-        rng: draws the direction, among those that are free that far, and the distance.
+        distance: minimum and maximum distance from the camera in metres.
+        rng: random generator for direction and distance.
 
     Raises:
-        ValueError: if no direction is free as far as the nearest.
+        ValueError: if no path of the minimum distance is free.
     """
     nearest, farthest = distance
     directions, free = free_ways(observation)
@@ -70,7 +70,7 @@ def draw_place(observation: Observation, distance: tuple[float, float], rng: np.
 
 
 def ahead(direction: float, length: float) -> np.ndarray:
-    """Motion ``[4, 4]``: ``direction`` radians to the right, then ``length`` metres forward."""
+    """Return the motion ``[4, 4]`` of a turn by ``direction`` radians to the right and ``length`` metres forward."""
     sine, cosine = math.sin(direction), math.cos(direction)
     motion = np.eye(4)
     motion[:3, 0], motion[:3, 2] = (cosine, 0.0, -sine), (sine, 0.0, cosine)
@@ -78,11 +78,13 @@ def ahead(direction: float, length: float) -> np.ndarray:
     return motion
 
 
-def look_from(world: World, pose: np.ndarray) -> np.ndarray:
-    """What the world shows after a straight walk to a pose: a frame, uint8 ``[H, W, 3]``.
+def generate_view(world: World, pose: np.ndarray) -> np.ndarray:
+    """Return the frame that the world generates at a pose, uint8 ``[H, W, 3]``.
+
+    A fork of the world moves there on a straight path, at the agent's maximum speed.
 
     Args:
-        world: a fork of it walks there, in steps as long as those of the agent.
+        world: it does not change.
         pose: camera-to-world ``[4, 4]``.
     """
     drive = VelocityLimits(dt=world.model.dt)

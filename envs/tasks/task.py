@@ -1,4 +1,4 @@
-"""What a task promises, and the check that it keeps it."""
+"""The interface of a task."""
 
 import math
 from dataclasses import dataclass, field
@@ -12,13 +12,13 @@ from mirage_sim.world import Observation, World
 
 @dataclass(frozen=True)
 class EpisodeStart:
-    """What a task is given at the start of an episode.
+    """What a task receives at the start of an episode.
 
     Attributes:
-        world: a fork of the episode's world at its first frame: the task may walk about in it and leaves no trace.
-        observation: the first.
-        rng: whatever the task draws, it draws from here; depends on nothing but the episode's seed.
-        options: those of ``reset(options=...)`` that the task takes.
+        world: a fork of the episode's world at its first frame, in which the task may step freely.
+        observation: the first observation.
+        rng: random generator for the task; depends only on the episode's seed.
+        options: the entries of ``reset(options=...)`` that the task accepts.
     """
 
     world: World
@@ -29,12 +29,12 @@ class EpisodeStart:
 
 @dataclass(frozen=True)
 class TaskResult:
-    """What a task says about one moment.
+    """The result of a task at one moment.
 
     Attributes:
-        state: the task's own state; a value like the world's, never changed in place.
-        reward: of the step that led here, a finite number; of no meaning at the start.
-        terminated: whether the task is over (done or failed).
+        state: of the task, passed to the next ``step``; must not be changed in place, because snapshots share it.
+        reward: of the latest step, a finite number; ignored at the start.
+        terminated: whether the task has succeeded or failed.
         info: merged into the environment's ``info``.
     """
 
@@ -46,48 +46,48 @@ class TaskResult:
 
 @runtime_checkable
 class Task(Protocol):
-    """Reward and end of an episode. An instance holds no state of an episode, so that snapshots and forks can.
+    """Defines reward and termination. Keeps the state of an episode in :class:`TaskResult`, not in the instance.
 
-    A task that takes options of ``reset`` names them in an attribute ``options``, a tuple.
+    A task that accepts options of ``reset`` lists their names in an attribute ``options``, a tuple.
     """
 
     def begin(self, start: EpisodeStart) -> TaskResult:
-        """The task at the start of an episode.
+        """Start an episode.
 
         Raises:
-            ValueError: if an option is unusable; ``reset`` then changes nothing.
+            ValueError: if an option is invalid; the environment is then unchanged.
         """
 
     def step(self, state: Any, observation: Observation) -> TaskResult:
-        """Judge the step that led to ``observation``."""
+        """Evaluate the step that led to ``observation``."""
 
 
 @runtime_checkable
 class GoalTask(Task, Protocol):
-    """A task with something that the agent must be told in every observation."""
+    """A task whose goal is part of every observation."""
 
     def goal_space(self, size: tuple[int, int]) -> spaces.Space:
-        """Of the entry ``goal`` in dict observations, for frames of this ``(height, width)``."""
+        """Return the space of ``goal`` in dict observations, for frames of size ``(height, width)``."""
 
     def goal(self, state: Any, observation: Observation) -> np.ndarray:
-        """The entry ``goal`` in dict observations."""
+        """Return the entry ``goal`` of dict observations."""
 
     def picture(self, state: Any, observation: Observation) -> np.ndarray:
-        """The frame with the goal drawn into it, uint8 ``[H, W, 3]``, for agents that see nothing else."""
+        """Return the frame with the goal drawn into it, uint8 ``[H, W, 3]``, for RGB observations and rendering."""
 
 
 def check_result(outcome: Any, taken: set[str]) -> TaskResult:
-    """The outcome, if it is a usable one.
+    """Check the result of a task and return it.
 
     Args:
-        outcome: what a task returned.
+        outcome: what the task returned.
         taken: the environment's own keys of ``info``.
 
     Raises:
-        ValueError: naming what was expected and what came.
+        ValueError: if the result has a wrong type, a reward that is not finite, or a key of the environment.
     """
     if not isinstance(outcome, TaskResult):
-        raise ValueError(f"task: expected an Outcome, got {outcome!r}")
+        raise ValueError(f"task: expected a TaskResult, got {outcome!r}")
     reward = outcome.reward
     if isinstance(reward, (bool, np.bool_)) or not isinstance(reward, (int, float, np.integer, np.floating)):
         raise ValueError(f"task: expected a finite float as reward, got {reward!r} ({type(reward).__name__})")

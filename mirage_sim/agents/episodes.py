@@ -10,7 +10,6 @@ from typing import Any
 
 import gymnasium
 import numpy as np
-from gymnasium.wrappers import TimeLimit
 from tqdm import tqdm
 
 from mirage_sim.agents.policies import Policy, RandomPolicy, ReplayPolicy, ScriptedPolicy
@@ -18,7 +17,7 @@ from mirage_sim.agents.sb3_policy import LearnedPolicy
 from mirage_sim.build import instantiate
 from mirage_sim.data.clips import Clip, load_clip
 from mirage_sim.envs.actions import ActionMode
-from mirage_sim.envs.begun_steps import prepare_batch
+from mirage_sim.envs.stepping import step_envs
 from mirage_sim.envs.world_env import MirageWorldEnv
 from mirage_sim.evaluation.metrics import psnr
 from mirage_sim.geometry import VelocityLimits
@@ -178,18 +177,19 @@ class EpisodeMaker:
             ValueError: for unusable settings.
             FileNotFoundError: for images or weights that do not exist.
         """
-        envs = [TimeLimit(MirageWorldEnv(self._model, **instantiate(self.arguments)), self.steps) for _ in numbers]
+        envs = [MirageWorldEnv(self._model, **instantiate(self.arguments)) for _ in numbers]
         episodes = [Episode(self._seed + number) for number in numbers]
         policies = [self._policy_for(env, episode.seed) for env, episode in zip(envs, episodes, strict=True)]
         for env, episode in zip(envs, episodes, strict=True):
             episode.add(env, *env.reset(seed=episode.seed, options=self._options))
         began = time.perf_counter()
         walks = list(zip(envs, policies, episodes, strict=True))
-        for _ in tqdm(range(self.steps), desc="steps", unit="step", leave=False):
+        for step in tqdm(range(1, self.steps + 1), desc="steps", unit="step", leave=False):
             actions = [policy(episode.observations[-1]) for _, policy, episode in walks]
-            begun = prepare_batch([env for env, *_ in walks], actions)
-            for (env, _, episode), action, step in zip(walks, actions, begun, strict=True):
-                episode.add_step(env, action, env.step(step))
+            transitions = step_envs([env for env, *_ in walks], actions)
+            for (env, _, episode), action, transition in zip(walks, actions, transitions, strict=True):
+                episode.add_step(env, action, transition)
+                episode.truncations[-1] |= step == self.steps
             walks = [walk for walk in walks if not walk[-1].ended]
             if not walks:
                 break

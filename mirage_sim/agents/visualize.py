@@ -7,12 +7,12 @@ import numpy as np
 
 from mirage_sim.agents.episodes import Episode
 from mirage_sim.envs.world_env import frames_per_second
-from mirage_sim.evaluation.pictures import (
+from mirage_sim.evaluation.media import (
     contact_sheet,
-    save_picture,
+    save_image,
     save_video,
     side_by_side,
-    tint_invented,
+    tint_generated,
     top_down,
 )
 from mirage_sim.memory import LatentMap
@@ -23,7 +23,7 @@ SHEET_COLUMNS = 9
 def save_pictures(episode: Episode, output: Path) -> None:
     """Write ``rollout.mp4``, ``sheet.png`` and ``map.png``."""
     truth = {"truth": episode.truth} if episode.truth else {}
-    tinted = [tint_invented(*pair) for pair in zip(episode.frames, episode.remembered, strict=True)]
+    tinted = [tint_generated(*pair) for pair in zip(episode.frames, episode.remembered, strict=True)]
     rows = truth | {"generated": episode.shown, "remembered": tinted}
     titles = {"remembered": "remembered (orange: generated)"}
     moments = (
@@ -34,11 +34,11 @@ def save_pictures(episode: Episode, output: Path) -> None:
 
     times = sorted({round(step) for step in np.linspace(0, len(episode.frames) - 1, SHEET_COLUMNS)})
     sheet = contact_sheet({row: [frames[step] for step in times] for row, frames in rows.items()}, times)
-    save_picture(sheet, output / "sheet.png")
+    save_image(sheet, output / "sheet.png")
 
     points, colours = coloured_points(episode.last.state.map, episode.frames, episode.latents)
     c2w = episode.c2w
-    save_picture(top_down(points, colours, c2w[:, :3, 3], c2w[:, :3, 2]), output / "map.png")
+    save_image(top_down(points, colours, c2w[:, :3, 3], c2w[:, :3, 2]), output / "map.png")
 
 
 def coloured_points(map: LatentMap, frames: list[np.ndarray], latents: int = 1) -> tuple[np.ndarray, np.ndarray]:

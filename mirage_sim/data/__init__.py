@@ -1,1 +1,1 @@
-"""Recorded walks: their format, the ground-truth twin they come from, and the data set made of them."""
+"""Data: reference simulators, recorded walks, videos and photographs, and the data sets made of them."""

@@ -1,11 +1,4 @@
-"""Clips: short walks with everything known about them, one safetensors file each.
-
-A clip holds ``frames`` uint8 ``[F, H, W, 3]``, ``depth`` float16 or float32 ``[F, H, W]`` (z-depth, metres, 0 unknown),
-``c2w`` float32 ``[F, 4, 4]``, ``K`` float32 ``[3, 3]``, ``commands`` float32 ``[F - 1, 2]`` (see
-:class:`mirage_sim.geometry.VelocityLimits`) and ``blocked`` bool ``[F - 1]``; both of length 0 where a film was not
-made by an
-agent. The file's metadata says where it came from.
-"""
+"""Clips: short sequences of images with depth, cameras and commands, one safetensors file each."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,7 +15,18 @@ from mirage_sim.io import atomic_write, open_tensors
 
 @dataclass(frozen=True)
 class Clip:
-    """One walk; shapes as the module says. ``source`` is free text-to-text metadata (environment, seed)."""
+    """A sequence of ``F`` frames.
+
+    Attributes:
+        frames: uint8 ``[F, H, W, 3]``.
+        depth: z-depth float16 or float32 ``[F, H, W]``, metres, 0 where unknown.
+        c2w: float32 ``[F, 4, 4]``.
+        K: float32 ``[3, 3]``, of all frames.
+        commands: float32 ``[F - 1, 2]``, see :class:`mirage_sim.geometry.VelocityLimits`; ``[0, 2]`` if no agent made
+            the clip.
+        blocked: bool ``[F - 1]``, whether a step was blocked; ``[0]`` if no agent made the clip.
+        source: metadata, such as environment and seed.
+    """
 
     frames: Tensor
     depth: Tensor
@@ -37,7 +41,7 @@ class Clip:
 
     @property
     def cameras(self) -> Camera:
-        """The trajectory of ``F`` cameras."""
+        """The cameras of the frames, batch shape ``[F]``."""
         size = (self.frames.shape[1], self.frames.shape[2])
         return Camera(self.c2w, self.K.expand(len(self), 3, 3), size)
 
@@ -46,7 +50,7 @@ _FIELDS = ("frames", "depth", "c2w", "K", "commands", "blocked")
 
 
 def save_clip(clip: Clip, path: Path) -> None:
-    """Write a clip; the file appears whole or not at all."""
+    """Write a clip to a file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as partial:
         save_file({name: getattr(clip, name).contiguous() for name in _FIELDS}, partial, metadata=clip.source)
@@ -56,27 +60,27 @@ def load_clip(path: Path) -> Clip:
     """Read a clip.
 
     Raises:
-        ValueError: if the file is not a whole clip.
+        ValueError: if the file is missing, damaged or no clip.
     """
     with _opened(path) as file:
         return Clip(**{name: file.get_tensor(name) for name in _FIELDS}, source=dict(file.metadata() or {}))
 
 
 def load_source(path: Path) -> dict[str, str]:
-    """Where a clip came from: its metadata alone, without reading the rest.
+    """Read only the metadata of a clip.
 
     Raises:
-        ValueError: if the file is not a whole clip.
+        ValueError: as :func:`load_clip`.
     """
     with _opened(path) as file:
         return dict(file.metadata() or {})
 
 
 def load_size(path: Path) -> tuple[int, int, int]:
-    """Number of frames, height and width of a clip, without reading the rest.
+    """Read only the number of frames, the height and the width of a clip.
 
     Raises:
-        ValueError: if the file is not a whole clip.
+        ValueError: as :func:`load_clip`.
     """
     with _opened(path) as file:
         count, height, width, _ = file.get_slice("frames").get_shape()

@@ -1,4 +1,4 @@
-"""Recorded walks held in memory, and random draws of frames from them."""
+"""A data set of clips in memory, from which training draws random frames."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +13,7 @@ from mirage_sim.io import open_tensors
 
 
 class Moments(NamedTuple):
-    """Frames drawn from walks: ``B`` walks, ``S`` moments each.
+    """Frames of ``B`` clips, ``S`` of each.
 
     Attributes:
         frames: ``[B, S, 3, H, W]`` in [-1, 1].
@@ -27,11 +27,11 @@ class Moments(NamedTuple):
 
 
 class WalkDataset:
-    """Clips of equal length and size, held in one device's memory as they are stored (uint8 and float16).
+    """Clips of equal length and size in the memory of one device, as uint8 and float16.
 
     Args:
-        folders: a folder of ``*.safetensors`` clips; or several, each with the weight that :meth:`choose` gives it.
-        device: where the clips are held.
+        folders: a folder of ``*.safetensors`` clips; or several folders with their weights for :meth:`choose`.
+        device: of the clips.
 
     Raises:
         ValueError: if a folder holds no clips, clips differ in length or size, or a weight is not positive.
@@ -51,19 +51,15 @@ class WalkDataset:
             names = ", ".join(str(folder) for folder in weights)
             raise ValueError(f"{names}: expected clips of one length and size, got {sorted(sizes)}")
         length, height, width = sizes.pop()
-        # filled clip by clip: memory holds everything once
+        # filled clip by clip, so that no clip is in memory twice
         self.frames = torch.empty(len(every), length, height, width, 3, dtype=torch.uint8)
         self.depth = torch.empty(len(every), length, height, width, dtype=torch.float16)
         self.c2w = torch.empty(len(every), length, 4, 4)
         self.K = torch.empty(len(every), 3, 3)
         for walk, path in enumerate(every):
             clip = load_clip(path)
-            self.frames[walk], self.depth[walk], self.c2w[walk], self.K[walk] = (
-                clip.frames,
-                clip.depth,
-                clip.c2w,
-                clip.K,
-            )
+            self.frames[walk], self.depth[walk] = clip.frames, clip.depth
+            self.c2w[walk], self.K[walk] = clip.c2w, clip.K
         self.size = (height, width)
         self.device = torch.device(device)
         self.frames, self.depth, self.c2w, self.K = (
@@ -77,46 +73,46 @@ class WalkDataset:
 
     @property
     def length(self) -> int:
-        """Frames per walk."""
+        """Frames per clip."""
         return self.frames.shape[1]
 
     def check_gap(self, gap: int) -> None:
-        """Refuse a number of frames between two moments that no walk has.
+        """Check that clips are long enough for two frames ``gap`` apart.
 
         Raises:
-            ValueError: naming it.
+            ValueError: if they are not.
         """
         if not 1 <= gap < self.length:
             raise ValueError(f"gap: expected 1 to {self.length - 1} frames on walks of {self.length}, got {gap}")
 
     def choose(self, count: int, generator: torch.Generator) -> Tensor:
-        """Draw ``count`` walks at random: int64 ``[count]``."""
+        """Draw the indices of ``count`` random clips: int64 ``[count]``."""
         if self._ends is None:
             return torch.randint(len(self), (count,), generator=generator, device=self.device)
         share = torch.rand(count, generator=generator, device=self.device)
         return torch.searchsorted(self._ends, share, right=True).clamp(max=len(self) - 1)
 
     def draw(self, walks: Tensor, times: Tensor) -> Moments:
-        """The moments ``times [B, S]`` of ``walks [B]``."""
+        """Return the frames at ``times [B, S]`` of the clips ``walks [B]``."""
         at = (walks[:, None], times)
         frames = self.frames[at].permute(0, 1, 4, 2, 3).float() / 127.5 - 1.0
         return Moments(frames, self.depth[at].float(), self.cameras(walks, times))
 
     def cameras(self, walks: Tensor, times: Tensor) -> Camera:
-        """Only the cameras, batch shape ``[B, S]``, of what :meth:`draw` gives."""
+        """Return only the cameras of :meth:`draw`, batch shape ``[B, S]``."""
         K = self.K[walks][:, None].expand(*times.shape, 3, 3)
         return Camera(self.c2w[walks[:, None], times], K, self.size)
 
 
 def load_photographs(path: Path, size: tuple[int, int]) -> Tensor:
-    """Photographs of one size: uint8 ``[N, H, W, 3]``.
+    """Read photographs of one size: uint8 ``[N, H, W, 3]``.
 
     Args:
-        path: of a safetensors file that holds them as ``images``.
+        path: safetensors file with a tensor ``images``.
         size: ``(H, W)``.
 
     Raises:
-        ValueError: if it is no such file.
+        ValueError: if the file holds no images of this size.
     """
     wanted = f"images uint8 [N, {size[0]}, {size[1]}, 3]"
     with open_tensors(path, f"photographs, {wanted}, in a safetensors file") as file:

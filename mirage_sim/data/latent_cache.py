@@ -1,4 +1,4 @@
-"""Clips as a codec sees them: encoded once, and kept on disk by what went in."""
+"""Latents of clips, encoded once and cached on disk."""
 
 import hashlib
 import logging
@@ -24,7 +24,7 @@ _FIELDS = ("latents", "depth", "c2w", "K")
 
 @dataclass(frozen=True)
 class LatentClip:
-    """What training needs of a clip of ``T`` latent frames.
+    """A clip of ``T`` latent frames.
 
     Attributes:
         latents: ``[C, T, h, w]``.
@@ -38,23 +38,23 @@ class LatentClip:
 
 
 class LatentClips:
-    """All clips of a folder as latents of a codec; each is encoded when it is first asked for.
+    """The clips of a folder as latents of a codec; each is encoded on first use.
 
-    A file of the cache is named after the codec and the content of the clip, so that neither another codec nor a
-    clip that was recorded again finds the latents of the old one.
+    A file of the cache is named by a hash of the codec and the content of the clip, so another codec or another
+    recording never gets outdated latents.
 
     Args:
-        folder: holds ``*.safetensors`` clips.
-        codec: encodes them.
-        size: ``(height, width)`` that they must have.
-        cache: folder of ``HASH.safetensors``; None for ``mirage_sim/latents`` among the user's cached files.
-        device: where the codec is, and where latents are brought.
+        folder: of ``*.safetensors`` clips.
+        codec: encodes the clips.
+        size: expected ``(height, width)`` of the clips.
+        cache: folder for ``HASH.safetensors``; None for ``mirage_sim/latents`` in the user's cache folder.
+        device: of the codec and of the latents.
 
     Attributes:
-        captions: of the clips, prompts that may be empty.
+        captions: prompts of the clips; they may be empty.
 
     Raises:
-        ValueError: if there are no clips, or a file is none.
+        ValueError: if there are no clips, or a file is no clip.
     """
 
     def __init__(
@@ -80,10 +80,10 @@ class LatentClips:
         return len(self.paths)
 
     def __getitem__(self, index: int) -> LatentClip:
-        """A clip, from the cache if it is there.
+        """Return a clip from the cache, or encode it.
 
         Raises:
-            ValueError: if its file is no whole clip, or one of another size.
+            ValueError: if its file is no clip or has another size.
         """
         if index not in self._files:
             content = self.paths[index].read_bytes()
@@ -109,11 +109,11 @@ class LatentClips:
         clip = load_clip(source)
         if clip.cameras.size != self.size:
             raise ValueError(
-                f"{source}: expected pictures of {list(self.size)}, got {list(clip.cameras.size)}; "
-                f"mirage prepare clips 'size={list(self.size)}' makes them so"
+                f"{source}: expected images of {list(self.size)}, got {list(clip.cameras.size)}; "
+                f"resize the clips with: mirage prepare clips 'size={list(self.size)}'"
             )
         stride, y, x = self.codec.stride
-        frames = (len(clip) - 1) // stride * stride + 1  # what is over makes no latent frame
+        frames = (len(clip) - 1) // stride * stride + 1  # further frames are no whole latent frame
         video = clip.frames[:frames].permute(3, 0, 1, 2)[None].to(self.device).float() / 127.5 - 1.0
         latents = self.codec.encode(video)[0]
         depth = resample_depth(clip.depth[:frames:stride].float(), (self.size[0] // y, self.size[1] // x))
@@ -131,7 +131,7 @@ def _digest(parts: Iterable[bytes]) -> str:
 
 
 def _describe(codec: Codec) -> Iterable[bytes]:
-    """All that decides what a codec makes of a picture: its kind, how it is tiled, its weights and constants."""
+    """Yield all that determines the latents of a codec: its type, stride, tiling, weights and constants."""
     yield f"{type(codec).__name__} {codec.stride} {getattr(codec, 'tile', None)}".encode()
     if isinstance(codec, torch.nn.Module):
         for tensors in (codec.named_parameters(), codec.named_buffers()):

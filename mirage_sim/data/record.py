@@ -1,4 +1,4 @@
-"""Recorded walks through reference simulators: training clips, and what the package ships as start images and walks."""
+"""Recording of walks through reference simulators: training clips, and the start images and walks of the package."""
 
 import multiprocessing
 from collections.abc import Sequence
@@ -19,27 +19,26 @@ from mirage_sim.data.simulators import (
     CameraMount,
     ReferenceSimulator,
     make_simulator,
+    simulator_class,
 )
 from mirage_sim.data.simulators.miniworld import HELD_OUT_ENVIRONMENTS, TRAINING_ENVIRONMENTS, MiniWorldSimulator
 from mirage_sim.data.trajectories import Walker
 from mirage_sim.io import atomic_write
 
-TRAINED_ON = {"miniworld": TRAINING_ENVIRONMENTS, "homes": ("seen",)}  # environments of every simulator
-
-_BATCH = 50  # walks that a worker records before it reports
-_MOUNT = 7  # stream of random numbers that draws cameras
+_BATCH = 50  # walks per task of a worker
+_MOUNT = 7  # stream of random numbers for cameras
 
 
 @dataclass(frozen=True)
 class WalkSpec:
-    """What makes a walk again.
+    """The settings that determine a walk.
 
     Attributes:
         environment: of the simulator.
-        seed: of the scene.
+        seed: of the scene and of the walk.
         frames: number of frames.
-        kind: of walk; drawn by the seed if None.
-        mount: the camera's; the one that the simulator has if None.
+        kind: one of ``Walker.KINDS``; drawn by the seed if None.
+        mount: of the camera; that of the simulator if None.
     """
 
     environment: str
@@ -50,10 +49,10 @@ class WalkSpec:
 
 
 def record_walk(simulator: ReferenceSimulator, spec: WalkSpec) -> Clip:
-    """Walk through the scene and keep everything; the same spec gives the same clip.
+    """Record a walk with all that the simulator knows; the same spec gives the same clip.
 
     Args:
-        simulator: of ``spec.environment``.
+        simulator: a simulator of ``spec.environment``.
         spec: the walk.
     """
     if spec.mount is not None:
@@ -61,17 +60,17 @@ def record_walk(simulator: ReferenceSimulator, spec: WalkSpec) -> Clip:
     simulator.reset(spec.seed)
     walker = Walker(np.random.default_rng(spec.seed), spec.frames - 1, spec.kind, simulator.turn_distance)
     frames, depths, poses, commands, blocked = [], [], [], [], []
-    bumped = False
+    was_blocked = False
     for step in range(spec.frames):
         frame, depth = simulator.render()
         frames.append(frame)
         depths.append(depth)
         poses.append(simulator.camera().c2w)
         if step + 1 < spec.frames:
-            command = walker.command(bumped, depth)
-            bumped = simulator.step(command)
+            command = walker.command(was_blocked, depth)
+            was_blocked = simulator.step(command)
             commands.append(command)
-            blocked.append(bumped)
+            blocked.append(was_blocked)
     return Clip(
         frames=torch.from_numpy(np.stack(frames)),
         depth=torch.from_numpy(np.stack(depths)),
@@ -84,12 +83,12 @@ def record_walk(simulator: ReferenceSimulator, spec: WalkSpec) -> Clip:
 
 
 def draw_mount(rng: np.random.Generator, robot_share: float) -> CameraMount:
-    """The camera of a walk: the standard one, or one as robots carry it.
+    """Draw the camera of a walk: the default one, or a random one of a robot.
 
     Args:
-        rng: decides.
-        robot_share: probability of a robot's camera: 0.3 to 1.5 m high, vertical field of view 50 to 75 degrees,
-            pitch -10 to 10 degrees.
+        rng: random numbers.
+        robot_share: probability of a robot's camera: 0.3 to 1.5 m high, with a vertical field of view of 50 to 75
+            degrees and a pitch of -10 to 10 degrees.
     """
     if rng.random() >= robot_share:
         return CameraMount()
@@ -106,23 +105,23 @@ def record(
     robot_share: float = 0.0,
     workers: int = 1,
 ) -> int:
-    """Record training walks, skipping those that are there already.
+    """Record training walks; existing files are kept.
 
     Args:
         output: folder for ``ENVIRONMENT-SEED.safetensors``.
-        walks: number of walks in all, spread over the training environments of the simulator.
+        walks: total number of walks, spread over the training environments of the simulator.
         frames: frames per walk.
-        first_seed: of the first walk; seeds count up. Must stay within ``TRAINING_SEEDS``.
+        first_seed: seed of the first walk; the following seeds must be in ``TRAINING_SEEDS`` as well.
         simulator: ``"miniworld"`` or ``"homes"``.
         robot_share: share of the walks with a robot's camera, see :func:`draw_mount`.
-        workers: processes that render.
+        workers: number of processes.
 
     Returns:
-        The number of walks that were recorded now.
+        The number of new walks.
 
     Raises:
-        ValueError: for seeds outside of training, an unknown simulator or numbers out of range.
-        ImportError: where the simulator's libraries or EGL are missing.
+        ValueError: for seeds outside of ``TRAINING_SEEDS``, an unknown simulator or numbers out of range.
+        ImportError: if the simulator's libraries or EGL are missing.
     """
     if walks < 1 or frames < 2 or workers < 1:
         raise ValueError(f"walks, frames, workers: expected at least 1, 2 and 1, got {walks}, {frames} and {workers}")
@@ -130,9 +129,7 @@ def record(
         raise ValueError(
             f"seeds: expected within {TRAINING_SEEDS} (the rest is for evaluation), got {first_seed}+{walks}"
         )
-    if simulator not in TRAINED_ON:
-        raise ValueError(f"simulator: expected one of {sorted(TRAINED_ON)}, got {simulator!r}")
-    environments = TRAINED_ON[simulator]
+    environments = simulator_class(simulator).training_environments
     tasks = []
     for i, environment in enumerate(environments):
         seeds = range(first_seed + i, first_seed + walks, len(environments))
@@ -148,7 +145,7 @@ def record(
             for task in tasks:
                 progress.update(_record_batch(*task))
         else:
-            # GL contexts do not survive a fork
+            # GL contexts do not survive a fork of the process
             with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
                 for future in as_completed([pool.submit(_record_batch, *task) for task in tasks]):
                     progress.update(future.result())
@@ -156,13 +153,13 @@ def record(
 
 
 def _record_batch(output: Path, simulator: str, specs: Sequence[WalkSpec]) -> int:
-    """Record some walks of one environment; returns how many."""
-    made = make_simulator(simulator, specs[0].environment)
+    """Record walks of one environment and return their number."""
+    world = make_simulator(simulator, specs[0].environment)
     for spec in specs:
-        clip = record_walk(made, spec)
+        clip = record_walk(world, spec)
         clip = replace(clip, depth=clip.depth.half(), source=clip.source | {"simulator": simulator})
         save_clip(clip, _path(output, spec.environment, spec.seed))
-    made.close()
+    world.close()
     return len(specs)
 
 
@@ -171,20 +168,20 @@ def _path(output: Path, environment: str, seed: int) -> Path:
 
 
 def record_shipped(output: Path, starts: int = 72, walks: int = 3, frames: int = 25) -> None:
-    """Make what the package ships: start frames and short walks, from scenes that no training has seen.
+    """Record the start images and short walks of the package, in scenes of ``SHIPPED_SEEDS``.
 
-    A start must show a place to go: at least half of it farther than 2.5 m, and some texture.
+    A start image must have a median depth of more than 2.5 m, so that there is space to move, and some texture.
 
     Args:
         output: folder for ``starts.safetensors`` (``frames`` uint8 ``[N, H, W, 3]``) and ``walks/``.
-        starts: number of start frames.
+        starts: number of start images.
         walks: number of walks.
         frames: frames per walk.
     """
     environments = TRAINING_ENVIRONMENTS + HELD_OUT_ENVIRONMENTS
     chosen: list[Tensor] = []
-    for i, name in enumerate(environments):
-        simulator = MiniWorldSimulator(name)
+    for i, environment in enumerate(environments):
+        simulator = MiniWorldSimulator(environment)
         seeds = iter(range(SHIPPED_SEEDS.start + 500 * i, SHIPPED_SEEDS.start + 500 * (i + 1)))
         wanted = starts * (i + 1) // len(environments) - len(chosen)
         while wanted:
@@ -209,7 +206,7 @@ def record_shipped(output: Path, starts: int = 72, walks: int = 3, frames: int =
 
 
 def _is_scenic(clip: Clip) -> bool:
-    """Whether a walk bumps into nothing, covers ground and keeps looking at things worth seeing."""
+    """Return whether a walk is never blocked, covers some distance and never faces a near wall."""
     travelled = (clip.c2w[-1, :3, 3] - clip.c2w[0, :3, 3]).norm()
     open_space = clip.depth.flatten(1).median(dim=1).values.min()
     return not bool(clip.blocked.any()) and bool(travelled > 1.5) and bool(open_space > 1.8)

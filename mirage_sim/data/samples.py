@@ -1,7 +1,7 @@
-"""Real images that are evaluated and never trained on: nine photographs, and two stereo pairs with true geometry.
+"""Real images for evaluation, never for training: nine photographs and two stereo pairs with true geometry.
 
-They come with other software and are not ours to ship: scikit-image's wheel holds seven of the files, Debian's package
-``opencv-doc`` the others. Every file is checked against its SHA-256, so that figures of different machines compare.
+The files are part of other software and not of this package: seven are in scikit-image's wheel, the others in Debian's
+package ``opencv-doc``. Every file is checked against its SHA-256, so that scores of different machines are comparable.
 """
 
 import hashlib
@@ -50,15 +50,15 @@ PHOTOGRAPHS = (
 
 @dataclass(frozen=True)
 class StereoPair:
-    """Two rectified images and what is known about them. A point at column ``x`` of the left is at ``x - d`` right.
+    """Two rectified images with true disparity ``d``: column ``x`` of the left is column ``x - d`` of the right.
 
     Attributes:
         left: uint8 ``[H, W, 3]``.
         right: the same shape.
-        disparity: ``d`` of the left image, float32 ``[H, W]`` in pixels, 0 where unknown.
+        disparity: of the left image, float32 ``[H, W]`` in pixels, 0 where unknown.
         focal: focal length in pixels.
         centre: principal point ``(cx, cy)`` of the left image in pixels, corners at integers.
-        offset: how much farther to the right the right image's principal point is, pixels.
+        offset: shift of the right image's principal point to the right, pixels.
         baseline: from the left camera to the right one, metres.
     """
 
@@ -72,7 +72,7 @@ class StereoPair:
 
     @property
     def cameras(self) -> tuple[Camera, Camera]:
-        """The left camera, at the origin, and the right one."""
+        """The left camera, at the origin, and the right camera."""
         cameras = []
         for shift, moved in ((0.0, 0.0), (self.offset, self.baseline)):
             cx, cy = self.centre
@@ -89,16 +89,16 @@ class StereoPair:
 
     @property
     def right_depth(self) -> NDArray[np.float32]:
-        """Z-depth of what the right image shows of the left one's surfaces ``[H, W]`` in metres, 0 elsewhere.
+        """Z-depth of the right image ``[H, W]`` in metres where it shows surfaces of the left image, 0 elsewhere.
 
-        Every pixel of the left image is drawn over the two columns that it falls between, the nearest in front.
+        Every pixel of the left image is splatted to the two columns that it falls between; the nearest surface wins.
         """
         height, width = self.disparity.shape
         rows, columns = np.nonzero(self.disparity > 0)
         disparity = self.disparity[rows, columns]
-        there = np.floor(columns - disparity).astype(int)
+        target = np.floor(columns - disparity).astype(int)
         seen = np.zeros_like(self.disparity)
-        for column in (there, there + 1):
+        for column in (target, target + 1):
             inside = (column >= 0) & (column < width)
             np.maximum.at(seen, (rows[inside], column[inside]), disparity[inside])
         return self._depth(seen)
@@ -110,16 +110,16 @@ class StereoPair:
 
 
 def sample_path(name: str, folder: Path) -> Path:
-    """Where a sample file lies, checked.
+    """Return the path of a sample file after a check of its content.
 
     Args:
-        name: of ``IN_SCIKIT_IMAGE`` or ``IN_OPENCV_DOC``.
-        folder: that holds the files of ``opencv-doc``.
+        name: a key of ``IN_SCIKIT_IMAGE`` or ``IN_OPENCV_DOC``.
+        folder: with the files of ``opencv-doc``.
 
     Raises:
-        ImportError: where scikit-image is missing.
-        FileNotFoundError: where the file is missing.
-        ValueError: if it is another file of that name.
+        ImportError: if scikit-image is missing.
+        FileNotFoundError: if the file is missing.
+        ValueError: if the file has another SHA-256.
     """
     if name in IN_SCIKIT_IMAGE:
         module = require("skimage", "'mirage_sim[perceptual]'")
@@ -128,24 +128,25 @@ def sample_path(name: str, folder: Path) -> Path:
         expected, package = IN_OPENCV_DOC[name], "Debian's opencv-doc"
     path = folder / name
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: expected a file of {package}, which is not there")
+        raise FileNotFoundError(f"{path}: expected a file of {package}, got no such file")
     if (found := hashlib.sha256(path.read_bytes()).hexdigest()) != expected:
         raise ValueError(f"{path}: expected the file with SHA-256 {expected}, got {found}")
     return path
 
 
 def read_photograph(name: str, folder: Path) -> NDArray[np.uint8]:
-    """One of ``PHOTOGRAPHS``, uint8 ``[H, W, 3]``; arguments and errors as of :func:`sample_path`."""
+    """Read one of ``PHOTOGRAPHS``, uint8 ``[H, W, 3]``; arguments and errors are those of :func:`sample_path`."""
     return read_image(sample_path(name, folder))
 
 
 def motorcycle(folder: Path) -> StereoPair:
-    """Motorcycle of Middlebury 2014, a quarter of its size; the calibration is in scikit-image's documentation.
+    """Read Motorcycle of Middlebury 2014 at a quarter of its size.
 
-    Its principal point is stated for pixel centres at integers at full size: an eighth of a pixel of ours.
+    The calibration is that of scikit-image's documentation. The published principal point has pixel centres at integers
+    at full size; half a pixel there is 0.125 here.
 
     Args:
-        folder: unused; the files are scikit-image's.
+        folder: unused, because the files are part of scikit-image.
 
     Raises:
         ImportError, FileNotFoundError, ValueError: as :func:`sample_path`.
@@ -161,16 +162,16 @@ def motorcycle(folder: Path) -> StereoPair:
 
 
 def aloe(folder: Path) -> StereoPair:
-    """Aloe of Middlebury 2006, at full size (1282 x 1110).
+    """Read Aloe of Middlebury 2006 at full size (1282 x 1110).
 
-    ``aloeGT.png`` holds disparities of the left image in whole pixels, 0 where unknown: the two images agree best at
-    exactly that scale, without a shift. Focal length (3740 pixels), baseline (160 mm) and the offset of the cropped
-    images (270 pixels) are what Middlebury publishes with the data set; no file of the pair confirms them. The
-    principal point is not published; the middle of the left image stands for it. None of them changes which pixels
-    correspond, so that they matter to an estimate of depth, and not to true depth.
+    ``aloeGT.png`` holds disparities of the left image in whole pixels, 0 where unknown; the two images agree best at
+    this scale and without a shift. Middlebury publishes the focal length (3740 pixels), the baseline (160 mm) and the
+    offset of the cropped images (270 pixels) with the data set. The principal point is not published and assumed to be
+    the middle of the left image. These numbers do not change which pixels correspond, so they matter for estimated
+    depth and not for true depth.
 
     Args:
-        folder: that holds the files of ``opencv-doc``.
+        folder: with the files of ``opencv-doc``.
 
     Raises:
         FileNotFoundError, ValueError: as :func:`sample_path`.

@@ -1,23 +1,28 @@
-"""Commands of smooth walks: what a recorded agent does, as a function of a seed and of having bumped into something."""
+"""Random smooth walks: the commands of the agent that records clips."""
 
 import numpy as np
 
-TURN_DISTANCE = 1.8  # metres; nearer walls fill the image and teach nothing
-
 
 class Walker:
-    """Draws velocity commands ``(forward, turn)`` in [-1, 1]^2 for one walk of ``steps`` steps.
+    """A random source of velocity commands ``(forward, turn)`` in [-1, 1]^2 for one walk.
 
-    Three kinds of walk, drawn by the seed: *wander* (piecewise constant targets, smoothed), *pivot* (turn in place away
-    and back, twice if there is time) and *return* (wander for half of the time, then undo every command in reverse,
-    which leads back to the start).
+    There are three kinds of walk: *wander* (piecewise constant targets, smoothed), *pivot* (turns in place, away and
+    back again) and *return* (wanders for half of the steps, then reverses every command, which leads back to the
+    start).
+
+    Args:
+        rng: random numbers.
+        steps: length of the walk.
+        kind: one of ``KINDS``; random if None.
+        turn_distance: metres; the walker turns away from nearer obstacles, which would fill the image.
+
+    Raises:
+        ValueError: for an unknown kind.
     """
 
     KINDS = ("wander", "pivot", "return")
 
-    def __init__(
-        self, rng: np.random.Generator, steps: int, kind: str | None = None, turn_distance: float = TURN_DISTANCE
-    ):
+    def __init__(self, rng: np.random.Generator, steps: int, kind: str | None = None, turn_distance: float = 1.8):
         self.rng = rng
         self.steps = steps
         self.turn_distance = turn_distance
@@ -27,30 +32,31 @@ class Walker:
         self._target = np.zeros(2)
         self._command = np.zeros(2)
         self._hold = 0
-        self._done: list[np.ndarray] = []
+        self._commands: list[np.ndarray] = []
         self._pivot_rate = rng.uniform(0.5, 1.0) * rng.choice([-1.0, 1.0])
         self._pivot_leg = int(rng.integers(6, 15))
 
     def command(self, blocked: bool, depth: np.ndarray) -> np.ndarray:
-        """The next command.
+        """Return the next command.
 
         Args:
-            blocked: whether the last command bumped into something.
-            depth: what lies ahead now, ``[H, W]`` metres: a walker turns towards open space before it hits a wall.
+            blocked: whether the last step was blocked.
+            depth: of the current view, ``[H, W]`` in metres.
         """
-        step = len(self._done)
+        step = len(self._commands)
         if self.kind == "pivot":
             away = (step // self._pivot_leg) % 2 == 0
             command = np.array([0.0, self._pivot_rate if away else -self._pivot_rate])
         elif self.kind == "return" and step >= self.steps // 2:
-            undone = 2 * (self.steps // 2) - 1 - step
-            command = -self._done[undone] if undone >= 0 else np.zeros(2)
+            mirrored = 2 * (self.steps // 2) - 1 - step
+            command = -self._commands[mirrored] if mirrored >= 0 else np.zeros(2)
         else:
             command = self._wander(blocked, depth)
-        self._done.append(command)
+        self._commands.append(command)
         return command
 
     def _wander(self, blocked: bool, depth: np.ndarray) -> np.ndarray:
+        """Approach a random target command; near obstacles, replace it by a turn towards open space."""
         horizon = depth[depth.shape[0] // 2]
         third = len(horizon) // 3
         if self._hold == 0:
@@ -61,7 +67,7 @@ class Walker:
             self._target = np.array([forward, turn])
             self._hold = int(self.rng.integers(4, 12))
         if (blocked or horizon[third:-third].min() < self.turn_distance) and self._target[0] >= 0.0:
-            # keep the side once chosen: changing sides in a corner would oscillate
+            # after a collision keep the side, because changing sides in a corner would oscillate
             side = np.sign(self._command[1]) if blocked else np.sign(horizon[:third].mean() - horizon[-third:].mean())
             self._target = np.array([-0.1 if blocked else 0.0, (side or 1.0) * self.rng.uniform(0.6, 1.0)])
             self._hold = int(self.rng.integers(6, 12))

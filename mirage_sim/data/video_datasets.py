@@ -1,16 +1,16 @@
-"""Films with known cameras and depth, in the layouts that others keep them in: each a folder.
+"""Videos with known cameras and depth, in the layouts of public data sets; each data set is a folder.
 
 * ``vipe``: ``rgb/NAME.mp4``, ``pose/NAME.npz`` (``data [n, 4, 4]`` camera to world, ``inds [n]`` numbers of frames),
   ``intrinsics/NAME.npz`` (``data [n, 4]``: fx, fy, cx, cy in pixels; ``inds``) and ``depth/NAME.npz``
   (``data [n, H, W]`` z-depth; ``inds``).
 * ``realestate10k``: ``poses/NAME.txt`` as published (the address of the video, then a line per frame: microseconds; fx,
-  fy, cx, cy as shares of width and height; two zeros; 12 numbers of the world-to-camera motion),
+  fy, cx, cy relative to width and height; two zeros; the 12 numbers of the world-to-camera motion),
   ``frames/NAME/MICROSECONDS.png`` (or another format), or ``frames/NAME.mp4`` with one frame per line, and
   ``depth/NAME.npz`` as above, numbered by line from 0, in the unit of the poses.
-* ``clips``: ``NAME.safetensors`` as ``mirage record`` leaves them, a frame every 1/16 s.
+* ``clips``: ``NAME.safetensors`` as written by ``mirage record``, with a frame every 1/16 s.
 
-``captions/NAME.txt`` may hold a prompt. Axes are OpenCV's, the corner of a picture is (0, 0); depth of 0, or not
-finite, is unknown.
+``captions/NAME.txt`` may hold a prompt. Axes are OpenCV's and the corner of an image is (0, 0). Depth is unknown where
+it is 0 or not finite.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,76 +22,77 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mirage_sim.data.clips import load_clip
-from mirage_sim.data.video_io import Picture, picture_files, read_pictures, read_table, read_video, video_facts
+from mirage_sim.data.video_io import Image, image_files, read_table, read_video, video_facts
+from mirage_sim.world.images import read_image
 
 Array = NDArray[np.floating]
-CLIP_RATE = 16.0  # frames per second that recorded walks stand for: 4 frames are one step of Wan's worlds
+CLIP_RATE = 16.0  # frames per second of recorded walks; 4 frames are one step of Wan's worlds
 
 
 @dataclass(frozen=True)
-class Film:
-    """A film of ``n`` frames with a camera each.
+class Video:
+    """A video of ``n`` frames with a camera each.
 
     Attributes:
         times: of the frames, ``[n]`` seconds.
         c2w: camera-to-world motions ``[n, 4, 4]``.
-        intrinsics: fx, fy, cx, cy as shares of the picture's width and height, ``[n, 4]``.
-        pictures: those of some frames, whose numbers (below ``n``) ascend; uint8 ``[H, W, 3]`` each.
-        depth: z-depth of some frames, one array each that shows the whole picture at any resolution.
-        caption: a prompt; may be empty.
+        intrinsics: fx, fy, cx, cy relative to the width and height of the image, ``[n, 4]``.
+        images: reads the images of some frames, given by ascending indices; uint8 ``[H, W, 3]`` each.
+        depth: reads the z-depth of some frames, one array each that covers the whole image at any resolution.
+        caption: a prompt, or empty.
     """
 
     times: Array
     c2w: Array
     intrinsics: Array
-    pictures: Callable[[Sequence[int]], Iterator[Picture]]
+    images: Callable[[Sequence[int]], Iterator[Image]]
     depth: Callable[[Sequence[int]], list[NDArray[np.floating]]]
     caption: str = ""
 
 
-def vipe_film(folder: Path, name: str) -> Film:
-    """A film in ViPE's layout.
+def read_vipe(folder: Path, name: str) -> Video:
+    """Open a video in the layout of ViPE.
 
     Raises:
         ValueError: if a file is missing or damaged.
     """
-    video = folder / "rgb" / f"{name}.mp4"
-    rate, _, (height, width) = video_facts(video)
+    path = folder / "rgb" / f"{name}.mp4"
+    rate, _, (height, width) = video_facts(path)
     poses = read_table(folder / "pose" / f"{name}.npz", (4, 4))
     intrinsics = read_table(folder / "intrinsics" / f"{name}.npz", (4,))
     numbers = sorted(poses.keys() & intrinsics.keys())
-    return Film(
+    return Video(
         times=np.array(numbers) / rate,
         c2w=np.array([poses[number] for number in numbers], dtype=np.float64).reshape(-1, 4, 4),
         intrinsics=np.array([intrinsics[number] for number in numbers]).reshape(-1, 4) / (width, height, width, height),
-        pictures=lambda wanted: read_video(video, [numbers[i] for i in wanted]),
+        images=lambda wanted: read_video(path, [numbers[i] for i in wanted]),
         depth=_depth_of(folder, name, numbers),
         caption=_caption(folder, name),
     )
 
 
-def realestate10k_film(folder: Path, name: str) -> Film:
-    """A film in RealEstate10K's layout.
+def read_realestate10k(folder: Path, name: str) -> Video:
+    """Open a video in the layout of RealEstate10K.
 
     Raises:
-        ValueError: if a file is missing or damaged, or there is not one picture per line of poses.
+        ValueError: if a file is missing or damaged, or the numbers of images and poses differ.
     """
     rows = _pose_lines(folder / "poses" / f"{name}.txt")
     stamps = [int(row[0]) for row in rows]
     w2c = np.tile(np.eye(4), (len(rows), 1, 1))
     w2c[:, :3] = rows[:, 7:].reshape(-1, 3, 4)
-    return Film(
+    return Video(
         times=(rows[:, 0] - rows[0, 0]) / 1e6,
         c2w=_inverse(w2c),
         intrinsics=rows[:, 1:5],
-        pictures=_pictures_of(folder / "frames" / name, stamps),
+        images=_images_of(folder / "frames" / name, stamps),
         depth=_depth_of(folder, name, range(len(rows))),
         caption=_caption(folder, name),
     )
 
 
-def clip_film(folder: Path, name: str) -> Film:
-    """A recorded walk as a film.
+def read_clip(folder: Path, name: str) -> Video:
+    """Open a recorded walk as a video.
 
     Raises:
         ValueError: if the file is damaged.
@@ -99,11 +100,11 @@ def clip_film(folder: Path, name: str) -> Film:
     clip = load_clip(folder / f"{name}.safetensors")
     (height, width), K = clip.cameras.size, clip.K.double().numpy()
     share = [K[0, 0] / width, K[1, 1] / height, K[0, 2] / width, K[1, 2] / height]
-    return Film(
+    return Video(
         times=np.arange(len(clip)) / CLIP_RATE,
         c2w=clip.c2w.double().numpy(),
         intrinsics=np.tile(share, (len(clip), 1)),
-        pictures=lambda wanted: (clip.frames[i].numpy() for i in wanted),
+        images=lambda wanted: (clip.frames[i].numpy() for i in wanted),
         depth=lambda wanted: [clip.depth[i].numpy() for i in wanted],
         caption=clip.source.get("caption", ""),
     )
@@ -111,21 +112,26 @@ def clip_film(folder: Path, name: str) -> Film:
 
 @dataclass(frozen=True)
 class Layout:
-    """A way to keep films: ``pattern`` matches one file per film, whose stem is its name; ``read`` reads one."""
+    """A layout of videos in a folder.
+
+    Attributes:
+        pattern: matches one file per video; the stem of the file is the video's name.
+        read: opens a video by folder and name.
+    """
 
     pattern: str
-    read: Callable[[Path, str], Film]
+    read: Callable[[Path, str], Video]
 
 
 LAYOUTS: Mapping[str, Layout] = {
-    "vipe": Layout("pose/*.npz", vipe_film),
-    "realestate10k": Layout("poses/*.txt", realestate10k_film),
-    "clips": Layout("*.safetensors", clip_film),
+    "vipe": Layout("pose/*.npz", read_vipe),
+    "realestate10k": Layout("poses/*.txt", read_realestate10k),
+    "clips": Layout("*.safetensors", read_clip),
 }
 
 
 def _pose_lines(path: Path) -> Array:
-    """The lines of a pose file of RealEstate10K, ``[n, 19]``."""
+    """Read the lines of a pose file of RealEstate10K, ``[n, 19]``."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -141,7 +147,7 @@ def _pose_lines(path: Path) -> Array:
         if line.strip():
             rows.append(row)
     if not rows:
-        raise ValueError(f"{path}: expected an address and a line per frame, got {len(lines)} lines")
+        raise ValueError(f"{path}: expected the address of a video and a line per frame, got {len(lines)} lines")
     return np.array(rows)
 
 
@@ -149,37 +155,36 @@ def _inverse(w2c: Array) -> Array:
     try:
         return np.linalg.inv(w2c)
     except np.linalg.LinAlgError:
-        return np.full_like(w2c, np.nan)  # refused as any other motion that is not rigid
+        return np.full_like(w2c, np.nan)  # raises later, as any other motion that is not rigid
 
 
-def _pictures_of(path: Path, stamps: Sequence[int]) -> Callable[[Sequence[int]], Iterator[Picture]]:
-    """Pictures of a folder, named by their time stamps, or of the video beside it."""
+def _images_of(path: Path, stamps: Sequence[int]) -> Callable[[Sequence[int]], Iterator[Image]]:
+    """Return a reader of the images in a folder, named by time stamps, or else of the video ``path.mp4``."""
     video = path.with_name(f"{path.name}.mp4")
     if not path.is_dir():
         _, frames, _ = video_facts(video)
         if frames != len(stamps):
             raise ValueError(f"{video}: expected a frame for each of {len(stamps)} poses, got {frames}")
         return partial(read_video, video)
-    files = picture_files(path)
+    files = image_files(path)
     if missing := [stamp for stamp in stamps if stamp not in files]:
-        raise ValueError(f"{path}: expected a picture for each of {len(stamps)} poses, got none named {missing[0]}")
-    return lambda wanted: read_pictures([files[stamps[i]] for i in wanted])
+        raise ValueError(f"{path}: expected an image for each of {len(stamps)} poses, got none named {missing[0]}")
+    return lambda wanted: (read_image(files[stamps[i]]) for i in wanted)
 
 
 def _depth_of(folder: Path, name: str, numbers: Sequence[int]) -> Callable[[Sequence[int]], list[NDArray[np.floating]]]:
-    """Depth of a file with numbered frames, read when it is asked for."""
+    """Return a reader of ``depth/NAME.npz``; the file is read on first use."""
     path = folder / "depth" / f"{name}.npz"
     if not path.exists():
         raise ValueError(f"{path}: expected z-depth, data [n, H, W] and inds [n], in the unit of the poses")
+    table = cache(lambda: read_table(path, (None, None)))  # one video makes many clips
 
-    table = cache(lambda: read_table(path, (None, None)))  # one film makes many clips
-
-    def depth(wanted: Sequence[int]) -> list[NDArray[np.floating]]:
+    def read(wanted: Sequence[int]) -> list[NDArray[np.floating]]:
         if missing := [numbers[i] for i in wanted if numbers[i] not in table()]:
             raise ValueError(f"{path}: expected depth of frame {missing[0]} among its inds")
         return [table()[numbers[i]] for i in wanted]
 
-    return depth
+    return read
 
 
 def _caption(folder: Path, name: str) -> str:

@@ -1,6 +1,7 @@
-"""Reading what films are made of: videos, folders of pictures, and numbered tables in NumPy's archives, no pickles."""
+"""Readers of video files, folders of images, and numbered tables in ``.npz`` files."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from zipfile import BadZipFile
 
@@ -8,44 +9,31 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from mirage_sim.world.images import read_image
-
-Picture = NDArray[np.uint8]
+Image = NDArray[np.uint8]
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
 
 def video_facts(path: Path) -> tuple[float, int, tuple[int, int]]:
-    """Frames per second, number of frames and (height, width) of a video.
+    """Return the frame rate, the number of frames and the ``(height, width)`` of a video.
 
     Raises:
         ValueError: if it cannot be read.
     """
-    video = cv2.VideoCapture(str(path.absolute()))  # else a: in its name is a protocol
-    try:
-        rate, frames, height, width = (
-            video.get(fact)
-            for fact in (
-                cv2.CAP_PROP_FPS,
-                cv2.CAP_PROP_FRAME_COUNT,
-                cv2.CAP_PROP_FRAME_HEIGHT,
-                cv2.CAP_PROP_FRAME_WIDTH,
-            )
-        )
-    finally:
-        video.release()
+    properties = cv2.CAP_PROP_FPS, cv2.CAP_PROP_FRAME_COUNT, cv2.CAP_PROP_FRAME_HEIGHT, cv2.CAP_PROP_FRAME_WIDTH
+    with _opened(path) as video:
+        rate, frames, height, width = (video.get(name) for name in properties)
     if min(rate, frames, height, width) <= 0:
         raise ValueError(f"{path}: expected a readable video")
     return rate, int(frames), (int(height), int(width))
 
 
-def read_video(path: Path, numbers: Sequence[int]) -> Iterator[Picture]:
-    """The frames of these ascending numbers, uint8 RGB ``[H, W, 3]``, each decoded when it is asked for.
+def read_video(path: Path, numbers: Sequence[int]) -> Iterator[Image]:
+    """Decode the frames with these ascending numbers one by one, uint8 RGB ``[H, W, 3]``.
 
     Raises:
-        ValueError: if the video ends before, or cannot be read.
+        ValueError: if the video is too short or cannot be read.
     """
-    video = cv2.VideoCapture(str(path.absolute()))  # else a: in its name is a protocol
-    try:
+    with _opened(path) as video:
         position = 0
         for number in numbers:
             while position < number and video.grab():
@@ -55,38 +43,40 @@ def read_video(path: Path, numbers: Sequence[int]) -> Iterator[Picture]:
                 raise ValueError(f"{path}: expected a readable video with a frame {number}, got {position} frames")
             position += 1
             yield cv2.cvtColor(frame, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[cv2.VideoCapture]:
+    video = cv2.VideoCapture(str(path.absolute()))  # OpenCV takes a relative path such as "a:b.mp4" for a protocol
+    try:
+        yield video
     finally:
         video.release()
 
 
-def picture_files(folder: Path) -> dict[int, Path]:
-    """The pictures of a folder by their numbers, which are their names.
+def image_files(folder: Path) -> dict[int, Path]:
+    """Return the image files of a folder by the numbers that are their names.
 
     Raises:
         ValueError: if there are none, or one has another name.
     """
     files = [path for path in sorted(folder.glob("*")) if path.suffix.lower() in SUFFIXES]
     if not files:
-        raise ValueError(f"{folder}: expected pictures ({', '.join(SUFFIXES)})")
+        raise ValueError(f"{folder}: expected images ({', '.join(SUFFIXES)})")
     if named := [path for path in files if not path.stem.isdecimal()]:
         raise ValueError(f"{named[0]}: expected a number as its name")
     return {int(path.stem): path for path in files}
 
 
-def read_pictures(files: Sequence[Path]) -> Iterator[Picture]:
-    """Pictures, uint8 RGB ``[H, W, 3]``, each read when it is asked for."""
-    return (read_image(path) for path in files)
-
-
 def read_table(path: Path, shape: tuple[int | None, ...]) -> dict[int, NDArray[np.floating]]:
-    """Rows by number: ``data [n, *shape]`` and ``inds [n]`` of an ``.npz`` file.
+    """Read the arrays ``data [n, *shape]`` and ``inds [n]`` of an ``.npz`` file and return the rows by number.
 
     Args:
-        path: of the file.
-        shape: of a row; None stands for any length.
+        path: the file.
+        shape: of a row; None allows any length.
 
     Raises:
-        ValueError: if the file is missing, damaged, holds pickles or something else.
+        ValueError: if the file is missing or damaged, or holds pickles or arrays of other shapes.
     """
     try:
         with np.load(path, allow_pickle=False) as file:

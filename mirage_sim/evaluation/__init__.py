@@ -1,1 +1,1 @@
-"""How good a learned world is: fixed walks, metrics, and one module per protocol (``docs/protocol.md``)."""
+"""Evaluation of learned worlds: fixed walks, metrics and protocols (``docs/protocol.md``)."""

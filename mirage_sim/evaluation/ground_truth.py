@@ -1,4 +1,4 @@
-"""True frames and depth of the manifest's walks: rendered again, checked against the manifest, kept in a cache."""
+"""True frames and depth of the manifest's walks: rendered, checked against the manifest, and cached."""
 
 import hashlib
 import logging
@@ -8,21 +8,20 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from mirage_sim.data.clips import Clip, load_clip, save_clip
 from mirage_sim.data.simulators import CameraMount, ReferenceSimulator, make_simulator
 from mirage_sim.evaluation.manifest import MOUNT, SIZE, Manifest, Walk
+from mirage_sim.geometry import Camera, project, unproject
 from mirage_sim.paths import user_cache
 
 _log = logging.getLogger(__name__)
 
-POSE_TOLERANCE = 1e-5  # metres and radians; the manifest keeps 6 decimals
-_EXTRAS = {"miniworld": "twin", "homes": "homes"}  # what each simulator needs
-
-
-def default_cache() -> Path:
-    """The user's cache folder for rendered walks."""
-    return user_cache("protocol")
+POSE_TOLERANCE = 1e-5  # metres and radians; the manifest holds 6 decimals
+SAME_SURFACE = 0.03  # relative difference in depth within one surface
+SKY = 90.0  # metres; beyond this, MiniWorld shows sky, because its depth ends at about 100 m
+_EXTRAS = {"miniworld": "twin", "homes": "homes"}  # pip extra of each simulator
 
 
 def digest(clip: Clip) -> str:
@@ -32,16 +31,16 @@ def digest(clip: Clip) -> str:
 
 
 def open_simulator(simulator: str, environment: str, furniture: str = "") -> ReferenceSimulator:
-    """The reference simulator at the protocol's size.
+    """Open a reference simulator at the protocol's image size.
 
     Args:
         simulator: its name.
         environment: kind of scene.
-        furniture: digest that the prepared furniture must have; empty for any, or none.
+        furniture: digest that the prepared furniture must have; empty to skip the check.
 
     Raises:
-        ImportError: naming what to install, where its packages or EGL are missing.
-        ValueError: if furniture is not prepared, or is other furniture.
+        ImportError: if its packages or EGL are missing; the message says what to install.
+        ValueError: if furniture is not prepared, or differs from ``furniture``.
     """
     if furniture:
         _check_furniture(furniture)
@@ -72,7 +71,7 @@ def follow(
     commands: Sequence[tuple[float, float]],
     mount: CameraMount = MOUNT,
 ) -> Clip:
-    """Drive through a scene by the given commands, with the camera at ``mount``, and keep everything."""
+    """Drive through a scene by commands, with the camera at ``mount``, and record a clip."""
     simulator.mount = mount
     simulator.reset(seed)
     frames, depths, poses, blocked = [], [], [], []
@@ -94,11 +93,11 @@ def follow(
     )
 
 
-def check(clip: Clip, walk: Walk, here: dict[str, str], made_by: dict[str, str]) -> None:
-    """Compare a clip with what the manifest says about it.
+def check(clip: Clip, walk: Walk, source: dict[str, str], rendered_by: dict[str, str]) -> None:
+    """Check that a clip is the manifest's walk.
 
     Raises:
-        ValueError: naming the walk and what differs.
+        ValueError: if cameras, blocked steps, frames or depth differ.
     """
     expected = walk.cameras.c2w
     if clip.c2w.shape != expected.shape:
@@ -114,24 +113,25 @@ def check(clip: Clip, walk: Walk, here: dict[str, str], made_by: dict[str, str])
     if found != walk.sha256:
         raise ValueError(
             f"{walk.name}: frames or depth differ from the manifest's: expected sha256 {walk.sha256}, got {found}. "
-            f"The manifest was made with {made_by}; here: {here}. A software renderer (LIBGL_ALWAYS_SOFTWARE=1) of the "
-            "same Mesa version gives the same pixels; a cached file that differs was damaged and can be deleted"
+            f"The manifest was made with {rendered_by}; here: {source}. A software renderer "
+            "(LIBGL_ALWAYS_SOFTWARE=1) of the same Mesa "
+            "version gives the same pixels; a cached file that differs was damaged and can be deleted"
         )
 
 
 def load_truth(walks: Sequence[Walk], manifest: Manifest, cache: Path | None = None) -> list[Clip]:
-    """True clips of the given walks, from the cache or rendered now (about 0.3 s each, plus seconds per environment).
+    """Load the true clips of walks from the cache, rendering missing ones (0.3 s each, plus seconds per environment).
 
     Args:
         walks: walks, circuits or pairs of the manifest.
-        manifest: says which simulator renders them, and what made it.
-        cache: folder; the user's cache folder by default.
+        manifest: of the walks; names the simulator.
+        cache: folder of rendered clips; the user's cache folder by default.
 
     Raises:
-        ImportError: where something must be rendered, and the simulator's packages or EGL are missing.
-        ValueError: if a clip is not what the manifest says, or the furniture is not prepared or not the manifest's.
+        ImportError: if a clip must be rendered, and the simulator's packages or EGL are missing.
+        ValueError: if a clip or the prepared furniture differs from the manifest's.
     """
-    folder = cache or default_cache()
+    folder = cache or user_cache("protocol")
     paths = {walk.name: folder / f"{walk.name}-{walk.sha256[:12]}.safetensors" for walk in walks}
     missing: dict[str, list[Walk]] = defaultdict(list)
     for walk in walks:
@@ -140,10 +140,10 @@ def load_truth(walks: Sequence[Walk], manifest: Manifest, cache: Path | None = N
     for environment, group in missing.items():
         _log.info("rendering %d walks of %s", len(group), environment)
         simulator = open_simulator(manifest.simulator, environment, manifest.furniture)
-        here = simulator.rendered_by()
+        rendered_by = simulator.rendered_by()
         for walk in group:
             clip = follow(simulator, environment, walk.seed, walk.commands, walk.mount)
-            check(clip, walk, here, manifest.rendered_by)
+            check(clip, walk, rendered_by, manifest.rendered_by)
             save_clip(clip, paths[walk.name])
         simulator.close()
     clips = []
@@ -152,3 +152,41 @@ def load_truth(walks: Sequence[Walk], manifest: Manifest, cache: Path | None = N
         check(clip, walk, {"file": str(paths[walk.name])}, manifest.rendered_by)
         clips.append(clip)
     return clips
+
+
+def seen_from(depth: Tensor, camera: Camera, first_depth: Tensor, first_camera: Camera) -> Tensor:
+    """Decide by true depth which pixels show a surface that the first camera saw too.
+
+    Each pixel's true 3D point is projected into the first camera. It was seen there if it falls inside the image and
+    its depth lies, within 3 %, between the smallest and the largest of the four depths around it. With a single
+    neighbour, a floor at a flat angle, whose depth changes by more than 3 % from one row to the next, would count as
+    hidden. Sky counts as infinitely far.
+
+    Args:
+        depth: true z-depth ``[..., H, W]`` in metres.
+        camera: batch shape ``[...]``.
+        first_depth: true z-depth ``[H, W]`` of the first camera, same size.
+        first_camera: batch shape ``()``.
+
+    Returns:
+        bool ``[..., H, W]``.
+    """
+    height, width = first_camera.size
+    if first_depth.shape != (height, width):
+        raise ValueError(f"first_depth: expected {[height, width]} like its camera, got {list(first_depth.shape)}")
+    points = unproject(torch.where(depth >= SKY, 1e5, depth.float()), camera).reshape(-1, 3)
+    u, v, z = project(points, first_camera)
+    inside = (z > 0) & (u >= 0) & (u < width) & (v >= 0) & (v < height)
+    left = (u.clamp(0, width) - 0.5).floor().long()
+    top = (v.clamp(0, height) - 0.5).floor().long()
+    clamped = first_depth.float().clamp(max=SKY)
+    around = torch.stack(
+        [
+            clamped[(top + i).clamp(0, height - 1), (left + j).clamp(0, width - 1)]
+            for i, j in ((0, 0), (0, 1), (1, 0), (1, 1))
+        ]
+    )
+    z = z.clamp(max=SKY)
+    same = (z >= around.amin(0) * (1 - SAME_SURFACE)) & (z <= around.amax(0) * (1 + SAME_SURFACE))
+    has_depth = (depth > 0).reshape(-1)
+    return (inside & same & has_depth).reshape(depth.shape)

@@ -1,4 +1,4 @@
-"""Makes the manifests. Run once per protocol; its output is committed and then never changes.
+"""Makes the manifests of the protocols. They were made once and are committed; they do not change.
 
 ``python -c "from mirage_sim.evaluation.make_manifest import write_miniworld; write_miniworld()"``, ``write_homes``
 likewise.
@@ -15,7 +15,7 @@ from mirage_sim.data.clips import Clip
 from mirage_sim.data.record import WalkSpec, record_walk
 from mirage_sim.data.simulators import EVALUATION_SEEDS, CameraMount, ReferenceSimulator
 from mirage_sim.data.simulators.miniworld import HELD_OUT_ENVIRONMENTS, TRAINING_ENVIRONMENTS
-from mirage_sim.evaluation.ground_truth import digest, follow, open_simulator
+from mirage_sim.evaluation.ground_truth import digest, follow, open_simulator, seen_from
 from mirage_sim.evaluation.manifest import (
     MOUNT,
     PAIRED,
@@ -26,7 +26,6 @@ from mirage_sim.evaluation.manifest import (
     manifest_path,
     save_manifest,
 )
-from mirage_sim.evaluation.visibility import seen_from
 
 _log = logging.getLogger(__name__)
 
@@ -36,7 +35,7 @@ HOMES_WALKS = {SEEN: (72, 18), UNSEEN: (24, 6)}  # all, quick
 HOMES_CIRCUITS = {SEEN: (18, 9), UNSEEN: (6, 3)}
 STEPS = 32
 LEGS = range(8, 17)  # steps from A to B: three legs make 24 to 48 steps
-IN_VIEW = 0.2  # at most this part of A's pixels may still be in view at B
+IN_VIEW = 0.2  # largest fraction of A's pixels that is in view at B
 _SEEDS_PER_ENVIRONMENT = 1_000
 _FIRST_CIRCUIT_SEED = 50_000  # after the first evaluation seed
 CIRCUIT_KINDS = ("turn", "arc", "walk")
@@ -45,7 +44,7 @@ Commands = list[tuple[float, float]]
 
 
 def _rounded(commands: np.ndarray) -> Commands:
-    """Four decimals: what is driven is exactly what the manifest can say."""
+    """Round commands to the four decimals of the manifest, so that exactly these are driven."""
     return [(round(float(forward), 4), round(float(turn), 4)) for forward, turn in commands]
 
 
@@ -67,14 +66,14 @@ def _walk(clip: Clip, commands: Commands, quick: bool, mount: CameraMount, leg: 
 
 
 def wander(simulator: ReferenceSimulator, environment: str, seed: int, quick: bool, mount: CameraMount = MOUNT) -> Walk:
-    """A smooth walk of 32 steps: the recorder's commands, rounded, driven again."""
+    """Make a smooth walk of 32 steps: record one, round its commands, and drive them again."""
     recorded = record_walk(simulator, WalkSpec(environment, seed, STEPS + 1, "wander", mount))
     commands = _rounded(recorded.commands.numpy())
     return _walk(follow(simulator, environment, seed, commands, mount), commands, quick, mount)
 
 
 def outbound(kind: str, rng: np.random.Generator) -> Commands:
-    """Commands that lead away from A, for the longest leg: turn in place, drive an arc, or walk and then turn."""
+    """Random commands of the longest leg away from A: turn in place, drive an arc, or walk and then turn."""
     commands = np.zeros((LEGS[-1], 2))
     commands[:, 1] = rng.uniform(0.85, 1.0) * rng.choice([-1.0, 1.0])
     if kind == "arc":
@@ -86,14 +85,14 @@ def outbound(kind: str, rng: np.random.Generator) -> Commands:
 
 
 def undo(commands: Commands) -> Commands:
-    """Commands that lead back: arcs are symmetric, so the reversed and negated ones retrace them."""
+    """Commands that lead back: reversed and negated, they retrace the path, because arcs are symmetric."""
     return [(-forward, -turn) for forward, turn in reversed(commands)]
 
 
 def circuit(
     simulator: ReferenceSimulator, environment: str, seed: int, kind: str, quick: bool, mount: CameraMount = MOUNT
 ) -> Walk | None:
-    """The circuit of this seed, or None when its way is blocked or A stays in view for too long."""
+    """Make the circuit of a seed; None if its path is blocked or A stays in view for too long."""
     commands = outbound(kind, np.random.default_rng(seed))
     away = follow(simulator, environment, seed, commands, mount)
     cameras = away.cameras
@@ -104,12 +103,10 @@ def circuit(
             break
     else:
         return None
-    there = commands[:leg]
-    commands = [*there, *undo(there), *there]
-    whole = follow(simulator, environment, seed, commands, mount)
-    if whole.blocked.any():
-        return None
-    return _walk(whole, commands, quick, mount, leg)
+    outward = commands[:leg]
+    commands = [*outward, *undo(outward), *outward]
+    clip = follow(simulator, environment, seed, commands, mount)
+    return None if clip.blocked.any() else _walk(clip, commands, quick, mount, leg)
 
 
 def circuits(
@@ -120,13 +117,13 @@ def circuits(
     quick: int,
     first_kind: int,
 ) -> list[Walk]:
-    """One circuit for each mount, of the first seeds that have one; the first ``quick`` belong to the quick subset."""
+    """Make one circuit for each mount, from the first possible seeds; the first ``quick`` are in the quick subset."""
     found: list[Walk] = []
     seeds = count(first_seed)
     while len(found) < len(mounts):
         kind = CIRCUIT_KINDS[(first_kind + len(found)) % len(CIRCUIT_KINDS)]
-        made = circuit(simulator, environment, next(seeds), kind, len(found) < quick, mounts[len(found)])
-        found += [made] if made else []
+        walk = circuit(simulator, environment, next(seeds), kind, len(found) < quick, mounts[len(found)])
+        found += [walk] if walk else []
     _log.info("%s: %d circuits from %d seeds", environment, len(found), next(seeds) - first_seed)
     return found
 
@@ -134,13 +131,12 @@ def circuits(
 def pairs(
     unseen: ReferenceSimulator, paired: ReferenceSimulator, first_seed: int, mounts: Sequence[CameraMount], quick: int
 ) -> tuple[list[Walk], list[Walk]]:
-    """One walk for each mount through homes with held-out furniture, and the same walks among seen pieces.
+    """Make a walk for each mount through homes with held-out furniture, and the same walks among seen pieces.
 
-    Both must be the same drive: a seed whose cameras differ, because the way is blocked in one home and free in the
-    other, is passed over for the next one.
+    A seed is skipped if the two drives differ, because the path is blocked in one home and free in the other.
     """
     walks: list[Walk] = []
-    again: list[Walk] = []
+    paired_walks: list[Walk] = []
     seeds = count(first_seed)
     while len(walks) < len(mounts):
         seed, mount = next(seeds), mounts[len(walks)]
@@ -149,39 +145,39 @@ def pairs(
         other = _walk(follow(paired, PAIRED, seed, commands, mount), commands, walk.quick, mount)
         if (walk.poses, walk.blocked) == (other.poses, other.blocked):
             walks.append(walk)
-            again.append(other)
+            paired_walks.append(other)
     _log.info("%s: %d pairs from %d seeds", UNSEEN, len(walks), next(seeds) - first_seed)
-    return walks, again
+    return walks, paired_walks
 
 
 def write_miniworld(path: Path | None = None) -> Manifest:
     """Write the manifest of protocol 1: 192 walks and 48 circuits (about five minutes).
 
     Args:
-        path: where to; the committed place inside the package by default.
+        path: of the file; by default that of the committed manifest.
 
     Raises:
-        ImportError: where MiniWorld or EGL is missing.
+        ImportError: if MiniWorld or EGL is missing.
     """
-    walks, around, made_by = [], [], {}
+    walks, found_circuits, rendered_by = [], [], {}
     for i, environment in enumerate(TRAINING_ENVIRONMENTS + HELD_OUT_ENVIRONMENTS):
         simulator = open_simulator("miniworld", environment)
-        made_by = simulator.rendered_by()
+        rendered_by = simulator.rendered_by()
         first = EVALUATION_SEEDS[0] + i * _SEEDS_PER_ENVIRONMENT
         walks += [wander(simulator, environment, first + j, j < QUICK_WALKS) for j in range(WALKS)]
-        around += circuits(
+        found_circuits += circuits(
             simulator, environment, first + _FIRST_CIRCUIT_SEED, [MOUNT] * CIRCUITS, QUICK_CIRCUITS, first_kind=i
         )
         simulator.close()
-    manifest = Manifest(tuple(walks), tuple(around), made_by)
+    manifest = Manifest(tuple(walks), tuple(found_circuits), rendered_by)
     save_manifest(manifest, path or manifest_path("miniworld"))
     return manifest
 
 
 def robot_mounts(number: int, seed: int) -> list[CameraMount]:
-    """The pinned mount for half of the walks; for the others a robot's, 0.3 to 1.2 m high, 50 to 75 degrees.
+    """The pinned mount for half of the walks, and a robot's for the others: 0.3 to 1.2 m high, 50 to 75 degrees.
 
-    Two walks in four have a robot's, so that both halves of every other walk have equally many.
+    The second and third of every four walks have a robot's, so that even and odd walks have equally many.
     """
     rng = np.random.default_rng(seed)
     robots = [
@@ -194,11 +190,11 @@ def write_homes(path: Path | None = None) -> Manifest:
     """Write the manifest of protocol 2: 96 walks, 24 of them in pairs, and 24 circuits.
 
     Args:
-        path: where to; the committed place inside the package by default.
+        path: of the file; by default that of the committed manifest.
 
     Raises:
-        ImportError: where the homes simulator's packages or EGL are missing.
-        ValueError: if no furniture is prepared.
+        ImportError: if the homes simulator's packages or EGL are missing.
+        ValueError: if furniture is not prepared.
     """
     from mirage_sim.data.simulators.homes.furniture import load_furniture
 
@@ -211,16 +207,16 @@ def write_homes(path: Path | None = None) -> Manifest:
         for j, mount in enumerate(walk_mounts[SEEN])
     ]
     unseen, paired = pairs(homes[UNSEEN], homes[PAIRED], first[UNSEEN], walk_mounts[UNSEEN], HOMES_WALKS[UNSEEN][1])
-    around = [
-        made
+    found_circuits = [
+        walk
         for i, name in enumerate(first)
-        for made in circuits(
+        for walk in circuits(
             homes[name], name, first[name] + _FIRST_CIRCUIT_SEED, circuit_mounts[name], HOMES_CIRCUITS[name][1], i
         )
     ]
     manifest = Manifest(
         walks=(*walks, *unseen),
-        circuits=tuple(around),
+        circuits=tuple(found_circuits),
         pairs=tuple(paired),
         rendered_by=homes[SEEN].rendered_by(),
         simulator="homes",

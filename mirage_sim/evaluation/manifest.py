@@ -1,8 +1,8 @@
-"""The committed lists of walks that every figure is measured on: one manifest per protocol.
+"""Manifests: the committed lists of walks of each protocol.
 
-A manifest holds what makes each walk again (environment, seed, commands, camera mount), where its cameras must then
-stand, and a hash of its frames and depth. Reading it needs no simulator and no EGL; making the frames again does
-(``truth.py``).
+For each walk, a manifest holds the environment, seed, commands and camera mount that reproduce it, the poses of its
+cameras, and a hash of its frames and depth. Reading a manifest needs neither a simulator nor EGL; rendering the frames
+(:mod:`mirage_sim.evaluation.ground_truth`) does.
 """
 
 import hashlib
@@ -21,11 +21,11 @@ from mirage_sim.geometry import Camera
 from mirage_sim.io import atomic_write
 from mirage_sim.paths import ASSETS
 
-# number and file of the protocol on each reference simulator
+# number and manifest file of the protocol of each reference simulator
 PROTOCOLS = {"miniworld": (1, "walks.json"), "homes": (2, "homes.json")}
 SEEN, UNSEEN, PAIRED = "seen", "unseen", "paired"  # the environments of protocol 2
-HELD_OUT = (*HELD_OUT_ENVIRONMENTS, UNSEEN)  # environments of any protocol that show what training never shows
-MOUNT = CameraMount()  # of every walk that does not name its own
+HELD_OUT = (*HELD_OUT_ENVIRONMENTS, UNSEEN)  # environments of any protocol with content that training never shows
+MOUNT = CameraMount()  # of every walk without a mount of its own
 SIZE = (96, 128)  # height, width
 SUBSETS = ("quick", "full")
 
@@ -39,11 +39,12 @@ class Walk:
         seed: of the scene, within ``EVALUATION_SEEDS``.
         quick: whether it belongs to the quick subset.
         commands: one ``(forward, turn)`` in [-1, 1] per step.
-        blocked: the steps whose way was blocked.
+        blocked: indices of blocked steps.
         poses: one ``(x, z, heading)`` per frame: metres in the simulator's world frame (y up), radians, 6 decimals.
         sha256: hex digest of frames and depth, see :func:`mirage_sim.evaluation.ground_truth.digest`.
-        leg: steps from A to B; B is seen at steps ``leg`` and ``3 * leg``, A at 0 and ``2 * leg``. 0 for a walk.
-        mount: how the camera is fixed to the body.
+        leg: steps from A to B; the camera is at B in steps ``leg`` and ``3 * leg``, at A in steps 0 and ``2 * leg``. 0
+            for a walk.
+        mount: of the camera on the body.
     """
 
     environment: str
@@ -58,28 +59,28 @@ class Walk:
 
     @property
     def name(self) -> str:
-        """Unique name, also that of its files."""
+        """Unique name, also used for files."""
         return f"{self.environment}-{self.seed:06d}"
 
     @property
     def cameras(self) -> Camera:
-        """The cameras as the manifest states them, batch shape ``[steps + 1]``."""
+        """The cameras at ``poses``, batch shape ``[steps + 1]``."""
         c2w = np.stack([self.mount.camera_to_world(np.array([x, 0.0, z]), heading) for x, z, heading in self.poses])
         return Camera.from_fov(torch.from_numpy(c2w), self.mount.fov_deg, SIZE)
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """All walks and circuits of a protocol, and what rendered them.
+    """All walks and circuits of a protocol, and the renderer of their frames.
 
     Attributes:
         walks: the walks, grouped by environment.
         circuits: the revisit circuits, grouped by environment.
-        rendered_by: versions of the simulator and of the GL renderer that the hashes were made with.
-        simulator: which reference simulator the walks lead through.
-        furniture: digest of the furniture in its scenes; empty where the simulator needs none.
-        pairs: some walks of ``UNSEEN`` homes once more, in the same homes furnished with seen pieces (``PAIRED``): the
-            same seeds, commands and cameras.
+        rendered_by: versions of the simulator and of the GL renderer that produced the hashes.
+        simulator: name of the reference simulator.
+        furniture: digest of the furniture in its scenes; empty if the simulator needs none.
+        pairs: copies of walks in ``UNSEEN`` homes, with the same seeds, commands and cameras, in the same homes
+            furnished with seen pieces (``PAIRED``).
     """
 
     walks: tuple[Walk, ...]
@@ -100,7 +101,7 @@ class Manifest:
         return hashlib.sha256(_text(self).encode()).hexdigest()
 
     def subset(self, name: str) -> "Manifest":
-        """The ``"quick"`` or the ``"full"`` version.
+        """Return the ``"quick"`` subset or the ``"full"`` manifest.
 
         Raises:
             ValueError: for any other name.
@@ -118,10 +119,10 @@ class Manifest:
 
 
 def pinned(simulator: str) -> dict[str, Any]:
-    """What the walks of a protocol share, and its manifest must agree with: camera, image size, meaning of a command.
+    """Constants of a protocol that its manifest must repeat: camera, image size, meaning of a command.
 
     Raises:
-        ValueError: if there is no protocol on this simulator.
+        ValueError: if the simulator has no protocol.
     """
     if simulator not in PROTOCOLS:
         raise ValueError(f"protocol: expected one of {sorted(PROTOCOLS)}, got {simulator!r}")
@@ -163,7 +164,7 @@ def _text(manifest: Manifest) -> str:
 
 
 def save_manifest(manifest: Manifest, path: Path) -> None:
-    """Write a manifest; the file appears whole or not at all."""
+    """Write a manifest atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as partial:
         partial.write_text(_text(manifest))
@@ -200,7 +201,7 @@ def _walk(entry: dict[str, Any], where: str) -> Walk:
 
 
 def _check_pairs(manifest: Manifest, path: Path) -> None:
-    """Pairs are walks of unseen homes once more: what was driven and where the cameras stood must not differ."""
+    """Check that commands and cameras of each pair are those of the walk in the unseen home."""
     unseen = {walk.seed: walk for walk in manifest.walks if walk.environment == UNSEEN}
     for i, walk in enumerate(manifest.pairs):
         other = unseen.get(walk.seed)
@@ -211,19 +212,19 @@ def _check_pairs(manifest: Manifest, path: Path) -> None:
 
 
 def manifest_path(protocol: str = "miniworld") -> Path:
-    """Where the committed manifest of a protocol lies inside the package."""
+    """Path of the committed manifest of a protocol."""
     return ASSETS / "protocol" / PROTOCOLS[protocol][1]
 
 
 def load_manifest(path: Path | None = None, protocol: str = "miniworld") -> Manifest:
-    """Read a manifest; the committed one by default.
+    """Read a manifest.
 
     Args:
-        path: of the file.
-        protocol: name of the protocol, one of ``PROTOCOLS``: that of its simulator.
+        path: of the file; the committed manifest by default.
+        protocol: name of the reference simulator, a key of ``PROTOCOLS``.
 
     Raises:
-        ValueError: if there is no such protocol, or the file is not a manifest of it.
+        ValueError: if the protocol does not exist, or the file is not a manifest of it.
     """
     expected = pinned(protocol)
     path = path or manifest_path(protocol)

@@ -1,4 +1,4 @@
-"""Picture and depth metrics, and how sure their means are. All exact definitions are in ``docs/protocol.md``."""
+"""Image and depth metrics, and bootstrap intervals of their means; ``docs/protocol.md`` has the definitions."""
 
 import functools
 from dataclasses import dataclass
@@ -9,15 +9,15 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 
-PSNR_CAP = 50.0  # dB, per picture: an exact copy must not decide a mean
-MIN_PIXELS = 64  # a part of a picture smaller than this has no figure (NaN)
-FAR = 50.0  # metres; true depth beyond this is sky or too coarse to be scored
+PSNR_CAP = 50.0  # dB per image, so that an exact copy does not dominate a mean
+MIN_PIXELS = 64  # smaller regions score NaN
+FAR = 50.0  # metres; true depth beyond this is sky or too inaccurate to score
 RESAMPLES = 10_000
 _WINDOW, _SIGMA = 11, 1.5
 
 
 def check_frames(name: str, frames: np.ndarray) -> None:
-    """Raise ValueError, naming the argument, unless these are uint8 frames ``[..., H, W, 3]``."""
+    """Raise ValueError unless ``frames`` is uint8 ``[..., H, W, 3]``."""
     if frames.dtype != np.uint8 or frames.ndim < 3 or frames.shape[-1] != 3:
         raise ValueError(f"{name}: expected uint8 [..., H, W, 3], got {frames.dtype} {list(frames.shape)}")
 
@@ -32,7 +32,7 @@ def _check_pair(generated: np.ndarray, true: np.ndarray, mask: np.ndarray | None
 
 
 def _masked_mean(values: Array, mask: np.ndarray | None) -> Array:
-    """Mean over the last two axes, of the masked part where a mask is given; NaN where that part is too small."""
+    """Mean over the last two axes, restricted to an optional mask; NaN where the mask is too small."""
     if mask is None:
         return values.mean((-2, -1))
     count = mask.sum((-2, -1))
@@ -62,12 +62,12 @@ def psnr(generated: np.ndarray, true: np.ndarray, mask: np.ndarray | None = None
     return np.asarray(10 * np.log10(255.0**2 / np.maximum(_masked_mean(squared, mask), floor)))
 
 
-def _blur(pictures: torch.Tensor) -> torch.Tensor:
-    """Gaussian window of SSIM over ``[N, H, W]``, valid part only: ``[N, H - 10, W - 10]``."""
+def _blur(images: torch.Tensor) -> torch.Tensor:
+    """Apply SSIM's Gaussian window to ``[N, H, W]``, without padding: ``[N, H - 10, W - 10]``."""
     x = torch.arange(_WINDOW, dtype=torch.float64) - _WINDOW // 2
     kernel = torch.exp(-(x**2) / (2 * _SIGMA**2))
     kernel = kernel / kernel.sum()
-    rows = torch.nn.functional.conv2d(pictures[:, None], kernel.view(1, 1, -1, 1))
+    rows = torch.nn.functional.conv2d(images[:, None], kernel.view(1, 1, -1, 1))
     return torch.nn.functional.conv2d(rows, kernel.view(1, 1, 1, -1))[:, 0]
 
 
@@ -101,7 +101,7 @@ def ssim(generated: np.ndarray, true: np.ndarray, mask: np.ndarray | None = None
 def gradient_energy(frames: np.ndarray) -> Array:
     """Mean squared gradient of luminance, by central differences over interior pixels: ``[...]`` of ``[..., H, W, 3]``.
 
-    Sharpness is the ratio of its sums, generated over true: see :func:`bootstrap_ratio`.
+    Sharpness is the ratio of the sums of generated and true energy, see :func:`bootstrap_ratio`.
     """
     check_frames("frames", frames)
     y = luminance(frames)
@@ -118,7 +118,7 @@ def abs_rel(estimated: np.ndarray, true: np.ndarray) -> Array:
         true: the same shape.
 
     Returns:
-        ``[...]``; NaN where fewer than 64 pixels can be scored.
+        ``[...]``; NaN where fewer than 64 pixels have a true depth in that range.
     """
     if estimated.shape != true.shape:
         raise ValueError(f"estimated: expected {list(true.shape)} like true, got {list(estimated.shape)}")
@@ -129,7 +129,7 @@ def abs_rel(estimated: np.ndarray, true: np.ndarray) -> Array:
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean over walks with its 95 % bootstrap interval, and over how many walks it was taken."""
+    """A mean with its 95 % bootstrap interval, and the number of walks."""
 
     mean: float
     low: float
@@ -143,12 +143,12 @@ class Interval:
 
 @functools.lru_cache(maxsize=8)  # 15 MB each for 192 walks
 def _resampling_weights(count: int, seed: int) -> Array:
-    """How often each of ``count`` walks is drawn, in each of 10,000 draws with replacement: ``[10000, count]``."""
+    """How often each walk is drawn in each of 10,000 resamples with replacement: ``[10000, count]``."""
     return np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=RESAMPLES).astype(np.float64)
 
 
 def bootstrap_mean(values: Array, seed: int = 0) -> Interval:
-    """Mean of one figure per walk ``[N]``; walks without one (NaN) are left out. The same input, the same interval.
+    """Mean of one value per walk ``[N]``, without walks whose value is NaN. Deterministic for a seed.
 
     For a paired difference of two variants, pass the differences on the same walks.
     """
@@ -162,15 +162,15 @@ def bootstrap_mean(values: Array, seed: int = 0) -> Interval:
 
 
 def bootstrap_difference(first: Array, second: Array, seed: int = 0) -> Interval:
-    """Mean of one group of walks ``[N]`` minus the mean of another ``[M]``: unpaired, each group resampled by itself.
+    """Mean of one group of walks ``[N]`` minus the mean of another ``[M]``, resampled independently.
 
-    Walks without a figure (NaN) are left out; a group without any has no difference.
+    Walks whose value is NaN are left out; the result is NaN if a group is empty.
     """
     first, second = (np.asarray(values, dtype=np.float64) for values in (first, second))
     first, second = first[~np.isnan(first)], second[~np.isnan(second)]
     if not len(first) or not len(second):
         return Interval(float("nan"), float("nan"), float("nan"), 0)
-    # another seed for the second group: draws of equal groups must not go together
+    # another seed for the second group, so that draws of equally large groups are independent
     means = _resampling_weights(len(first), seed) @ first / len(first)
     means = means - _resampling_weights(len(second), seed + 1) @ second / len(second)
     low, high = np.percentile(means, [2.5, 97.5])
@@ -178,12 +178,12 @@ def bootstrap_difference(first: Array, second: Array, seed: int = 0) -> Interval
 
 
 def bootstrap_pairs(values: Array, seed: int = 0) -> Interval:
-    """Mean of a symmetric figure per pair of *different* walks ``[N, N]``, with walks resampled: a U-statistic's.
+    """U-statistic: the mean of symmetric values ``[N, N]`` over pairs of *different* walks, with walks resampled.
 
-    A walk that is drawn twice makes no pair with itself.
+    A walk that is drawn twice does not pair with itself.
 
     Raises:
-        ValueError: if it is not square, or there are fewer than two walks.
+        ValueError: if ``values`` is not square, or has fewer than two walks.
     """
     values = np.array(values, dtype=np.float64)
     count = len(values)
@@ -198,7 +198,7 @@ def bootstrap_pairs(values: Array, seed: int = 0) -> Interval:
 
 
 def _ratio_draws(numerator: Array, denominator: Array, seed: int) -> Array:
-    """The ratio of sums in each of 10,000 draws; NaN where a draw holds flat pictures only, which says nothing."""
+    """Ratio of sums in each of 10,000 resamples; NaN where all denominators of a resample are 0."""
     if numerator.shape != denominator.shape or numerator.ndim != 1 or not len(numerator):
         raise ValueError(f"numerator: expected [N >= 1] like denominator {denominator.shape}, got {numerator.shape}")
     if not denominator.sum() > 0:
@@ -209,10 +209,10 @@ def _ratio_draws(numerator: Array, denominator: Array, seed: int) -> Array:
 
 
 def bootstrap_ratio(numerator: Array, denominator: Array, seed: int = 0) -> Interval:
-    """Ratio of the sums of two positive figures per walk ``[N]``, both resampled together.
+    """Ratio of the sums of two non-negative values per walk ``[N]``, resampled together.
 
     Raises:
-        ValueError: if the shapes differ, or the denominators do not sum to something positive.
+        ValueError: if the shapes differ, or the sum of denominators is not positive.
     """
     numerator, denominator = (np.asarray(values, dtype=np.float64) for values in (numerator, denominator))
     low, high = np.nanpercentile(_ratio_draws(numerator, denominator, seed), [2.5, 97.5])
@@ -220,7 +220,7 @@ def bootstrap_ratio(numerator: Array, denominator: Array, seed: int = 0) -> Inte
 
 
 def bootstrap_ratio_difference(first: tuple[Array, Array], second: tuple[Array, Array], seed: int = 0) -> Interval:
-    """Difference of two ratios of sums over the same walks, each ``(numerator [N], denominator [N])``: paired.
+    """Paired difference of two ratios of sums over the same walks, each ``(numerator [N], denominator [N])``.
 
     Raises:
         ValueError: as :func:`bootstrap_ratio`, or if the two are over different numbers of walks.

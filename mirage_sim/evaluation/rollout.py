@@ -1,4 +1,4 @@
-"""Driving a learned world along true cameras, several walks as one batch."""
+"""Variants of a learned world, driven along true cameras, several walks as one batch."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -16,14 +16,21 @@ from mirage_sim.world.images import to_tensor, to_uint8
 LATENT, NO_MEMORY, RGB_MEMORY, FIRST_FRAME = "latent_memory", "no_memory", "rgb_memory", "first_frame"
 TRUE_DEPTH = "true_depth"
 VARIANTS = (LATENT, NO_MEMORY, RGB_MEMORY, TRUE_DEPTH)
+TITLES = {
+    LATENT: "latent memory",
+    NO_MEMORY: "no memory",
+    RGB_MEMORY: "RGB memory",
+    TRUE_DEPTH: "true depth",
+    FIRST_FRAME: "first frame repeated",
+}
 
 
 @dataclass(frozen=True)
 class TrueDepth:
-    """A depth estimator that gives the true z-depth of the scene, whatever was generated there.
+    """A depth estimator that returns the true z-depth of the scene, whatever the generated images show.
 
     Attributes:
-        depth: at the cameras that come next, ``[B, 1, H, W]`` metres; empty until a drive sets it for every step.
+        depth: at the next cameras, ``[B, 1, H, W]`` metres; empty until a drive sets it for every step.
     """
 
     depth: Tensor = field(default_factory=lambda: torch.zeros(0))
@@ -35,13 +42,13 @@ class TrueDepth:
 
 @dataclass(frozen=True)
 class Rollout:
-    """What a variant showed on one walk; index = step, index 0 is the true first frame that it was given.
+    """The output of a variant on one walk, indexed by step; step 0 is the true first frame.
 
     Attributes:
         frames: uint8 ``[S + 1, H, W, 3]``.
-        depth: its own estimate, float32 ``[S + 1, H, W]`` in metres, 0 where unknown.
-        remembered: float64 ``[S + 1]``, the part of the latent cells that the memory filled.
-        nbytes: size of the memory after the last step.
+        depth: as the variant estimates it, float32 ``[S + 1, H, W]`` in metres, 0 where unknown.
+        remembered: float64 ``[S + 1]``, fraction of latent cells that the memory filled.
+        nbytes: bytes of the memory after the last step.
     """
 
     frames: np.ndarray
@@ -51,7 +58,7 @@ class Rollout:
 
 
 def variants_of(model: WorldModel, names: Sequence[str] = VARIANTS) -> dict[str, WorldModel]:
-    """The same networks with each of the memories, and with true depth; the model itself is under test.
+    """Make the variants of a model: the same networks with each of the memories, and with true depth.
 
     Raises:
         ValueError: for an unknown name.
@@ -70,13 +77,13 @@ def variants_of(model: WorldModel, names: Sequence[str] = VARIANTS) -> dict[str,
 
 
 def drive(model: WorldModel, clips: Sequence[Clip], steps: Sequence[int], batch: int = 8) -> list[Rollout]:
-    """Give a world the true first frame and the true cameras of each clip, and keep what it shows.
+    """Start a world from the true first frame of each clip, and move it along the clip's true cameras.
 
     Args:
-        model: the world; it draws its noise from the clip's scene seed.
+        model: the world; the scene's seed is the seed of its noise.
         clips: true walks, of the model's size.
-        steps: how many steps to drive, per clip.
-        batch: how many clips go through the networks together.
+        steps: number of steps for each clip.
+        batch: clips per batch.
 
     Raises:
         ValueError: if a clip is too short or not of the model's size.
@@ -87,18 +94,18 @@ def drive(model: WorldModel, clips: Sequence[Clip], steps: Sequence[int], batch:
             raise ValueError(f"clips: expected frames of the model's size {tuple(model.size)}, got {clip.cameras.size}")
         if not 1 <= length < len(clip):
             raise ValueError(f"steps: expected 1 to {len(clip) - 1} as in the clip, got {length}")
-    # alike lengths share a batch, so that it stays full until its end
+    # clips of similar length share a batch, so that it stays full until its end
     order = sorted(range(len(clips)), key=lambda i: lengths[i])
     rollouts: dict[int, Rollout] = {}
     for first in range(0, len(order), batch):
         group = order[first : first + batch]
-        made = _drive_group(model, [clips[i] for i in group], [lengths[i] for i in group])
-        rollouts |= dict(zip(group, made, strict=True))
+        driven = _drive_group(model, [clips[i] for i in group], [lengths[i] for i in group])
+        rollouts |= dict(zip(group, driven, strict=True))
     return [rollouts[i] for i in range(len(clips))]
 
 
-def _at(model: WorldModel, clips: Sequence[Clip], step: int) -> WorldModel:
-    """The model for this step of the clips: one that estimates depth itself, or is given the true one."""
+def _model_at(model: WorldModel, clips: Sequence[Clip], step: int) -> WorldModel:
+    """The model for a step of the clips, with the true depth of this step if it uses true depth."""
     if not isinstance(model.depth, TrueDepth):
         return model
     depth = torch.stack([clip.depth[step : step + 1].float() for clip in clips])
@@ -110,8 +117,9 @@ def _drive_group(model: WorldModel, clips: list[Clip], lengths: list[int]) -> li
     states, frames, depths, remembered = [], [], [], []
     for clip, camera in zip(clips, cameras, strict=True):
         keyframe = clip.frames[0].numpy()
-        own = _at(model, [clip], 0)
-        state, chunk = own.observe(to_tensor(keyframe, model.device), camera[0], int(clip.source["seed"]))
+        state, chunk = _model_at(model, [clip], 0).init(
+            to_tensor(keyframe, model.device), camera[0], int(clip.source["seed"])
+        )
         states.append(state)
         frames.append([keyframe])
         depths.append([chunk.depth[-1].cpu().numpy()])
@@ -119,7 +127,8 @@ def _drive_group(model: WorldModel, clips: list[Clip], lengths: list[int]) -> li
     for step in range(1, max(lengths) + 1):
         active = [i for i, length in enumerate(lengths) if step <= length]
         ahead = [cameras[i][step : step + 1] for i in active]
-        advanced, chunks = _at(model, [clips[i] for i in active], step).advance([states[i] for i in active], ahead)
+        step_model = _model_at(model, [clips[i] for i in active], step)
+        advanced, chunks = step_model.advance([states[i] for i in active], ahead)
         for i, state, chunk in zip(active, advanced, chunks, strict=True):
             states[i] = state
             frames[i].append(to_uint8(chunk.frames[:, -1]))
@@ -132,7 +141,7 @@ def _drive_group(model: WorldModel, clips: list[Clip], lengths: list[int]) -> li
 
 
 def repeat_first_frame(clip: Clip, steps: int) -> Rollout:
-    """The baseline that never moves: the true first frame, and its true depth, at every step."""
+    """The baseline without motion: the true first frame and its true depth at every step."""
     frame, depth = clip.frames[0].numpy(), clip.depth[0].float().numpy()
     return Rollout(
         frames=np.repeat(frame[None], steps + 1, axis=0),

@@ -1,4 +1,4 @@
-"""The figures of one walk or circuit, and the marks that are made of them; definitions in ``docs/protocol.md``."""
+"""Scores of one walk or circuit, and the metrics computed from them; ``docs/protocol.md`` defines both."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,6 +8,7 @@ import torch
 
 from mirage_sim.data.clips import Clip
 from mirage_sim.data.simulators.miniworld import HELD_OUT_ENVIRONMENTS
+from mirage_sim.evaluation.ground_truth import seen_from
 from mirage_sim.evaluation.manifest import UNSEEN
 from mirage_sim.evaluation.metrics import (
     Array,
@@ -22,26 +23,25 @@ from mirage_sim.evaluation.metrics import (
     ssim,
 )
 from mirage_sim.evaluation.rollout import FIRST_FRAME, LATENT, Rollout
-from mirage_sim.evaluation.visibility import seen_from
 
 STEPS = (1, 2, 4, 8, 16, 24)
 POOLED = slice(8, 25)  # steps of each walk whose images are compared as a set
 REGIONS = ("whole", "seen", "new")
 REVISITS = ("revisit_a", "revisit_ab")
-SHARP = (0.8, 1.25)  # what sharpness should be within
+SHARP = (0.8, 1.25)  # target range of sharpness
 
-Row = dict[str, float]  # the figures of one clip, by names such as "psnr_whole_16"; NaN where there is none
-Scores = dict[str, Array]  # the same of many clips, [clips] each
+Row = dict[str, float]  # scores of one clip, by names such as "psnr_whole_16"; NaN where undefined
+Scores = dict[str, Array]  # the same for many clips, [clips] each
 
 
 def seen_masks(clip: Clip, steps: Sequence[int]) -> np.ndarray:
-    """Where each of these steps shows what the first frame showed, by true depth: bool ``[len(steps), H, W]``."""
-    at, cameras = torch.tensor(steps), clip.cameras
-    return seen_from(clip.depth[at], cameras[at], clip.depth[0], cameras[0]).numpy()
+    """Pixels at each step whose surface the first frame showed, by true depth: bool ``[len(steps), H, W]``."""
+    index, cameras = torch.tensor(steps), clip.cameras
+    return seen_from(clip.depth[index], cameras[index], clip.depth[0], cameras[0]).numpy()
 
 
 def walk_row(clip: Clip, rollout: Rollout) -> Row:
-    """Every figure of a variant on one walk.
+    """Compute all scores of a variant on one walk.
 
     Per step ``psnr`` and ``ssim`` of each region, ``energy`` and ``true_energy`` (their ratio is ``sharpness``),
     ``abs_rel``, ``seen_part`` and ``remembered``; and ``nbytes`` of the memory at the end.
@@ -66,7 +66,7 @@ def walk_row(clip: Clip, rollout: Rollout) -> Row:
 
 
 def leg_of(clip: Clip) -> int:
-    """Steps from A to B of a circuit A, B, A, B.
+    """Number of steps from A to B of a circuit A, B, A, B.
 
     Raises:
         ValueError: if the clip is not three equal legs.
@@ -78,11 +78,12 @@ def leg_of(clip: Clip) -> int:
 
 
 def circuit_row(clip: Clip, rollout: Rollout) -> Row:
-    """The figures of a variant on one circuit.
+    """Compute the scores of a variant on one circuit.
 
-    ``revisit_a``: the picture back at A (step 2L) against the true first frame. ``revisit_ab``: the second picture at B
-    (step 3L) against the first one (step L), both generated. ``energy_b`` and ``true_energy_b``: gradient energy of the
-    two pictures at B, generated and true; the ratio of their sums is ``sharpness_b``.
+    ``revisit_a`` is the PSNR of the image back at A (step 2L) with respect to the true first frame, ``revisit_ab`` that
+    of the second image at B (step 3L) with respect to the first one (step L), both generated. ``energy_b`` and
+    ``true_energy_b`` are the gradient energies of the two images at B, generated and true; the ratio of their sums is
+    ``sharpness_b``.
 
     Raises:
         ValueError: if the clip is not three equal legs, or was not driven to its end.
@@ -101,20 +102,20 @@ def circuit_row(clip: Clip, rollout: Rollout) -> Row:
 
 
 def stack(rows: Sequence[Row]) -> Scores:
-    """The figures of many clips from those of each."""
+    """Stack the scores of each clip."""
     return {name: np.array([row[name] for row in rows]) for name in rows[0]}
 
 
 @dataclass(frozen=True)
 class Run:
-    """Clips of one kind and what became of each variant on them.
+    """Clips of one kind and the scores of each variant on them.
 
     Attributes:
         clips: true walks, or true circuits.
-        scores: per variant, ``[clips]`` each.
-        shown: of the clips to look at, by position: per variant the frames uint8 ``[S + 1, H, W, 3]``.
-        driven: drives that were made now and not taken from an earlier run's parts.
-        features: of the images at ``POOLED`` steps by the model under test, per clip ``[steps, D]``; none unless asked.
+        scores: of each variant, ``[clips]`` each.
+        shown: of some clips, by index: frames uint8 ``[S + 1, H, W, 3]`` of each variant, for images and videos.
+        driven: number of drives that were not found in the cache of an earlier run.
+        features: of images of the model under test at ``POOLED`` steps, ``[steps, D]`` for each clip; optional.
     """
 
     clips: Sequence[Clip]
@@ -126,7 +127,7 @@ class Run:
 
 @dataclass(frozen=True)
 class MeanOf:
-    """A mark that is a mean over clips of ``values`` ``[clips]``."""
+    """A metric that is a mean over clips of ``values`` ``[clips]``."""
 
     values: Array
 
@@ -137,7 +138,7 @@ class MeanOf:
 
 @dataclass(frozen=True)
 class RatioOf:
-    """A mark that is a ratio of sums over clips, ``above`` over ``below``, ``[clips]`` each."""
+    """A metric that is a ratio of sums over clips: ``above`` divided by ``below``, ``[clips]`` each."""
 
     above: Array
     below: Array
@@ -149,7 +150,7 @@ class RatioOf:
 
 @dataclass(frozen=True)
 class DropOf:
-    """A mark that is a mean over some clips minus the mean over others: ``values`` ``[clips]`` split by ``first``."""
+    """A metric that is the mean of ``values`` ``[clips]`` where ``first`` minus their mean elsewhere."""
 
     values: Array
     first: np.ndarray
@@ -163,13 +164,13 @@ Series = MeanOf | RatioOf | DropOf
 
 
 def paired_difference(second: Series, first: Series) -> Interval:
-    """``second - first`` of two runs on the same clips, with its 95 % interval.
+    """Difference ``second - first`` of a metric of two runs on the same clips, with its 95 % interval.
 
-    Clips are paired: what is resampled is each clip's difference (of a ratio: both ratios by the same draw). The two
-    groups of a drop stay unpaired.
+    The bootstrap resamples each clip's difference, or for a ratio both ratios by the same draw. The two groups of a
+    :class:`DropOf` stay unpaired.
 
     Raises:
-        ValueError: if the two are not of one kind.
+        ValueError: if the two are of different classes.
     """
     if isinstance(second, MeanOf) and isinstance(first, MeanOf):
         return bootstrap_mean(second.values - first.values)
@@ -181,12 +182,12 @@ def paired_difference(second: Series, first: Series) -> Interval:
 
 
 def suffix_of(variant: str) -> str:
-    """The variant under test has plain names (``psnr_16``), the others carry theirs (``psnr_16_no_memory``)."""
+    """Suffix of a variant's metrics: none for the variant under test, else as in ``psnr_16_no_memory``."""
     return "" if variant == LATENT else f"_{variant}"
 
 
 def step_series(own: Scores) -> dict[str, Series]:
-    """Every figure of one variant over walks, at every step that was driven."""
+    """All metrics of one variant over walks, at every step that was driven."""
     series: dict[str, Series] = {}
     for step in (step for step in STEPS if f"energy_{step}" in own):
         for region in REGIONS:
@@ -198,10 +199,10 @@ def step_series(own: Scores) -> dict[str, Series]:
 
 
 def walk_series(scores: Mapping[str, Scores], environments: Sequence[str]) -> dict[str, Series]:
-    """The marks over walks by name, from the figures of each variant; steps that were not driven are left out.
+    """Metrics over walks by name; steps that were not driven are left out.
 
     Args:
-        scores: per variant.
+        scores: of each variant.
         environments: of each walk.
     """
     series: dict[str, Series] = {}
@@ -226,15 +227,15 @@ def walk_series(scores: Mapping[str, Scores], environments: Sequence[str]) -> di
 def pair_series(
     walks: Mapping[str, Scores], clips: Sequence[tuple[str, int]], pairs: Mapping[str, Scores], seeds: Sequence[int]
 ) -> dict[str, Series]:
-    """The mark over pairs of walks through one home: with held-out furniture, and with the nearest seen pieces.
+    """Metrics over pairs of walks through one home, with held-out furniture and with the nearest seen pieces.
 
     ``unseen_furniture_drop`` is the mean of the paired difference of ``gain_16_first_frame``, seen minus held-out.
 
     Args:
-        walks: figures of each variant over walks.
+        walks: scores of each variant over walks.
         clips: environment and seed of each walk.
-        pairs: figures over the walks with seen pieces.
-        seeds: of each of these.
+        pairs: scores of each variant over the walks with seen pieces.
+        seeds: of the walks with seen pieces.
     """
     if not {LATENT, FIRST_FRAME} <= set(walks) & set(pairs):
         return {}
@@ -244,7 +245,7 @@ def pair_series(
 
 
 def circuit_series(scores: Mapping[str, Scores]) -> dict[str, Series]:
-    """The marks over circuits by name, from the figures of each variant, with paired gains of the one under test."""
+    """Metrics over circuits by name, with paired gains of the variant under test."""
     series: dict[str, Series] = {}
     for variant, own in scores.items():
         suffix = suffix_of(variant)

@@ -1,4 +1,4 @@
-"""Rigid motions, pinhole cameras and the projection of points: the only room that does camera arithmetic."""
+"""Rigid transforms, pinhole cameras, and the projection of points: all camera arithmetic of the package."""
 
 from mirage_sim.geometry.camera import Camera
 from mirage_sim.geometry.grid import cells_of

@@ -1,4 +1,4 @@
-"""The pinhole camera that everything speaks."""
+"""The pinhole camera model."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -12,14 +12,14 @@ from mirage_sim.geometry.se3 import invert, is_rigid
 
 @dataclass(frozen=True)
 class Camera:
-    """One pinhole camera, or a batch or trajectory of them.
+    """One pinhole camera, or a batch or trajectory of cameras.
 
-    Axes are OpenCV's: +x right, +y down, +z forward. Pixel ``(i, j)`` covers ``[i, i+1) x [j, j+1)``; its centre is at
-    +1/2, so that resizing the picture scales the intrinsics and nothing else.
+    Axes are OpenCV's: +x right, +y down, +z forward. Pixel ``(i, j)`` covers ``[i, i+1) x [j, j+1)`` and has its centre
+    at +1/2. Resizing the image therefore only scales the intrinsics.
 
     Attributes:
-        c2w: camera-to-world motion ``[..., 4, 4]``, float32, metres.
-        K: intrinsics ``[..., 3, 3]``, float32, in pixels of ``size``, corners at integers.
+        c2w: camera-to-world transform ``[..., 4, 4]``, float32, metres.
+        K: intrinsics ``[..., 3, 3]``, float32, in pixels of ``size``; pixel corners are at integers.
         size: ``(height, width)`` in pixels, shared by the batch.
     """
 
@@ -29,7 +29,7 @@ class Camera:
 
     @classmethod
     def from_fov(cls, c2w: Tensor, fov_deg: float, size: tuple[int, int]) -> "Camera":
-        """Camera with square pixels, its principal point in the middle, and this *vertical* field of view.
+        """Return a camera with a *vertical* field of view, square pixels and a centred principal point.
 
         Args:
             c2w: ``[..., 4, 4]``.
@@ -49,7 +49,7 @@ class Camera:
 
     @classmethod
     def stack(cls, cameras: "Sequence[Camera]") -> "Camera":
-        """One batched camera from several of equal batch shape and size."""
+        """Stack cameras of equal batch shape and size along a new first dimension."""
         sizes = {camera.size for camera in cameras}
         if len(sizes) != 1:
             raise ValueError(f"cameras: expected one or more of the same size, got sizes {sorted(sizes)}")
@@ -64,27 +64,27 @@ class Camera:
 
     @property
     def w2c(self) -> Tensor:
-        """World-to-camera motion ``[..., 4, 4]``: the extrinsics E of the paper."""
+        """World-to-camera transform ``[..., 4, 4]``: the extrinsics E of the paper."""
         return invert(self.c2w)
 
     def resize(self, size: tuple[int, int]) -> "Camera":
-        """The same camera seen on another pixel grid ``(height, width)``."""
+        """Return the camera for another pixel grid ``(height, width)``."""
         if size == self.size:
             return self
-        # factors are numbers, not a tensor: bringing one to an accelerator would wait for it
+        # Factors are numbers, not a tensor: copying a tensor to an accelerator would synchronise with it.
         x, y = size[1] / self.size[1], size[0] / self.size[0]
         K = torch.stack([self.K[..., 0, :] * x, self.K[..., 1, :] * y, self.K[..., 2, :]], dim=-2)
         return Camera(self.c2w, K, size)
 
     def to(self, device: torch.device | str) -> "Camera":
-        """The same camera on another device."""
+        """Return the camera on another device."""
         return Camera(self.c2w.to(device), self.K.to(device), self.size)
 
     def validate(self) -> "Camera":
-        """Return self if this is a usable camera.
+        """Check the camera and return it.
 
         Raises:
-            ValueError: naming the field, what was expected and what came.
+            ValueError: if a shape or type is wrong, a pose is not rigid, or the intrinsics are not finite and positive.
         """
         if self.c2w.shape[-2:] != (4, 4) or self.c2w.dtype != torch.float32:
             raise ValueError(f"c2w: expected float32 [..., 4, 4], got {self.c2w.dtype} {list(self.c2w.shape)}")
@@ -92,7 +92,7 @@ class Camera:
             expected = [*self.batch_shape, 3, 3]
             raise ValueError(f"K: expected float32 {expected}, got {self.K.dtype} {list(self.K.shape)}")
         if not is_rigid(self.c2w):
-            raise ValueError("c2w: expected finite rigid motions (orthonormal, right-handed, last row 0 0 0 1)")
+            raise ValueError("c2w: expected finite rigid transforms (orthonormal, right-handed, last row 0 0 0 1)")
         focal = torch.stack([self.K[..., 0, 0], self.K[..., 1, 1]])
         if not bool(torch.isfinite(self.K).all()) or not bool((focal > 0).all()):
             raise ValueError("K: expected finite intrinsics with positive focal lengths")

@@ -1,7 +1,7 @@
-"""Splatting and coverage in which hidden points are masked, not dropped: every shape is known before the values are.
+"""Splatting and coverage that mask hidden points instead of dropping them, so that shapes do not depend on values.
 
-The results are those of :mod:`mirage_sim.geometry.projection`, which drops the points that a camera does not see. That
-saves a CPU most of the work, but an accelerator must wait for the host to learn how many points are left.
+The results equal those of :mod:`mirage_sim.geometry.projection`. Dropping hidden points saves most of the work on a
+CPU, but forces an accelerator to synchronise with the host to count the rest.
 """
 
 import torch
@@ -23,11 +23,11 @@ from mirage_sim.geometry.projection import (
 def _surfaces(
     points: Tensor, camera: Camera, valid: Tensor, tolerance: float
 ) -> tuple[Tensor, Tensor, Tensor, tuple[Tensor, Tensor, Tensor]]:
-    """Smallest depth per cell, and which points are within the tolerance of it.
+    """Find the smallest depth per cell and the points within the tolerance of it.
 
     Returns:
-        Smallest depth ``[B * h * w]``, infinite in holes; the cell of every point and whether it is near the surface
-        there, ``[B, N]``; and ``u, v, z`` of every point.
+        Smallest depth ``[B * h * w]``, infinite in holes; each point's cell and whether it is near the surface there,
+        ``[B, N]``; and each point's ``u, v, z``.
     """
     height, width = camera.size
     worlds, count = points.shape[:2]
@@ -35,7 +35,7 @@ def _surfaces(
     u, v, z = to_pixels(camera, points)
     hit = (z > NEAR) & (z < torch.inf) & (u >= 0) & (u < width) & (v >= 0) & (v < height) & valid
     world = torch.arange(worlds, device=points.device)[:, None]
-    # a hidden point changes no minimum; hidden points are spread over all cells, so that none is written by all of them
+    # Hidden points change no minimum. They are spread over all cells, because many writes to one cell are slow.
     elsewhere = (torch.arange(worlds * count, device=points.device) % max(cells, 1)).view(worlds, count)
     cell = torch.where(hit, (world * height + v.long()) * width + u.long(), elsewhere)
     depth = torch.where(hit, z, torch.inf)
@@ -48,7 +48,7 @@ def _surfaces(
 def masked_coverage(
     points: Tensor, footprint: Tensor, camera: Camera, valid: Tensor, *, tolerance: float, refine: float
 ) -> tuple[Tensor, Tensor]:
-    """What points cover in the view of a camera: ``surface`` and ``fine`` of :func:`mirage_sim.geometry.cover`.
+    """Return ``surface`` and ``fine`` of :func:`mirage_sim.geometry.coverage`.
 
     Args:
         points: ``[B, N, 3]`` metres, world frame.
@@ -59,7 +59,7 @@ def masked_coverage(
         refine: a point counts as coarse when its footprint exceeds this many cells.
 
     Returns:
-        Smallest z-depth in metres (0 in holes) and whether some point there is not coarse, both ``[B, h, w]``.
+        Smallest z-depth in metres (0 in holes), and whether any point on that surface is fine, both ``[B, h, w]``.
     """
     nearest, cell, near, (_, _, z) = _surfaces(points, camera, valid, tolerance)
     is_fine = near & ~is_coarse(footprint, z, camera.K[:, 0, 0, None], refine)
@@ -78,10 +78,10 @@ def masked_splat(
     refine: float,
     samples_per_cell: int = 1,
 ) -> Splat:
-    """Pick the point each cell, or each part of a cell, shows: :func:`mirage_sim.geometry.splat` of points in order.
+    """Select the visible point of each cell or part of a cell, like :func:`mirage_sim.geometry.splat`.
 
     Args:
-        points: ``[B, N, 3]`` metres, world frame; the id of a point is its position.
+        points: ``[B, N, 3]`` metres, world frame, oldest first: a point's index is its id.
         footprint: ``[B, N]`` metres.
         camera: batch shape ``[B]``.
         valid: bool ``[B, N]``; False hides a point.

@@ -1,4 +1,4 @@
-"""How velocity commands move a camera: the one definition of what an action means in metres and radians."""
+"""The unicycle model that turns velocity commands into camera motion."""
 
 import math
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from mirage_sim.geometry.se3 import se3_exp
 
 @dataclass(frozen=True)
 class VelocityLimits:
-    """A planar, car-like base carrying a level, forward-looking camera.
+    """Speed limits of a planar base with a level, forward-looking camera (unicycle model).
 
     Attributes:
         dt: simulated seconds per step.
@@ -24,14 +24,14 @@ class VelocityLimits:
     max_turn_rate: float = math.pi / 3
 
     def motion(self, command: Tensor) -> Tensor:
-        """The camera's motion over one step, such that ``c2w_next = c2w @ motion``.
+        """Return the camera's motion in one step, such that ``c2w_next = c2w @ motion``.
 
         Args:
-            command: ``[..., 2]``: forward speed and turn rate, as fractions of the maxima in [-1, 1].
+            command: ``[..., 2]``: forward speed and turn rate in [-1, 1], as fractions of the limits.
 
         Returns:
-            ``[..., 4, 4]``: the constant twist held for ``dt`` (an arc), in OpenCV camera axes: forward is +z, and a
-            left turn is a rotation about -y.
+            ``[..., 4, 4]``: a constant twist (an arc) over ``dt``, in OpenCV camera axes: forward is +z, a left turn
+            rotates about -y.
         """
         twist = torch.zeros(*command.shape[:-1], 6, dtype=torch.float32, device=command.device)
         twist[..., 2] = command[..., 0] * self.max_speed * self.dt

@@ -1,9 +1,9 @@
-"""Lifting depth to points, projecting points to pixels, and the z-buffer that picks a winner per cell.
+"""Unprojection of depth to points, projection of points to pixels, and the z-buffer.
 
-Every point goes through the same fixed order of element-wise operations (no matrix product, whose blocking may depend
-on the position of a row), and cells are decided by integer and float *minima*, which no order of evaluation can change.
-Logarithms, whose last bit may depend on the position in a vector register, decide nothing. So a read has the same bits
-for any number of threads and any order of the points.
+Results are identical to the bit for any number of threads and any order of the points. Therefore every point goes
+through the same order of element-wise operations (the blocking of matrix products may depend on the row), and cells are
+decided by integer and float minima, which do not depend on the order of evaluation. Logarithms, whose last bit may
+depend on the position in a vector register, never decide.
 """
 
 import math
@@ -16,26 +16,24 @@ from torch import Tensor
 
 from mirage_sim.geometry.camera import Camera
 
-NEAR = 1e-3  # metres; nothing nearer can be divided by safely, and no real camera sees it
+NEAR = 1e-3  # metres; dividing by smaller depths is not safe
 NO_POINT = torch.iinfo(torch.int64).max
-COARSE = 1 << 62  # added to the id of a point that was written too coarsely for the cell: sorts after every id
-_TILE = 1 << 16  # points projected at a time on the CPU: their temporaries stay in the cache
+COARSE = 1 << 62  # added to the id of a point that is too coarse for a cell, so that it sorts after all others
+_TILE = 1 << 16  # points per pass on the CPU: the temporaries stay in the cache
 
 Number = TypeVar("Number", Tensor, float)
 
 
 @dataclass(frozen=True)
 class Splat:
-    """Which point each cell shows. All ``[..., h, w]`` over the grid that was filled; holes hold the stated filler.
+    """The visible point of each cell. All shapes ``[..., h, w]`` unless stated.
 
     Attributes:
-        index: position of the winning point along the point axis, int64; -1 in holes.
-        depth: z-depth of the winner in metres; 0 in holes.
-        offset: ``[..., h, w, 2]``, where in its cell the winner fell, (u, v) from the centre in [-1/2, 1/2); 0 in
-            holes.
-        log_scale: log2 of (footprint of the cell at the winner's depth / footprint it was written with): negative
-            when now
-            seen nearer or finer than when written; 0 in holes.
+        index: index of the visible point along the point axis, int64; -1 in holes.
+        depth: its z-depth in metres; 0 in holes.
+        offset: ``[..., h, w, 2]``, its position (u, v) relative to the cell centre, in [-1/2, 1/2); 0 in holes.
+        log_scale: log2 of the cell's footprint at that depth over the footprint of the point; negative if the point is
+            seen from nearer, or at a finer resolution, than it was written; 0 in holes.
     """
 
     index: Tensor
@@ -46,12 +44,12 @@ class Splat:
 
 @dataclass(frozen=True)
 class Coverage:
-    """What the points cover: all that a write must know. Grids ``[..., h, w]`` over the camera's.
+    """The surfaces that a camera sees, as far as a write needs them. Shapes ``[..., h, w]`` unless stated.
 
     Attributes:
         surface: smallest z-depth of any point in the cell in metres; 0 in holes.
-        fine: bool, whether some point on that surface is not coarse (:func:`is_coarse`).
-        shown: int64 ``[n]``, positions along all batch and point axes of the points on the surfaces.
+        fine: bool, whether any point on that surface is not coarse (:func:`is_coarse`).
+        shown: int64 ``[n]``, indices of the points on the surfaces, over all batch and point axes.
     """
 
     surface: Tensor
@@ -60,7 +58,7 @@ class Coverage:
 
 
 def _apply(transform: Tensor, points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Coordinates of ``points [..., N, 3]`` after ``transform [..., 4, 4]``, with a fixed order of operations."""
+    """Transform ``points [..., N, 3]`` by ``transform [..., 4, 4]`` with a fixed order of operations."""
     x, y, z = points.unbind(-1)
     row = [[transform[..., i, j, None] for j in range(4)] for i in range(3)]
     moved = [row[i][0] * x + row[i][1] * y + row[i][2] * z + row[i][3] for i in range(3)]
@@ -68,9 +66,9 @@ def _apply(transform: Tensor, points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _to_camera(c2w: Tensor, points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Camera coordinates of world ``points [..., N, 3]``: ``R^T (p - t)``, with a fixed order of operations.
+    """Return camera coordinates ``R^T (p - t)`` of world ``points [..., N, 3]``, with a fixed order of operations.
 
-    The difference comes first, so that a camera far from the origin loses no precision to a cancelling translation.
+    The difference comes first, which keeps precision far from the origin.
     """
     dx, dy, dz = (points[..., i] - c2w[..., i, 3, None] for i in range(3))
     x, y, z = (c2w[..., 0, i, None] * dx + c2w[..., 1, i, None] * dy + c2w[..., 2, i, None] * dz for i in range(3))
@@ -78,13 +76,13 @@ def _to_camera(c2w: Tensor, points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def unproject(depth: Tensor, camera: Camera) -> Tensor:
-    """World points of a z-depth map, one per pixel centre.
+    """Unproject a z-depth map to world points, one per pixel centre.
 
     ``p = c2w (D K^-1 [u + 1/2, v + 1/2, 1]^T)`` (METHOD: Mirage, "initialise").
 
     Args:
-        depth: ``[..., H, W]`` metres, on the camera's own grid; 0 (unknown) lifts to the camera centre and is the
-            caller's to drop.
+        depth: ``[..., H, W]`` metres, on the camera's grid. Pixels of depth 0 (unknown) become the camera centre; the
+            caller drops them.
         camera: batch shape ``[...]``, size ``(H, W)``.
 
     Returns:
@@ -103,7 +101,7 @@ def unproject(depth: Tensor, camera: Camera) -> Tensor:
 
 
 def project(points: Tensor, camera: Camera) -> tuple[Tensor, Tensor, Tensor]:
-    """Pixel coordinates and z-depth of world points.
+    """Project world points to pixel coordinates and z-depth.
 
     Args:
         points: ``[..., N, 3]`` metres, world frame; may hold infinities.
@@ -111,7 +109,7 @@ def project(points: Tensor, camera: Camera) -> tuple[Tensor, Tensor, Tensor]:
 
     Returns:
         ``u, v`` in pixels (corners at integers) and ``z`` in metres, each ``[..., N]``. Where ``z <= NEAR`` or anything
-        is not finite, ``u`` and ``v`` are -1 (outside every picture); never NaN.
+        is not finite, ``u`` and ``v`` are -1 (outside every image); never NaN.
     """
     x, y, z = _to_camera(camera.c2w, points)
     in_front = (z > NEAR) & torch.isfinite(z) & torch.isfinite(x) & torch.isfinite(y)
@@ -123,42 +121,42 @@ def project(points: Tensor, camera: Camera) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def is_coarse(footprint: Tensor, depth: Tensor, focal: Tensor, refine: float) -> Tensor:
-    """Whether points were written more than ``refine`` times coarser than the cell they are now seen in.
+    """Return whether points were written more than ``refine`` times coarser than the cells that now see them.
 
-    The one criterion for reading (coarse points stand back) and for writing (a cell that shows one is written anew).
+    Reads prefer points that are not coarse, and writes refine cells that show coarse points.
 
     Args:
         footprint: width in metres of the cell each point was written from.
-        depth: z-depth it is seen at now, metres, same shape.
-        focal: horizontal focal length of the camera now, in cells.
-        refine: how many cells wide a point may be.
+        depth: current z-depth in metres, same shape.
+        focal: horizontal focal length of the current camera, in cells.
+        refine: maximum footprint of a point in cells.
     """
     return footprint > depth / focal * refine
 
 
 def scale_ratio(depth: Number, footprint: Number, focal: Number, samples_per_cell: int) -> Number:
-    """Width of a part of a cell at some depth over the footprint of the point seen there: the zoom is its log2.
+    """Return the width of a part of a cell at a depth over the footprint of the point seen there.
 
-    For tensors here, and for single numbers in the compiled loops; all of them float64.
+    Takes float64 tensors here and single float64 numbers in the compiled loops.
 
     Args:
-        depth: z-depth it is seen at now, metres.
+        depth: current z-depth in metres.
         footprint: width in metres of the cell the point was written from, same shape.
-        focal: horizontal focal length of the camera now, in cells, same shape.
+        focal: horizontal focal length of the current camera in cells, same shape.
         samples_per_cell: parts of a cell per axis.
     """
     return depth / (samples_per_cell * focal) / footprint
 
 
 def log_scale_of(scale: Tensor) -> Tensor:
-    """log2 of a :func:`scale_ratio`, in float64 and rounded once, so that vectorization changes no bit."""
-    # on the CPU NumPy's, in one thread: torch's is MKL's, which wakes others for a few hundred numbers
+    """Return log2 of a :func:`scale_ratio`, computed in float64 and rounded once, independent of vectorisation."""
+    # NumPy's log2 on the CPU: torch's (MKL) starts threads even for a few hundred numbers.
     log2 = torch.from_numpy(np.log2(scale.numpy())) if scale.is_cpu else torch.log2(scale)
     return log2.float()
 
 
 def to_pixels(camera: Camera, points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """``u, v, z`` of ``points [B, N, 3]``; ``u`` and ``v`` mean nothing unless ``z > NEAR``."""
+    """Return ``u, v, z`` of ``points [B, N, 3]``; ``u`` and ``v`` are valid only where ``z > NEAR``."""
     x, y, z = _to_camera(camera.c2w, points)
     K = camera.K[:, None]
     return x.div_(z).mul_(K[..., 0, 0]).add_(K[..., 0, 2]), y.div_(z).mul_(K[..., 1, 1]).add_(K[..., 1, 2]), z
@@ -167,29 +165,29 @@ def to_pixels(camera: Camera, points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def _surfaces(
     points: Tensor, camera: Camera, tolerance: float, valid: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """The smallest depth per cell, and the points within the tolerance of it.
+    """Find the smallest depth per cell and the points within the tolerance of it.
 
     Returns:
-        Smallest depth of every cell of every camera ``[B * h * w]``, infinite in holes; and of the points near it the
-        position in ``B * N``, the cell in ``B * h * w``, the depth, and where they fell, (u, v) in cells.
+        Smallest depth ``[B * h * w]``, infinite in holes; and of the points near it the index in ``B * N``, the cell in
+        ``B * h * w``, the depth, and the position (u, v) in cells.
     """
     height, width = camera.size
     worlds, count = points.shape[:2]
     nearest = torch.full((worlds * height * width,), torch.inf, device=points.device)
-    # on the CPU the temporaries of a tile stay in the cache; a GPU wants one launch
+    # On the CPU the temporaries of a tile stay in the cache; a GPU is faster with one launch.
     tile = max(_TILE // max(worlds, 1), 1) if points.device.type == "cpu" else max(count, 1)
     found = []
     for start in range(0, max(count, 1), tile):
         u, v, z = to_pixels(camera, points[:, start : start + tile])
-        # u = -0.3 must not round into column 0, and every comparison with a NaN fails: no division needs guarding
+        # u = -0.3 must not round into column 0. Comparisons with NaN are False, so no division needs a guard.
         hit = (z > NEAR) & (z < torch.inf) & (u >= 0) & (u < width) & (v >= 0) & (v < height)
         if valid is not None:
             hit &= valid[:, start : start + tile]
         at = hit.nonzero(as_tuple=True)
         u, v, z = u[at], v[at], z[at]
-        cell = (at[0] * height + v.long()) * width + u.long()  # truncation is floor: none is negative
+        cell = (at[0] * height + v.long()) * width + u.long()  # truncation equals floor: no value is negative
         nearest.scatter_reduce_(0, cell, z, "amin")
-        # the smallest depth so far can only fall, so what is too deep now is too deep
+        # The smallest depth can only decrease, so points that are too deep now stay too deep.
         near = (z <= nearest[cell] * (1.0 + tolerance)).nonzero().squeeze(1)
         position = (at[0] * count + at[1] + start)[near]
         found.append((position, cell[near], z[near], u[near], v[near]))
@@ -201,7 +199,7 @@ def _surfaces(
 def _flat(
     points: Tensor, camera: Camera, valid: Tensor | None, *values: Tensor
 ) -> tuple[Tensor, Camera, Tensor | None, list[Tensor]]:
-    """Points ``[B, N, 3]``, cameras ``[B]``, mask ``[B, N]`` and values ``[B * N]``, from shapes that broadcast."""
+    """Broadcast to points ``[B, N, 3]``, cameras ``[B]``, mask ``[B, N]`` and values ``[B * N]``."""
     batch = torch.broadcast_shapes(points.shape[:-2], camera.batch_shape)
     worlds, count = math.prod(batch), points.shape[-2]
     c2w, K = (t.expand(*batch, -1, -1).reshape(worlds, *t.shape[-2:]) for t in (camera.c2w, camera.K))
@@ -220,7 +218,7 @@ def coverage(
     refine: float = 2.0,
     valid: Tensor | None = None,
 ) -> Coverage:
-    """What points cover in the view of a camera; arguments as :func:`splat`'s."""
+    """Find the surfaces that a camera sees; arguments as for :func:`splat`."""
     grid = (*torch.broadcast_shapes(points.shape[:-2], camera.batch_shape), *camera.size)
     points, camera, valid, (footprint,) = _flat(points, camera, valid, footprint)
     nearest, position, cell, z, _, _ = _surfaces(points, camera, tolerance, valid)
@@ -241,28 +239,26 @@ def splat(
     samples_per_cell: int = 1,
     valid: Tensor | None = None,
 ) -> Splat:
-    """Pick the point each cell of the camera's grid, or each part of a cell, shows.
+    """Select the visible point of each cell of the camera's grid, or of each part of a cell.
 
-    Nearest surface, then level of detail, then provenance: per cell ``z_min`` is the smallest depth; among the points
-    within ``z_min * (1 + tolerance)``, those written at most ``refine`` times coarser than the cell come first, and
-    among equals the smallest id, that is the oldest, wins. ``tolerance=0`` is the paper's plain nearest point (ids
-    still break exact ties). With ``samples_per_cell > 1`` each of the ``samples_per_cell x samples_per_cell`` parts
-    of a cell has a winner of its
-    own among the cell's candidates: what is hidden stays hidden, but points side by side in one cell are all kept.
+    Let ``z_min`` be the smallest depth in a cell. The candidates are the points within ``z_min * (1 + tolerance)``.
+    Among them, points that are not coarse (:func:`is_coarse`) come first, then the smallest id, which is the oldest,
+    wins. ``tolerance=0`` selects the nearest point, as in the paper (ids break exact ties). With
+    ``samples_per_cell = n > 1``, each of the ``n x n`` parts of a cell selects among the cell's candidates that fall
+    into it, so that neighbouring points in one cell are all visible while hidden points stay hidden.
 
     Args:
         points: ``[..., N, 3]`` metres, world frame.
         ids: ``[..., N]`` int64 in [0, 2^62), unique among the points of one map.
         footprint: ``[..., N]`` width in metres of the cell each point was written from.
-        camera: batch shape ``[...]``, already resized to the grid of cells.
+        camera: batch shape ``[...]``, resized to the grid of cells.
         tolerance: relative thickness of a surface.
-        refine: a point counts as coarse when its footprint exceeds this many cells.
-        samples_per_cell: parts of a cell per axis; a power of two, so that parts nest in cells bit for bit.
+        refine: a point is coarse if its footprint exceeds this many cells.
+        samples_per_cell: parts of a cell per axis; a power of two, so that parts nest exactly in cells.
         valid: optional bool ``[..., N]``; False hides a point.
 
     Returns:
-        A :class:`Splat` of grids ``[..., samples_per_cell * h, samples_per_cell * w]``, in whose cells offset and
-        zoom are measured.
+        A :class:`Splat` of grids ``[..., n * h, n * w]``; offset and log_scale refer to their cells.
     """
     cells = camera.size[0] * camera.size[1]
     height, width = samples_per_cell * camera.size[0], samples_per_cell * camera.size[1]
@@ -277,7 +273,7 @@ def splat(
     u, v = u * samples_per_cell, v * samples_per_cell
     part = (world * height + v.long()) * width + u.long()
     best = torch.full((worlds * height * width,), NO_POINT, device=points.device).scatter_reduce_(0, part, rank, "amin")
-    # ids are unique, so exactly one point per part passes and the writes below cannot race
+    # Ids are unique, so exactly one point per part passes and the writes below cannot race.
     winner = (rank == best[part]).nonzero().squeeze(1)
     position, part, world, z, focal, written, u, v = (
         t[winner] for t in (position, part, world, z, focal, written, u, v)

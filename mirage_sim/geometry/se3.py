@@ -1,7 +1,7 @@
-"""Rigid motions as 4x4 matrices, with the exponential map of SE(3).
+"""Rigid transforms as 4x4 matrices, with exponential and logarithm of SE(3).
 
-A motion named ``b_from_a`` takes coordinates in frame ``a`` to coordinates in frame ``b``. A twist is
-``[..., 6]``: translation part first (metres), rotation vector second (radians).
+A transform named ``b_from_a`` maps coordinates in frame ``a`` to coordinates in frame ``b``. A twist is ``[..., 6]``:
+translation (metres), then rotation vector (radians).
 """
 
 import torch
@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def invert(transform: Tensor) -> Tensor:
-    """Inverse of rigid motions ``[..., 4, 4]``, from the transpose of the rotation (no linear solve)."""
+    """Invert rigid transforms ``[..., 4, 4]`` by transposing the rotation."""
     rotation_t = transform[..., :3, :3].transpose(-1, -2)
     out = torch.zeros_like(transform)
     out[..., :3, :3] = rotation_t
@@ -19,7 +19,7 @@ def invert(transform: Tensor) -> Tensor:
 
 
 def is_rigid(transform: Tensor, tolerance: float = 1e-3) -> bool:
-    """Whether every ``[..., 4, 4]`` is finite, orthonormal, right-handed and has last row (0, 0, 0, 1)."""
+    """Return whether all matrices ``[..., 4, 4]`` are finite, orthonormal, right-handed and end in (0, 0, 0, 1)."""
     if not bool(torch.isfinite(transform).all()):
         return False
     rotation = transform[..., :3, :3].double()
@@ -33,7 +33,7 @@ def is_rigid(transform: Tensor, tolerance: float = 1e-3) -> bool:
 
 
 def _hat(vector: Tensor) -> Tensor:
-    """Skew matrices ``[..., 3, 3]`` with ``hat(a) @ b = a x b``."""
+    """Return skew-symmetric matrices ``[..., 3, 3]`` with ``hat(a) @ b = a x b``."""
     x, y, z = vector.unbind(-1)
     zero = torch.zeros_like(x)
     rows = [zero, -z, y, z, zero, -x, -y, x, zero]
@@ -41,7 +41,7 @@ def _hat(vector: Tensor) -> Tensor:
 
 
 def _series_coefficients(angle: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """``sin(t)/t``, ``(1-cos t)/t^2`` and ``(t-sin t)/t^3``, with their Taylor series near zero."""
+    """Return ``sin(t)/t``, ``(1-cos t)/t^2`` and ``(t-sin t)/t^3``, from Taylor series near zero."""
     small = angle < 1e-2
     t = torch.where(small, torch.ones_like(angle), angle)
     t2 = angle * angle
@@ -52,7 +52,7 @@ def _series_coefficients(angle: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def se3_exp(twist: Tensor) -> Tensor:
-    """Motion ``[..., 4, 4]`` of a twist ``[..., 6]`` (translation, rotation vector).
+    """Return the transform ``[..., 4, 4]`` of a twist ``[..., 6]`` (translation, rotation vector).
 
     Rodrigues' formula and the left Jacobian of SO(3); see Barfoot, *State Estimation for Robotics*, section 7.1.
     """
@@ -69,10 +69,10 @@ def se3_exp(twist: Tensor) -> Tensor:
 
 
 def se3_log(transform: Tensor) -> Tensor:
-    """Twist ``[..., 6]`` of a motion ``[..., 4, 4]``: the inverse of :func:`se3_exp` for angles below pi.
+    """Return the twist ``[..., 6]`` of a transform ``[..., 4, 4]``: the inverse of :func:`se3_exp` for angles below pi.
 
-    Near pi the axis is read from the symmetric part of the rotation, where its sign is only known up to the
-    antisymmetric rest; at exactly pi either sign is right.
+    Near pi the axis comes from the symmetric part of the rotation and its sign from the antisymmetric part. At exactly
+    pi both signs are correct.
     """
     rotation = transform[..., :3, :3]
     vee = torch.stack(
@@ -87,7 +87,7 @@ def se3_log(transform: Tensor) -> Tensor:
     angle = torch.atan2(vee.norm(dim=-1), trace - 1)[..., None]
     a, b, _ = _series_coefficients(angle)
     generic = vee / (2 * a)
-    # (R + R^T) / 2 = cos(t) I + (1 - cos(t)) a a^T, whose second term has the axis in every column
+    # (R + R^T) / 2 = cos(t) I + (1 - cos(t)) a a^T: every column of the second term is a multiple of the axis.
     cosine = ((trace - 1) / 2)[..., None, None]
     symmetric = (rotation + rotation.transpose(-1, -2)) / 2
     symmetric = symmetric - cosine * torch.eye(3, dtype=rotation.dtype, device=rotation.device)
@@ -97,7 +97,7 @@ def se3_log(transform: Tensor) -> Tensor:
     sign = torch.where((axis * vee).sum(-1, keepdim=True) < 0, -1.0, 1.0)
     rotation_vector = torch.where(angle > 3.0, sign * axis * angle, generic)
 
-    # the inverse of the left Jacobian in closed form (Barfoot, section 7.1.5)
+    # Inverse of the left Jacobian in closed form (Barfoot, section 7.1.5).
     omega = _hat(rotation_vector)
     t2 = (angle * angle)[..., None]
     last = torch.where(t2 < 1e-2, 1 / 12 + t2 / 720, (1 - a[..., None] / (2 * b[..., None])) / t2.clamp(min=1e-2))
@@ -108,12 +108,15 @@ def se3_log(transform: Tensor) -> Tensor:
 
 
 def interpolate(start: Tensor, end: Tensor, share: Tensor) -> Tensor:
-    """Rigid motions ``[N, 4, 4]`` on the way from ``start [4, 4]`` to ``end [4, 4]`` at a constant twist.
+    """Interpolate between two poses at a constant twist.
 
     Args:
-        start: where the share is 0.
-        end: where the share is 1; there the result is ``end`` itself, to the bit.
-        share: ``[N]`` in [0, 1], of the way.
+        start: pose ``[4, 4]`` at share 0.
+        end: pose ``[4, 4]`` at share 1, returned exactly there.
+        share: ``[N]`` in [0, 1].
+
+    Returns:
+        Poses ``[N, 4, 4]``.
     """
     twist = se3_log(invert(start) @ end)
     between = start @ se3_exp(share[:, None] * twist)

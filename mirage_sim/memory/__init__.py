@@ -1,4 +1,4 @@
-"""Spatial memories: persistent maps of what was seen, written along depth and read from other cameras."""
+"""Spatial memories: maps of 3D points, written by unprojection and read by projection."""
 
 from mirage_sim.memory.latent_map import LatentMap
 from mirage_sim.memory.point_memory import PointMemory

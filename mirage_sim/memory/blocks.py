@@ -1,4 +1,4 @@
-"""Blocks: up to a thousand points that lie close together, and a persistent sequence of them."""
+"""Blocks of neighbouring points, and an immutable sequence of blocks."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
@@ -13,13 +13,13 @@ from mirage_sim.memory.quantization import STEPS, cells_of_keys
 
 
 class Points(NamedTuple):
-    """Points side by side.
+    """Columns of a table of points.
 
     Attributes:
         xyz: ``[n, 3]``, float32 metres in the world frame, or int16 codes
             (:func:`~mirage_sim.memory.quantization.xyz_of`).
         features: ``[n, C]``, or uint8 ``[n, C + 2]``, coded (:func:`~mirage_sim.memory.quantization.decoded_features`).
-        ids: int64 ``[n]``, unique in the map; smaller is older.
+        ids: int64 ``[n]``, unique in the map; older points have smaller ids.
         footprint: float32 ``[n]``, width in metres of the cell each point was written from.
     """
 
@@ -30,14 +30,14 @@ class Points(NamedTuple):
 
 
 class Block(NamedTuple):
-    """Up to ``kernels.BLOCK_POINTS`` points that lie close together. Never changed once made.
+    """Up to ``kernels.BLOCK_POINTS`` neighbouring points; immutable.
 
     Attributes:
-        key: the spatial cell (:func:`~mirage_sim.memory.quantization.block_keys`); several blocks share it.
-        xyz: as the other three, of :class:`Points`.
-        features: see ``xyz``.
-        ids: see ``xyz``.
-        footprint: see ``xyz``.
+        key: the spatial cell (:func:`~mirage_sim.memory.quantization.block_keys`); several blocks may share one.
+        xyz: see :class:`Points`.
+        features: see :class:`Points`.
+        ids: see :class:`Points`.
+        footprint: see :class:`Points`.
     """
 
     key: int
@@ -48,14 +48,14 @@ class Block(NamedTuple):
 
 
 class Blocks:
-    """Blocks with a table over them. A value: a changed copy shares what it does not change.
+    """An immutable sequence of blocks with a table of their properties; changed copies share unchanged pages.
 
     Attributes:
         rows: the blocks.
-        table: int64 ``[blocks, 6]``: key, number of points, and addresses of xyz, footprint, ids and features, which
-            mean nothing except on the CPU; see ``kernels``.
-        extents: float32 ``[blocks, 10]``, metres: lowest and highest corner of the points; then, where coordinates are
-            codes, their origin and step, else zeros.
+        table: int64 ``[blocks, 6]``: key, number of points, and memory addresses of xyz, footprint, ids and features
+            for the compiled loops (valid on the CPU only).
+        extents: float32 ``[blocks, 10]``, metres: minimum and maximum corner of the points, then origin and step of
+            quantised coordinates (0 otherwise).
     """
 
     def __init__(self, rows: PersistentArray, table: PersistentArray, extents: PersistentArray) -> None:
@@ -65,7 +65,7 @@ class Blocks:
 
     @classmethod
     def empty(cls) -> "Blocks":
-        """No blocks."""
+        """Return a sequence without blocks."""
         return cls(
             PersistentArray.of(np.zeros(0, object)),
             PersistentArray.of(np.zeros((0, 6), np.int64)),
@@ -74,17 +74,17 @@ class Blocks:
 
     @classmethod
     def of(cls, blocks: Sequence[Block], extents: np.ndarray) -> "Blocks":
-        """These blocks, with rows of :attr:`extents`."""
+        """Return a sequence of blocks, with rows of :attr:`extents`."""
         return cls(
             PersistentArray.of(_objects(blocks)), PersistentArray.of(_table(blocks)), PersistentArray.of(extents)
         )
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Blocks":
-        # never changed, and the addresses of a copy's tensors would be others than its table says
+        # Immutable, and the table holds addresses that copies of the tensors would not have.
         return self
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # wherever it goes to, its tensors have other addresses
+        # After unpickling the tensors have other addresses, so the table is built again.
         return Blocks.of, (tuple(self), self.extents.array())
 
     def __len__(self) -> int:
@@ -99,27 +99,27 @@ class Blocks:
 
     @property
     def on_cpu(self) -> bool:
-        """Whether addresses mean something."""
+        """Whether the points are on the CPU, so that the addresses are valid."""
         return not len(self) or self[0].xyz.is_cpu
 
     @property
     def points(self) -> int:
-        """How many points there are."""
+        """Number of points."""
         return sum(int(page[:, LENGTH].sum()) for page in self.table.pages)
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the points and the table."""
+        """Bytes of the points and the tables."""
         each = sum(column[:1].nbytes for column in self[0][1:]) if len(self) else 0
         return self.points * each + self.rows.nbytes + self.table.nbytes + self.extents.nbytes
 
     def replace(self, rows: np.ndarray, blocks: Sequence[Block], boxes: np.ndarray, block_size: float) -> "Blocks":
-        """A copy with other blocks in some rows; those from ``len(self)`` on are added.
+        """Return a copy with some blocks replaced or appended.
 
         Args:
-            rows: int64 ``[n]``, ascending.
-            blocks: as many.
-            boxes: float32 ``[n, 6]``, lowest and highest corner of the points of each.
+            rows: int64 ``[n]``, ascending. Rows from ``len(self)`` on are appended.
+            blocks: ``n`` blocks.
+            boxes: float32 ``[n, 6]``, minimum and maximum corner of the points of each block.
             block_size: of the map.
         """
         table = _table(blocks)
@@ -134,14 +134,14 @@ class Blocks:
         )
 
     def take(self, rows: np.ndarray) -> "Blocks":
-        """Some of the blocks."""
+        """Return the blocks in some rows."""
         return Blocks(*(PersistentArray.of(pages.array()[rows]) for pages in (self.rows, self.table, self.extents)))
 
 
 def _objects(blocks: Sequence[Block]) -> np.ndarray:
     objects = np.empty(len(blocks), object)
     for i, block in enumerate(blocks):
-        objects[i] = block  # all at once, numpy would take named tuples for rows
+        objects[i] = block  # np.array(blocks) would treat the named tuples as rows
     return objects
 
 
@@ -154,11 +154,11 @@ def _table(blocks: Sequence[Block]) -> np.ndarray:
 
 
 def boxes_of(xyz: Tensor, lengths: list[int]) -> np.ndarray:
-    """Lowest and highest corner of each run of points: float32 ``[runs, 6]`` on the host.
+    """Return the minimum and maximum corner of each run of points: float32 ``[runs, 6]`` on the host.
 
     Args:
         xyz: ``[n, 3]`` metres.
-        lengths: of the runs, positive; they add up to ``n``.
+        lengths: of the runs, positive, with sum ``n``.
     """
     if not lengths:
         return np.zeros((0, 6), np.float32)

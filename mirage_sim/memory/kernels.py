@@ -1,107 +1,72 @@
-"""Loops over the blocks of a map, compiled for the CPU by numba.
+"""Loops over the blocks of a map, compiled for the CPU with numba.
 
-They follow :func:`mirage_sim.geometry.splat` and :func:`~mirage_sim.geometry.coverage`, operation by operation in
-float32
-and without contraction, so that both have the same bits. Blocks come nearest first, and one is left out when all the
-cells that it may cover already show something so near that none of its points can be within the tolerance.
+They perform the float32 operations of :func:`mirage_sim.geometry.splat` and :func:`~mirage_sim.geometry.coverage` in
+the same order, so that both give the same bits. Blocks are processed nearest first. A block is skipped if all cells
+that it may cover already show surfaces too near for any of its points to be visible.
 """
 
-from collections.abc import Callable
-from typing import Any, TypeVar
-
 import numpy as np
-from llvmlite import ir
-from numba import carray, njit
-from numba.core import cgutils, types
-from numba.extending import intrinsic
+from numba import carray
 
 from mirage_sim.geometry import NEAR, scale_ratio
+from mirage_sim.memory.compilation import compiled, pointer, prefetch
 
 BLOCK_POINTS = 1024  # points in a full block
-KEY, LENGTH, XYZ, FOOTPRINT, IDS, FEATURES = range(6)  # columns of the table of blocks; the last four are addresses
+KEY, LENGTH, XYZ, FOOTPRINT, IDS, FEATURES = range(6)  # columns of Blocks.table; the last four are addresses
 NO_RANK = np.iinfo(np.int64).max
-_COARSE = np.int64(1 << 62)  # added to the id of a point that was written too coarsely for the cell
+_COARSE = np.int64(1 << 62)  # added to the id of a point that is too coarse for a cell
 _NEAR = np.float32(NEAR)
 _HALF = np.float32(0.5)
-_ROUNDING = 1e-5  # relative; many times what rounding to float32 may move a point by
-_AHEAD = 32  # points; what they need of the memory is asked for this long before
+_ROUNDING = 1e-5  # relative margin, many times the rounding error of float32
+_AHEAD = 32  # points; how far ahead their data is prefetched
 _MEMORY_PAGE = 4096  # bytes
-_ROOM = 1 << 14  # points; more are seldom found
-_CODES = np.float32(32768.5)  # a code of -32768 is the middle of the first of 65,536 steps
+_ROOM = 1 << 14  # points; initial size of the buffers
+_CODES = np.float32(32768.5)  # code -32768 is the middle of the first of 65,536 steps
 
 
 class Work:
-    """How much the kernels have walked over, in blocks and points, since the process began."""
+    """Counts the blocks and points that the kernels have visited in this process; for tests and benchmarks."""
 
     walked = 0
 
 
 WORK = Work()
-Function = TypeVar("Function", bound=Callable[..., Any])
-
-
-def compiled(function: Function) -> Function:
-    """Compile at the first call, and keep the result for later processes where there is a place to."""
-    try:
-        fast: Any = njit(cache=True, nogil=True, error_model="numpy")(function)
-    except RuntimeError:  # neither the package nor the user's cache can be written to
-        fast = njit(nogil=True, error_model="numpy")(function)
-    return fast
-
-
-def _typed_pointer(typing_context: Any, address: Any) -> Any:
-    """An integer as the address that it is."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.inttoptr(arguments[0], cgutils.voidptr_t)
-
-    return types.voidptr(types.int64), generate
-
-
-def _typed_prefetch(typing_context: Any, address: Any) -> Any:
-    """Have the memory at an address fetched, without waiting for it; nothing happens where there is none."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        place = builder.inttoptr(arguments[0], cgutils.voidptr_t)
-        prefetch = builder.module.declare_intrinsic("llvm.prefetch", [place.type], _PREFETCH)
-        to_read, closest, data = (ir.Constant(cgutils.int32_t, value) for value in (0, 3, 1))
-        builder.call(prefetch, [place, to_read, closest, data])
-
-    return types.void(types.int64), generate
-
-
-_PREFETCH = ir.FunctionType(ir.VoidType(), [cgutils.voidptr_t, *[cgutils.int32_t] * 3])
-_pointer: Any = intrinsic(_typed_pointer)
-_prefetch: Any = intrinsic(_typed_prefetch)
-_magnified = compiled(scale_ratio)
+_scale_ratio = compiled(scale_ratio)
 
 
 @compiled
-def in_view(boxes: np.ndarray, view: np.ndarray, height: int, width: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Which boxes may have points in a picture, how near, and where.
-
-    Conservative: a box is left out only where all of it lies clearly on the outer side of one and the same plane of
-    the frustum, or clearly beside the picture; on rounding's doubt it stays.
-
-    Args:
-        boxes: float32 ``[n, 6+]``, lowest and highest corner in metres.
-        view: float64 ``[16]``: the first three rows of the camera's ``c2w``, then fx, fy, cx, cy in cells.
-        height: of the picture in cells.
-        width: of the picture in cells.
-
-    Returns:
-        Rows ``[m]``, nearest first; less than the depth of any of their points; and first and last row, first and last
-        column of the cells they may cover ``[m, 4]``.
-    """
+def _frustum(view: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Return the normals ``[5, 3]`` of near plane and sides: points in the image are on the positive side of all."""
     fx, fy, cx, cy = view[12], view[13], view[14], view[15]
-    scale = fx + fy + abs(cx) + abs(cy) + (1.0 + width + height)
-    # a point is in the picture only if all are positive: its depth, and how far it is within each side of the frustum
     planes = np.empty((5, 3), np.float64)
     for axis in range(3):
         x, y, z = view[4 * axis], view[4 * axis + 1], view[4 * axis + 2]
         planes[0, axis] = z
         planes[1, axis], planes[2, axis] = fx * x + cx * z, (width - cx) * z - fx * x
         planes[3, axis], planes[4, axis] = fy * y + cy * z, (height - cy) * z - fy * y
+    return planes
+
+
+@compiled
+def in_view(boxes: np.ndarray, view: np.ndarray, height: int, width: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Find the boxes that may have points in an image.
+
+    The test is conservative: a box is excluded only if it lies completely outside one plane of the frustum or beside
+    the image, by more than the rounding error.
+
+    Args:
+        boxes: float32 ``[n, 6+]``, minimum and maximum corner in metres.
+        view: float64 ``[16]``: the first three rows of the camera's ``c2w``, then fx, fy, cx, cy in cells.
+        height: of the image in cells.
+        width: of the image in cells.
+
+    Returns:
+        Rows ``[m]``, nearest first; a lower bound of the depth of their points ``[m]``; and first and last row, first
+        and last column of the cells that they may cover ``[m, 4]``.
+    """
+    fx, fy, cx, cy = view[12], view[13], view[14], view[15]
+    scale = fx + fy + abs(cx) + abs(cy) + (1.0 + width + height)
+    planes = _frustum(view, height, width)
     rows = np.empty(len(boxes), np.int64)
     depths = np.empty(len(boxes), np.float64)
     cells = np.empty((len(boxes), 4), np.int64)
@@ -133,7 +98,7 @@ def in_view(boxes: np.ndarray, view: np.ndarray, height: int, width: int) -> tup
             u_low, u_high, v_low, v_high = min(u_low, u), max(u_high, u), min(v_low, v), max(v_high, v)
         depth = low - _ROUNDING * reach
         top, bottom, first, last = 0.0, height - 1.0, 0.0, width - 1.0
-        if depth > _NEAR:  # else it reaches behind the camera, and may be anywhere
+        if depth > _NEAR:  # else the box reaches behind the camera and may cover any cell
             doubt = _ROUNDING * (reach / depth + 1.0)
             u_doubt = doubt * (fx * (1.0 + max(abs(u_low), abs(u_high))) + abs(cx) + 1.0)
             v_doubt = doubt * (fy * (1.0 + max(abs(v_low), abs(v_high))) + abs(cy) + 1.0)
@@ -146,13 +111,13 @@ def in_view(boxes: np.ndarray, view: np.ndarray, height: int, width: int) -> tup
         rows[count], depths[count] = row, depth
         cells[count, 0], cells[count, 1], cells[count, 2], cells[count, 3] = top, bottom, first, last
         count += 1
-    order = np.argsort(depths[:count], kind="mergesort")  # which is stable
+    order = np.argsort(depths[:count], kind="mergesort")  # a stable sort
     return rows[order], depths[order], cells[order]
 
 
 @compiled
 def _hidden(nearest: np.ndarray, width: int, cells: np.ndarray, depth: float, grown: np.float32) -> bool:
-    """Whether nothing at this depth or beyond can be near the surface in any of these cells."""
+    """Return whether points at this depth or beyond are hidden in all of these cells."""
     for i in range(cells[0], cells[1] + 1):
         for j in range(cells[2], cells[3] + 1):
             if depth <= nearest[i * width + j] * grown:
@@ -162,10 +127,10 @@ def _hidden(nearest: np.ndarray, width: int, cells: np.ndarray, depth: float, gr
 
 @compiled
 def _unpack(address: int, length: int, origin: np.ndarray, xyz: np.ndarray) -> None:
-    """Coordinates of a block, axis by axis, so that vector instructions can take them; ``origin [4]`` with the step."""
+    """Read a block's coordinates axis by axis, for vector instructions; ``origin [4]`` ends in the step."""
     step = origin[3]
-    plain = carray(_pointer(address), (length, 3), np.float32)
-    codes = carray(_pointer(address), (length, 3), np.int16)
+    plain = carray(pointer(address), (length, 3), np.float32)
+    codes = carray(pointer(address), (length, 3), np.int16)
     for axis in range(3):
         if step > 0:
             for j in range(length):
@@ -185,9 +150,9 @@ def _project(
     pixels: np.ndarray,
     at: np.ndarray,
 ) -> None:
-    """u, v and z of the first points, and their cells; a straight line of vector instructions.
+    """Compute u, v, z and the cell of each point without branches, for vector instructions.
 
-    Beside the picture the cell is ``height * width``.
+    Points outside the image get the cell ``height * width``.
     """
     x_axis_x, x_axis_y, x_axis_z = view[0], view[4], view[8]
     y_axis_x, y_axis_y, y_axis_z = view[1], view[5], view[9]
@@ -202,14 +167,14 @@ def _project(
         u = (x_axis_x * dx + x_axis_y * dy + x_axis_z * dz) / z * fx + cx
         v = (y_axis_x * dx + y_axis_y * dy + y_axis_z * dz) / z * fy + cy
         pixels[0, j], pixels[1, j], pixels[2, j] = u, v, z
-        # every comparison with a NaN fails: no division needs guarding
+        # comparisons with NaN are False, so no division needs a guard
         inside = (z > _NEAR) & (z < np.inf) & (u >= 0) & (u < right) & (v >= 0) & (v < bottom)
         at[j] = np.uint32(np.int32(v) * across + np.int32(u)) if inside else beside
 
 
 @compiled
 def _doubled(rows: np.ndarray) -> np.ndarray:
-    """The same rows, and as many more to be written."""
+    """Return an array of twice the length that starts with these rows."""
     return np.concatenate((rows, np.empty_like(rows)))
 
 
@@ -225,26 +190,25 @@ def sweep(
     width: int,
     grown: np.float32,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
-    """The smallest depth per cell, and the points that may be within the tolerance of it.
+    """Find the smallest depth per cell and the points that may be within the tolerance of it.
 
     Args:
-        rows: of the blocks to look at, nearest first, with what :func:`in_view` says about them in ``depths`` and
-            ``cells``.
-        depths: see ``rows``.
-        cells: see ``rows``.
-        extents: float32 ``[blocks, 10]``: box, then origin and step of the coordinates, where these are codes.
-        table: int64 ``[blocks, 6]``.
-        view: as of :func:`in_view`, float32.
-        height: of the picture in cells.
-        width: of the picture in cells.
+        rows: from :func:`in_view`.
+        depths: from :func:`in_view`.
+        cells: from :func:`in_view`.
+        extents: ``Blocks.extents``.
+        table: ``Blocks.table``.
+        view: as for :func:`in_view`, float32.
+        height: of the image in cells.
+        width: of the image in cells.
         grown: 1 + tolerance.
 
     Returns:
-        Smallest depths ``[height * width]``, infinite in holes; of the points found row, position in the block and
-        cell, int32 ``[n, 3]``, and u, v, z, float32 ``[n, 3]``; and how many points were looked at.
+        Smallest depths ``[height * width]``, infinite in holes; row, index in the block and cell of the points found,
+        int32 ``[n, 3]``; their u, v, z, float32 ``[n, 3]``; and the number of points visited.
     """
     nearest = np.full(height * width + 1, np.inf, np.float32)
-    nearest[-1] = np.nan  # beside the picture nothing is near
+    nearest[-1] = np.nan  # outside the image no point passes
     found, places = np.empty((_ROOM, 3), np.int32), np.empty((_ROOM, 3), np.float32)
     xyz, pixels = np.empty((3, BLOCK_POINTS), np.float32), np.empty((3, BLOCK_POINTS), np.float32)
     at, kept = np.empty(BLOCK_POINTS, np.uint32), np.empty(BLOCK_POINTS + 1, np.int32)
@@ -257,13 +221,13 @@ def sweep(
         length = table[row, LENGTH]
         walked += length
         following = table[rows[min(i + 1, len(rows) - 1)], XYZ]
-        for byte in range(0, 12 * BLOCK_POINTS, _MEMORY_PAGE):  # within one the processor looks ahead by itself
-            _prefetch(following + byte)
+        for byte in range(0, 12 * BLOCK_POINTS, _MEMORY_PAGE):  # the processor prefetches within a page
+            prefetch(following + byte)
         _unpack(table[row, XYZ], length, extents[row, 6:], xyz)
         _project(xyz, length, view, height, width, pixels, at)
         hits = 0
-        # the smallest depth so far can only fall, so what is too deep now is too deep
-        for j in range(length):  # without a branch that could not be foretold
+        # the smallest depth can only decrease, so points that are too deep now stay too deep
+        for j in range(length):  # without an unpredictable branch
             kept[hits] = j
             hits += z[j] <= nearest[at[j]] * grown
         while count + hits > len(found):
@@ -280,12 +244,50 @@ def sweep(
 
 @compiled
 def _near(nearest: np.ndarray, found: np.ndarray, places: np.ndarray, grown: np.float32) -> np.ndarray:
-    """Which of the points that :func:`sweep` found are within the tolerance of the surface, after all."""
+    """Return which points of :func:`sweep` are within the tolerance of the final surface."""
     near, count = np.empty(len(found) + 1, np.int32), 0
-    for i in range(len(found)):  # without a branch that could not be foretold
+    for i in range(len(found)):  # without an unpredictable branch
         near[count] = i
         count += places[i, 2] <= nearest[found[i, 2]] * grown
     return near[:count]
+
+
+@compiled
+def _gather(
+    winner: np.ndarray,
+    found: np.ndarray,
+    places: np.ndarray,
+    table: np.ndarray,
+    samples_per_cell: int,
+    focal: np.float32,
+    features: np.ndarray,
+    source: np.ndarray,
+    seen: np.ndarray,
+    scale: np.ndarray,
+) -> None:
+    """Write the outputs of :func:`choose`; ``winner`` is the index in ``found`` of each part's point."""
+    size = features.shape[1]
+    for part in range(len(source)):
+        ahead = min(part + _AHEAD, len(source) - 1)
+        if source[ahead] != NO_RANK:
+            row, j = found[winner[ahead], 0], found[winner[ahead], 1]
+            for byte in range(0, size, 64):
+                prefetch(table[row, FEATURES] + size * j + byte)
+        if source[part] == NO_RANK:
+            source[part], features[part], seen[:, part], scale[part] = -1, 0, 0.0, 1.0
+            continue
+        source[part] &= _COARSE - 1
+        i = winner[part]
+        row, j = found[i, 0], found[i, 1]
+        length = table[row, LENGTH]
+        u, v = places[i, 0] * np.float32(samples_per_cell), places[i, 1] * np.float32(samples_per_cell)
+        seen[0, part] = places[i, 2]
+        seen[1, part], seen[2, part] = u - np.floor(u) - _HALF, v - np.floor(v) - _HALF
+        written = carray(pointer(table[row, FOOTPRINT]), length, np.float32)[j]
+        scale[part] = _scale_ratio(np.float64(places[i, 2]), np.float64(written), np.float64(focal), samples_per_cell)
+        kept = carray(pointer(table[row, FEATURES]), (length, size), np.uint8)
+        for byte in range(size):
+            features[part, byte] = kept[j, byte]
 
 
 @compiled
@@ -304,22 +306,22 @@ def choose(
     seen: np.ndarray,
     scale: np.ndarray,
 ) -> None:
-    """What each part of a cell shows, of the points that :func:`sweep` found; see :func:`mirage_sim.geometry.splat`.
+    """Select the visible point of each part of a cell, as :func:`mirage_sim.geometry.splat` does.
 
     Args:
-        nearest: smallest depths per cell.
-        found: row, position and cell of points.
-        places: u, v, z of them.
-        table: of the blocks.
-        width: of the picture in cells.
+        nearest: from :func:`sweep`.
+        found: from :func:`sweep`.
+        places: from :func:`sweep`.
+        table: ``Blocks.table``.
+        width: of the image in cells.
         samples_per_cell: parts of a cell per axis.
-        focal: in cells.
+        focal: horizontal focal length in cells.
         grown: 1 + tolerance.
-        refine: how many cells wide a point may be.
-        features: out, uint8 ``[parts, bytes of a feature]``; zeros in holes.
-        source: out, int64 ``[parts]``; -1 in holes.
-        seen: out, float32 ``[3, parts]``: depth, offset to the right and down; zeros in holes.
-        scale: out, float64 ``[parts]``: how much each winner is :func:`~mirage_sim.geometry.magnified`; 1 in holes.
+        refine: a point is coarse if its footprint exceeds this many cells.
+        features: output, uint8 ``[parts, bytes of a feature]``; 0 in holes.
+        source: output, ids, int64 ``[parts]``; -1 in holes.
+        seen: output, float32 ``[3, parts]``: depth, offset right and down; 0 in holes.
+        scale: output, float64 ``[parts]``: :func:`~mirage_sim.geometry.scale_ratio`; 1 in holes.
     """
     near = _near(nearest, found, places, grown)
     winner = np.zeros(len(source), np.int64)
@@ -327,38 +329,17 @@ def choose(
     for n in range(len(near)):
         i, ahead = near[n], near[min(n + _AHEAD, len(near) - 1)]
         row, j = found[ahead, 0], found[ahead, 1]
-        _prefetch(table[row, FOOTPRINT] + 4 * j)
-        _prefetch(table[row, IDS] + 8 * j)
+        prefetch(table[row, FOOTPRINT] + 4 * j)
+        prefetch(table[row, IDS] + 8 * j)
         u, v, z = places[i, 0], places[i, 1], places[i, 2]
         row, j = found[i, 0], found[i, 1]
         length = table[row, LENGTH]
-        written = carray(_pointer(table[row, FOOTPRINT]), length, np.float32)[j]
-        rank = carray(_pointer(table[row, IDS]), length, np.int64)[j] + _COARSE * (written > z / focal * refine)
+        written = carray(pointer(table[row, FOOTPRINT]), length, np.float32)[j]
+        rank = carray(pointer(table[row, IDS]), length, np.int64)[j] + _COARSE * (written > z / focal * refine)
         part = int(v * np.float32(samples_per_cell)) * width * samples_per_cell + int(u * np.float32(samples_per_cell))
         best = source[part]
         source[part], winner[part] = min(rank, best), i if rank < best else winner[part]
-    size = features.shape[1]
-    for part in range(len(source)):
-        ahead = min(part + _AHEAD, len(source) - 1)
-        if source[ahead] != NO_RANK:
-            row, j = found[winner[ahead], 0], found[winner[ahead], 1]
-            for byte in range(0, size, 64):
-                _prefetch(table[row, FEATURES] + size * j + byte)
-        if source[part] == NO_RANK:
-            source[part], features[part], seen[:, part], scale[part] = -1, 0, 0.0, 1.0
-            continue
-        source[part] &= _COARSE - 1
-        i = winner[part]
-        row, j = found[i, 0], found[i, 1]
-        length = table[row, LENGTH]
-        u, v = places[i, 0] * np.float32(samples_per_cell), places[i, 1] * np.float32(samples_per_cell)
-        seen[0, part] = places[i, 2]
-        seen[1, part], seen[2, part] = u - np.floor(u) - _HALF, v - np.floor(v) - _HALF
-        written = carray(_pointer(table[row, FOOTPRINT]), length, np.float32)[j]
-        scale[part] = _magnified(np.float64(places[i, 2]), np.float64(written), np.float64(focal), samples_per_cell)
-        kept = carray(_pointer(table[row, FEATURES]), (length, size), np.uint8)
-        for byte in range(size):
-            features[part, byte] = kept[j, byte]
+    _gather(winner, found, places, table, samples_per_cell, focal, features, source, seen, scale)
 
 
 @compiled
@@ -373,22 +354,22 @@ def block_coverage(
     fine: np.ndarray,
     shown: np.ndarray,
 ) -> None:
-    """What the points that :func:`sweep` found cover; see :func:`mirage_sim.geometry.coverage`.
+    """Find fine cells and visible blocks, as :func:`mirage_sim.geometry.coverage` does.
 
     Args:
-        nearest: smallest depths per cell.
-        found: row, position and cell of points.
-        places: u, v, z of them.
-        table: of the blocks.
-        focal: in cells.
+        nearest: from :func:`sweep`.
+        found: from :func:`sweep`.
+        places: from :func:`sweep`.
+        table: ``Blocks.table``.
+        focal: horizontal focal length in cells.
         grown: 1 + tolerance.
-        refine: how many cells wide a point may be.
-        fine: out, bool per cell: some point on the surface is not coarse.
-        shown: out, bool per block: some point of it is on a surface.
+        refine: a point is coarse if its footprint exceeds this many cells.
+        fine: output, bool per cell: any point on the surface is not coarse.
+        shown: output, bool per block: any of its points is on a surface.
     """
     for i in _near(nearest, found, places, grown):
         z, cell, row = places[i, 2], found[i, 2], found[i, 0]
         shown[row] = True
-        written = carray(_pointer(table[row, FOOTPRINT]), table[row, LENGTH], np.float32)[found[i, 1]]
+        written = carray(pointer(table[row, FOOTPRINT]), table[row, LENGTH], np.float32)[found[i, 1]]
         if not written > z / focal * refine:
             fine[cell] = True

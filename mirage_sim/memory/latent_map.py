@@ -1,19 +1,15 @@
-"""The map: points that carry latents, as a persistent value made of blocks."""
+"""The map of a point memory: an immutable set of 3D points with latent features."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from mirage_sim.geometry import Camera
-from mirage_sim.io import atomic_write, read_tensors
 from mirage_sim.memory import kernels
 from mirage_sim.memory.blocks import Block, Blocks, Points, boxes_of
 from mirage_sim.memory.kernels import BLOCK_POINTS, KEY, LENGTH
@@ -28,17 +24,16 @@ from mirage_sim.memory.quantization import (
     xyz_of,
 )
 
-_FEW = 256  # points; a block of at most so many, or of less than come, is made anew with those that come
-_FORMAT = "mirage_sim.latent_map.1"
+_FEW = 256  # points; new points join a block with at most this many points, or with fewer points than are new
 
 
 class InView(NamedTuple):
-    """Blocks that may have points in a picture, nearest first.
+    """Blocks that may have points in an image, nearest first.
 
     Attributes:
         rows: int64 ``[n]``.
-        depths: float64 ``[n]``, less than the depth of any point of the block; metres.
-        cells: int64 ``[n, 4]``, first and last row, first and last column of the cells that it may cover.
+        depths: float64 ``[n]``, a lower bound of the depth of the block's points, metres.
+        cells: int64 ``[n, 4]``, first and last row, first and last column of the cells that the block may cover.
     """
 
     rows: np.ndarray
@@ -47,29 +42,29 @@ class InView(NamedTuple):
 
     @classmethod
     def all(cls, blocks: int, size: tuple[int, int]) -> "InView":
-        """Every block, as if each might be anywhere in a picture of this ``(height, width)``."""
+        """Return all blocks, each of which may cover the whole image of size ``(height, width)``."""
         whole = np.array([0, size[0] - 1, 0, size[1] - 1])
         return cls(np.arange(blocks), np.full(blocks, -np.inf), np.tile(whole, (blocks, 1)))
 
 
 def view_of(camera: Camera) -> np.ndarray:
-    """One camera as the kernels take it: float32 ``[16]``, three rows of ``c2w``, then fx, fy, cx, cy."""
+    """Return a camera as the kernels take it: float32 ``[16]``, three rows of ``c2w``, then fx, fy, cx, cy."""
     c2w, K = camera.c2w.tolist(), camera.K.tolist()
     return np.array([*c2w[0], *c2w[1], *c2w[2], K[0][0], K[1][1], K[0][2], K[1][2]], np.float32)
 
 
 @dataclass(frozen=True)
 class LatentMap:
-    """Everything remembered. A value: its tensors are never written to, so keeping it is a snapshot.
+    """An immutable map of 3D points. Keeping a map is a snapshot, because nothing ever writes to its tensors.
 
     Attributes:
         blocks: the points.
-        seen: int64 ``[blocks]``: the value of ``next_id`` when a write last added to or saw the block.
-        next_id: ids from here on are free. Every frame written takes as many as the grid has cells, used or not, so
-            that on one grid ``id = write number * cells + cell``.
-        block_size: smallest edge of a block in metres.
-        channels: ``C``.
-        compact: features are kept in 8 bits a channel and coordinates in 16 bits, relative to their block.
+        seen: int64 ``[blocks]``: value of ``next_id`` when a write last saw or extended the block.
+        next_id: first unused id. Each frame that is written reserves one id per cell of its grid, so that
+            ``id = frame * cells + cell`` on a fixed grid.
+        block_size: minimum edge of a block in metres.
+        channels: number of latent channels ``C``.
+        compact: features are stored with 8 bits per channel, coordinates with 16 bits relative to their block.
     """
 
     blocks: Blocks
@@ -81,7 +76,7 @@ class LatentMap:
 
     @classmethod
     def empty(cls, channels: int, block_size: float = 2.0, compact: bool = False) -> "LatentMap":
-        """The map that remembers nothing.
+        """Return an empty map.
 
         Raises:
             ValueError: if an argument is not positive.
@@ -94,26 +89,26 @@ class LatentMap:
 
     @property
     def points(self) -> int:
-        """How many points there are."""
+        """Number of points."""
         return self.blocks.points
 
     @property
     def nbytes(self) -> int:
-        """Bytes held by the points and the tables over them."""
+        """Bytes of the points and the tables."""
         return self.blocks.nbytes + self.seen.nbytes
 
     @cached_property
     def device(self) -> torch.device:
-        """Where the points are."""
+        """Device of the points."""
         return self.blocks[0].xyz.device if len(self.blocks) else torch.device("cpu")
 
     @property
     def boxes(self) -> Tensor:
-        """Lowest and highest corner of each block's points, float32 ``[blocks, 6]``, metres; on the host."""
+        """Minimum and maximum corner of each block's points, float32 ``[blocks, 6]``, metres, on the host."""
         return torch.from_numpy(self.blocks.extents.array()[:, :6].copy())
 
     def select(self, rows: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
-        """``xyz [N, 3]``, ``ids [N]`` and ``footprint [N]`` of some blocks, one after the other."""
+        """Return ``xyz [N, 3]``, ``ids [N]`` and ``footprint [N]`` of the points in some blocks."""
         if not len(rows):
             nothing = torch.zeros(0, dtype=torch.int64, device=self.device)
             return torch.zeros(0, 3, device=self.device), nothing, torch.zeros(0, device=self.device)
@@ -126,41 +121,41 @@ class LatentMap:
         )
 
     def _decoded(self, xyz: Tensor, keys: np.ndarray, lengths: np.ndarray) -> Tensor:
-        """Coordinates of runs of points of one key each."""
+        """Return the coordinates of stored points, which come in runs of one key each."""
         if not self.compact:
             return xyz
         return xyz_of(xyz, self._cells(keys, lengths, xyz.device))
 
     def _cells(self, keys: np.ndarray, lengths: np.ndarray, device: torch.device) -> Tensor:
-        """Spatial cell of each of some points that come in runs of one key each."""
+        """Return the spatial cell of each point; points come in runs of one key each."""
         return torch.from_numpy(cells_of_keys(keys, self.block_size).repeat(lengths, axis=0)).to(device)
 
     def xyz(self) -> Tensor:
-        """All points ``[N, 3]``, metres, world frame."""
+        """Return all points ``[N, 3]``, metres, world frame."""
         return self.select(range(len(self.blocks)))[0]
 
     def ids(self) -> Tensor:
-        """All ids, int64 ``[N]``, in the order of :meth:`xyz`."""
+        """Return all ids, int64 ``[N]``, in the order of :meth:`xyz`."""
         return self.select(range(len(self.blocks)))[1]
 
     def footprint(self) -> Tensor:
-        """Width in metres of the cell each point was written from, ``[N]``, in the order of :meth:`xyz`."""
+        """Return the width in metres of the cell each point was written from, ``[N]``, in the order of :meth:`xyz`."""
         return self.select(range(len(self.blocks)))[2]
 
     def features(self) -> Tensor:
-        """All features ``[N, C]``, in the order of :meth:`xyz`."""
+        """Return all features ``[N, C]``, in the order of :meth:`xyz`."""
         return self.decoded(self._stored("features"))
 
     def decoded(self, features: Tensor) -> Tensor:
-        """Features ``[n, C]`` from what blocks keep of them."""
+        """Return the features ``[n, C]`` of stored (possibly quantised) features."""
         return decoded_features(features) if self.compact else features
 
     def _stored(self, name: str) -> Tensor:
-        """One column of all blocks, as it is kept."""
-        return torch.cat([getattr(block, name) for block in self.blocks] or [self.nothing(name)])
+        """Return one column of all blocks as stored."""
+        return torch.cat([getattr(block, name) for block in self.blocks] or [self.empty_column(name)])
 
-    def nothing(self, name: str) -> Tensor:
-        """No rows of a column."""
+    def empty_column(self, name: str) -> Tensor:
+        """Return a stored column without rows."""
         f32, i64 = torch.float32, torch.int64
         shapes: dict[str, tuple[tuple[int, ...], torch.dtype]] = {
             "xyz": ((0, 3), torch.int16 if self.compact else f32),
@@ -172,26 +167,26 @@ class LatentMap:
         return torch.zeros(shape, dtype=dtype)
 
     def to(self, device: torch.device | str) -> "LatentMap":
-        """The same map on another device."""
+        """Return the map on another device."""
         blocks = [Block(block.key, *(tensor.to(device) for tensor in block[1:])) for block in self.blocks]
         boxes = self.blocks.extents.array()[:, :6]
         moved = Blocks.empty().replace(np.arange(len(blocks)), blocks, boxes, self.block_size)
         return replace(self, blocks=moved)
 
     def cull(self, camera: Camera) -> InView:
-        """The blocks that may have points in the picture of one camera; on rounding's doubt a block stays."""
+        """Return the blocks that may have points in the image of one camera; conservative under rounding."""
         view = view_of(camera).astype(np.float64)
         return InView(*kernels.in_view(self.blocks.extents.array(), view, *camera.size))
 
     def features_of(self, rows: Sequence[int], index: Tensor) -> Tensor:
-        """Features ``[n, C]`` of points by their position in ``select(rows)``, touching only the blocks that hold them.
+        """Return the features ``[n, C]`` of points by their index in ``select(rows)``; reads only the blocks needed.
 
         Args:
-            rows: the blocks that were selected.
+            rows: of the selected blocks.
             index: int64 ``[n]``.
         """
         if not len(index):
-            return self.decoded(self.nothing("features").to(index.device))
+            return self.decoded(self.empty_column("features").to(index.device))
         ends = self._ends(rows).to(index.device)
         owners, compact = torch.unique(torch.searchsorted(ends, index, right=True), return_inverse=True)
         starts = torch.cat([ends.new_zeros(1), ends[:-1]])
@@ -200,31 +195,31 @@ class LatentMap:
         return self.decoded(torch.cat([self.blocks[rows[i]].features for i in owners.tolist()])[at])
 
     def rows_of(self, rows: Sequence[int], index: Tensor) -> np.ndarray:
-        """Rows of the blocks that hold points, given by their position in ``select(rows)``; unique, ascending."""
+        """Return the rows of the blocks that contain points with an index in ``select(rows)``; unique, ascending."""
         owners = torch.unique(torch.searchsorted(self._ends(rows).to(index.device), index, right=True))
         return np.unique(np.array(rows, np.int64)[owners.cpu().numpy()])
 
     def _ends(self, rows: Sequence[int]) -> Tensor:
-        """Where in ``select(rows)`` each block ends, int64 ``[blocks]``."""
+        """Return the index in ``select(rows)`` at which each block ends, int64 ``[blocks]``."""
         return torch.tensor([len(self.blocks[row].ids) for row in rows], dtype=torch.int64).cumsum(0)
 
     def add(self, new: Points, seen_rows: np.ndarray, cells: int) -> "LatentMap":
-        """A map that also holds these points.
+        """Return a map with additional points.
 
-        They start blocks of their own beside those that are there, except that a block of few points is made anew with
-        those that join it: what a write makes is hardly more than what it adds, and blocks do not become many.
+        New points start new blocks, unless the newest block of their cell is small; that one is then replaced. A write
+        therefore copies little, and the number of blocks stays low.
 
         Args:
-            new: the points, not coded; ids in ``[next_id, next_id + cells)``.
-            seen_rows: int64, rows of the blocks that the frame showed; unique, ascending.
-            cells: how many ids the frame takes.
+            new: the points, not quantised; ids in ``[next_id, next_id + cells)``.
+            seen_rows: int64, rows of the blocks that the frame shows; unique, ascending.
+            cells: number of ids that the frame reserves.
         """
         next_id, existing = self.next_id + cells, len(self.blocks)
         if not len(new.ids):
             return replace(self, seen=self._seen(seen_rows), next_id=next_id)
         keys, order = torch.sort(block_keys(new.xyz, new.footprint, self.block_size), stable=True)
         unique, counts = (part.cpu().numpy() for part in torch.unique_consecutive(keys, return_counts=True))
-        if counts.max() > BLOCK_POINTS:  # blocks of one cell then lie side by side in it
+        if counts.max() > BLOCK_POINTS:  # sorts along a curve, so that each block of a cell is compact
             along = curve(new.xyz[order], self._cells(unique, counts, order.device)).argsort(stable=True)
             order = order[along[keys[along].argsort(stable=True)]]
         sizes = [min(BLOCK_POINTS, n - start) for n in counts.tolist() for start in range(0, n, BLOCK_POINTS)]
@@ -243,7 +238,9 @@ class LatentMap:
             if row < existing:
                 blocks.append(Block(key, *map(torch.cat, zip(self.blocks[row][1:], piece, strict=True))))
             else:
-                blocks.append(Block(key, *(column.clone() for column in piece)))  # a slice would keep the whole alive
+                blocks.append(
+                    Block(key, *(column.clone() for column in piece))
+                )  # a slice would keep the whole tensor alive
         ascending = np.argsort(rows)
         rows = rows[ascending]
         return replace(
@@ -254,37 +251,37 @@ class LatentMap:
         )
 
     def _seen(self, rows: np.ndarray) -> PersistentArray:
-        """As :attr:`seen` is once the next frame has seen these blocks; ascending."""
+        """Return :attr:`seen` after the next frame has seen some blocks; rows ascend."""
         return self.seen.replace(rows, np.full(len(rows), self.next_id))
 
     def _coded(self, new: Points, keys: np.ndarray, lengths: np.ndarray) -> Points:
-        """Points as blocks keep them; they come in runs of one key each."""
+        """Return points as blocks store them; points come in runs of one key each."""
         if not self.compact:
             return new
         cells = self._cells(keys, lengths, new.xyz.device)
         return new._replace(xyz=codes_of(new.xyz, cells), features=coded_features(new.features))
 
     def _rows_for(self, keys: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-        """Where pieces go: into the newest block of their key, if that has few points, or beyond the last row.
+        """Return the row of each piece: the newest block of its key if that is small, else a new row.
 
         Args:
             keys: int64 ``[n]``, ascending.
-            sizes: int64 ``[n]``, how many points each piece has.
+            sizes: int64 ``[n]``, number of points of each piece.
         """
         table = self.blocks.table.array()
         newest = np.full(len(keys), -1)
-        at = np.searchsorted(keys, table[:, KEY]).clip(max=len(keys) - 1)  # the first piece of a key
+        at = np.searchsorted(keys, table[:, KEY]).clip(max=len(keys) - 1)  # first piece of each key
         known = np.flatnonzero(keys[at] == table[:, KEY])
         np.maximum.at(newest, at[known], known)
-        held = np.append(table[:, LENGTH], BLOCK_POINTS)[newest]  # there is no room in a block that is not there
+        held = np.append(table[:, LENGTH], BLOCK_POINTS)[newest]  # -1 reads the last entry: no block, no room
         joins = (held + sizes <= BLOCK_POINTS) & (held <= np.maximum(sizes, _FEW))
         rows = len(self.blocks) + np.cumsum(~joins) - 1
         return np.where(joins, newest, rows)
 
     def evict(self, max_points: int) -> "LatentMap":
-        """A map of at most ``max_points``: whole blocks go, those seen or written longest ago first.
+        """Return a map of at most ``max_points`` by removing whole blocks, least recently seen or written first.
 
-        Among blocks last seen by the same frame the one made first goes first, so the choice is a function of the map.
+        Among blocks last seen by the same frame the oldest is removed first, so the result depends on the map alone.
         """
         if self.points <= max_points:
             return self
@@ -296,7 +293,7 @@ class LatentMap:
         return replace(self, blocks=self.blocks.take(kept), seen=PersistentArray.of(seen[kept]))
 
     def tensors(self) -> dict[str, Tensor]:
-        """The whole map as named tensors, to be stored; :meth:`from_tensors` is the inverse."""
+        """Return the map as named tensors for storage; :meth:`from_tensors` is the inverse."""
         table = self.blocks.table.array()
         return {
             **{name: self._stored(name) for name in Points._fields},
@@ -309,10 +306,10 @@ class LatentMap:
 
     @classmethod
     def from_tensors(cls, tensors: dict[str, Tensor]) -> "LatentMap":
-        """The map that :meth:`tensors` described.
+        """Restore a map from the result of :meth:`tensors`.
 
         Raises:
-            ValueError: if a tensor is missing, or has a wrong type, size or value.
+            ValueError: if a tensor is missing or has a wrong type, shape or value.
         """
         _check(tensors)
         compact = tensors["xyz"].dtype == torch.int16
@@ -332,26 +329,9 @@ class LatentMap:
             next_id=int(tensors["next_id"]),
         )
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the map to a safetensors file, which appears whole or not at all."""
-        with atomic_write(Path(path)) as partial:
-            save_file({name: tensor.cpu() for name, tensor in self.tensors().items()}, partial, {"format": _FORMAT})
-
-    @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> "LatentMap":
-        """Read a map that :meth:`save` wrote.
-
-        Raises:
-            ValueError: if the file is truncated, foreign or inconsistent.
-        """
-        tensors, metadata = read_tensors(Path(path))
-        if (form := metadata.get("format")) != _FORMAT:
-            raise ValueError(f"{path}: expected a map of format {_FORMAT}, got {form}")
-        return cls.from_tensors(tensors)
-
 
 def _check(tensors: dict[str, Tensor]) -> None:
-    """Raise ValueError unless these tensors make a map."""
+    """Raise ValueError unless the tensors describe a map."""
     i64, f32 = torch.int64, torch.float32
     compact = tensors.get("xyz", torch.zeros(0)).dtype == torch.int16
     dtypes = {"xyz": torch.int16 if compact else f32, "ids": i64, "footprint": f32, "lengths": i64, "keys": i64}

@@ -1,4 +1,4 @@
-"""An array as a value: a changed copy shares what it does not change."""
+"""An immutable array whose changed copies share unchanged pages."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -9,20 +9,20 @@ PAGE = 64  # rows
 
 
 class PersistentArray:
-    """Rows in pages, none of which is ever written to. A changed copy makes the pages anew that it changes.
+    """Immutable rows, stored in pages. A changed copy replaces only the pages with changed rows.
 
     Args:
-        pages: all but the last are full.
-        nothing: an array of no rows; tells the shape of a row, and its type.
+        pages: of :data:`PAGE` rows each, except the last.
+        empty: an array without rows; determines shape and type of a row.
     """
 
-    def __init__(self, pages: tuple[np.ndarray, ...], nothing: np.ndarray) -> None:
+    def __init__(self, pages: tuple[np.ndarray, ...], empty: np.ndarray) -> None:
         self.pages = pages
-        self._nothing = nothing
+        self._empty = empty
 
     @classmethod
     def of(cls, rows: np.ndarray) -> "PersistentArray":
-        """These rows."""
+        """Return an array of these rows."""
         pages = tuple(rows[start : start + PAGE].copy() for start in range(0, len(rows), PAGE))
         return cls(pages, rows[:0].copy())
 
@@ -43,14 +43,14 @@ class PersistentArray:
         return sum(page.nbytes for page in self.pages)
 
     def array(self) -> np.ndarray:
-        """All rows as one array, not to be written to."""
-        return np.concatenate(self.pages) if len(self.pages) > 1 else (self.pages or (self._nothing,))[0]
+        """Return all rows as one array; do not write to it."""
+        return np.concatenate(self.pages) if len(self.pages) > 1 else (self.pages or (self._empty,))[0]
 
     def replace(self, rows: np.ndarray, values: np.ndarray) -> "PersistentArray":
-        """A copy in which some rows have other values.
+        """Return a copy with some rows replaced or appended.
 
         Args:
-            rows: int64 ``[n]``, ascending. Those from ``len(self)`` on are added, without a gap.
+            rows: int64 ``[n]``, ascending. Rows from ``len(self)`` on are appended, without gaps.
             values: ``[n, ...]``.
         """
         if not len(rows):
@@ -60,10 +60,10 @@ class PersistentArray:
         starts = np.flatnonzero(np.diff(numbers, prepend=-1))
         ends = [*starts[1:].tolist(), len(rows)]
         for number, start, end in zip(numbers[starts].tolist(), starts.tolist(), ends, strict=True):
-            old = self.pages[number] if number < len(self.pages) else self._nothing
+            old = self.pages[number] if number < len(self.pages) else self._empty
             at = rows[start:end] - number * PAGE
             page = np.empty((max(len(old), int(at[-1]) + 1), *old.shape[1:]), old.dtype)
             page[: len(old)] = old
             page[at] = values[start:end]
             pages[number : number + 1] = [page]
-        return PersistentArray(tuple(pages), self._nothing)
+        return PersistentArray(tuple(pages), self._empty)

@@ -1,4 +1,4 @@
-"""Latents at points: what the world remembers by."""
+"""The latent spatial memory: latent features at 3D points."""
 
 import torch
 from torch import Tensor
@@ -9,11 +9,11 @@ from mirage_sim.memory.latent_map import LatentMap
 from mirage_sim.memory.rendering import RenderParams, block_coverage, render
 from mirage_sim.protocols import MemoryView
 
-_BETWEEN_SAMPLES = 0.1  # relative difference in depth of neighbouring samples, at most
+_SAME_SURFACE = 0.1  # maximum relative depth difference of neighbouring pixels on one surface
 
 
 def latent_grid(camera: Camera, stride: tuple[int, int, int]) -> Camera:
-    """The cameras of batch shape ``[T]`` on the latent grid of a codec of this (t, y, x) stride.
+    """Resize cameras of batch shape ``[T]`` to the latent grid of a codec with stride (t, y, x).
 
     Raises:
         ValueError: if the camera has another batch shape, or a size that the stride does not divide.
@@ -27,12 +27,12 @@ def latent_grid(camera: Camera, stride: tuple[int, int, int]) -> Camera:
 
 
 def resample_depth(depth: Tensor, size: tuple[int, int]) -> Tensor:
-    """Depth at the centres of a coarser grid's cells.
+    """Sample depth at the centres of a coarser grid's cells, without bias.
 
-    A sample beside the centre of a cell on a floor is nearer or farther than the centre, always to the same side, and
-    what is remembered would lean to that side. Where a centre lies between samples, and these are of one surface, it
-    has the mean of their inverse depths, which is exact on planes. Else it has the sample below and right of it: no
-    point is invented between a near edge and what lies behind it.
+    Where a centre lies between pixels of one surface, the result is the harmonic mean of their depths, which is exact
+    on planes. (Taking the pixel beside the centre would be biased on slanted surfaces, and the bias would accumulate
+    over steps.) Elsewhere the result is the pixel below and right of the centre, so that no point appears between a
+    foreground edge and the background.
 
     Args:
         depth: ``[..., H, W]`` metres; 0 or not finite means unknown.
@@ -42,7 +42,7 @@ def resample_depth(depth: Tensor, size: tuple[int, int]) -> Tensor:
         ``[..., h, w]`` metres; 0 where unknown.
 
     Raises:
-        ValueError: if the grid does not divide the picture.
+        ValueError: if the grid does not divide the image.
     """
     (height, width), (h, w) = depth.shape[-2:], size
     if min(h, w) < 1 or height % h or width % w:
@@ -52,15 +52,14 @@ def resample_depth(depth: Tensor, size: tuple[int, int]) -> Tensor:
     rows, columns = range((y - 1) // 2, y // 2 + 1), range((x - 1) // 2, x // 2 + 1)
     around = torch.stack([depth[..., i::y, j::x] for i in rows for j in columns])
     nearest, farthest = around.amin(0), around.amax(0)
-    differ_little = (nearest > 0) & (nearest < farthest) & (farthest <= nearest * (1.0 + _BETWEEN_SAMPLES))
+    differ_little = (nearest > 0) & (nearest < farthest) & (farthest <= nearest * (1.0 + _SAME_SURFACE))
     return torch.where(differ_little, len(around) / sum(1.0 / around), around[-1])
 
 
 def resample_static(static: Tensor, depth: Tensor, size: tuple[int, int]) -> Tensor:
-    """Whether a cell of a coarser grid may be remembered: only if every pixel in it with a known depth may be.
+    """Return which cells of a coarser grid are static: those whose pixels of known depth are all static.
 
-    The pixel that gave the cell its depth is one of them. One moving pixel is enough to keep the cell out, because the
-    latent there shows it too.
+    One moving pixel excludes its cell, because the latent of the cell encodes that pixel, too.
 
     Args:
         static: bool ``[..., H, W]``.
@@ -75,24 +74,24 @@ def resample_static(static: Tensor, depth: Tensor, size: tuple[int, int]) -> Ten
 
 
 def _stacked(tensors: tuple[Tensor, ...], dim: int = 0) -> Tensor:
-    """These tensors along a new dimension; no copy of one."""
+    """Stack tensors along a new dimension, without copying a single one."""
     return tensors[0].unsqueeze(dim) if len(tensors) == 1 else torch.stack(tensors, dim)
 
 
 class PointMemory:
-    """A :class:`~mirage_sim.protocols.SpatialMemory` of latent tokens at 3D points.
+    """A :class:`~mirage_sim.protocols.SpatialMemory` that stores latents at 3D points.
 
     Args:
         channels: latent channels ``C``.
         stride: the codec's (t, y, x).
-        tolerance: relative thickness of a surface; among the points within it the oldest is shown. 0 shows the nearest.
-        refine: what was written more than this many times coarser than it is seen now, is written anew.
-        samples_per_cell: a read has this many samples per latent cell and axis (1, 2, 4, ...), so that of points that
-            fall side
-            by side into one cell none is lost.
-        max_points: most points to keep; whole blocks are forgotten beyond, those seen longest ago first.
-        block_size: smallest edge of a block of the map in metres.
-        compact: keep features in 8 bits a channel and coordinates in 16 bits: a third of the bytes, hardly less exact.
+        tolerance: relative thickness of a surface. A read selects the oldest point of the nearest surface; 0 selects
+            the nearest point.
+        refine: a write replaces points that are more than this many times coarser than the current view.
+        samples_per_cell: number of samples of a read per latent cell and axis (1, 2, 4, ...). More than one keeps
+            neighbouring points that fall into the same cell.
+        max_points: maximum number of points; beyond it, the least recently seen blocks are removed. None: no limit.
+        block_size: minimum edge of a block of the map in metres.
+        compact: store features with 8 bits per channel and coordinates with 16 bits, in a third of the memory.
 
     Raises:
         ValueError: if an argument is out of range.
@@ -121,40 +120,40 @@ class PointMemory:
             raise ValueError(f"max_points: expected None or at least 1, got {max_points}")
         self.channels = channels
         self.stride = stride
-        self.rules = RenderParams(tolerance, refine, samples_per_cell)
+        self._params = RenderParams(tolerance, refine, samples_per_cell)
         self.max_points = max_points
         self._empty = LatentMap.empty(channels, block_size, compact)
 
     def empty(self) -> LatentMap:
-        """The map that remembers nothing."""
+        """Return an empty map."""
         return self._empty
 
     def compacted(self) -> "PointMemory":
-        """The same memory with ``compact`` points."""
-        rules, size = self.rules, self._empty.block_size
+        """Return this memory with ``compact=True``."""
+        params, size = self._params, self._empty.block_size
         return PointMemory(
-            self.channels, self.stride, *rules, max_points=self.max_points, block_size=size, compact=True
+            self.channels, self.stride, *params, max_points=self.max_points, block_size=size, compact=True
         )
 
     def write(
         self, map: LatentMap, *, latents: Tensor, frames: Tensor, depth: Tensor, static: Tensor, camera: Camera
     ) -> LatentMap:
-        """A map that also remembers these frames, where it lacked them.
+        """Return a map to which frames have been added.
 
-        A cell is written if its depth is known and static, and if the map either shows nothing there or shows the same
-        surface from more than ``refine`` times farther away. Frames are written in order, each lacking what the ones
-        before it just wrote. Features are never averaged.
+        A cell is written if its depth is known, its content is static, and the map shows either a hole there or the
+        same surface more than ``refine`` times coarser. Frames are written in order, each after reading the ones
+        before. Features are never averaged.
 
         Args:
-            map: the map to start from.
+            map: the old map; it does not change.
             latents: ``[C, T, h, w]``.
-            frames: unused; the latents say it all.
-            depth: z-depth ``[T, H, W]`` in metres; 0 or not finite means unknown and is not written.
-            static: bool ``[T, H, W]``; False is not remembered.
+            frames: unused.
+            depth: z-depth ``[T, H, W]`` in metres; pixels with depth 0 or not finite are not written.
+            static: bool ``[T, H, W]``; cells with a pixel that is False are not written.
             camera: batch shape ``[T]``, size ``(H, W)``.
 
         Raises:
-            ValueError: if shapes do not fit together.
+            ValueError: if the shapes do not match.
         """
         grid = latent_grid(camera, self.stride)
         length, size = len(camera), grid.size
@@ -174,7 +173,7 @@ class PointMemory:
     def read(self, map: LatentMap, camera: Camera) -> MemoryView:
         """Render the map for cameras of batch shape ``[T]`` and pixel size."""
         grid = latent_grid(camera, self.stride)
-        latents, source, depth, offset, log_scale = zip(*(render(map, one, self.rules) for one in grid), strict=True)
+        latents, source, depth, offset, log_scale = zip(*(render(map, one, self._params) for one in grid), strict=True)
         sources = _stacked(source)
         return MemoryView(
             latents=_stacked(latents).movedim(-1, 0),
@@ -188,9 +187,9 @@ class PointMemory:
     def _write_frame(
         self, map: LatentMap, latents: Tensor, depth: Tensor, allowed: Tensor, camera: Camera
     ) -> LatentMap:
-        # by the criterion of the read, so that what is written now is shown, and shown as fine, from here
-        known = block_coverage(map, camera, self.rules)
-        same_surface = depth <= known.surface * (1.0 + self.rules.tolerance)
+        # Same criterion as in a read, so that a cell that is written is visible and fine from this camera.
+        known = block_coverage(map, camera, self._params)
+        same_surface = depth <= known.surface * (1.0 + self._params.tolerance)
         hole = known.surface == 0
         lacking = allowed & (hole | (~known.fine & same_surface))
         cell = lacking.flatten().nonzero().squeeze(1)

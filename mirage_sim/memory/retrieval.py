@@ -1,7 +1,7 @@
-"""Reference frames: which of the frames made so far see the same place, by the overlap of their voxels.
+"""Retrieval of reference frames by voxel overlap.
 
-Where a frame's points lie is kept as bricks of 4 x 4 x 4 voxels, one bit a voxel, so that two frames are compared by a
-few hundred words instead of tens of thousands of points. The answer is a choice on the host, and so is all of this.
+The voxels of a frame are stored as bricks of 4 x 4 x 4, one bit per voxel. Comparing two frames then takes a few
+hundred words instead of tens of thousands of points. Everything here runs on the host.
 """
 
 from collections.abc import Sequence
@@ -10,18 +10,18 @@ from typing import NamedTuple
 import numpy as np
 from torch import Tensor
 
-from mirage_sim.memory.kernels import compiled
+from mirage_sim.memory.compilation import compiled
 
 _BITS = 21  # per axis of a voxel's packed coordinates
-_REACH = 1 << (_BITS - 1)  # voxels on either side of the origin, per axis; farther points share the outermost
+_REACH = 1 << (_BITS - 1)  # voxels on each side of the origin, per axis; farther points share the outermost voxel
 
 
 class Occupancy(NamedTuple):
-    """The voxels that points occupy.
+    """A set of voxels.
 
     Attributes:
-        bricks: int64 ``[n]``, packed coordinates of each brick that is not empty, ascending.
-        masks: uint64 ``[n]``, a bit for each of the brick's 64 voxels.
+        bricks: int64 ``[n]``, packed coordinates of the non-empty bricks, ascending.
+        masks: uint64 ``[n]``, one bit per voxel of the brick.
     """
 
     bricks: np.ndarray
@@ -29,14 +29,14 @@ class Occupancy(NamedTuple):
 
 
 def occupancy(points: Tensor, voxel: float = 0.1) -> Occupancy:
-    """The voxels that points lie in.
+    """Return the voxels that contain points.
 
     Args:
         points: ``[..., 3]`` metres, world frame.
-        voxel: edge of a voxel in metres. Points more than 2^20 voxels from the origin count as that far.
+        voxel: edge of a voxel in metres. Points more than 2^20 voxels from the origin are clamped.
 
     Raises:
-        ValueError: if the points are no finite triples, or the edge is not positive.
+        ValueError: if the points are not finite triples or the edge is not positive.
     """
     if not 0.0 < voxel < float("inf"):
         raise ValueError(f"voxel: expected a positive length in metres, got {voxel}")
@@ -52,7 +52,7 @@ def occupancy(points: Tensor, voxel: float = 0.1) -> Occupancy:
 
 @compiled
 def _runs(xyz: np.ndarray, voxel: np.float32) -> tuple[np.ndarray, np.ndarray]:
-    """Bricks and masks of points, one entry for neighbours in one brick, as most in a picture are."""
+    """Return bricks and masks of points, one entry per run of consecutive points in the same brick."""
     bricks, masks = np.empty(len(xyz), np.int64), np.empty(len(xyz), np.uint64)
     count, last = 0, np.int64(-1)
     for i in range(len(xyz)):
@@ -69,7 +69,7 @@ def _runs(xyz: np.ndarray, voxel: np.float32) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _merge(bricks: np.ndarray, masks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """One entry for each run of equal bricks."""
+    """Merge runs of equal bricks."""
     changes = np.ones(len(bricks), dtype=bool)
     np.not_equal(bricks[1:], bricks[:-1], out=changes[1:])
     starts = np.flatnonzero(changes)
@@ -80,7 +80,7 @@ def _merge(bricks: np.ndarray, masks: np.ndarray) -> tuple[np.ndarray, np.ndarra
 def _shared(
     own: np.ndarray, own_masks: np.ndarray, bricks: np.ndarray, masks: np.ndarray, ends: np.ndarray
 ) -> np.ndarray:
-    """Of ``masks [n]`` what ``own_masks`` has, too, brick by brick; both ascend, the former from each end on anew."""
+    """Return the bits of ``masks [n]`` that ``own_masks`` shares; bricks ascend within each range of ``ends``."""
     shared = np.zeros(len(masks), np.uint64)
     for frame in range(len(ends) - 1):
         i = 0
@@ -93,9 +93,10 @@ def _shared(
 
 
 def overlaps(place: Occupancy, frames: Sequence[Occupancy]) -> np.ndarray:
-    """Intersection over union of one set of voxels with each of several: float64 ``[frames]``, 0 where both are empty.
+    """Return the intersection over union of a voxel set with each of several (METHOD: Mirage, "reference choice").
 
-    METHOD: Mirage, "reference choice".
+    Returns:
+        float64 ``[frames]``; 0 where both sets are empty.
     """
     ends = np.cumsum([0, *(len(frame.bricks) for frame in frames)])
     bricks = np.concatenate([place.bricks[:0], *(frame.bricks for frame in frames)])
@@ -114,13 +115,13 @@ def overlaps(place: Occupancy, frames: Sequence[Occupancy]) -> np.ndarray:
 def choose_references(
     place: Occupancy, frames: Sequence[Occupancy], threshold: float = 0.04, most: int = 4
 ) -> list[int]:
-    """The frames that see most of a place, best first; among equals the older ones.
+    """Return the indices of the frames that overlap most with a place, best first; ties go to the older frame.
 
     Args:
-        place: what is about to be seen.
-        frames: what each frame saw, oldest first.
-        threshold: a frame's smallest overlap with the place (:func:`overlaps`), in [0, 1].
-        most: how many to choose at most.
+        place: voxels of the coming view.
+        frames: voxels of each frame, oldest first.
+        threshold: minimum overlap (:func:`overlaps`), in [0, 1].
+        most: maximum number of frames.
 
     Raises:
         ValueError: if a setting is out of range.

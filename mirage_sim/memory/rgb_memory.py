@@ -1,4 +1,4 @@
-"""Baselines: colours at points, encoded anew at every read, and no memory at all."""
+"""Baseline memories: coloured points that are encoded at every read, and no memory."""
 
 from dataclasses import replace
 
@@ -12,15 +12,13 @@ from mirage_sim.protocols import Codec, MemoryView
 
 
 def encode_rendering(codec: Codec, seen: MemoryView, size: tuple[int, int]) -> MemoryView:
-    """Encode what coloured points show: from the pixel grid to the latent grid, each frame by itself.
+    """Encode rendered colours from the pixel grid to the latent grid, frame by frame.
 
-    A latent cell is visible if at least half of its pixels are. Its depth and source are those of the lower median of
-    these pixels; its ``offset`` (in cells) and ``log_scale`` are their means: the picture is at the right place and
-    scale up
-    to these.
+    A latent cell is visible if at least half of its pixels are. It takes depth and source from the visible pixel of
+    median depth (the lower median), and the means of ``offset`` (in cells) and ``log_scale``.
 
     Args:
-        codec: encodes the pictures; no gradient passes.
+        codec: encodes the images, without gradients.
         seen: batched view ``[B, ...]`` on the pixel grid ``(H, W)``; its ``latents [B, 3, T, H, W]`` are colours in
             [-1, 1], 0 (grey) in holes.
         size: latent grid ``(h, w)``, dividing ``(H, W)``.
@@ -29,7 +27,7 @@ def encode_rendering(codec: Codec, seen: MemoryView, size: tuple[int, int]) -> M
         View ``[B, ...]`` with latents ``[B, C, T, h, w]``.
 
     Raises:
-        ValueError: if the grid does not divide the picture.
+        ValueError: if the grid does not divide the image.
     """
     hit = cells_of(seen.visible, size)
     count = hit.sum(-1)
@@ -43,10 +41,10 @@ def encode_rendering(codec: Codec, seen: MemoryView, size: tuple[int, int]) -> M
     def mean(values: Tensor) -> Tensor:
         return (cells_of(values, size) * hit).sum(-1) / count.clamp(min=1) * visible
 
-    pictures = seen.latents.transpose(1, 2)
+    images = seen.latents.transpose(1, 2)
     with torch.no_grad():
-        encoded = codec.encode(pictures.flatten(0, 1)[:, :, None])
-    latents = encoded[:, :, 0].unflatten(0, pictures.shape[:2]).transpose(1, 2)
+        encoded = codec.encode(images.flatten(0, 1)[:, :, None])
+    latents = encoded[:, :, 0].unflatten(0, images.shape[:2]).transpose(1, 2)
     return MemoryView(
         latents=latents * visible[:, None],
         visible=visible,
@@ -60,15 +58,15 @@ def encode_rendering(codec: Codec, seen: MemoryView, size: tuple[int, int]) -> M
 
 
 class RgbMemory:
-    """The memory to beat: coloured points, drawn as a picture at every read, which the codec then encodes.
+    """A memory of coloured points, which each read renders to an image and encodes with the codec.
 
-    It writes and reads by the rules of :class:`PointMemory`, at pixel resolution. Colours are stored as uint8.
+    Reads and writes follow :class:`PointMemory`, at pixel resolution. Colours are stored as uint8.
 
     Args:
-        codec: encodes the pictures; frozen.
+        codec: encodes the rendered images.
         stride: the codec's (t, y, x).
         tolerance: relative thickness of a surface.
-        max_points: most points to keep.
+        max_points: maximum number of points; None: no limit.
 
     Raises:
         ValueError: if an argument is out of range.
@@ -82,32 +80,32 @@ class RgbMemory:
         self._colours = PointMemory(3, (stride[0], 1, 1), tolerance=tolerance, max_points=max_points)
 
     def empty(self) -> LatentMap:
-        """The map that remembers nothing."""
+        """Return an empty map."""
         return self._colours.empty()
 
     def write(
         self, map: LatentMap, *, latents: Tensor, frames: Tensor, depth: Tensor, static: Tensor, camera: Camera
     ) -> LatentMap:
-        """A map that also remembers these frames, where it lacked them; see :class:`PointMemory`.
+        """Return a map to which frames have been added; see :meth:`PointMemory.write`.
 
         Args:
-            map: the map to start from.
-            latents: unused; the frames say it all.
+            map: the old map; it does not change.
+            latents: unused.
             frames: ``[3, T, H, W]`` in [-1, 1].
-            depth: z-depth ``[T, H, W]`` in metres; 0 or not finite means unknown and is not written.
-            static: bool ``[T, H, W]``; False is not remembered.
+            depth: z-depth ``[T, H, W]`` in metres; pixels with depth 0 or not finite are not written.
+            static: bool ``[T, H, W]``; pixels that are False are not written.
             camera: batch shape ``[T]``, size ``(H, W)``.
 
         Raises:
-            ValueError: if shapes do not fit together.
+            ValueError: if the shapes do not match.
         """
         colours = ((frames.float() + 1.0) * 127.5).round().clamp(0, 255).to(torch.uint8)
         return self._colours.write(map, latents=colours, frames=frames, depth=depth, static=static, camera=camera)
 
     def read(self, map: LatentMap, camera: Camera) -> MemoryView:
-        """What the map shows to cameras of batch shape ``[T]`` and pixel size, on the latent grid.
+        """Render the map for cameras of batch shape ``[T]`` and pixel size and encode it to the latent grid.
 
-        See :func:`encode_rendering` for when a cell is visible, and with which depth and source.
+        See :func:`encode_rendering` for visibility, depth and source of a cell.
         """
         size = latent_grid(camera, self.stride).size
         seen = self._colours.read(map, camera)
@@ -117,7 +115,7 @@ class RgbMemory:
 
 
 class EmptyMemory:
-    """No memory: writes nothing and shows only holes.
+    """A memory that stores nothing: every read is a hole.
 
     Args:
         channels: latent channels ``C``.
@@ -130,17 +128,17 @@ class EmptyMemory:
         self._empty = LatentMap.empty(channels)
 
     def empty(self) -> LatentMap:
-        """The map that remembers nothing."""
+        """Return an empty map."""
         return self._empty
 
     def write(
         self, map: LatentMap, *, latents: Tensor, frames: Tensor, depth: Tensor, static: Tensor, camera: Camera
     ) -> LatentMap:
-        """The map as it was; all else is unused."""
+        """Return the map unchanged."""
         return map
 
     def read(self, map: LatentMap, camera: Camera) -> MemoryView:
-        """Holes, for cameras of batch shape ``[T]`` and pixel size, on the latent grid."""
+        """Return holes for cameras of batch shape ``[T]`` and pixel size, on the latent grid."""
         grid = latent_grid(camera, self.stride)
         shape, device = (len(grid), *grid.size), grid.c2w.device
         return MemoryView(

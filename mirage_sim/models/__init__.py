@@ -1,4 +1,4 @@
-"""The networks and what surrounds them: codec, denoiser, sampler, depth, static filter, weights."""
+"""The networks of a world and their weights: codec, denoiser, sampler, depth estimator, static filter."""
 
 from mirage_sim.models.checkpoints import load_model, save_model
 from mirage_sim.models.codec import MiniCodec

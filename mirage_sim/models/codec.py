@@ -8,27 +8,28 @@ from torch import Tensor, nn
 from mirage_sim.models.layers import PointwiseConv, channels_last, residual_stack, zero_conv
 
 PATCH = 4
-BOUND = 3.0  # latents live in (-3, 3)
+BOUND = 3.0  # latents are in (-3, 3)
 
 
 def transform_basis(channels: int) -> tuple[Tensor, Tensor]:
-    """Analysis and synthesis matrices of a small image transform, for the codec to start from.
+    """Compute analysis and synthesis matrices of a small image transform, with which the codec is initialised.
 
-    Orthonormal colour axes (grey, red-blue, green-magenta) times the 4x4 discrete cosine transform; the ``channels``
-    lowest frequencies, grey first at equal frequency, scaled to about unit variance on indoor pictures.
+    The transform combines orthonormal colour axes (grey, red-blue, green-magenta) with the 4x4 discrete cosine
+    transform. It keeps the ``channels`` lowest frequencies, grey before colour, scaled to about unit variance on indoor
+    images.
 
     Returns:
-        ``[channels, 48]`` and ``[48, channels]``; their product is a projection.
+        Matrices ``[channels, 48]`` and ``[48, channels]``; their product is a projection.
     """
     k = torch.arange(PATCH, dtype=torch.float64)
     cosine = torch.cos(math.pi / PATCH * (k + 0.5) * k[:, None]) * math.sqrt(2 / PATCH)
     cosine[0] /= math.sqrt(2)
     colour = torch.tensor([[1.0, 1.0, 1.0], [1.0, 0.0, -1.0], [1.0, -2.0, 1.0]], dtype=torch.float64)
     colour = colour / colour.norm(dim=1, keepdim=True)
-    # a step of colour is as dear as two of frequency: pictures hold far less of it
-    dearness = [(v * v + u * u + 4.0 * (c > 0), c, v, u) for c in range(3) for v in range(PATCH) for u in range(PATCH)]
+    # colour costs as much as two steps of frequency, because images have far less energy in it
+    costs = [(v * v + u * u + 4.0 * (c > 0), c, v, u) for c in range(3) for v in range(PATCH) for u in range(PATCH)]
     rows, scales = [], []
-    for _, c, v, u in sorted(dearness)[:channels]:
+    for _, c, v, u in sorted(costs)[:channels]:
         rows.append(torch.einsum("c,y,x->cyx", colour[c], cosine[v], cosine[u]).flatten())
         scales.append((0.25 if v + u == 0 else 2.5) * (1.0 if c == 0 else 2.5))
     basis = torch.stack(rows)
@@ -37,14 +38,18 @@ def transform_basis(channels: int) -> tuple[Tensor, Tensor]:
 
 
 class MiniCodec(nn.Module):
-    """A convolutional autoencoder that works at latent resolution throughout (pixel-unshuffle first, as Wan 2.2 does).
+    """A convolutional autoencoder that works at latent resolution (it starts with a pixel-unshuffle, as Wan 2.2 does).
 
-    Fulfils :class:`mirage_sim.protocols.Codec` with stride (1, 4, 4): every frame is coded by itself. Each half is a
-    linear transform, which starts as :func:`transform_basis`, plus a network that starts at zero.
+    Implements :class:`mirage_sim.protocols.Codec` with stride (1, 4, 4): each frame is coded independently. Encoder and
+    decoder are each the sum of a linear transform, initialised with :func:`transform_basis`, and a network that is
+    initialised to zero.
 
     Args:
         channels: latent channels.
-        encoder_width, encoder_depth, decoder_width, decoder_depth: size of the two halves.
+        encoder_width: channels of the encoder network.
+        encoder_depth: residual blocks of the encoder network.
+        decoder_width: channels of the decoder network.
+        decoder_depth: residual blocks of the decoder network.
     """
 
     stride = (1, PATCH, PATCH)
@@ -84,12 +89,12 @@ class MiniCodec(nn.Module):
         channels_last(self)
 
     def encode_frames(self, frames: Tensor) -> Tensor:
-        """Frames ``[N, 3, H, W]`` in [-1, 1] to latents ``[N, C, H/4, W/4]`` in (-3, 3)."""
+        """Encode frames ``[N, 3, H, W]`` in [-1, 1] to latents ``[N, C, H/4, W/4]`` in (-3, 3)."""
         patches = nn.functional.pixel_unshuffle(frames, PATCH).contiguous(memory_format=torch.channels_last)
         return BOUND * torch.tanh((self.analysis(patches) + self.encoder(patches)) / BOUND)
 
     def decode_frames(self, latents: Tensor) -> Tensor:
-        """Latents ``[N, C, h, w]`` to frames ``[N, 3, 4h, 4w]``, not clamped (training needs the gradient)."""
+        """Decode latents ``[N, C, h, w]`` to frames ``[N, 3, 4h, 4w]``, not clamped (training needs the gradient)."""
         latents = latents.contiguous(memory_format=torch.channels_last)
         return nn.functional.pixel_shuffle(self.synthesis(latents) + self.decoder(latents), PATCH)
 

@@ -1,4 +1,4 @@
-"""The mini denoiser: a flow-matching network that redraws what the memory shows and invents what it does not."""
+"""The mini denoiser: a flow-matching network that refines what the memory shows and generates the rest."""
 
 import math
 from typing import NamedTuple
@@ -13,23 +13,21 @@ from mirage_sim.models.unet import UNet
 from mirage_sim.protocols import Conditioning, MemoryView
 
 MIN_SIGMA = 1e-3
-MOVED = 0.01  # cells, or octaves of scale, from which on a sample is corrected in full
+MOVED = 0.01  # displacement, in cells plus octaves of scale, from which on a sample is fully corrected
 
 
 class ReadoutAligner(nn.Module):
-    """Moves remembered latents from where their points fell to the centres of the cells.
+    """Resamples remembered latents from where their points project to the centres of the cells.
 
-    A read shows latents where their points fell: anywhere within a cell, from another distance. Warping by whole cells
-    is what turns fine texture into coloured noise; the read knows the sub-cell offset and the change of scale for
-    free, so a small local network can undo most of it. It also closes the one-cell gaps that open between points when
-    the camera comes nearer.
+    Points project anywhere within a cell, and were written at another scale. Warping by whole cells turns fine texture
+    into coloured noise. A read knows the sub-cell offset and the change of scale, from which a small local network
+    undoes most of the error. It also closes the one-cell gaps that open between points when the camera approaches.
 
     Args:
         channels: latent channels.
         width: feature channels.
-        samples_per_cell: samples per cell and axis that are looked at. Two or more points in one cell are common once
-            the camera
-            has moved, and what a second one knows is not in the first.
+        samples_per_cell: input samples per cell and axis. Often two or more points project to one cell after the camera
+            has moved, and each carries different information.
     """
 
     def __init__(self, channels: int, width: int, samples_per_cell: int):
@@ -43,9 +41,11 @@ class ReadoutAligner(nn.Module):
         """Align a view with ``N = B * T`` grids to the latent grid ``size``.
 
         Returns:
-            Latents ``[N, C, h, w]``, those of the sample nearest to the centre of each cell plus a correction, zero
-            plus a correction in holes; features ``[N, width, h, w]``; and how much of a correction each cell may get,
-            ``[N, 1, h, w]`` in [0, 1]: what is shown just as it was written needs none, and gets none.
+            * Latents ``[N, C, h, w]``: those of the sample nearest to the centre of each cell, or zero in holes, plus a
+              correction.
+            * Features ``[N, width, h, w]``.
+            * The weight of corrections, ``[N, 1, h, w]`` in [0, 1]: zero where the view shows latents exactly as they
+              were written.
         """
         view = view.resize((self.samples_per_cell * size[0], self.samples_per_cell * size[1]))
         latents = view.latents.transpose(-4, -3).flatten(0, 1)
@@ -66,20 +66,20 @@ class ReadoutAligner(nn.Module):
         """Choose, for each cell, the sample nearest to its centre, of ``s = samples_per_cell`` samples per axis.
 
         Args:
-            latents: ``[N, C, s * h, s * w]``.
-            visible: of the same samples.
-            offset: of the same samples.
-            log_scale: of the same samples.
+            latents: latents ``[N, C, s * h, s * w]`` of all samples.
+            visible: visibility of the same samples.
+            offset: sub-cell offsets of the same samples.
+            log_scale: changes of scale of the same samples, octaves.
             size: ``(h, w)``.
 
         Returns:
-            Its latents, and ``[N, 1, h, w]`` by how much it is not what was written: cells between the centres, and
-            octaves of scale; infinite in holes.
+            Latents of the chosen samples, and their displacement ``[N, 1, h, w]``: distance from the centre in cells
+            plus change of scale in octaves; infinite in holes.
         """
-        place = torch.arange(self.samples_per_cell, device=offset.device) - (self.samples_per_cell - 1) / 2
-        across = (offset[:, 0] + place.repeat(size[1])).square()
-        along = (offset[:, 1] + place.repeat(size[0])[:, None]).square()
-        distance = cells_of((across + along).sqrt().masked_fill(~visible[:, 0], torch.inf), size)
+        centre = torch.arange(self.samples_per_cell, device=offset.device) - (self.samples_per_cell - 1) / 2
+        dx = (offset[:, 0] + centre.repeat(size[1])).square()
+        dy = (offset[:, 1] + centre.repeat(size[0])[:, None]).square()
+        distance = cells_of((dx + dy).sqrt().masked_fill(~visible[:, 0], torch.inf), size)
         chosen = distance.argmin(-1, keepdim=True)
         octaves = cells_of(log_scale[:, 0], size).gather(-1, chosen) + math.log2(self.samples_per_cell)
         moved = (distance.gather(-1, chosen) / self.samples_per_cell + octaves.abs()).squeeze(-1)[:, None]
@@ -88,7 +88,14 @@ class ReadoutAligner(nn.Module):
 
 
 class PreparedCondition(NamedTuple):
-    """A conditioning as the network sees it: aligned latents, trunk features, global embedding, freedom to correct."""
+    """The conditioning as the network uses it.
+
+    Attributes:
+        aligned: aligned read-out ``[N, C, h, w]``.
+        features: input features of the trunk ``[N, widths[0], h, w]``.
+        embedding: embedding of the camera motion ``[N, embedding]``.
+        freedom: weight of corrections ``[N, 1, h, w]`` in [0, 1].
+    """
 
     aligned: Tensor
     features: Tensor
@@ -97,17 +104,18 @@ class PreparedCondition(NamedTuple):
 
 
 class MiniDenoiser(nn.Module):
-    """Fulfils :class:`mirage_sim.protocols.Denoiser` for chunks of one latent frame.
+    """The denoiser of the mini world, for chunks of one latent frame.
 
-    The network predicts the clean latents as a correction to the aligned read-out; the velocity follows from it. What
-    is well remembered is therefore copied by default, not redrawn; and what is shown just as it was written is copied
-    exactly, so that a camera that stands still, or comes back to where it stood, sees what it saw.
+    Implements :class:`mirage_sim.protocols.Denoiser`. The network predicts the clean latents as a correction to the
+    aligned read-out, and the velocity follows from them. It therefore copies remembered content by default. Content
+    that the view shows exactly as it was written is copied bit for bit, so that a camera that stands still or returns
+    sees the same image again.
 
     Args:
         channels: latent channels.
-        widths: of the U-Net, from the finest level.
-        aligner_width: of the read-out aligner.
-        samples_per_cell: samples per latent cell and axis that the aligner looks at; a memory should read as many.
+        widths: channels of the U-Net per level, from the finest.
+        aligner_width: channels of the read-out aligner.
+        samples_per_cell: samples per latent cell and axis that the aligner uses. A memory should read as many.
         embedding: channels of the embedding of noise level and camera motion.
     """
 
@@ -140,7 +148,7 @@ class MiniDenoiser(nn.Module):
         """See :meth:`mirage_sim.protocols.Denoiser.condition`.
 
         Raises:
-            ValueError: for chunks of more than one latent frame.
+            ValueError: if the chunk has more than one latent frame.
         """
         if conditioning.view.visible.shape[1] != 1:
             got = list(conditioning.view.visible.shape)
@@ -154,7 +162,7 @@ class MiniDenoiser(nn.Module):
         return PreparedCondition(aligned, self.condition_in(stacked), self.motion_embedding(motion), freedom)
 
     def predict_clean(self, x: Tensor, sigma: Tensor, condition: PreparedCondition) -> Tensor:
-        """Estimate of the clean latents ``[N, C, h, w]`` from ``x`` of that shape at ``sigma [N]``."""
+        """Estimate the clean latents ``[N, C, h, w]`` from ``x`` of that shape at noise levels ``sigma [N]``."""
         embedding = self.sigma_embedding(self.sigma_features(1000.0 * sigma)) + condition.embedding
         features = self.noisy_in(x.contiguous(memory_format=torch.channels_last)) + condition.features
         return condition.aligned + condition.freedom * self.trunk(features, embedding)

@@ -1,4 +1,4 @@
-"""The mini depth head: metric z-depth from one frame, in agreement with what the memory knows."""
+"""The mini depth head: metric z-depth of a frame, consistent with remembered depth."""
 
 from collections.abc import Sequence
 
@@ -9,11 +9,11 @@ from mirage_sim.geometry import Camera
 from mirage_sim.models.codec import PATCH
 from mirage_sim.models.layers import channels_last, zero_conv
 
-NEAREST, FARTHEST = 0.05, 100.0  # metres; the sky is drawn at the far end
+NEAREST, FARTHEST = 0.05, 100.0  # range of depth in metres; the sky is at the far end
 
 
 class ResidualBlock(nn.Module):
-    """``x + conv(relu(conv(relu(x))))``: no normalisation, which at batch one on a CPU costs as much as a convolution.
+    """``x + conv(relu(conv(relu(x))))``, without normalisation, which costs as much as a convolution on a CPU.
 
     Args:
         width: channels.
@@ -30,10 +30,10 @@ class ResidualBlock(nn.Module):
 
 
 class Pyramid(nn.Module):
-    """Features ``[B, widths[0], h, w]`` to the same shape, worked on at every scale.
+    """A multi-scale residual network; input and output are features ``[B, widths[0], h, w]``.
 
     Args:
-        widths: channels per level, from the finest; h and w must be divisible by ``2^(levels - 1)``.
+        widths: channels per level, from the finest. h and w must be divisible by ``2^(levels - 1)``.
     """
 
     def __init__(self, widths: Sequence[int]):
@@ -59,13 +59,13 @@ class Pyramid(nn.Module):
 
 
 class MiniDepth(nn.Module):
-    """Fulfils :class:`mirage_sim.protocols.DepthEstimator`.
+    """The depth estimator of the mini world. Implements :class:`mirage_sim.protocols.DepthEstimator`.
 
-    It sees the frame, the rays of the camera (with a known height above the floor, rays tell distance) and the depth
-    that the memory remembers, which it completes rather than contradicts.
+    Its inputs are the frame, the camera's rays (at a typical height above the floor, rays indicate distance) and the
+    remembered depth, which it completes.
 
     Args:
-        widths: of the pyramid at a quarter of the resolution, from the finest level.
+        widths: channels of the pyramid per level, from the finest, which has a quarter of the resolution.
     """
 
     def __init__(self, widths: tuple[int, ...] = (48, 80, 112)):
@@ -77,7 +77,13 @@ class MiniDepth(nn.Module):
         channels_last(self)
 
     def log_depth(self, frames: Tensor, camera: Camera, known: Tensor) -> Tensor:
-        """Natural logarithm of z-depth ``[N, H, W]`` of frames ``[N, 3, H, W]``; ``known [N, H/4, W/4]``, 0 unknown."""
+        """Estimate the natural logarithm of z-depth, ``[N, H, W]``.
+
+        Args:
+            frames: frames ``[N, 3, H, W]`` in [-1, 1].
+            camera: cameras of batch shape ``[N]``.
+            known: remembered depth ``[N, H/4, W/4]`` in metres, 0 where unknown.
+        """
         grid = camera.resize((known.shape[-2], known.shape[-1]))
         v = torch.arange(known.shape[-2], device=known.device) + 0.5
         u = torch.arange(known.shape[-1], device=known.device) + 0.5
@@ -90,7 +96,7 @@ class MiniDepth(nn.Module):
         stacked = torch.cat([patches, torch.stack([ray_x, ray_y, log_known, is_known], dim=1)], dim=1)
         features = self.trunk(self.conv_in(stacked.contiguous(memory_format=torch.channels_last)))
         correction = self.conv_out(features)
-        # 1.5 nats is about 4.5 m, the middle of a room; where depth is known the correction starts from it
+        # 1.5 nats is about 4.5 m, a typical depth indoors; known depth replaces it
         start = torch.where(is_known > 0, log_known, torch.full_like(log_known, 1.5))
         return nn.functional.pixel_shuffle(correction + start[:, None], PATCH)[:, 0]
 

@@ -1,4 +1,4 @@
-"""Layers that several mini networks are made of."""
+"""Layers of the mini networks."""
 
 from typing import Any
 
@@ -7,14 +7,14 @@ from torch import Tensor, nn
 
 
 class PointwiseConv(nn.Conv2d):
-    """A 1x1 convolution whose bits do not depend on the number of threads.
+    """A 1x1 convolution whose result does not depend on the number of threads, bit for bit.
 
-    oneDNN's own splits the sum over channels among threads on small grids, and so does a product with the pixels as
-    rows where there are few output channels. With the channels as rows, neither happens.
+    On small grids, oneDNN's convolution splits the sum over channels among threads. A matrix product with pixels as
+    rows does the same when there are few output channels. A product with channels as rows does not.
     """
 
     def forward(self, features: Tensor) -> Tensor:
-        """Features ``[B, in, h, w]`` to ``[B, out, h, w]``."""
+        """Map features ``[B, in, h, w]`` to ``[B, out, h, w]``."""
         product = torch.matmul(self.weight.flatten(1), features.flatten(2))
         if self.bias is not None:
             product = product + self.bias[:, None]
@@ -22,10 +22,10 @@ class PointwiseConv(nn.Conv2d):
 
 
 class LocalBlock(nn.Module):
-    """``relu(x + convolutions(x))``, purely local, without normalisation over the picture.
+    """``relu(x + convolutions(x))`` without normalisation, which would depend on the whole image.
 
-    What a cell's latent means must not depend on the rest of the frame: it will be read beside cells of other frames.
-    The same block as diffusers' ``AutoencoderTinyBlock``, importing which takes seconds.
+    The meaning of a cell's latent must not depend on the rest of the frame, because a read combines cells of several
+    frames. The block equals diffusers' ``AutoencoderTinyBlock``, whose import takes seconds.
 
     Args:
         width: channels.
@@ -37,54 +37,54 @@ class LocalBlock(nn.Module):
         self.conv = nn.Sequential(first, nn.ReLU(), second, nn.ReLU(), third)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Features ``[B, width, h, w]`` to the same shape."""
+        """Map features ``[B, width, h, w]`` to the same shape."""
         return nn.functional.relu(features + self.conv(features))
 
 
 def residual_stack(width: int, depth: int) -> nn.Sequential:
-    """``depth`` :class:`LocalBlock`, one after the other."""
+    """Make a sequence of ``depth`` :class:`LocalBlock`."""
     return nn.Sequential(*(LocalBlock(width) for _ in range(depth)))
 
 
-def zero_conv(before: int, after: int) -> nn.Conv2d:
-    """A 3x3 convolution that starts at zero, so that what it is added to starts unchanged."""
-    conv = nn.Conv2d(before, after, 3, padding=1)
+def zero_conv(in_channels: int, out_channels: int) -> nn.Conv2d:
+    """Make a 3x3 convolution that is initialised to zero."""
+    conv = nn.Conv2d(in_channels, out_channels, 3, padding=1)
     for parameter in conv.parameters():
         nn.init.zeros_(parameter)
     return conv
 
 
 class OneDnnConv(nn.Conv2d):
-    """A convolution that oneDNN computes however small the picture, from weights laid out for it once.
+    """A convolution that always uses oneDNN on a CPU, with weights that are reordered once.
 
-    Below 20,480 input values PyTorch takes a plain loop instead, which is slower and hands the layout on as NCHW; and
-    it lays the weights out anew in every call. The operators are those that torch.compile uses; they are not public,
-    and the same in all versions of torch that this package accepts so far.
+    For inputs of fewer than 20,480 values, PyTorch uses a slower native loop that returns NCHW, and it reorders the
+    weights in every call. The operators used here are those of torch.compile. They are not public, but identical in all
+    versions of torch that this package supports.
     """
 
-    _laid_out: tuple[object, Tensor] | None = None
+    _reordered: tuple[object, Tensor] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without the weights as oneDNN laid them out, which can be neither copied nor pickled, and made again."""
-        return {name: value for name, value in self.__dict__.items() if name != "_laid_out"}
+        """Return the state without the reordered weights, which cannot be copied or pickled."""
+        return {name: value for name, value in self.__dict__.items() if name != "_reordered"}
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        possible = input.device.type == "cpu" and torch.backends.mkldnn.is_available()
-        plain = torch.is_grad_enabled() or torch.is_autocast_enabled("cpu")  # which lays weights out anew, in any case
-        if plain or not possible or isinstance(self.padding, str):
+        available = input.device.type == "cpu" and torch.backends.mkldnn.is_available()
+        training = torch.is_grad_enabled() or torch.is_autocast_enabled("cpu")  # weights change in every call
+        if training or not available or isinstance(self.padding, str):
             return super()._conv_forward(input, weight, bias)
-        how = (self.padding, self.stride, self.dilation, self.groups)
-        version = None if weight.is_inference() else weight._version  # which only others count
-        state = (weight.data_ptr(), version, input.shape)
-        if self._laid_out is None or self._laid_out[0] != state:
-            laid_out = torch.ops.mkldnn._reorder_convolution_weight(weight.contiguous(), *how, list(input.shape))
-            self._laid_out = state, laid_out
-        return torch.ops.mkldnn._convolution_pointwise(input, self._laid_out[1], bias, *how, "none", [], "")
+        options = (self.padding, self.stride, self.dilation, self.groups)
+        version = None if weight.is_inference() else weight._version  # inference tensors have no version counter
+        key = (weight.data_ptr(), version, input.shape)
+        if self._reordered is None or self._reordered[0] != key:
+            reordered = torch.ops.mkldnn._reorder_convolution_weight(weight.contiguous(), *options, list(input.shape))
+            self._reordered = key, reordered
+        return torch.ops.mkldnn._convolution_pointwise(input, self._reordered[1], bias, *options, "none", [], "")
 
 
 def channels_last(module: nn.Module) -> None:
-    """Lay weights out as oneDNN likes them, and let it compute every convolution; several times faster on a CPU."""
+    """Convert a module's weights to channels-last, and its convolutions to oneDNN; several times faster on a CPU."""
     for layer in module.modules():
         if type(layer) is nn.Conv2d:
-            layer.__class__ = OneDnnConv  # diffusers' blocks make their own convolutions
+            layer.__class__ = OneDnnConv  # replaces the convolutions inside diffusers' blocks, too
     module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -1,4 +1,4 @@
-"""The sampler: a few Euler steps along the flow from noise to clean latents."""
+"""The sampler of the mini world: a few Euler steps along the flow from noise to clean latents."""
 
 from typing import Any
 
@@ -8,14 +8,23 @@ from torch import Tensor
 from mirage_sim.protocols import Denoiser
 
 
-class FlowSampler:
-    """Euler steps with a shifted, uniform schedule of noise levels; state in float32.
+def shift_noise_level(sigma: Tensor, shift: float) -> Tensor:
+    """Move noise levels in [0, 1] towards 1 (``shift`` above 1) or towards 0 (below 1).
 
-    ``sigma -> shift * sigma / (1 + (shift - 1) * sigma)`` (Esser et al. 2024, "Scaling Rectified Flow Transformers").
+    ``shift * sigma / (1 + (shift - 1) * sigma)`` (Esser et al. 2024, "Scaling Rectified Flow Transformers").
+    """
+    return shift * sigma / (1 + (shift - 1) * sigma)
+
+
+class FlowSampler:
+    """Makes Euler steps over a shifted, uniform schedule of noise levels. The state is float32.
 
     Args:
         steps: network evaluations per chunk, at least 1.
-        shift: above 1 spends more steps at high noise.
+        shift: above 1 spends more steps at high noise, see :func:`shift_noise_level`.
+
+    Raises:
+        ValueError: if an argument is out of range.
     """
 
     def __init__(self, steps: int = 2, shift: float = 1.0):
@@ -23,11 +32,10 @@ class FlowSampler:
             raise ValueError(f"steps: expected at least 1, got {steps}")
         if shift <= 0:
             raise ValueError(f"shift: expected a positive number, got {shift}")
-        uniform = torch.linspace(1.0, 0.0, steps + 1)
-        self.sigmas = (shift * uniform / (1 + (shift - 1) * uniform)).tolist()
+        self.sigmas = shift_noise_level(torch.linspace(1.0, 0.0, steps + 1), shift).tolist()
 
     def sample(self, denoiser: Denoiser, condition: Any, noise: Tensor) -> Tensor:
-        """Clean latents ``[B, C, T, h, w]`` from noise of that shape."""
+        """Turn noise ``[B, C, T, h, w]`` into clean latents of that shape."""
         x = noise.float()
         for sigma, following in zip(self.sigmas[:-1], self.sigmas[1:], strict=True):
             level = x.new_full((x.shape[0], x.shape[2]), sigma)

@@ -1,4 +1,4 @@
-"""Which parts of a frame may be remembered."""
+"""Static filters decide which parts of a frame are written to the memory."""
 
 import torch
 from torch import Tensor
@@ -9,7 +9,7 @@ from mirage_sim.protocols import MemoryView, StaticFilter
 
 
 class KeepAll:
-    """Everything may be remembered: right for worlds in which nothing moves, as MiniWorld's."""
+    """Keeps everything, for worlds in which nothing moves, such as MiniWorld's."""
 
     def __call__(self, frames: Tensor, depth: Tensor, view: MemoryView, camera: Camera) -> Tensor:
         """See :meth:`mirage_sim.protocols.StaticFilter.__call__`."""
@@ -17,13 +17,13 @@ class KeepAll:
 
 
 class AllOf:
-    """Remembers what every one of several filters would remember.
+    """Keeps what all of several filters keep.
 
     Args:
-        filters: one or more of them.
+        filters: one or more filters.
 
     Raises:
-        ValueError: if there is none.
+        ValueError: if there are no filters.
     """
 
     def __init__(self, filters: tuple[StaticFilter, ...]):
@@ -40,12 +40,12 @@ class AllOf:
 
 
 class SkyFilter:
-    """Leaves out what is so far away that it can only be the sky, or what shows no parallax anyway.
+    """Excludes the sky and everything so far away that it shows no parallax.
 
-    Depth models put the sky at their far end. Without this filter the sky is remembered, as points out there.
+    Depth models put the sky at the far end of their range. Without this filter it is stored as points at that distance.
 
     Args:
-        far: metres; what is as far or farther is left out.
+        far: distance in metres from which on pixels are excluded.
 
     Raises:
         ValueError: if ``far`` is not positive.
@@ -62,15 +62,16 @@ class SkyFilter:
 
 
 class GeometricFilter:
-    """Leaves out what contradicts the memory: nearer or farther, by much, than what is remembered at that place.
+    """Excludes pixels whose depth contradicts the memory.
 
-    It needs no network and knows nothing of what things are: something that moves is noticed once it stands before, or
-    has left, what was seen there. Frames whose cameras the view does not hold (between latent frames) pass unjudged;
+    The filter needs no network. It notices a moving object once the object occludes remembered points or has left a
+    remembered place. Pixel frames between latent frames pass unchecked, because the view has no depth at their cameras;
     the memory does not write them.
 
     Args:
-        tolerance: in (0, 1); smaller depth over larger may fall short of 1 by so much. The memory's own, by default.
-        margin: cells around a contradiction that are left out as well: outlines are not met exactly.
+        tolerance: in (0, 1). Depths contradict each other if smaller / larger is below ``1 - tolerance``. The default
+            is the tolerance of the memory.
+        margin: number of cells around a contradiction that are excluded, too, because outlines are inexact.
 
     Raises:
         ValueError: if an argument is out of range.
@@ -78,7 +79,7 @@ class GeometricFilter:
 
     def __init__(self, tolerance: float = 0.25, margin: int = 1):
         if not 0 < tolerance < 1:
-            raise ValueError(f"tolerance: expected a share in (0, 1), got {tolerance}")
+            raise ValueError(f"tolerance: expected a fraction in (0, 1), got {tolerance}")
         if margin < 0:
             raise ValueError(f"margin: expected a number of cells, 0 or more, got {margin}")
         self.tolerance = tolerance
@@ -89,11 +90,10 @@ class GeometricFilter:
         count, height, width = view.visible.shape[-3:]
         stride = (depth.shape[1] - 1) // (count - 1) if count > 1 else depth.shape[1]
         y, x = depth.shape[-2] // height, depth.shape[-1] // width
-        seen = depth[:, ::stride]
-        here = seen[..., y // 2 :: y, x // 2 :: x]  # at the middle of each cell
-        agree = torch.minimum(here, view.depth) >= (1 - self.tolerance) * torch.maximum(here, view.depth)
-        against = (view.visible & (here > 0) & ~agree).float()
-        grown = max_pool2d(against, 2 * self.margin + 1, stride=1, padding=self.margin) > 0
+        current = depth[:, ::stride, y // 2 :: y, x // 2 :: x]  # at the centre of each cell
+        agree = torch.minimum(current, view.depth) >= (1 - self.tolerance) * torch.maximum(current, view.depth)
+        contradicts = (view.visible & (current > 0) & ~agree).float()
+        excluded = max_pool2d(contradicts, 2 * self.margin + 1, stride=1, padding=self.margin) > 0
         static = torch.ones_like(depth, dtype=torch.bool)
-        static[:, ::stride] = ~grown.repeat_interleave(y, -2).repeat_interleave(x, -1)
+        static[:, ::stride] = ~excluded.repeat_interleave(y, -2).repeat_interleave(x, -1)
         return static

@@ -1,4 +1,4 @@
-"""A small U-Net of diffusers' blocks, the trunk of the mini denoiser and the mini depth head."""
+"""A small U-Net of diffusers' blocks, the trunk of the mini denoiser."""
 
 from collections.abc import Sequence
 
@@ -14,25 +14,26 @@ GROUPS = 8
 
 
 class UNet(nn.Module):
-    """Features ``[B, widths[0], h, w]`` to ``[B, out_channels, h, w]``; h and w divisible by ``2^(levels - 1)``.
+    """A U-Net from features ``[B, widths[0], h, w]`` to ``[B, out_channels, h, w]``.
 
-    One residual block per level on the way down, two in the middle with attention between them, one per level on the
-    way up, and one more at full resolution, where detail is made.
+    h and w must be divisible by ``2^(levels - 1)``. There is one residual block per level of the encoder, two with
+    attention between them at the coarsest level, one per level of the decoder, and one more at full resolution for
+    details.
 
     Args:
-        out_channels: of the last convolution, which starts at zero.
+        out_channels: channels of the last convolution, which is initialised to zero.
         widths: channels per level, from the finest.
-        embedding: channels of the global embedding given to every block; None for none.
+        embedding: channels of the global embedding that every block gets.
     """
 
-    def __init__(self, out_channels: int, widths: Sequence[int], embedding: int | None = None):
+    def __init__(self, out_channels: int, widths: Sequence[int], embedding: int):
         super().__init__()
 
-        def block(before: int, after: int) -> ResnetBlock2D:
-            made = ResnetBlock2D(in_channels=before, out_channels=after, temb_channels=embedding, groups=GROUPS)  # type: ignore[arg-type]
-            if before != after:
-                made.conv_shortcut = PointwiseConv(before, after, 1)
-            return made
+        def block(width: int, out_width: int) -> ResnetBlock2D:
+            layer = ResnetBlock2D(in_channels=width, out_channels=out_width, temb_channels=embedding, groups=GROUPS)
+            if width != out_width:
+                layer.conv_shortcut = PointwiseConv(width, out_width, 1)
+            return layer
 
         pairs = list(zip(widths[:-1], widths[1:], strict=True))
         self.down_blocks = nn.ModuleList([block(fine, fine) for fine, _ in pairs])
@@ -53,8 +54,8 @@ class UNet(nn.Module):
         self.norm_out = nn.GroupNorm(GROUPS, widths[0])
         self.conv_out = zero_conv(widths[0], out_channels)
 
-    def forward(self, features: Tensor, embedding: Tensor | None = None) -> Tensor:
-        """Run the network; ``embedding [B, E]`` where one was declared."""
+    def forward(self, features: Tensor, embedding: Tensor) -> Tensor:
+        """Run the network on features and a global embedding ``[B, embedding]``."""
         skips = []
         for block, downsampler in zip(self.down_blocks, self.downsamplers, strict=True):
             features = block(features, embedding)

@@ -1,1 +1,1 @@
-"""The ROS 2 side: what a world looks like as messages, a node that drives one, and bags of roll-outs."""
+"""The ROS 2 side: the nodes `mirage_world` and `mirage_policy`, message conversions, and bags of roll-outs."""

@@ -1,4 +1,4 @@
-"""Roll-outs as rosbag2 folders with an MCAP file, for ROS's tools and for Foxglove. Needs ``rosbags``, but no ROS."""
+"""Roll-outs as rosbag2 folders with an MCAP file, for ROS tools and Foxglove. Needs ``rosbags``, but no ROS."""
 
 import math
 from collections.abc import Iterator
@@ -13,7 +13,8 @@ from mirage_sim.envs.actions import ActionMode, Actions
 from mirage_sim.geometry import VelocityLimits
 from mirage_sim.io import atomic_folder
 from mirage_sim.ros import conversions
-from mirage_sim.ros.conversions import CAMERA_HEIGHT, Fields
+from mirage_sim.ros.conversions import Fields
+from mirage_sim.ros.frames import CAMERA_HEIGHT, velocity
 
 try:
     from rosbags.interfaces import (
@@ -42,20 +43,20 @@ TOPICS = {
     "/camera/depth/camera_info": "sensor_msgs/msg/CameraInfo",
     "/camera/remembered": "sensor_msgs/msg/Image",
     "/cmd_vel": "geometry_msgs/msg/Twist",
-    "/scan": "sensor_msgs/msg/LaserScan",  # where the environment scans
+    "/scan": "sensor_msgs/msg/LaserScan",  # if the environment scans
 }
-_LATCHED = {"/tf_static"}  # those who come late get it as well when the bag is played
+_LATCHED = {"/tf_static"}  # late subscribers receive it as well when the bag is played
 _FOREVER = QosTime(9223372036, 854775807)
 
 
 class BagWriter:
     """Writes episodes of ``MirageWorld-v0`` as rosbag2 folders.
 
-    Stamps and log times are simulation time, from 0. A command has the time at which it was given: that of the picture
-    before its effect. The last picture has none.
+    Stamps and log times are simulation time, from 0. A command has the time of the frame that it answers, so the last
+    frame has none.
 
     Args:
-        camera_height: metres from ``base_link``, on the floor, up to the camera.
+        camera_height: metres from ``base_link``, on the floor, to the camera.
 
     Raises:
         ValueError: if the height is not positive.
@@ -69,19 +70,19 @@ class BagWriter:
         self._store = get_typestore(Stores.ROS2_JAZZY)
 
     def write(self, path: Path, episode: Episode, action_mode: ActionMode) -> None:
-        """Write an episode. The folder appears whole or not at all.
+        """Write an episode. The folder appears complete or not at all.
 
         Args:
-            path: of a folder that does not exist, in one that does; the file in it is ``<name>.mcap``.
-            episode: what was seen and done.
-            action_mode: of the environment, which tells what its actions mean.
+            path: a new folder in an existing one; the file in it is named ``<name>.mcap``.
+            episode: the episode.
+            action_mode: of the environment; it defines the meaning of the actions.
 
         Raises:
             ValueError: if the folder exists.
         """
         if path.exists():
-            raise ValueError(f"path: expected none that exists, got {path}; delete it first")
-        with atomic_folder(path) as folder:  # whose name is that of the file in it
+            raise ValueError(f"path: expected a new folder, got {path}, which exists; delete it first")
+        with atomic_folder(path) as folder:  # the file in it takes its name
             bag = Writer(folder, version=9, storage_plugin=StoragePlugin.MCAP)
             bag.set_compression(CompressionMode.STORAGE, CompressionFormat.ZSTD)
             with bag:
@@ -99,7 +100,7 @@ class BagWriter:
             bag.write(connections[topic], time["sec"] * 10**9 + time["nanosec"], data)
 
     def _messages(self, episode: Episode, action_mode: ActionMode) -> Iterator[tuple[float, str, Fields]]:
-        """Time, topic and fields of all messages, in order."""
+        """Yield time, topic and fields of all messages in order."""
         times = [info["time"] for info in episode.infos]
         origin, before = episode.infos[0]["c2w"], episode.infos[0]["c2w"]
         yield times[0], "/tf_static", conversions.static_transforms(times[0], self._height)
@@ -119,20 +120,20 @@ class BagWriter:
             if "scan" in info:
                 yield seconds, "/scan", conversions.laser_scan(info["scan"], seconds)
             if i < len(episode.actions):
-                drive = VelocityLimits(dt=times[1] - times[0])
-                yield seconds, "/cmd_vel", self._command(episode.actions[i], action_mode, drive)
+                limits = VelocityLimits(dt=times[1] - times[0])
+                yield seconds, "/cmd_vel", self._command(episode.actions[i], action_mode, limits)
 
-    def _command(self, action: Any, action_mode: ActionMode, drive: VelocityLimits) -> Fields:
-        """What an action asks of ``base_link``, whatever the mode: the twist of the motion that it stands for."""
-        motion = Actions(action_mode, drive).motion(action).double().numpy()
-        return conversions.spatial_twist(self._twist(np.eye(4), motion, drive.dt))
+    def _command(self, action: Any, action_mode: ActionMode, limits: VelocityLimits) -> Fields:
+        """Return the twist of ``base_link`` that an action of any mode stands for."""
+        motion = Actions(action_mode, limits).motion(action).double().numpy()
+        return conversions.spatial_twist(self._twist(np.eye(4), motion, limits.dt))
 
     def _twist(self, before: ArrayLike, after: ArrayLike, dt: float) -> np.ndarray:
-        return conversions.velocity(before, after, dt, self._height)
+        return velocity(before, after, dt, self._height)
 
 
 def _build(store: Any, kind: str, fields: Fields) -> Any:
-    """The fields as a message of ``rosbags``."""
+    """Return the message of ``rosbags`` with these fields."""
     values: dict[str, Any] = {}
     for name, (node, detail) in store.fielddefs[kind][1]:
         value = fields[name]

@@ -1,18 +1,21 @@
-"""Arrays to messages and back. No ROS is imported here.
+"""Arrays to ROS messages and back, without importing ROS.
 
-What goes out becomes *fields*: nested dicts of plain values with exactly the message's field names, complete, bulk data
-as ``array.array``. The node turns them into rclpy messages (:func:`message`), the bag writer into those of ``rosbags``.
-What comes in is any object with the message's attributes, whoever made its class.
+Outgoing messages are *fields*: nested dicts of plain values with all field names of the message type, and bulk data as
+``array.array``. :func:`message` fills rclpy messages from them, the bag writer those of ``rosbags``. Incoming messages
+may be of any class that has the attributes of the message type.
 
-Every ``seconds`` is simulation time. Poses are ours (camera-to-world, OpenCV axes); :mod:`mirage_sim.ros.frames` tells
-what becomes of them.
+``seconds`` is simulation time. Poses are camera-to-world with OpenCV axes; see :mod:`mirage_sim.ros.frames`. All
+functions raise ``ValueError`` with the name of the argument or field that is unusable.
 """
 
+import importlib
 import math
 from array import array
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+from typing import Any, TypeVar
 
+import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -25,94 +28,114 @@ from mirage_sim.ros.frames import (
     ODOM,
     OPTICAL,
     base_from_camera,
-    camera_from_base,
     camera_pose,
     inverse,
     map_from_base,
     quaternion_of,
     rotation_of,
-    teleported,
-    velocity,
 )
-from mirage_sim.ros.images import (
-    bulk,
-    camera_info,
-    compressed_image,
-    depth_image,
-    depth_of,
-    frame_of,
-    image,
-    intrinsics_of,
-    mask_of,
-    mono_image,
-)
-from mirage_sim.ros.messages import Fields, clock, diagnostics, header, message, seconds_of, stamp
 
-__all__ = [
-    "BASE",
-    "CAMERA",
-    "CAMERA_HEIGHT",
-    "MAP",
-    "MAX_DISTANCE",
-    "MAX_RATE",
-    "ODOM",
-    "OPTICAL",
-    "SCAN_RANGE",
-    "Fields",
-    "base_from_camera",
-    "camera_from_base",
-    "camera_info",
-    "clock",
-    "compressed_image",
-    "depth_image",
-    "depth_of",
-    "diagnostics",
-    "frame_of",
-    "header",
-    "image",
-    "intrinsics_of",
-    "laser_scan",
-    "mask_of",
-    "message",
-    "mono_image",
-    "odometry",
-    "point_cloud",
-    "pose_of",
-    "seconds_of",
-    "spatial_twist",
-    "stamp",
-    "static_transforms",
-    "teleported",
-    "transforms",
-    "twist",
-    "twist_of",
-    "velocity",
-]
+Fields = dict[str, Any]
+Message = TypeVar("Message")
 
-SCAN_RANGE = 20.0  # metres; as far as mirage_sim.world.Body looks
-MAX_RATE = 100.0  # m/s and rad/s; a faster command is a mistake, not a wish
+SCAN_RANGE = 20.0  # metres, equal to mirage_sim.world.body.RANGE
+MAX_RATE = 100.0  # m/s and rad/s; faster commands are refused as mistakes
 MAX_DISTANCE = 10_000.0  # metres from the origin of the map, likewise
 
 _FLOAT32 = 7  # of sensor_msgs/PointField
+_BYTES_PER_PIXEL = {"rgb8": 3, "bgr8": 3, "mono8": 1, "32FC1": 4}
+
+
+def message(cls: type[Message], fields: Mapping[str, Any]) -> Message:
+    """Create an rclpy message from fields. Missing fields keep their defaults.
+
+    Args:
+        cls: an rclpy message class.
+        fields: nested dicts and lists, as the functions of this module return them.
+    """
+    kinds: Mapping[str, str] = cls.get_fields_and_field_types()  # type: ignore[attr-defined]
+    result = cls()
+    for name, value in fields.items():
+        if name not in kinds:
+            raise ValueError(f"{name}: expected a field of {cls.__name__} ({', '.join(kinds)})")
+        if isinstance(value, Mapping):
+            value = message(type(getattr(result, name)), value)
+        elif isinstance(value, list) and value and isinstance(value[0], Mapping):
+            package, kind = kinds[name].removeprefix("sequence<").removesuffix(">").split("/")
+            element = getattr(importlib.import_module(f"{package}.msg"), kind)
+            value = [message(element, entry) for entry in value]
+        setattr(result, name, value)
+    return result
+
+
+def bulk(values: np.ndarray) -> "array[int]":
+    """Return the bytes of an array as ``array.array``, the only type that rclpy copies without checking each byte."""
+    data = array("B")
+    data.frombytes(np.ascontiguousarray(values).reshape(-1).view(np.uint8).data)
+    return data
+
+
+def stamp(seconds: float) -> Fields:
+    """Return ``builtin_interfaces/Time``, rounded to nanoseconds: ``0.1 * 3`` is 300,000,000 ns."""
+    if not (math.isfinite(seconds) and 0 <= seconds < 2**31 - 1):
+        raise ValueError(f"seconds: expected a time in [0, 2^31 - 1), got {seconds}")
+    sec, nanosec = divmod(round(Fraction(seconds) * 10**9), 10**9)
+    return {"sec": sec, "nanosec": nanosec}
+
+
+def seconds_of(time: Any) -> float:
+    """Return the seconds of a ``builtin_interfaces/Time``."""
+    return time.sec + time.nanosec * 1e-9
+
+
+def header(seconds: float, frame_id: str) -> Fields:
+    """Return ``std_msgs/Header``."""
+    return {"stamp": stamp(seconds), "frame_id": frame_id}
+
+
+def clock(seconds: float) -> Fields:
+    """Return ``rosgraph_msgs/Clock``."""
+    return {"clock": stamp(seconds)}
+
+
+def diagnostics(
+    name: str, values: Mapping[str, object], seconds: float, warning: str = "", hardware_id: str = ""
+) -> Fields:
+    """Return ``diagnostic_msgs/DiagnosticArray`` with one status.
+
+    Args:
+        name: of the status.
+        values: measured values by key.
+        seconds: simulation time.
+        warning: message of a status of level WARN; empty for OK.
+        hardware_id: of the device.
+    """
+    status = {
+        "level": b"\1" if warning else b"\0",
+        "name": name,
+        "message": warning or "ok",
+        "hardware_id": hardware_id,
+        "values": [{"key": key, "value": str(value)} for key, value in values.items()],
+    }
+    return {"header": header(seconds, ""), "status": [status]}
+
+
+# Motion
 
 
 def odometry(
     c2w: ArrayLike, origin: ArrayLike, velocity: ArrayLike, seconds: float, camera_height: float = CAMERA_HEIGHT
 ) -> Fields:
-    """``nav_msgs/Odometry`` of ``base_link`` in ``odom``; a perfect one, its covariances are 0.
+    """Return ``nav_msgs/Odometry`` of ``base_link`` in ``odom``. It is exact: its covariances are 0.
 
     Args:
-        c2w: camera-to-world pose ``[4, 4]``, where the camera is.
-        origin: camera-to-world pose ``[4, 4]``, where odometry began.
-        velocity: ``[6]`` in ``base_link``, as :func:`~mirage_sim.ros.frames.velocity` gives it.
+        c2w: camera-to-world pose ``[4, 4]``.
+        origin: camera-to-world pose ``[4, 4]`` at which odometry is zero.
+        velocity: ``[6]`` in ``base_link``, as :func:`~mirage_sim.ros.frames.velocity` returns it.
         seconds: simulation time.
         camera_height: metres.
-
-    Raises:
-        ValueError: if a pose is no rigid motion.
     """
-    pose = inverse(map_from_base(origin, camera_height)) @ map_from_base(c2w, camera_height)
-    position, orientation = _pose(pose)
+    position, orientation = _pose(inverse(map_from_base(origin, camera_height)) @ map_from_base(c2w, camera_height))
     return {
         "header": header(seconds, ODOM),
         "child_frame_id": BASE,
@@ -121,54 +144,37 @@ def odometry(
     }
 
 
-def twist(forward: float, turn: float) -> Fields:
-    """``geometry_msgs/Twist`` of a forward speed (m/s) and a turn rate (rad/s, positive to the left)."""
-    return spatial_twist([forward, 0.0, 0.0, 0.0, 0.0, turn])
-
-
-def spatial_twist(velocity: ArrayLike) -> Fields:
-    """``geometry_msgs/Twist`` of ``[6]``: linear x, y, z (m/s), then angular x, y, z (rad/s), in ``base_link``."""
-    x, y, z, *angular = (float(value) for value in np.asarray(velocity))
-    return {"linear": _vector((x, y, z)), "angular": _vector(angular)}
-
-
 def transforms(c2w: ArrayLike, origin: ArrayLike, seconds: float, camera_height: float = CAMERA_HEIGHT) -> Fields:
-    """``tf2_msgs/TFMessage`` of what moves: ``map`` -> ``odom`` -> ``base_link``.
-
-    Args:
-        c2w: camera-to-world pose ``[4, 4]``, where the camera is.
-        origin: camera-to-world pose ``[4, 4]``, where odometry began.
-        seconds: simulation time.
-        camera_height: metres.
-
-    Raises:
-        ValueError: if a pose is no rigid motion.
-    """
+    """Return ``tf2_msgs/TFMessage`` with ``map -> odom -> base_link``; arguments as of :func:`odometry`."""
     map_from_odom = map_from_base(origin, camera_height)
     odom_from_base = inverse(map_from_odom) @ map_from_base(c2w, camera_height)
-    return {
-        "transforms": [
-            _transform(map_from_odom, MAP, ODOM, seconds),
-            _transform(odom_from_base, ODOM, BASE, seconds),
-        ]
-    }
+    moving = _transform(map_from_odom, MAP, ODOM, seconds), _transform(odom_from_base, ODOM, BASE, seconds)
+    return {"transforms": list(moving)}
 
 
 def static_transforms(seconds: float = 0.0, camera_height: float = CAMERA_HEIGHT) -> Fields:
-    """``tf2_msgs/TFMessage`` of what does not: ``base_link`` -> ``camera_link`` -> ``camera_optical_frame``."""
+    """Return ``tf2_msgs/TFMessage`` with ``base_link -> camera_link -> camera_optical_frame``."""
     mount, optical = np.eye(4), np.eye(4)
     mount[2, 3] = camera_height
     optical[:3, :3] = BODY_FROM_OPTICAL
     return {"transforms": [_transform(mount, BASE, CAMERA, seconds), _transform(optical, CAMERA, OPTICAL, seconds)]}
 
 
+def twist(forward: float, turn: float) -> Fields:
+    """Return ``geometry_msgs/Twist`` of a forward speed (m/s) and a turn rate (rad/s, positive to the left)."""
+    return spatial_twist([forward, 0.0, 0.0, 0.0, 0.0, turn])
+
+
+def spatial_twist(velocity: ArrayLike) -> Fields:
+    """Return ``geometry_msgs/Twist`` of ``[6]`` in ``base_link``: linear x, y, z (m/s), angular x, y, z (rad/s)."""
+    values = np.asarray(velocity)
+    return {"linear": _vector(values[:3]), "angular": _vector(values[3:])}
+
+
 def twist_of(message: Any) -> tuple[float, float]:
-    """Forward speed (m/s) and turn rate (rad/s, positive to the left) of a ``geometry_msgs/Twist`` or ``TwistStamped``.
+    """Return forward speed (m/s) and turn rate (rad/s, positive to the left) of a ``Twist`` or ``TwistStamped``.
 
-    The other components say nothing to a base that drives and turns, but they must be sane as well.
-
-    Raises:
-        ValueError: naming the field, if one is not finite or beyond 100 m/s or rad/s.
+    The other components are ignored. Every component must be finite and at most 100 m/s or rad/s.
     """
     command = getattr(message, "twist", message)
     for part, unit in (("linear", "m/s"), ("angular", "rad/s")):
@@ -178,11 +184,12 @@ def twist_of(message: Any) -> tuple[float, float]:
 
 
 def pose_of(message: Any, camera_height: float = CAMERA_HEIGHT) -> NDArray[np.float32]:
-    """The camera-to-world pose, float32 ``[4, 4]``, of a ``geometry_msgs/PoseWithCovarianceStamped`` of ``base_link``.
+    """Convert a ``geometry_msgs/PoseWithCovarianceStamped`` of ``base_link`` to a camera-to-world pose.
 
-    Raises:
-        ValueError: naming the field, if the frame is not ``map``, a number is not finite or absurd, or the orientation
-            is no unit quaternion (within 1 %).
+    The frame must be ``map``, the position within 10 km, and the orientation a unit quaternion to within 1 %.
+
+    Returns:
+        float32 ``[4, 4]``.
     """
     if message.header.frame_id != MAP:
         raise ValueError(f"header.frame_id: expected {MAP!r}, got {message.header.frame_id!r}")
@@ -201,7 +208,7 @@ def pose_of(message: Any, camera_height: float = CAMERA_HEIGHT) -> NDArray[np.fl
 
 
 def _check_number(name: str, value: float, limit: float, unit: str) -> None:
-    if not abs(value) <= limit:  # true for NaN, too
+    if not abs(value) <= limit:  # also refuses NaN
         raise ValueError(f"{name}: expected at most {limit:g} {unit}".rstrip() + f" in size, got {value}")
 
 
@@ -223,26 +230,133 @@ def _transform(parent_from_child: NDArray[np.float64], parent: str, child: str, 
     }
 
 
-def point_cloud(
-    xyz: NDArray[np.float32], rgb: NDArray[np.uint8], seconds: float, camera_height: float = CAMERA_HEIGHT
-) -> Fields:
-    """``sensor_msgs/PointCloud2`` with x, y, z and rgb in ``map``.
+# Images and cameras
+
+
+def image(frame: NDArray[np.uint8], seconds: float) -> Fields:
+    """Return ``sensor_msgs/Image`` in rgb8 of a frame, uint8 ``[H, W, 3]``."""
+    return _image(_checked("frame", frame, np.uint8, "[H, W, 3]"), "rgb8", seconds)
+
+
+def mono_image(mask: NDArray[np.bool_], seconds: float) -> Fields:
+    """Return ``sensor_msgs/Image`` in mono8 of a mask, bool ``[H, W]``: 255 where true, 0 elsewhere."""
+    mask = _checked("mask", mask, np.bool_, "[H, W]")
+    return _image(mask.astype(np.uint8) * np.uint8(255), "mono8", seconds)
+
+
+def depth_image(depth: NDArray[np.float32], seconds: float) -> Fields:
+    """Return ``sensor_msgs/Image`` in 32FC1 (metres, REP-118) of z-depth, float32 ``[H, W]``.
+
+    Depth that is 0, negative or not finite becomes NaN.
+    """
+    depth = _checked("depth", depth, np.float32, "[H, W]")
+    known = np.isfinite(depth) & (depth > 0)
+    return _image(np.where(known, depth, np.float32(np.nan)).astype("<f4"), "32FC1", seconds)
+
+
+def compressed_image(frame: NDArray[np.uint8], seconds: float, quality: int = 80) -> Fields:
+    """Return ``sensor_msgs/CompressedImage``, a JPEG of `quality` 1 to 100, of a frame, uint8 ``[H, W, 3]``."""
+    frame = _checked("frame", frame, np.uint8, "[H, W, 3]")
+    if not 1 <= quality <= 100:
+        raise ValueError(f"quality: expected 1 to 100, got {quality}")
+    encoded = cv2.imencode(".jpg", cv2.cvtColor(frame, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
+    return {"header": header(seconds, OPTICAL), "format": "rgb8; jpeg compressed bgr8", "data": bulk(encoded)}
+
+
+def camera_info(K: ArrayLike, size: tuple[int, int], seconds: float) -> Fields:  # noqa: N803
+    """Return ``sensor_msgs/CameraInfo`` of an undistorted camera.
 
     Args:
-        xyz: points ``[N, 3]`` in our world (OpenCV axes), metres.
+        K: intrinsics ``[3, 3]`` with pixel centres at +1/2. ROS places the centre of the first pixel at 0, so its
+            principal point is smaller by 1/2.
+        size: ``(height, width)`` in pixels.
+        seconds: simulation time.
+    """
+    ros = np.array(K, dtype=np.float64)
+    if ros.shape != (3, 3):
+        raise ValueError(f"K: expected [3, 3], got {list(ros.shape)}")
+    ros[:2, 2] -= 0.5
+    return {
+        "header": header(seconds, OPTICAL),
+        "height": int(size[0]),
+        "width": int(size[1]),
+        "distortion_model": "plumb_bob",
+        "d": [0.0] * 5,
+        "k": ros.ravel().tolist(),
+        "r": np.eye(3).ravel().tolist(),
+        "p": np.hstack([ros, np.zeros((3, 1))]).ravel().tolist(),
+        "binning_x": 0,
+        "binning_y": 0,
+        "roi": {"x_offset": 0, "y_offset": 0, "height": 0, "width": 0, "do_rectify": False},
+    }
+
+
+def frame_of(message: Any) -> NDArray[np.uint8]:
+    """Return the frame, uint8 RGB ``[H, W, 3]``, of a ``sensor_msgs/Image`` in rgb8 or bgr8."""
+    pixels = _pixels(message, "rgb8", "bgr8").reshape(message.height, message.width, 3)
+    return pixels if message.encoding == "rgb8" else np.ascontiguousarray(pixels[..., ::-1])
+
+
+def depth_of(message: Any) -> NDArray[np.float32]:
+    """Return z-depth, float32 ``[H, W]`` in metres, 0 where unknown, of a ``sensor_msgs/Image`` in 32FC1."""
+    depth = _pixels(message, "32FC1").view(">f4" if message.is_bigendian else "<f4").astype(np.float32)
+    return np.where(np.isfinite(depth) & (depth > 0), depth, np.float32(0))
+
+
+def mask_of(message: Any) -> NDArray[np.bool_]:
+    """Return the mask, bool ``[H, W]``, of a ``sensor_msgs/Image`` in mono8."""
+    return _pixels(message, "mono8") != 0
+
+
+def _checked(name: str, values: Any, dtype: type, shape: str) -> np.ndarray:
+    values = np.asarray(values)
+    if values.dtype != dtype or values.ndim != shape.count(",") + 1 or (values.ndim == 3 and values.shape[2] != 3):
+        raise ValueError(f"{name}: expected {np.dtype(dtype)} {shape}, got {values.dtype} {list(values.shape)}")
+    return values
+
+
+def _image(pixels: np.ndarray, encoding: str, seconds: float) -> Fields:
+    height, width = pixels.shape[:2]
+    return {
+        "header": header(seconds, OPTICAL),
+        "height": height,
+        "width": width,
+        "encoding": encoding,
+        "is_bigendian": 0,
+        "step": width * _BYTES_PER_PIXEL[encoding],
+        "data": bulk(pixels),
+    }
+
+
+def _pixels(message: Any, *encodings: str) -> NDArray[np.uint8]:
+    """Return the bytes ``[H, W * bytes per pixel]`` of an image without the padding of its rows."""
+    if message.encoding not in encodings:
+        raise ValueError(f"encoding: expected {' or '.join(encodings)}, got {message.encoding!r}")
+    width = message.width * _BYTES_PER_PIXEL[message.encoding]
+    data = np.frombuffer(message.data, np.uint8)
+    if message.step < width or len(data) < message.step * message.height:
+        raise ValueError(
+            f"data: expected {message.height} rows of {width} bytes, "
+            f"got rows of {message.step} bytes and {len(data)} bytes in all"
+        )
+    rows = data[: message.step * message.height].reshape(message.height, message.step)
+    return np.ascontiguousarray(rows[:, :width])
+
+
+def point_cloud(xyz: NDArray[np.float32], rgb: NDArray[np.uint8], seconds: float) -> Fields:
+    """Return ``sensor_msgs/PointCloud2`` with x, y, z and rgb in ``map``.
+
+    Args:
+        xyz: points ``[N, 3]`` in the world (OpenCV axes), metres.
         rgb: their colours, uint8 ``[N, 3]``.
         seconds: simulation time.
-        camera_height: metres.
-
-    Raises:
-        ValueError: if the shapes or the colours' type do not fit.
     """
     xyz, rgb = np.asarray(xyz), np.asarray(rgb)
     if xyz.ndim != 2 or xyz.shape[1] != 3:
         raise ValueError(f"xyz: expected [N, 3], got {list(xyz.shape)}")
     if rgb.shape != xyz.shape or rgb.dtype != np.uint8:
         raise ValueError(f"rgb: expected uint8 {list(xyz.shape)}, got {rgb.dtype} {list(rgb.shape)}")
-    map_from_world = base_from_camera(camera_height)
+    map_from_world = base_from_camera()
     points = np.empty((len(xyz), 4), "<u4")
     points[:, :3] = (xyz @ map_from_world[:3, :3].T + map_from_world[:3, 3]).astype("<f4").view("<u4")
     red, green, blue = rgb.T.astype(np.uint32)
@@ -261,20 +375,19 @@ def point_cloud(
     }
 
 
-def laser_scan(ranges: NDArray[np.float32], seconds: float, frame_id: str = BASE, scan_time: float = 0.0) -> Fields:
-    """``sensor_msgs/LaserScan`` of the environment's ``info["scan"]``, whose order is ROS's own.
+def laser_scan(ranges: NDArray[np.float32], seconds: float, scan_time: float = 0.0) -> Fields:
+    """Return ``sensor_msgs/LaserScan`` in ``base_link``.
 
     Args:
-        ranges: float32 ``[rays]``, metres from the body's axis, infinite where nothing is; the first straight back,
-            then by the right to ahead and the left.
+        ranges: float32 ``[rays]``, metres from the body's axis; infinite where free, NaN where unknown (REP-117). The
+            first ray points backwards, the others follow counter-clockwise, as in ``info["scan"]``.
         seconds: simulation time.
-        frame_id: of a frame on the body's axis, x forward.
         scan_time: seconds between scans.
     """
     rays = len(ranges)
     spacing = 2 * math.pi / rays
     return {
-        "header": header(seconds, frame_id),
+        "header": header(seconds, BASE),
         "angle_min": -math.pi,
         "angle_max": -math.pi + (rays - 1) * spacing,
         "angle_increment": spacing,

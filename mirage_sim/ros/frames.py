@@ -1,12 +1,12 @@
-"""Camera poses as ROS frames: the only place, with ``conversions``, that knows REP-103's axes.
+"""Conversion of camera poses between OpenCV axes and the frames of ROS (REP-103, REP-105).
 
-Ours is OpenCV: +x right, +y down, +z forward, poses ``c2w`` in a world whose first camera usually stands at the origin.
-REP-103 has +x forward, +y left, +z up. The tree is REP-105's, with an optical frame at its end::
+The package uses OpenCV axes: +x right, +y down, +z forward. Poses ``c2w`` are camera-to-world in a world whose first
+camera usually stands at the origin. REP-103 bodies have +x forward, +y left, +z up. The tree of frames is::
 
     map -> odom -> base_link -> camera_link -> camera_optical_frame
 
-``base_link`` lies on the floor below a level camera, ``map`` where ``base_link`` is when ``c2w`` is the identity. All
-arrays are float64; ``b_from_a`` takes coordinates in frame ``a`` to frame ``b``.
+``base_link`` lies on the floor below a level camera. ``map`` coincides with ``base_link`` when ``c2w`` is the identity.
+All arrays are float64; ``b_from_a`` maps coordinates in frame ``a`` to frame ``b``.
 """
 
 import numpy as np
@@ -18,15 +18,15 @@ from mirage_sim.geometry import se3_log
 Array = NDArray[np.float64]
 
 MAP, ODOM, BASE, CAMERA, OPTICAL = "map", "odom", "base_link", "camera_link", "camera_optical_frame"
-CAMERA_HEIGHT = 1.5  # metres; as mirage_sim.world.Body has it, which is not imported: it brings the networks along
+CAMERA_HEIGHT = 1.5  # metres, equal to mirage_sim.world.Body, whose import would load the networks
 
-#: What is right, down, forward of a camera, in the axes of a body.
+#: Rotation from the axes of an optical frame to those of a body.
 BODY_FROM_OPTICAL: Array = np.array([[0.0, 0.0, 1.0], [-1.0, 0.0, 0.0], [0.0, -1.0, 0.0]])
-_RIGID = 1e-3  # how far from orthonormal a rotation may be
+_TOLERANCE = 1e-3  # of a rigid motion's entries
 
 
 def base_from_camera(camera_height: float = CAMERA_HEIGHT) -> Array:
-    """Rigid motion ``[4, 4]`` from the camera's OpenCV axes to ``base_link``.
+    """Return the rigid motion ``[4, 4]`` from the camera's OpenCV axes to ``base_link``.
 
     Args:
         camera_height: metres from the floor to the camera.
@@ -37,36 +37,33 @@ def base_from_camera(camera_height: float = CAMERA_HEIGHT) -> Array:
     return out
 
 
-def camera_from_base(camera_height: float = CAMERA_HEIGHT) -> Array:
-    """Rigid motion ``[4, 4]`` from ``base_link`` to the camera's OpenCV axes."""
-    return inverse(base_from_camera(camera_height))
-
-
 def map_from_base(c2w: ArrayLike, camera_height: float = CAMERA_HEIGHT) -> Array:
-    """The pose ``[4, 4]`` of ``base_link`` in ``map``, of a camera-to-world pose ``[4, 4]``.
+    """Convert a camera-to-world pose ``[4, 4]`` to the pose ``[4, 4]`` of ``base_link`` in ``map``.
 
     Raises:
-        ValueError: if ``c2w`` is no rigid motion.
+        ValueError: if `c2w` is not a rigid motion.
     """
-    # map lies in the world as base_link does in the camera
-    return base_from_camera(camera_height) @ rigid("c2w", c2w) @ camera_from_base(camera_height)
+    # map lies in the world as base_link lies in the camera
+    base = base_from_camera(camera_height)
+    return base @ rigid("c2w", c2w) @ inverse(base)
 
 
 def camera_pose(map_from_base: ArrayLike, camera_height: float = CAMERA_HEIGHT) -> Array:
-    """The camera-to-world pose ``[4, 4]`` of a pose of ``base_link`` in ``map``.
+    """Convert a pose ``[4, 4]`` of ``base_link`` in ``map`` to a camera-to-world pose ``[4, 4]``.
 
     Raises:
-        ValueError: if it is no rigid motion.
+        ValueError: if it is not a rigid motion.
     """
-    return camera_from_base(camera_height) @ rigid("map_from_base", map_from_base) @ base_from_camera(camera_height)
+    base = base_from_camera(camera_height)
+    return inverse(base) @ rigid("map_from_base", map_from_base) @ base
 
 
 def teleported(origin: ArrayLike, before: ArrayLike, after: ArrayLike) -> Array:
-    """Where odometry began, seen from behind a jump, such that ``odom`` -> ``base_link`` does not jump (REP-105).
+    """Move the origin of odometry with a teleport, so that ``odom -> base_link`` does not jump (REP-105).
 
     Args:
         origin: camera-to-world pose ``[4, 4]`` at which odometry was zero.
-        before: camera-to-world pose before the jump.
+        before: camera-to-world pose before the teleport.
         after: camera-to-world pose after it.
 
     Returns:
@@ -76,7 +73,7 @@ def teleported(origin: ArrayLike, before: ArrayLike, after: ArrayLike) -> Array:
 
 
 def velocity(before: ArrayLike, after: ArrayLike, dt: float, camera_height: float = CAMERA_HEIGHT) -> Array:
-    """The constant twist of ``base_link`` that leads from one camera-to-world pose to the next.
+    """Compute the constant twist of ``base_link`` between two camera-to-world poses.
 
     Args:
         before: camera-to-world pose ``[4, 4]``.
@@ -85,10 +82,10 @@ def velocity(before: ArrayLike, after: ArrayLike, dt: float, camera_height: floa
         camera_height: metres.
 
     Returns:
-        ``[6]`` in ``base_link``: linear x, y, z (m/s), then angular x, y, z (rad/s); x is forward, a left turn is +z.
+        ``[6]`` in ``base_link``: linear x, y, z (m/s), then angular x, y, z (rad/s). +x is forward, +z a left turn.
 
     Raises:
-        ValueError: if ``dt`` is not positive or a pose is no rigid motion.
+        ValueError: if `dt` is not positive or a pose is not a rigid motion.
     """
     if not dt > 0:
         raise ValueError(f"dt: expected positive seconds, got {dt}")
@@ -97,7 +94,7 @@ def velocity(before: ArrayLike, after: ArrayLike, dt: float, camera_height: floa
 
 
 def inverse(motion: Array) -> Array:
-    """Inverse of a rigid motion ``[4, 4]``, from the transpose of the rotation."""
+    """Return the inverse of a rigid motion ``[4, 4]``."""
     out = np.eye(4)
     out[:3, :3] = motion[:3, :3].T
     out[:3, 3] = -motion[:3, :3].T @ motion[:3, 3]
@@ -105,10 +102,10 @@ def inverse(motion: Array) -> Array:
 
 
 def rigid(name: str, motion: ArrayLike) -> Array:
-    """A motion ``[4, 4]`` as float64, once it is known to be rigid.
+    """Return a motion ``[4, 4]`` as float64 after checking that it is rigid.
 
     Raises:
-        ValueError: naming it, if it is not.
+        ValueError: with `name`, if it is not.
     """
     out = np.asarray(motion, dtype=np.float64)
     if out.shape != (4, 4):
@@ -116,19 +113,20 @@ def rigid(name: str, motion: ArrayLike) -> Array:
     rotation, last = out[:3, :3], out[3]
     if (
         not np.isfinite(out).all()
-        or np.abs(rotation @ rotation.T - np.eye(3)).max() > _RIGID
+        or np.abs(rotation @ rotation.T - np.eye(3)).max() > _TOLERANCE
         or np.linalg.det(rotation) < 0
-        or np.abs(last - [0, 0, 0, 1]).max() > _RIGID
+        or np.abs(last - [0, 0, 0, 1]).max() > _TOLERANCE
     ):
         raise ValueError(f"{name}: expected a rigid motion (orthonormal, right-handed, last row 0 0 0 1), got {out}")
     return out
 
 
 def quaternion_of(rotation: ArrayLike) -> Array:
-    """The unit quaternion ``[4]`` (x, y, z, w), w not negative, of a rotation ``[3, 3]``.
+    """Convert a rotation ``[3, 3]`` to a unit quaternion ``[4]`` (x, y, z, w) with w >= 0.
 
-    It is read from the eigenvector of the largest eigenvalue of Bar-Itzhack's symmetric matrix, which is as exact near
-    half a turn as elsewhere and takes the nearest rotation of a matrix that rounding has made not quite orthonormal.
+    The quaternion is the eigenvector of the largest eigenvalue of a symmetric matrix (Bar-Itzhack, "New method for
+    extracting the quaternion from a rotation matrix", 2000). This is as accurate near half turns as elsewhere, and
+    yields the nearest rotation if rounding has made the matrix slightly non-orthonormal.
     """
     (xx, xy, xz), (yx, yy, yz), (zx, zy, zz) = np.asarray(rotation, dtype=np.float64)
     symmetric = np.array(
@@ -144,7 +142,7 @@ def quaternion_of(rotation: ArrayLike) -> Array:
 
 
 def rotation_of(quaternion: ArrayLike) -> Array:
-    """The rotation ``[3, 3]`` of a quaternion ``[4]`` (x, y, z, w) of any length but 0."""
+    """Convert a quaternion ``[4]`` (x, y, z, w) of any length but 0 to a rotation ``[3, 3]``."""
     x, y, z, w = np.asarray(quaternion, dtype=np.float64) / np.linalg.norm(quaternion)
     return np.array(
         [

@@ -1,7 +1,7 @@
-"""What ``launch/world.launch.py`` starts: argument vectors and environments, without a line of ROS.
+"""Commands and environments of the nodes, without importing ROS.
 
-The launch file runs in whatever Python ``ros2`` has, which need not have this package's dependencies. So it asks the
-Python that will run the nodes: ``python -m mirage_sim.ros.launching JSON`` writes the processes to stdout.
+``launch/world.launch.py`` runs in the Python of ``ros2``, which may lack the dependencies of this package. It therefore
+asks the Python that will run the nodes: ``python -m mirage_sim.ros.launching JSON`` writes the processes to stdout.
 """
 
 import json
@@ -11,36 +11,35 @@ from pathlib import Path
 from typing import Any
 
 from mirage_sim.paths import CONFIGS
+from mirage_sim.ros.parameters import PolicyParameters, WorldParameters, check_file, parsed
 
-WORLD_MODULE = "mirage_sim.ros.node"
-POLICY_MODULE = "mirage_sim.ros.policy_node"
 WORLD_PARAMETERS = CONFIGS / "ros" / "world.yaml"
 POLICY_PARAMETERS = CONFIGS / "ros" / "policy.yaml"
 RVIZ = CONFIGS / "ros" / "world.rviz"
 FASTDDS = CONFIGS / "fastdds.xml"
 NO_POLICY = "none"
-_OWN = ("params_file", "policy", "trust_policy")  # arguments that are not parameters of the world
+_NOT_OF_WORLD = ("params_file", "policy", "trust_policy")
 
 
 def node_command(
     python: str | None = None,
     *,
-    module: str = WORLD_MODULE,
+    node: str = "world",
     params_files: Sequence[str | Path] = (),
     **parameters: bool | int | float | str,
 ) -> list[str]:
-    """The argument vector that runs a node of this package.
+    """Return the argument vector that runs a node.
 
     Args:
-        python: interpreter of the environment to run it in; by default this one.
-        module: of the node.
-        params_files: ROS parameter files; later ones win.
-        parameters: of the node, which win over the files.
+        python: interpreter of the environment to run it in; by default the present one.
+        node: ``world`` or ``policy``.
+        params_files: ROS parameter files; later ones override earlier ones.
+        parameters: of the node; they override the files.
 
     Raises:
-        ValueError: for a parameter that is no finite number, bool or string.
+        ValueError: for a parameter that is not a finite number, a bool or a string.
     """
-    command = [python or sys.executable, "-m", module]
+    command = [python or sys.executable, "-m", "mirage_sim.ros", node]
     arguments = [word for path in params_files for word in ("--params-file", str(path))]
     for name, value in parameters.items():
         arguments += ["-p", f"{name}:={_as_yaml(name, value)}"]
@@ -48,10 +47,11 @@ def node_command(
 
 
 def node_environment() -> dict[str, str]:
-    """What a node's environment has beyond its parent's. For our nodes only: other participants keep their own.
+    """Return the environment variables to add for a node. Other ROS participants keep their own.
 
-    A shared-memory segment that holds several images; two names, because Fast DDS changed its own. And the guard of the
-    ROS wheels must not come from a parent in another environment, or their libraries are not found.
+    The Fast DDS profile provides a shared-memory segment that holds several images; Fast DDS has renamed its variable.
+    The ROS wheels set a guard variable, which a child in another environment must not inherit, or it does not find its
+    libraries.
     """
     profile = str(FASTDDS.resolve())
     return {
@@ -62,76 +62,44 @@ def node_environment() -> dict[str, str]:
 
 
 def processes(arguments: Mapping[str, str], python: str | None = None) -> dict[str, Any]:
-    """What a launch consists of.
+    """Return what a launch starts.
 
     Args:
-        arguments: of the launch, as words. Parameters of the world (``configs/ros/world.yaml`` lists them), where an
-            empty word leaves what the file says; ``params_file``, an own file on top of that one; ``policy`` and
+        arguments: launch arguments as words: parameters of the world, where an empty word keeps the value of the
+            parameter file; ``params_file``, a parameter file that overrides ``configs/ros``; ``policy`` and
             ``trust_policy`` of the policy node.
-        python: interpreter of the nodes; by default this one.
+        python: interpreter of the nodes; by default the present one.
 
     Returns:
-        ``world`` and, with a policy, ``policy``: the argument vectors; ``environment`` of both; ``rviz``: the path of
-        its configuration.
+        ``world`` and, with a policy, ``policy``: the argument vectors; ``environment``: variables to add for both;
+        ``rviz``: path of the RViz configuration.
 
     Raises:
-        ValueError: for an unknown argument, or a word that is not of its parameter's type.
-        FileNotFoundError: for a parameter file that does not exist.
+        ValueError: for an unknown argument, or a word that is not a valid value.
+        FileNotFoundError: for a file that does not exist.
     """
-    own = {name: arguments.get(name, "") for name in _OWN}
-    files: list[Path] = [WORLD_PARAMETERS]
-    if own["params_file"]:
-        files.append(Path(own["params_file"]).expanduser().resolve())
-        if not files[-1].is_file():
-            raise FileNotFoundError(f"params_file: expected a ROS parameter file, got {files[-1]}, not a file")
-    world = typed({key: word for key, word in arguments.items() if key not in _OWN}, WORLD_PARAMETERS)
+    params_file, policy, trust_policy = (arguments.get(name, "") for name in _NOT_OF_WORLD)
+    own_files = [Path(params_file).expanduser().resolve()] if params_file else []
+    for path in own_files:
+        check_file(path)
+    world = parsed(WorldParameters, {name: word for name, word in arguments.items() if name not in _NOT_OF_WORLD})
+    WorldParameters(**world)  # checks the start image
     found: dict[str, Any] = {
-        "world": node_command(python, params_files=files, **world),
+        "world": node_command(python, params_files=[WORLD_PARAMETERS, *own_files], **world),
         "environment": node_environment(),
         "rviz": str(RVIZ.resolve()),
     }
-    if own["policy"] not in ("", NO_POLICY):
-        stamped = {"enable_stamped_cmd_vel": arguments.get("enable_stamped_cmd_vel", "")}
-        of_policy = typed({"policy": own["policy"], "trust_policy": own["trust_policy"], **stamped}, POLICY_PARAMETERS)
-        files = [POLICY_PARAMETERS, *files[1:]]
-        found["policy"] = node_command(python, module=POLICY_MODULE, params_files=files, **of_policy)
+    if policy not in ("", NO_POLICY):
+        stamped = arguments.get("enable_stamped_cmd_vel", "")
+        words = {"policy": policy, "trust_policy": trust_policy, "enable_stamped_cmd_vel": stamped}
+        values, files = parsed(PolicyParameters, words), [POLICY_PARAMETERS, *own_files]
+        PolicyParameters(**values)  # checks the policy's file
+        found["policy"] = node_command(python, node="policy", params_files=files, **values)
     return found
 
 
-def default_parameters(path: Path) -> dict[str, Any]:
-    """The parameters in one of this package's own parameter files, by name."""
-    import yaml
-
-    content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    return dict(content["/**"]["ros__parameters"])
-
-
-def typed(words: Mapping[str, str], path: Path) -> dict[str, Any]:
-    """Parameters from words, of the types that they have in a parameter file; empty words are left out.
-
-    Raises:
-        ValueError: for a name that is not in the file, or a word that is not of the type.
-    """
-    defaults = default_parameters(path)
-    if unknown := sorted(set(words) - set(defaults)):
-        raise ValueError(f"arguments: expected some of {sorted([*defaults, *_OWN])}, got {unknown}")
-    return {name: _typed(name, word, type(defaults[name])) for name, word in words.items() if word != ""}
-
-
-def _typed(name: str, word: str, kind: type) -> Any:
-    if kind is bool:
-        if word.lower() not in ("true", "false"):
-            raise ValueError(f"{name}: expected true or false, got {word!r}")
-        return word.lower() == "true"
-    try:
-        return kind(word)
-    except ValueError as error:
-        kinds = {int: "an integer", float: "a number"}
-        raise ValueError(f"{name}: expected {kinds[kind]}, got {word!r}") from error
-
-
 def _as_yaml(name: str, value: Any) -> str:
-    """JSON is YAML, and its quotes keep a string a string: ``"10"`` stays one, ``10.0`` stays a double."""
+    """Return JSON, which is YAML: quotes keep ``"10"`` a string, and ``10.0`` stays a double."""
     if not isinstance(value, (bool, int, float, str)):
         raise ValueError(f"{name}: expected a bool, a number or a string, got {value!r}")
     try:
@@ -141,7 +109,7 @@ def _as_yaml(name: str, value: Any) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Write what :func:`processes` gives for a JSON object of arguments; 2 after one line on stderr if it is bad."""
+    """Write :func:`processes` of a JSON object of arguments to stdout; on bad ones write a line to stderr, return 2."""
     (words,) = sys.argv[1:] if argv is None else argv
     try:
         found = processes(json.loads(words))

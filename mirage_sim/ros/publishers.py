@@ -1,7 +1,6 @@
-"""What the node tells: each frame of the simulation as the messages that robots and their tools expect."""
+"""Publishers of the node `mirage_world`: each frame of the simulation as ROS messages."""
 
 import time
-from collections.abc import Callable
 from typing import Any
 
 import cv2
@@ -15,33 +14,30 @@ from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, LaserScan, PointCloud2
 
 from mirage_sim.ros import conversions
-from mirage_sim.ros.settings import Settings
-from mirage_sim.ros.simulation import Frame
+from mirage_sim.ros.simulation import Frame, Simulation, ranges
 
 _LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-_POINTS_SECONDS = 1.0  # of wall clock, at least, between two clouds
-Cloud = Callable[[], tuple[np.ndarray, np.ndarray]]
+_POINTS_SECONDS = 1.0  # minimum wall-clock time between two point clouds
 
 
 class Publishers:
-    """Publishes frames. Used by one thread.
+    """Publishes the frames of a simulation. Not thread-safe.
 
-    A message is made only while somebody subscribes to it, except for ``memory/points``, which late subscribers get,
-    too.
+    Messages are made only for topics that have subscribers. ``memory/points`` is always published, because the
+    middleware keeps its last message for late subscribers.
 
     Args:
-        node: whose.
-        settings: which topics there are; see :class:`~mirage_sim.ros.settings.Settings`.
-        cloud: gives all points remembered and their colours.
+        node: owner of the publishers.
+        simulation: provides point clouds, and the parameters that decide which topics exist.
     """
 
-    def __init__(self, node: Node, settings: Settings, cloud: Cloud):
-        self._node = node
-        self._cloud = cloud
+    def __init__(self, node: Node, simulation: Simulation):
+        self._node, self._simulation = node, simulation
         self._points_due = 0.0
-        self._points_of: Any = None  # the blocks of the map whose points were published last
+        self._points_blocks: Any = None  # blocks of the map that was published last
         self._all: list[Publisher] = []
-        self._listeners: list[int] = []  # to each of them when they were last counted
+        self._subscribers: list[int] = []  # of each publisher, at the last frame
+        parameters = simulation.parameters
         self._image = self._add(Image, "camera/image_raw", 2)
         self._info = self._add(CameraInfo, "camera/camera_info", 2)
         self._compressed = self._add(CompressedImage, "camera/image_raw/compressed", 2)
@@ -50,124 +46,109 @@ class Publishers:
         self._remembered = self._add(Image, "camera/remembered", 2)
         self._odometry = self._add(Odometry, "odom", 10)
         self._points = self._add(PointCloud2, "memory/points", _LATCHED)
-        self._scan = self._add(LaserScan, "scan", 10) if settings.scan_rays else None
-        self._clock = self._add(Clock, "/clock", 10) if settings.publish_clock else None
-        self._transforms: Publisher | None = None
-        if settings.publish_tf:
-            self._add_transforms()
+        self._scan = self._add(LaserScan, "scan", 10) if parameters.scan_rays else None
+        self._clock = self._add(Clock, "/clock", 10) if parameters.publish_clock else None
+        self._transforms = self._add_transforms() if parameters.publish_tf else None
 
-    def show(self, frame: Frame, settings: Settings) -> None:
-        """Publish a frame, every message with the frame's time.
+    def publish(self, frame: Frame) -> None:
+        """Publish a frame. All messages carry the frame's time."""
+        self._subscribers = self._count_subscribers()
+        self._publish_clock(frame)
+        self._publish_motion(frame)
+        self._publish_images(frame)
+        if frame.scan is not None and self._wanted(self._scan):
+            scan = ranges(frame.scan, frame.map, frame.camera)
+            self._send(self._scan, conversions.laser_scan(scan, frame.seconds, frame.period))
+        self._publish_points(frame)
 
-        Args:
-            frame: which.
-            settings: the present ones, for what may change while the node runs.
+    def publish_idle(self, frame: Frame) -> None:
+        """Publish the last frame again if there are new subscribers, else only the clock and overdue points.
+
+        Without this, late subscribers would receive nothing during a pause or in lockstep.
         """
-        self._listeners = self._count()
-        self._show_time(frame)
-        self._show_motion(frame)
-        self._show_pictures(frame, settings)
-        if self._scan and frame.scan is not None and self._wanted(self._scan):
-            period = 1.0 / settings.frame_rate
-            self._send(self._scan, LaserScan, conversions.laser_scan(frame.scan, frame.seconds, scan_time=period))
-        self._show_points(frame)
-
-    def idle(self, frame: Frame, settings: Settings) -> None:
-        """Show the last frame again if somebody has come who may not have seen it; else say again what time it is.
-
-        In lockstep and in a pause nothing else would ever come to them. Points that had to wait are published, too.
-        """
-        before, self._listeners = self._listeners, self._count()
-        if any(now > then for now, then in zip(self._listeners, before, strict=True)):
-            self.show(frame, settings)
+        before, self._subscribers = self._subscribers, self._count_subscribers()
+        if any(now > then for now, then in zip(self._subscribers, before, strict=True)):
+            self.publish(frame)
             return
-        self._show_time(frame)
-        self._show_points(frame)
+        self._publish_clock(frame)
+        self._publish_points(frame)
 
-    def _count(self) -> list[int]:
-        return [publisher.get_subscription_count() for publisher in self._all]
+    def _publish_clock(self, frame: Frame) -> None:
+        if self._wanted(self._clock):
+            self._send(self._clock, conversions.clock(frame.seconds))
 
-    def _show_time(self, frame: Frame) -> None:
-        if self._clock and self._wanted(self._clock):
-            self._send(self._clock, Clock, conversions.clock(frame.seconds))
-
-    def _show_motion(self, frame: Frame) -> None:
-        c2w, origin, seconds = frame.camera.c2w.numpy(), frame.origin, frame.seconds
-        if self._transforms and self._wanted(self._transforms):
-            self._send_transforms(conversions.transforms(c2w, origin, seconds))
+    def _publish_motion(self, frame: Frame) -> None:
+        c2w = frame.camera.c2w.numpy()
+        if self._wanted(self._transforms):
+            self._send(self._transforms, conversions.transforms(c2w, frame.origin, frame.seconds))
         if self._wanted(self._odometry):
-            self._send(self._odometry, Odometry, conversions.odometry(c2w, origin, frame.twist, seconds))
+            self._send(self._odometry, conversions.odometry(c2w, frame.origin, frame.twist, frame.seconds))
 
-    def _show_pictures(self, frame: Frame, settings: Settings) -> None:
-        height, width = frame.image.shape[:2]
-        size = settings.output_size((height, width))
-        seconds = frame.seconds
-        wanted = [publisher for publisher in (self._info, self._depth_info) if self._wanted(publisher)]
-        if wanted:
-            fields = conversions.camera_info(frame.camera.resize(size).K.numpy(), size, seconds)
-            info = conversions.message(CameraInfo, fields)
-            for publisher in wanted:
-                publisher.publish(info)
-        raw, compressed = self._wanted(self._image), self._wanted(self._compressed)
-        if raw or compressed:
-            image = _resized(frame.image, size)
-            if raw:
-                self._send(self._image, Image, conversions.image(image, seconds))
-            if compressed:
-                fields = conversions.compressed_image(image, seconds, quality=settings.jpeg_quality)
-                self._send(self._compressed, CompressedImage, fields)
+    def _publish_images(self, frame: Frame) -> None:
+        parameters, seconds = self._simulation.parameters, frame.seconds
+        size = parameters.output_size(frame.image.shape[:2])
+        for publisher in (self._info, self._depth_info):
+            if self._wanted(publisher):
+                self._send(publisher, conversions.camera_info(frame.camera.resize(size).K.numpy(), size, seconds))
+        if self._wanted(self._image) or self._wanted(self._compressed):
+            image = resize_image(frame.image, size)
+            if self._wanted(self._image):
+                self._send(self._image, conversions.image(image, seconds))
+            if self._wanted(self._compressed):
+                quality = parameters.jpeg_quality
+                self._send(self._compressed, conversions.compressed_image(image, seconds, quality))
         if self._wanted(self._depth):
-            self._send(self._depth, Image, conversions.depth_image(_sampled(frame.depth, size), seconds))
+            self._send(self._depth, conversions.depth_image(resize_nearest(frame.depth, size), seconds))
         if self._wanted(self._remembered):
-            mask = _sampled(frame.remembered.astype(np.uint8), size).astype(bool)
-            self._send(self._remembered, Image, conversions.mono_image(mask, seconds))
+            mask = resize_nearest(frame.remembered.astype(np.uint8), size).astype(bool)
+            self._send(self._remembered, conversions.mono_image(mask, seconds))
 
-    def _show_points(self, frame: Frame) -> None:
+    def _publish_points(self, frame: Frame) -> None:
         now = time.monotonic()
-        if now < self._points_due or frame.map.blocks is self._points_of:
+        if now < self._points_due or frame.map.blocks is self._points_blocks:
             return
-        self._points_due, self._points_of = now + _POINTS_SECONDS, frame.map.blocks
-        self._send(self._points, PointCloud2, conversions.point_cloud(*self._cloud(), frame.seconds))
+        self._points_due, self._points_blocks = now + _POINTS_SECONDS, frame.map.blocks
+        self._send(self._points, conversions.point_cloud(*self._simulation.cloud(), frame.seconds))
 
     def _add(self, kind: type, topic: str, qos: QoSProfile | int) -> Publisher:
         overriding = QoSOverridingOptions.with_default_policies()
         self._all.append(self._node.create_publisher(kind, topic, qos, qos_overriding_options=overriding))
         return self._all[-1]
 
-    def _add_transforms(self) -> None:
+    def _add_transforms(self) -> Publisher | None:
         try:
             from tf2_msgs.msg import TFMessage
         except ImportError:
-            self._node.get_logger().info("tf2_msgs is not installed: no /tf, no /tf_static")
-            return
-        self._transforms = self._add(TFMessage, "/tf", 100)
-        static = self._add(TFMessage, "/tf_static", _LATCHED)
-        self._send(static, TFMessage, conversions.static_transforms())
+            self._node.get_logger().warning(
+                "tf2_msgs is not installed: /tf and /tf_static are not published. "
+                "Install ros-DISTRO-tf2-msgs, or set publish_tf:=false"
+            )
+            return None
+        self._send(self._add(TFMessage, "/tf_static", _LATCHED), conversions.static_transforms())
+        return self._add(TFMessage, "/tf", 100)
 
-    def _send_transforms(self, fields: conversions.Fields) -> None:
-        from tf2_msgs.msg import TFMessage
-
-        self._send(self._transforms, TFMessage, fields)
-
-    @staticmethod
-    def _send(publisher: Any, kind: type, fields: conversions.Fields) -> None:
-        publisher.publish(conversions.message(kind, fields))
+    def _count_subscribers(self) -> list[int]:
+        return [publisher.get_subscription_count() for publisher in self._all]
 
     @staticmethod
-    def _wanted(publisher: Publisher) -> bool:
-        return publisher.get_subscription_count() > 0
+    def _send(publisher: Any, fields: conversions.Fields) -> None:
+        publisher.publish(conversions.message(publisher.msg_type, fields))
+
+    @staticmethod
+    def _wanted(publisher: Publisher | None) -> bool:
+        return publisher is not None and publisher.get_subscription_count() > 0
 
 
-def _resized(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """A picture of another ``(height, width)``; area averages where it shrinks, so that texture does not alias."""
+def resize_image(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Resize an image to ``(height, width)``; shrinking averages areas, so that texture does not alias."""
     if image.shape[:2] == size:
         return image
     shrinks = size[0] < image.shape[0] or size[1] < image.shape[1]
     return cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
 
 
-def _sampled(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Depth or a mask on another pixel grid: the nearest value, because a mean of two surfaces is on neither."""
+def resize_nearest(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Resize depth or a mask to ``(height, width)`` without mixing values: the mean of two surfaces lies on neither."""
     if values.shape[:2] == size:
         return values
     return cv2.resize(values, size[::-1], interpolation=cv2.INTER_NEAREST_EXACT)

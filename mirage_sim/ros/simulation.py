@@ -1,10 +1,11 @@
-"""The world that the node shows: ``MirageWorld-v0``, velocity commands in metres and radians, and a simulated clock.
+"""The world behind the node: ``MirageWorld-v0`` with velocity commands in metres and radians and a simulated clock.
 
-Nothing in here knows ROS. Everything that the node publishes about a moment is in one :class:`Frame`.
+This module does not use ROS. A :class:`Frame` holds everything that the node publishes about one time step.
 """
 
 import math
 import time
+from copy import copy
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,30 +18,31 @@ from mirage_sim.envs.collisions import Collisions
 from mirage_sim.envs.world_env import EnvSnapshot, MirageWorldEnv
 from mirage_sim.geometry import Camera, VelocityLimits
 from mirage_sim.memory import LatentMap
+from mirage_sim.memory.blocks import Blocks
 from mirage_sim.models.checkpoints import usable_device
-from mirage_sim.ros.conversions import teleported, velocity
-from mirage_sim.ros.point_colours import PointColours
-from mirage_sim.ros.settings import Settings
+from mirage_sim.ros.frames import teleported, velocity
+from mirage_sim.ros.parameters import WorldParameters
 from mirage_sim.world import WorldModel
+from mirage_sim.world.body import RANGE
 
 
 @dataclass(frozen=True)
 class Frame:
-    """What is to be seen and known at one moment of simulated time.
+    """One time step of the simulation.
 
     Attributes:
-        seconds: simulated, since the clock began.
-        image: uint8 RGB ``[H, W, 3]``, of the world's own size.
+        seconds: simulation time.
+        image: uint8 RGB ``[H, W, 3]`` in the world's own size.
         depth: estimated z-depth, float32 ``[H, W]``, metres; 0 where unknown.
-        remembered: bool ``[H, W]``; False where the picture was invented.
-        camera: where it was seen from, batch shape ``()``, relative to the start.
-        origin: where odometry began, camera-to-world ``[4, 4]``: the start, until a teleport moves it along (REP-105).
-        before: the camera of the frame before; None after a jump.
-        period: simulated seconds between the two.
-        scan: ranges in metres, float32 ``[rays]``, as the environment gives them; None where none was asked for.
-        collision: whether something was in the way.
-        map: what is remembered; a value.
-        step_seconds: of wall clock that making it took.
+        remembered: bool ``[H, W]``; False where the image was generated.
+        camera: the camera, batch shape ``()``, relative to the start.
+        origin: camera-to-world pose ``[4, 4]`` at which odometry is zero: the start, moved by teleports (REP-105).
+        before: the camera of the previous frame; None after a reset, teleport or restore.
+        period: seconds of simulation between two frames.
+        scan: ranges in metres, float32 ``[rays]``, as in ``info["scan"]``; None without a scan. See :func:`ranges`.
+        collision: whether an obstacle was in the way.
+        map: the memory.
+        step_seconds: wall-clock time of the step.
     """
 
     seconds: float
@@ -58,13 +60,107 @@ class Frame:
 
     @property
     def twist(self) -> np.ndarray:
-        """Of ``base_link``, ``[6]``, m/s and rad/s: how it moved to get here; 0 after a jump."""
+        """Twist ``[6]`` of ``base_link`` since the previous frame, m/s and rad/s; 0 if there is none."""
         return np.zeros(6) if self.before is None else velocity(self.before.c2w, self.camera.c2w, self.period)
 
 
+def ranges(scan: np.ndarray, map: LatentMap, camera: Camera) -> np.ndarray:
+    """Tell free space from unknown space in a scan of the environment, as REP-117 demands.
+
+    The environment's ranges are infinite wherever no obstacle is remembered. A ray is known to be free only if the
+    memory holds a point (sky, for example) beyond the range of the scan in its direction.
+
+    Args:
+        scan: ``info["scan"]``, float32 ``[rays]``.
+        map: the memory.
+        camera: the camera, batch shape ``()``.
+
+    Returns:
+        float32 ``[rays]``: finite ranges as in `scan`; infinite where free up to 20 m; NaN where unknown.
+    """
+    spacing = 2 * math.pi / len(scan)
+    forward, left = (camera.c2w[[0, 2], 2], -camera.c2w[[0, 2], 0])
+    plan = map.xyz().cpu()[:, [0, 2]] - camera.c2w[[0, 2], 3]
+    distance = torch.hypot(plan[:, 0], plan[:, 1])
+    far = distance > RANGE
+    plan, distance, footprint = plan[far], distance[far], map.footprint().cpu().float()[far]
+    angle = torch.atan2(plan @ left, plan @ forward)
+    half = torch.atan2(footprint / 2, distance)
+    first = ((angle - half + math.pi) / spacing).ceil().long()
+    last = ((angle + half + math.pi) / spacing).floor().long()
+    # +1 at the first ray that a point covers and -1 after the last one, over three turns
+    changes = torch.zeros(3 * len(scan) + 1, dtype=torch.int64)
+    changes.index_add_(0, first + len(scan), torch.ones_like(first))
+    changes.index_add_(0, last + len(scan) + 1, -torch.ones_like(last))
+    free = (changes[:-1].cumsum(0) > 0).reshape(3, -1).any(0).numpy()
+    return np.where(np.isfinite(scan) | free, scan, np.float32(np.nan))
+
+
+class PointColours:
+    """Colours of remembered points, which hold latents but no colours.
+
+    The id of a point identifies the write and the cell, and so the part of an image that the point was written from.
+    Images are kept at one colour per cell until colours are requested; then only colours by point are kept.
+    """
+
+    def __init__(self) -> None:
+        self._ids = np.zeros(0, np.int64)  # of the points whose colours are kept, ascending
+        self._rgb = np.zeros((0, 3), np.uint8)  # their colours
+        self._images: dict[int, np.ndarray] = {}  # uint8 [cells, 3] of newer writes, by the first id of the write
+        self._blocks: Blocks | None = None
+        self._next_id = 0
+
+    def copy(self) -> "PointColours":
+        """Return an independent copy. Arrays are shared because they are never modified."""
+        other = copy(self)
+        other._images = dict(self._images)
+        return other
+
+    def record(self, map: LatentMap, images: np.ndarray) -> None:
+        """Record the images of the newest points.
+
+        Args:
+            map: after the step. Recording the same map again has no effect.
+            images: images that were written since the previous map, uint8 ``[T, H, W, 3]``.
+        """
+        if map.blocks is not self._blocks and map.next_id > self._next_id:
+            cells = (map.next_id - self._next_id) // len(images)
+            self._images[self._next_id] = np.concatenate([_cell_means(image, cells) for image in images])
+        self._blocks, self._next_id = map.blocks, map.next_id
+
+    def of(self, map: LatentMap) -> np.ndarray:
+        """Return the colours of all points, uint8 RGB ``[N, 3]``, in the order of ``map.xyz()``.
+
+        Args:
+            map: the map that was recorded last, or a part of it.
+        """
+        ids = map.ids().cpu().numpy()
+        colours = np.zeros((len(ids), 3), np.uint8)
+        known = ids < min(self._images, default=self._next_id)
+        colours[known] = self._rgb[np.searchsorted(self._ids, ids[known])]
+        if self._images:
+            starts = np.array(list(self._images))
+            lengths = np.array([len(image) for image in self._images.values()])
+            write = np.searchsorted(starts, ids[~known], side="right") - 1
+            rows = (np.cumsum(lengths) - lengths - starts)[write] + ids[~known]
+            colours[~known] = np.concatenate(list(self._images.values()))[rows]
+        order = np.argsort(ids)
+        self._ids, self._rgb, self._images = ids[order], colours[order], {}
+        return colours
+
+
+def _cell_means(image: np.ndarray, cells: int) -> np.ndarray:
+    """Return the mean colours ``[cells, 3]`` of an image's square cells, row by row."""
+    height, width = image.shape[:2]
+    stride = round((height * width / cells) ** 0.5)
+    squares = image[: height // stride * stride, : width // stride * stride]
+    squares = squares.reshape(height // stride, stride, width // stride, stride, 3)
+    return squares.mean((1, 3)).round().astype(np.uint8).reshape(-1, 3)
+
+
 @dataclass(frozen=True)
-class Moment:
-    """What a snapshot keeps. Not the clock, which only ever goes forward."""
+class _Saved:
+    """State kept by :meth:`Simulation.snapshot`. The clock is not part of it, because it never goes back."""
 
     episode: EnvSnapshot
     origin: np.ndarray
@@ -72,147 +168,139 @@ class Moment:
 
 
 class Simulation:
-    """``MirageWorld-v0`` with twists, observed whole, on a clock. To be used by one thread at a time.
+    """``MirageWorld-v0`` driven by velocity commands, with a clock. Not thread-safe.
 
-    The clock advances by ``1 / frame_rate`` with every frame, also with those after a reset, teleport or restore: no
-    two frames have the same time, and time goes back only when that is asked for.
+    The clock advances by ``1 / frame_rate`` with every frame, including the frames of resets, teleports and restores.
+    Frames never share a time, and the clock goes back only on request.
 
-    A step of the environment moves the camera by at most ``VelocityLimits.max_speed * VelocityLimits.dt`` and turns
-    it by at most
-    ``VelocityLimits.max_turn_rate * VelocityLimits.dt``; commands are divided by that. Faster ones are clipped to
-    ``max_speed`` (1.5 m/s)
-    and ``max_turn_rate`` (pi/3 rad/s); at frame rates below the world's own (10 for mini, 4 for wan5b) to what one step
-    can do, that share of it.
+    Commands are clipped to ``VelocityLimits`` (1.5 m/s and pi/3 rad/s). A step of the environment moves the camera by
+    at most ``max_speed * dt``. At frame rates below the world's own (10 for mini, 4 for wan5b) commands are therefore
+    clipped to what one step can do, and the robot moves more slowly.
 
     Args:
-        settings: see :class:`~mirage_sim.ros.settings.Settings`; :attr:`settings` may be replaced between two calls.
+        parameters: may be replaced between two calls, as :attr:`parameters`.
 
     Raises:
-        FileNotFoundError: if the start picture does not exist.
-        ValueError: if a setting is unusable.
+        FileNotFoundError: if the start image does not exist.
+        ValueError: if a parameter is unusable.
     """
 
-    def __init__(self, settings: Settings):
-        self.settings = settings
-        rays = settings.scan_rays or None
+    def __init__(self, parameters: WorldParameters):
+        self.parameters = parameters
+        rays = parameters.scan_rays or None
         self._env = gymnasium.make(
             "MirageWorld-v0",
             disable_env_checker=True,
-            world=_world_model(settings.world, settings.device),
+            world=_world_model(parameters.world, parameters.device),
             action_mode="twist",
             observation="dict",
             task="none",
-            collisions=settings.collisions,
+            collisions=parameters.collisions,
             scan=rays,
         )
         self._unwrapped: MirageWorldEnv = self._env.unwrapped  # type: ignore[assignment]
-        self.drive = VelocityLimits(dt=self._unwrapped.world.model.dt)
-        self._collisions = Collisions(settings.collisions, None, rays)  # type: ignore[arg-type]
+        self.limits = VelocityLimits(dt=self._unwrapped.world.model.dt)
+        self._collisions = Collisions(parameters.collisions, None, rays)  # type: ignore[arg-type]
         self._command = (0.0, 0.0)
         self._command_age = 0  # steps made with it
         self._origin = np.eye(4)
         self._colours = PointColours()
-        self._moment: Moment | None = None
+        self._saved: _Saved | None = None
         self._nanoseconds = 0
-        self.steps = 0  # since this was made
+        self.steps = 0
         self.frame = self.reset(rewind=True)
 
-    @property
-    def seconds_per_step(self) -> float:
-        """Simulated."""
-        return 1.0 / self.settings.frame_rate
-
     def command(self, forward: float, turn: float) -> None:
-        """Set the velocity of the steps to come, until it times out.
+        """Set the velocity of the following steps, until it times out.
 
         Args:
             forward: metres per second.
             turn: radians per second, positive to the left.
 
         Raises:
-            ValueError: if one is not finite; the former command then stays.
+            ValueError: if one is not finite; the previous command stays.
         """
         if not (math.isfinite(forward) and math.isfinite(turn)):
             raise ValueError(f"forward, turn: expected finite velocities, got {forward} and {turn}")
         self._command, self._command_age = (float(forward), float(turn)), 0
 
     def action(self) -> np.ndarray:
-        """The present command as an action of the environment, float32 ``[2]`` in [-1, 1]."""
-        timeout = self.settings.cmd_vel_timeout
-        if timeout and self._command_age >= math.ceil(timeout * self.settings.frame_rate - 1e-9):
+        """Return the present command as an action of the environment, float32 ``[2]`` in [-1, 1]."""
+        timeout, rate = self.parameters.cmd_vel_timeout, self.parameters.frame_rate
+        if timeout and self._command_age >= math.ceil(timeout * rate - 1e-9):
             return np.zeros(2, np.float32)
-        limits = np.array([self.drive.max_speed, self.drive.max_turn_rate])
+        limits = np.array([self.limits.max_speed, self.limits.max_turn_rate])
         fraction = np.clip(np.array(self._command) / limits, -1.0, 1.0)
-        return np.clip(fraction / (self.settings.frame_rate * self.drive.dt), -1.0, 1.0).astype(np.float32)
+        return np.clip(fraction / (rate * self.limits.dt), -1.0, 1.0).astype(np.float32)
 
     def step(self) -> Frame:
-        """Advance by one frame, with the present command."""
+        """Advance by one frame with the present command."""
         before, began = self._unwrapped.world.camera, time.perf_counter()
         observation, _, _, _, info = self._env.step(self.action())
         self._command_age += 1
         self.steps += 1
-        return self._show(observation, info, before, began)
+        return self._record(observation, info, before, began)
 
     def reset(self, rewind: bool = False) -> Frame:
-        """Start anew, with the seed and the start picture of the settings; the robot stands.
+        """Start a new episode with the seed and the start image of the parameters. The robot stops.
 
         Args:
-            rewind: set the clock to 0, too.
+            rewind: also set the clock to 0.
 
         Raises:
-            FileNotFoundError: if the start picture does not exist; nothing has changed then.
-            ValueError: if it is no usable picture; nothing has changed then.
+            FileNotFoundError: if the start image does not exist; nothing changes.
+            ValueError: if it is not a usable image; nothing changes.
         """
-        image, began = self.settings.start_image, time.perf_counter()
-        observation, info = self._env.reset(seed=self.settings.seed, options={"image": image} if image else None)
+        image, began = self.parameters.start_image, time.perf_counter()
+        observation, info = self._env.reset(seed=self.parameters.seed, options={"image": image} if image else None)
         self._origin, self._colours = np.eye(4), PointColours()
-        return self._jumped(observation, info, began, rewind)
+        return self._jump(observation, info, began, rewind)
 
     def rewind_clock(self) -> Frame:
-        """Set the clock to 0 and leave the world as it is."""
+        """Set the clock to 0; the world stays as it is."""
         began = time.perf_counter()
         observation, info = self._unwrapped.restore(self._unwrapped.snapshot())
-        return self._jumped(observation, info, began, rewind=True)
+        return self._jump(observation, info, began, rewind=True)
 
     def teleport(self, c2w: np.ndarray) -> Frame:
-        """Look from another place at once; nothing in between is seen or bumped into. The robot stands.
+        """Move the camera to another pose in one step, regardless of obstacles. The robot stops.
 
-        Odometry does not notice: its origin jumps with the robot.
+        Odometry does not change: its origin moves with the robot.
 
         Args:
-            c2w: camera-to-world motion ``[4, 4]``, relative to the start, OpenCV axes, metres.
+            c2w: camera-to-world pose ``[4, 4]`` relative to the start, OpenCV axes, metres.
 
         Raises:
-            ValueError: if it is no rigid motion; nothing has changed then.
+            ValueError: if it is not a rigid motion; nothing changes.
         """
-        began, ahead = time.perf_counter(), self._unwrapped.world.fork(1)[0]
-        camera = ahead.camera
-        ahead.step(Camera(torch.as_tensor(c2w, dtype=torch.float32), camera.K, camera.size))
-        now = self._unwrapped.snapshot()
-        there = replace(now, world=ahead.snapshot(), contact=self._collisions.query(ahead))
-        observation, info = self._unwrapped.restore(there)
+        began, fork = time.perf_counter(), self._unwrapped.world.fork(1)[0]
+        camera = fork.camera
+        fork.step(Camera(torch.as_tensor(c2w, dtype=torch.float32), camera.K, camera.size))
+        present = self._unwrapped.snapshot()
+        moved = replace(present, world=fork.snapshot(), contact=self._collisions.query(fork))
+        observation, info = self._unwrapped.restore(moved)
         self._origin = teleported(self._origin, camera.c2w, observation["pose"])
-        return self._jumped(observation, info, began)
+        return self._jump(observation, info, began)
 
     def snapshot(self) -> None:
-        """Keep this moment, in place of the one kept before."""
-        self._moment = Moment(self._unwrapped.snapshot(), self._origin, self._colours.copy())
+        """Save the present state, replacing the one saved before."""
+        self._saved = _Saved(self._unwrapped.snapshot(), self._origin, self._colours.copy())
 
     def restore(self) -> Frame:
-        """Go back to the moment kept, as often as wanted. The robot stands; the clock goes on.
+        """Return to the saved state, which stays saved. The robot stops; the clock goes on.
 
         Raises:
-            ValueError: if none was kept.
+            ValueError: if no state was saved.
         """
-        if self._moment is None:
+        if self._saved is None:
             raise ValueError("snapshot: expected one to restore, got none; take one first")
         began = time.perf_counter()
-        observation, info = self._unwrapped.restore(self._moment.episode)
-        self._origin, self._colours = self._moment.origin, self._moment.colours.copy()
-        return self._jumped(observation, info, began)
+        observation, info = self._unwrapped.restore(self._saved.episode)
+        self._origin, self._colours = self._saved.origin, self._saved.colours.copy()
+        return self._jump(observation, info, began)
 
     def cloud(self) -> tuple[np.ndarray, np.ndarray]:
-        """All points remembered: float32 ``[N, 3]``, metres from the start, OpenCV axes, and their uint8 RGB."""
+        """Return all remembered points, float32 ``[N, 3]`` (metres, OpenCV axes), and their colours, uint8 RGB."""
         map = self.frame.map
         return map.xyz().cpu().numpy(), self._colours.of(map)
 
@@ -220,20 +308,20 @@ class Simulation:
         """Close the environment."""
         self._env.close()
 
-    def _jumped(self, observation: Any, info: dict[str, Any], began: float, rewind: bool = False) -> Frame:
+    def _jump(self, observation: Any, info: dict[str, Any], began: float, rewind: bool = False) -> Frame:
         self._command, self._command_age = (0.0, 0.0), 0
-        return self._show(observation, info, None, began, rewind)
+        return self._record(observation, info, None, began, rewind)
 
-    def _show(
+    def _record(
         self, observation: Any, info: dict[str, Any], before: Camera | None, began: float, rewind: bool = False
     ) -> Frame:
-        took = time.perf_counter() - began
-        period = self.seconds_per_step
+        step_seconds = time.perf_counter() - began
+        period = 1.0 / self.parameters.frame_rate
         self._nanoseconds = 0 if rewind else self._nanoseconds + round(1e9 * period)
         world = self._unwrapped.world
-        stride = world.model.frames // world.model.horizon.keep  # pixel frames of a latent frame
+        stride = world.model.frames // world.model.horizon.keep  # images per latent frame
         written = info["frames"][stride - 1 :: stride] if world.state.step else info["frames"][:1]
-        self._colours.note(world.state.map, written)
+        self._colours.record(world.state.map, written)
         self.frame = Frame(
             self._nanoseconds / 1e9,
             observation["rgb"],
@@ -246,18 +334,18 @@ class Simulation:
             info.get("scan"),
             bool(info.get("collision", False)),
             world.state.map,
-            took,
+            step_seconds,
         )
         return self.frame
 
 
 def _world_model(world: str, device: str) -> str | WorldModel:
-    """What ``gymnasium.make`` gets as ``world``: the name, or the model itself where it is not to run on the CPU."""
-    place = usable_device(device)
-    if place.type == "cpu":
+    """Return the argument ``world`` of the environment: the name, or on other devices than the CPU the model."""
+    target = usable_device(device)
+    if target.type == "cpu":
         return world
     model = build_world_model(world)
     for part in (model.codec, model.denoiser, model.depth, model.static_filter):
         if isinstance(part, torch.nn.Module):
-            part.to(place)
-    return replace(model, device=place)
+            part.to(target)
+    return replace(model, device=target)

@@ -1,26 +1,43 @@
-"""The one thread that steps the world. All others hand it commands and tasks, and wait for answers if they must."""
+"""The thread that steps the world. Other threads pass it commands and tasks, and wait for results if they need them."""
 
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from mirage_sim.ros.settings import Settings
 from mirage_sim.ros.simulation import Frame, Simulation
-from mirage_sim.ros.statistics import Statistics
 
-_IDLE_SECONDS = 1.0  # between two calls of `idle` while nothing happens
+_IDLE_SECONDS = 1.0  # between two calls of `idle` while there are no frames
+
+
+@dataclass(frozen=True)
+class Report:
+    """Performance since the previous report.
+
+    Attributes:
+        frames_per_second: frames published per second of wall clock.
+        publish_seconds: average wall-clock time of publishing a frame.
+        latency: the longest wall-clock time from the arrival of a command until the first frame made with it was
+            published; None without commands.
+        frame: the last frame published.
+    """
+
+    frames_per_second: float
+    publish_seconds: float
+    latency: float | None
+    frame: Frame | None
 
 
 class _Job(NamedTuple):
-    """Something to do between two steps of real time, in the order of arrival.
+    """Work to do between two steps, in the order of arrival.
 
     Attributes:
-        task: gets the simulation.
-        future: of what it returns.
-        arrived: ``time.perf_counter()`` if it is a command of lockstep, for which nobody waits.
+        task: called with the simulation.
+        future: of its result.
+        arrived: ``time.perf_counter()`` of a command in lockstep, which nobody waits for; else None.
     """
 
     task: Callable[[Simulation], Any]
@@ -29,61 +46,58 @@ class _Job(NamedTuple):
 
 
 class Worker:
-    """Steps a simulation in real time, or in lockstep with its commands.
+    """Steps a simulation in real time or in lockstep with commands.
 
-    *Real time*: one step every ``1 / (frame_rate * real_time_factor)`` seconds, with the latest command. Where the
-    world is slower than that it goes on as fast as it can; what was missed is not made up for.
+    *Real time*: one step every ``1 / (frame_rate * real_time_factor)`` seconds with the latest command. A world that is
+    slower than that runs as fast as it can and skips what it missed.
 
-    *Lockstep*: one step per command, and none otherwise. Commands and tasks are done in the order of arrival.
-
-    Tasks run between two steps.
+    *Lockstep*: one step per command. Commands and tasks are handled in the order of arrival.
 
     Args:
-        simulation: from :meth:`start` on touched by the worker's thread only.
-        show: called with every new frame, in that thread.
-        idle: called in that thread about once a second while there is no new frame.
-        failed: called in that thread, once, if a step or a task breaks (a task may be refused, with a ``ValueError`` or
-            ``OSError``); the worker has then ended.
+        simulation: used only by the worker's thread after :meth:`start`.
+        publish: called with each new frame, in that thread.
+        idle: called with the last frame, in that thread, about once a second while there are no new ones.
+        failed: called once in that thread if a step or task fails, after the worker has ended. Tasks may be refused
+            with a ``ValueError`` or ``OSError``; that is not a failure.
     """
 
     def __init__(
         self,
         simulation: Simulation,
-        show: Callable[[Frame], None],
-        idle: Callable[[], None],
+        publish: Callable[[Frame], None],
+        idle: Callable[[Frame], None],
         failed: Callable[[BaseException], None],
     ):
-        self.statistics = Statistics()
+        self.lockstep = simulation.parameters.mode == "lockstep"
         self._simulation = simulation
-        self._show, self._idle, self._failed = show, idle, failed
-        self._lockstep = simulation.settings.mode == "lockstep"
+        self._publish_frame, self._idle, self._failed = publish, idle, failed
         self._jobs: deque[_Job] = deque()
-        self._latest: tuple[float, float, float] | None = None  # command of real time, and when it arrived
+        self._latest: tuple[float, float, float] | None = None  # command in real time and its time of arrival
         self._changed = threading.Condition()
         self._paused = self._stopping = False
         self._thread = threading.Thread(target=self._run, name="world", daemon=True)
-
-    @property
-    def lockstep(self) -> bool:
-        """Whether it advances only when told to."""
-        return self._lockstep
+        self._reporting = threading.Lock()
+        self._reported = time.perf_counter()
+        self._frames, self._publishing = 0, 0.0  # number of frames and seconds of publishing since then
+        self._latency: float | None = None
+        self._last: Frame | None = None
 
     @property
     def paused(self) -> bool:
-        """Whether neither time nor commands advance it."""
+        """Whether neither time nor commands advance the world."""
         return self._paused
 
     @property
     def seconds(self) -> float:
-        """Simulated, of the last frame."""
+        """Simulation time of the last frame."""
         return self._simulation.frame.seconds
 
     def start(self) -> None:
-        """Begin."""
+        """Start the thread."""
         self._thread.start()
 
     def stop(self) -> None:
-        """End after the step that is being made; tasks that wait get a ``CancelledError``."""
+        """End the thread after the present step. Waiting tasks get a ``CancelledError``."""
         with self._changed:
             self._stopping = True
             self._changed.notify()
@@ -92,7 +106,7 @@ class Worker:
         self._cancel()
 
     def command(self, forward: float, turn: float) -> None:
-        """Hand over a velocity command (m/s, rad/s); returns at once. While paused, lockstep ignores it."""
+        """Pass a velocity command (m/s, rad/s) and return at once. A paused worker in lockstep ignores it."""
         arrived = time.perf_counter()
 
         def follow(simulation: Simulation) -> Frame:
@@ -100,17 +114,17 @@ class Worker:
             return simulation.step()
 
         with self._changed:
-            if not self._lockstep:
+            if not self.lockstep:
                 self._latest = forward, turn, arrived
             elif not self._paused:
                 self._jobs.append(_Job(follow, Future(), arrived))
                 self._changed.notify()
 
     def pause(self, paused: bool) -> "Future[Any]":
-        """Stop or go on. In lockstep, commands that wait are dropped by a pause.
+        """Pause or resume. In lockstep, a pause drops waiting commands.
 
         Returns:
-            Done once the step that is being made has been shown.
+            A future that is done after the present step is published.
         """
         with self._changed:
             self._paused = paused
@@ -119,13 +133,13 @@ class Worker:
         return self.submit(lambda simulation: None)
 
     def submit(self, task: Callable[[Simulation], Any]) -> "Future[Any]":
-        """Have something done between two steps.
+        """Run a task between two steps.
 
         Args:
-            task: gets the simulation. If it returns a :class:`Frame`, that is shown before the future is done.
+            task: called with the simulation. A :class:`Frame` that it returns is published before the future is done.
 
         Returns:
-            Its result, or what it raised.
+            A future of its result.
         """
         future: Future[Any] = Future()
         with self._changed:
@@ -137,15 +151,25 @@ class Worker:
         return future
 
     def step(self) -> "Future[Frame]":
-        """Have one step made, in lockstep with the command that still counts, else with the latest one."""
-        return self.submit(self._step)
+        """Make one step with the latest command that has not timed out."""
 
-    def _step(self, simulation: Simulation) -> Frame:
-        self._take_latest(simulation)
-        return simulation.step()
+        def task(simulation: Simulation) -> Frame:
+            self._take_latest(simulation)
+            return simulation.step()
+
+        return self.submit(task)
+
+    def report(self) -> Report:
+        """Return the performance since the previous call."""
+        now = time.perf_counter()
+        with self._reporting:
+            elapsed, average = max(now - self._reported, 1e-9), self._publishing / max(self._frames, 1)
+            report = Report(self._frames / elapsed, average, self._latency, self._last)
+            self._reported, self._frames, self._publishing, self._latency = now, 0, 0.0, None
+        return report
 
     def _take_latest(self, simulation: Simulation) -> float | None:
-        """Give the simulation the command that came since the last step; when it arrived, if one did."""
+        """Pass the newest command to the simulation; return when it arrived, None without a new one."""
         with self._changed:
             latest, self._latest = self._latest, None
         if latest is None:
@@ -162,25 +186,25 @@ class Worker:
                 if job:
                     self._do(job)
                 elif step:
-                    due = max(due + self._period(self._simulation.settings), time.perf_counter())
+                    due = max(due + self._period(), time.perf_counter())
                     arrived = self._take_latest(self._simulation)
                     self._publish(self._simulation.step(), arrived)
                 elif not self._stopping:
-                    self._idle()
+                    self._idle(self._simulation.frame)
         except BaseException as error:
             self._stopping = True
             self._cancel()
             self._failed(error)
 
     def _next(self, due: float) -> tuple[_Job | None, bool]:
-        """What to do next: a job, or a step, or nothing for a while."""
+        """Wait for a job or for a step that is due; return the job, and whether to step. Neither after a second."""
         until = time.perf_counter() + _IDLE_SECONDS
         with self._changed:
             while not self._stopping:
                 if self._jobs:
                     return self._jobs.popleft(), False
                 now = time.perf_counter()
-                free_running = not self._lockstep and not self._paused
+                free_running = not self.lockstep and not self._paused
                 if free_running and now >= due:
                     return None, True
                 if now >= until:
@@ -197,24 +221,30 @@ class Worker:
                 self._publish(result, job.arrived)
         except Exception as error:
             job.future.set_exception(error)
-            # what was refused concerns only the caller, who waits for the future; what broke concerns all
+            # a refused task concerns only its caller; anything else ends the worker
             if job.arrived is not None or not isinstance(error, (ValueError, OSError)):
                 raise
         else:
             job.future.set_result(result)
 
     def _publish(self, frame: Frame, commanded: float | None = None) -> None:
+        """Publish a frame; `commanded` is the time of arrival of a new command that it was made with."""
         began = time.perf_counter()
-        self._show(frame)
-        self.statistics.shown(frame, time.perf_counter() - began, commanded)
+        self._publish_frame(frame)
+        now = time.perf_counter()
+        with self._reporting:
+            self._last = frame
+            self._frames += 1
+            self._publishing += now - began
+            if commanded is not None:
+                self._latency = max(self._latency or 0.0, now - commanded)
 
     def _cancel(self) -> None:
         with self._changed:
             while self._jobs:
                 self._jobs.popleft().future.cancel()
 
-    @staticmethod
-    def _period(settings: Settings) -> float:
-        """Wall-clock seconds between two steps; 0 for as fast as it goes."""
-        rate = settings.frame_rate * settings.real_time_factor
+    def _period(self) -> float:
+        """Return the wall-clock seconds between two steps; 0 for as fast as possible."""
+        rate = self._simulation.parameters.frame_rate * self._simulation.parameters.real_time_factor
         return 1.0 / rate if rate else 0.0

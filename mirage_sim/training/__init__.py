@@ -1,4 +1,4 @@
-"""Training: one loop, and a loss per stage."""
+"""Training: one loop, and an objective per stage."""
 
 from mirage_sim.training.train import train
 

@@ -1,7 +1,7 @@
-"""What a memory would show, computed for a whole training batch at once and differentiable in the latents.
+"""A memory for a whole training batch at once, differentiable in the latents.
 
-The map of every sample is a dense array of candidate points with a mask: the writes of an episode, in order, each
-keeping only the cells that the map lacked. It follows the rules of :class:`mirage_sim.memory.PointMemory`.
+It follows the rules of :class:`mirage_sim.memory.PointMemory`. The map of each sample is a dense array of candidate
+points, in the order of the writes, with a mask of those that the map keeps.
 """
 
 from dataclasses import dataclass
@@ -17,7 +17,14 @@ TOLERANCE, REFINE = 0.25, 2.0  # the defaults of PointMemory
 
 @dataclass(frozen=True)
 class BatchMap:
-    """Points of ``B`` maps: ``points [B, N, 3]``, ``features [B, C, N]``, ``footprint`` and ``kept`` ``[B, N]``."""
+    """The maps of ``B`` samples.
+
+    Attributes:
+        points: positions ``[B, N, 3]`` in the world, metres.
+        features: latents ``[B, C, N]``.
+        footprint: width ``[B, N]`` of the points' cells when they were written, metres.
+        kept: bool ``[B, N]``, False for points that are not part of the map.
+    """
 
     points: Tensor
     features: Tensor
@@ -26,7 +33,7 @@ class BatchMap:
 
     @classmethod
     def empty(cls, batch: int, channels: int, device: torch.device | str = "cpu") -> "BatchMap":
-        """Maps that remember nothing: one point each that is not kept, so that shapes need no special case."""
+        """Make empty maps. Each has one point that is not kept, so that no shape is zero."""
         return cls(
             torch.zeros(batch, 1, 3, device=device),
             torch.zeros(batch, channels, 1, device=device),
@@ -35,10 +42,10 @@ class BatchMap:
         )
 
     def read(self, camera: Camera, samples_per_cell: int = 1) -> MemoryView:
-        """View at cameras of batch shape ``[B]`` on the latent grid.
+        """Read the maps at cameras of batch shape ``[B]`` on the latent grid.
 
         Returns:
-            Shapes ``[B, ..., 1, samples_per_cell * h, samples_per_cell * w]``.
+            A view of shape ``[B, ..., 1, samples_per_cell * h, samples_per_cell * w]``.
         """
         seen = self._splat(camera, samples_per_cell)
         visible = seen.index >= 0
@@ -54,14 +61,14 @@ class BatchMap:
         )
 
     def write(self, latents: Tensor, depth: Tensor, camera: Camera) -> "BatchMap":
-        """Maps that also hold what they lacked of ``latents [B, C, h, w]`` at ``depth [B, h, w]``.
+        """Return maps that also hold the cells of one frame per sample that they lacked.
 
         Args:
-            latents: of one frame per sample.
-            depth: on the latent grid; 0 is unknown.
-            camera: batch shape ``[B]``, latent grid.
+            latents: latents ``[B, C, h, w]``.
+            depth: z-depth ``[B, h, w]`` in metres on the latent grid; 0 is unknown.
+            camera: cameras of batch shape ``[B]`` on the latent grid.
         """
-        surface, fine = self._cover(camera)
+        surface, fine = self._coverage(camera)
         same_surface = depth <= surface * (1.0 + TOLERANCE)
         lacking = ((surface == 0) | (~fine & same_surface)) & (depth > 0)
         focal = camera.K[:, None, None, 0, 0]
@@ -73,15 +80,16 @@ class BatchMap:
         )
 
     def packed(self, capacity: int | None = None) -> "BatchMap":
-        """The same maps without the points that none keeps, in the order they were written.
+        """Return the same maps with kept points first, in the order they were written, and the rest cut off.
 
         Args:
-            capacity: points per map, of which the last are dropped where a map keeps more. None: as many as the
-                largest map keeps, one at least, which an accelerator must wait for the host to learn.
+            capacity: points per map; a map that keeps more loses the last ones. None for as many as the largest map
+                keeps, at least one; an accelerator must wait for the host then.
         """
         if capacity is None:
             capacity = max(int(self.kept.sum(1).max()), 1) if len(self.kept) else 1
-        place = torch.where(self.kept, self.kept.cumsum(1) - 1, capacity).clamp(max=capacity)  # one more, cut off below
+        # points that are not kept go to an extra place at the end, which is cut off
+        place = torch.where(self.kept, self.kept.cumsum(1) - 1, capacity).clamp(max=capacity)
 
         def move(values: Tensor) -> Tensor:
             index = place.view(len(place), *[1] * (values.ndim - 2), -1).expand_as(values)
@@ -101,7 +109,7 @@ class BatchMap:
             self.points, ids, self.footprint, camera, samples_per_cell=samples_per_cell, valid=self.kept, **options
         )
 
-    def _cover(self, camera: Camera) -> tuple[Tensor, Tensor]:
+    def _coverage(self, camera: Camera) -> tuple[Tensor, Tensor]:
         options = {"tolerance": TOLERANCE, "refine": REFINE}
         if self._masked:
             return masked_coverage(self.points, self.footprint, camera, self.kept, **options)
@@ -110,5 +118,5 @@ class BatchMap:
 
     @property
     def _masked(self) -> bool:
-        """Whether hidden points are masked: dropping them is faster on a CPU, but elsewhere waits for the host."""
+        """Whether to mask points that are not kept. Dropping them is faster on a CPU, but makes other devices wait."""
         return self.points.device.type != "cpu"

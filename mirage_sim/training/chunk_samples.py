@@ -1,4 +1,4 @@
-"""Chunks of recorded clips, told to the denoiser as a rollout tells them: by the same memory and the same code."""
+"""Training samples of the Wan2.2 stages: chunks of recorded clips, conditioned by the code of a rollout."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from mirage_sim.world.history import History
 
 
 class Sample(NamedTuple):
-    """One chunk: its clean latents ``[1, C, T, h, w]``, and what the denoiser is told about it."""
+    """One chunk: its clean latents ``[1, C, T, h, w]`` and the denoiser's conditioning."""
 
     clean: Tensor
     conditioning: Conditioning
@@ -23,12 +23,15 @@ class Sample(NamedTuple):
 
 @dataclass(frozen=True)
 class Drop:
-    """How often, of all samples, the denoiser is not told something that it might be; shares in [0, 1].
+    """Fractions of the samples, in [0, 1], from which a part of the conditioning is dropped.
 
     Attributes:
-        text: the prompt, in place of which it gets an empty one.
-        references: frames that saw the same place.
-        preceding: frames before the chunk.
+        text: fraction with an empty prompt.
+        references: fraction without reference frames.
+        preceding: fraction without preceding frames.
+
+    Raises:
+        ValueError: if a fraction is out of range.
     """
 
     text: float = 0.1
@@ -45,13 +48,13 @@ class ChunkSamples:
     """Draws chunks from clips. The memory holds the clip up to the chunk, at the clip's own depth and poses.
 
     Args:
-        clips: to draw from.
-        prompts: one for each of them.
-        memory: of the world.
-        horizon: how long a chunk is, and how far back the denoiser looks.
-        references: how reference frames are chosen.
-        text: embeds prompts.
-        drop: what is left out, and how often.
+        clips: clips to draw from.
+        prompts: one prompt per clip.
+        memory: memory of the world.
+        horizon: length of a chunk, and number of preceding frames.
+        references: selection of reference frames.
+        text: encoder of the prompts.
+        drop: how often parts of the conditioning are dropped.
 
     Raises:
         ValueError: if a prompt is too long, or chunks do not overlap.
@@ -68,13 +71,13 @@ class ChunkSamples:
         drop: Drop,
     ):
         if not horizon.overlap:
-            raise ValueError("horizon: expected chunks that overlap, as those of the real backbone do, got overlap 0")
+            raise ValueError("horizon: expected chunks that overlap, as those of the Wan2.2 backbone do, got overlap 0")
         self.clips, self.prompts, self.memory = clips, prompts, memory
         self.horizon, self.references, self.text, self.drop = horizon, references, text, drop
-        text.embed(sorted({"", *prompts}))  # all at once, so that the encoder is loaded once
+        text.embed(sorted({"", *prompts}))  # all in one call, so that the encoder is loaded once
 
     def draw(self, generator: torch.Generator) -> Sample:
-        """One chunk of one clip.
+        """Draw one chunk of one clip.
 
         Raises:
             ValueError: if the clip is shorter than a chunk.
@@ -94,10 +97,10 @@ class ChunkSamples:
         )
         before = max(0, start - horizon.preceding)
         map = self._write(self.memory.empty(), clip, 0, before)
-        readout = torch.zeros_like(clip.latents[:, : start + 1])  # only that of the preceding frames is looked at
+        readout = torch.zeros_like(clip.latents[:, : start + 1])  # only that of the preceding frames is used
         if before < start:
             readout[:, before:start] = self._read(map, clip, before, start).latents
-        history = self._past(clip, readout)
+        history = self._history(clip, readout)
         view = self._read(self._write(map, clip, before, start + 1), clip, start, start + horizon.latents)
         chunk, shown = slice(start, start + horizon.latents), slice(start if without_preceding else before, start)
         references = clip.latents[:, :0] if without_references else self._references(history, view, clip.camera[chunk])
@@ -114,7 +117,7 @@ class ChunkSamples:
         return Sample(clip.latents[None, :, chunk], conditioning)
 
     def _write(self, map: object, clip: LatentClip, start: int, end: int) -> object:
-        """The map that also holds some frames of a clip."""
+        """Return the map with latent frames ``start`` to ``end`` of a clip written to it."""
         if start == end:
             return map
         camera = clip.camera[start:end]
@@ -122,7 +125,7 @@ class ChunkSamples:
         return self.memory.write(
             map,
             latents=clip.latents[:, start:end],
-            frames=depth.new_zeros(()).expand(3, *depth.shape),  # not kept: latents say it all
+            frames=depth.new_zeros(()).expand(3, *depth.shape),  # a latent memory does not use them
             depth=depth,
             static=torch.ones_like(depth, dtype=torch.bool),
             camera=camera,
@@ -132,15 +135,15 @@ class ChunkSamples:
         height, width = clip.depth.shape[-2:]
         return self.memory.read(map, clip.camera[start:end]).resize((height, width))
 
-    def _past(self, clip: LatentClip, readout: Tensor) -> History:
-        """What a rollout looks back at that has made the clip's first frames, as many as ``readout [C, T, h, w]``."""
-        made = readout.shape[1]
-        places = [self.references.place(clip.depth[i : i + 1], clip.camera[i : i + 1]) for i in range(made)]
-        nothing = History(None, readout[:, :0])
-        return nothing.on(clip.latents[:, :made], readout, places, None, self.horizon.window)
+    def _history(self, clip: LatentClip, readout: Tensor) -> History:
+        """Return the history of a rollout that generated the clip's first T frames, with ``readout [C, T, h, w]``."""
+        count = readout.shape[1]
+        places = self.references.places(clip.depth[:count], clip.camera[:count])
+        empty = History(None, readout[:, :0])
+        return empty.extend(clip.latents[:, :count], readout, places, None, self.horizon.window)
 
     def _references(self, history: History, view: MemoryView, camera: Camera) -> Tensor:
-        """Latents ``[C, R, h, w]`` of the earlier frames that saw most of what the new frames of the chunk will see."""
+        """Latents ``[C, R, h, w]`` of the earlier frames that overlap most with the new frames of the chunk."""
         new = slice(self.horizon.overlap, None)
         chosen = self.references.choose(
             self.references.place(view.at(new).depth, camera[new]), [frame.place for frame in history.earlier]
@@ -149,6 +152,6 @@ class ChunkSamples:
 
 
 def _to_pixels(depth: Tensor, size: tuple[int, int]) -> Tensor:
-    """Depth of cells ``[T, h, w]`` at all of their pixels, ``[T, *size]``: a write takes it back to the cells."""
+    """Repeat the depth of cells ``[T, h, w]`` at all of their pixels, ``[T, *size]``, as a memory write expects it."""
     rows, columns = size[0] // depth.shape[-2], size[1] // depth.shape[-1]
     return depth.repeat_interleave(rows, -2).repeat_interleave(columns, -1)

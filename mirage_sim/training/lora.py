@@ -1,4 +1,4 @@
-"""Low-rank adapters of the real backbone: peft puts them in, and what is learned is written for the world to merge."""
+"""Low-rank adapters (LoRA) of the Wan2.2 backbone: peft adds them; a world merges the file that training leaves."""
 
 from pathlib import Path
 
@@ -12,17 +12,17 @@ LAYERS = ("to_q", "to_k", "to_v", "to_out.0")  # of every attention
 
 
 def add_lora(backbone: WanTransformer3DModel, rank: int) -> None:
-    """Put fresh adapters beside the attentions' q, k, v and o; they alone require gradients, and change nothing yet.
+    """Add fresh adapters to the attentions' q, k, v and o. Only they require gradients; the output does not change yet.
 
-    Their scale is 1, so that merging W + B A is all there is to it.
+    Their scale is 1, so that merging is ``W + B @ A``.
 
     Args:
-        backbone: changed in place.
-        rank: of each adapter, at least 1.
+        backbone: the backbone, changed in place.
+        rank: rank of each adapter, at least 1.
 
     Raises:
         ImportError: if peft is not installed.
-        ValueError: for a rank below 1.
+        ValueError: if the rank is no positive integer.
     """
     if isinstance(rank, bool) or not isinstance(rank, int) or rank < 1:
         raise ValueError(f"rank: expected a positive integer, got {rank!r}")
@@ -35,11 +35,11 @@ def add_lora(backbone: WanTransformer3DModel, rank: int) -> None:
 
 
 def save_lora(backbone: WanTransformer3DModel, path: Path) -> None:
-    """Write the adapters of a backbone in float32, for :func:`mirage_sim.models.wan.checkpoints.merge_lora` to read.
+    """Write the adapters of a backbone in float32, as :func:`mirage_sim.models.wan.checkpoints.merge_lora` reads them.
 
     Args:
-        backbone: with adapters of :func:`add_lora`.
-        path: of the file, which appears whole or not at all.
+        backbone: a backbone with adapters of :func:`add_lora`.
+        path: the file. The write is atomic.
     """
     peft = require("peft", "'mirage_sim[train]'")
     state = peft.get_peft_model_state_dict(backbone)

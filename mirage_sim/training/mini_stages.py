@@ -1,4 +1,4 @@
-"""The stages that make the mini world: codec -> depth -> denoiser. They look at no other world."""
+"""The stages of the mini world: codec -> depth -> denoiser."""
 
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -10,12 +10,12 @@ from torch import nn
 
 from mirage_sim.data.dataset import WalkDataset
 from mirage_sim.models import MiniCodec, MiniDenoiser, MiniDepth, load_model, save_model
+from mirage_sim.models.checkpoints import usable_device
 from mirage_sim.settings import TrainSettings
-from mirage_sim.training.loop import Loss, make_accelerator
-from mirage_sim.training.objectives.codec import CodecStage
-from mirage_sim.training.objectives.denoiser import DenoiserStage
-from mirage_sim.training.objectives.depth import DepthStage
-from mirage_sim.training.stage import Stage
+from mirage_sim.training.loop import Objective, Stage, make_accelerator
+from mirage_sim.training.objectives.codec import CodecObjective
+from mirage_sim.training.objectives.denoiser import DenoiserObjective
+from mirage_sim.training.objectives.depth import DepthObjective
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -28,20 +28,23 @@ class Networks(NamedTuple):
     depth: MiniDepth
 
     def to(self, device: torch.device) -> "Networks":
-        """The networks, brought to a device."""
+        """Move the networks to a device."""
         return Networks(self.codec.to(device), self.denoiser.to(device), self.depth.to(device))
 
 
-def build_loss(
+def build_objective(
     name: str, data: WalkDataset, networks: Networks, options: Mapping[str, Any]
-) -> tuple[dict[str, nn.Module], Loss]:
-    """What a stage trains, by name, and its loss.
+) -> tuple[dict[str, nn.Module], Objective]:
+    """Build the objective of a stage.
 
     Args:
-        name: ``"codec"``, ``"depth"`` or ``"denoiser"``.
+        name: name of the stage: ``"codec"``, ``"depth"`` or ``"denoiser"``.
         data: recorded walks.
-        networks: to train, or to learn from, where the data are.
-        options: keyword arguments of the loss.
+        networks: trained and frozen networks, on the device of the data.
+        options: keyword arguments of the objective.
+
+    Returns:
+        The modules that the stage trains, by name, and the objective.
     """
     codec, denoiser, depth = networks
     for network in networks:
@@ -49,50 +52,50 @@ def build_loss(
     modules: dict[str, nn.Module]
     if name == "codec":
         modules = {"codec": codec, "aligner": denoiser.aligner}
-        loss: Loss = CodecStage(data, codec, denoiser.aligner, **options)
+        objective: Objective = CodecObjective(data, codec, denoiser.aligner, **options)
     elif name == "depth":
         modules = {"depth": depth}
-        loss = DepthStage(data, codec, depth, samples_per_cell=denoiser.aligner.samples_per_cell, **options)
+        objective = DepthObjective(data, codec, depth, samples_per_cell=denoiser.aligner.samples_per_cell, **options)
     else:
         modules = {"denoiser": denoiser}
-        loss = DenoiserStage(data, codec, depth, denoiser, **options)
+        objective = DenoiserObjective(data, codec, depth, denoiser, **options)
     for module in modules.values():
         module.requires_grad_(True).train()
-    return modules, loss
+    return modules, objective
+
+
+def load_network(path: Path, kind: type[Model]) -> Model:
+    """Load a network of the mini world.
+
+    Raises:
+        FileNotFoundError: if the file is missing.
+        ValueError: if the file is damaged or holds a network of another class.
+    """
+    model = load_model(path)
+    if not isinstance(model, kind):
+        raise ValueError(f"{path}: expected a {kind.__name__}, got a {type(model).__name__}")
+    return model
 
 
 def codec_stage(settings: TrainSettings, folder: Path, **options: Any) -> Stage:
-    """The codec, and the read-out aligner of the denoiser."""
+    """Build the stage that trains the codec and the read-out aligner of the denoiser."""
     data, networks = _walks(settings), Networks(MiniCodec(), MiniDenoiser(), MiniDepth())
     return _stage(settings, folder, data, networks, ("codec", "denoiser"), options)
 
 
 def depth_stage(settings: TrainSettings, folder: Path, **options: Any) -> Stage:
-    """The depth head."""
+    """Build the stage that trains the depth head."""
     data, codec, depth = _walks(settings), _trained(settings, "codec", MiniCodec), MiniDepth()
     networks = Networks(codec, MiniDenoiser(samples_per_cell=settings.latent["samples_per_cell"]), depth)
     return _stage(settings, folder, data, networks, ("depth",), options)
 
 
 def denoiser_stage(settings: TrainSettings, folder: Path, **options: Any) -> Stage:
-    """The denoiser."""
+    """Build the stage that trains the denoiser."""
     data = _walks(settings)
     codec, denoiser = _trained(settings, "codec", MiniCodec), _trained(settings, "denoiser", MiniDenoiser)
     networks = Networks(codec, denoiser, _trained(settings, "depth", MiniDepth))
     return _stage(settings, folder, data, networks, ("denoiser",), options)
-
-
-def choose_device(name: str) -> torch.device:
-    """The device of this name.
-
-    Raises:
-        ValueError: if there is none.
-    """
-    if name not in ("cpu", "cuda"):
-        raise ValueError(f"device: expected cpu or cuda, got {name!r}")
-    if name == "cuda" and not torch.cuda.is_available():
-        raise ValueError("device: expected cpu, since torch finds no CUDA device here, got 'cuda'")
-    return torch.device(name)
 
 
 def _stage(
@@ -103,22 +106,17 @@ def _stage(
     exports: Sequence[str],
     options: Mapping[str, Any],
 ) -> Stage:
-    modules, loss = build_loss(settings.stage.name, data, networks.to(data.device), options)
+    modules, objective = build_objective(settings.stage.name, data, networks.to(data.device), options)
     writers = {name: partial(save_model, getattr(networks, name)) for name in exports}
-    return Stage(modules, writers, loss, make_accelerator(folder, cpu=data.device.type == "cpu"), data.device)
+    return Stage(modules, writers, objective, make_accelerator(folder, cpu=data.device.type == "cpu"), data.device)
 
 
 def _walks(settings: TrainSettings) -> WalkDataset:
     if settings.world["denoiser"]["_target_"] != "mirage_sim.models.load_model":
-        raise ValueError(f"world: expected mini, which stage={settings.stage.name} makes, got another one")
-    return WalkDataset(Path(settings.clips), choose_device(settings.device))
+        raise ValueError(f"world: expected mini, which stage={settings.stage.name} trains, got another one")
+    return WalkDataset(Path(settings.clips), usable_device(settings.device))
 
 
 def _trained(settings: TrainSettings, name: str, kind: type[Model]) -> Model:
-    """What an earlier stage left."""
-    model = load_model(Path(settings.output).absolute() / f"{name}.safetensors")
-    if not isinstance(model, kind):
-        raise ValueError(
-            f"{settings.output}: expected the {kind.__name__} that stage=codec leaves, got a {type(model).__name__}"
-        )
-    return model
+    """Load a network that an earlier stage trained."""
+    return load_network(Path(settings.output).absolute() / f"{name}.safetensors", kind)

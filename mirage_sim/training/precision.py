@@ -1,4 +1,4 @@
-"""Arithmetic of the networks in training: weights, geometry and losses are float32 whatever it is."""
+"""Precision of the networks' arithmetic in training. Weights, geometry and losses are always float32."""
 
 from contextlib import AbstractContextManager, nullcontext
 
@@ -8,7 +8,7 @@ PRECISIONS = ("float32", "bfloat16", "auto")
 
 
 def has_bfloat16(device: torch.device) -> bool:
-    """Whether a device computes with bfloat16; a CPU that only imitates it takes far longer than with float32."""
+    """Return whether a device computes in bfloat16 natively; emulation is far slower than float32."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
@@ -16,14 +16,14 @@ def has_bfloat16(device: torch.device) -> bool:
 
 
 class Precision:
-    """The arithmetic that networks are run with.
+    """Makes the autocast context that networks run in.
 
     Args:
-        name: ``"float32"``, ``"bfloat16"``, or ``"auto"`` for bfloat16 where the device computes with it.
-        device: of the networks.
+        name: ``"float32"``, ``"bfloat16"``, or ``"auto"``: bfloat16 if the device computes in it natively.
+        device: device of the networks.
 
     Raises:
-        ValueError: for another name.
+        ValueError: if the name is unknown.
     """
 
     def __init__(self, name: str, device: torch.device):
@@ -33,5 +33,5 @@ class Precision:
         self.bfloat16 = name == "bfloat16" or (name == "auto" and has_bfloat16(device))
 
     def __call__(self) -> AbstractContextManager[None]:
-        """The context to run networks in; what they return may be bfloat16."""
+        """Return the context to run networks in. Their outputs may be bfloat16."""
         return torch.autocast(self.device.type, torch.bfloat16) if self.bfloat16 else nullcontext()

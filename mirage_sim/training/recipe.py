@@ -1,8 +1,8 @@
-"""``mirage train recipe=mini``: the embedded world from recorded walks to weights, within a budget of time.
+"""``mirage train recipe=mini``: train the mini world from recorded walks to weights within a time budget.
 
-record -> codec -> depth -> denoiser -> finish. After each training stage the validation walks choose among the weights
-that it began with, the last ones and their average. All that a run has done is in ``recipe.json``; killed at any time
-and started again with the same settings, it goes on.
+The parts of a run are record -> codec -> depth -> denoiser -> finish. After each training stage, validation scores
+choose among the stage's initial weights, its last weights and their average. ``recipe.json`` holds the progress: a run
+that was killed resumes when it is started again with the same settings.
 """
 
 import json
@@ -21,25 +21,24 @@ from mirage_sim.data.clips import Clip, load_clip
 from mirage_sim.data.dataset import WalkDataset, load_photographs
 from mirage_sim.data.record import record
 from mirage_sim.models import MiniCodec, MiniDenoiser, MiniDepth, load_model, save_model
+from mirage_sim.models.checkpoints import usable_device
 from mirage_sim.settings import RecipeSettings, StageSettings
 from mirage_sim.settings.training import SourceSettings
 from mirage_sim.training.loop import Trainer, make_accelerator
-from mirage_sim.training.mini_stages import Networks, build_loss, choose_device
+from mirage_sim.training.mini_stages import Networks, build_objective, load_network
 from mirage_sim.training.recipe_state import RecipeState
 from mirage_sim.training.validation import STEPS, Scores, stage_scores, world_scores
 
 logger = logging.getLogger(__name__)
 
 KINDS: dict[str, type[nn.Module]] = {"codec": MiniCodec, "denoiser": MiniDenoiser, "depth": MiniDepth}
-TRAINED = {
-    "codec": ("codec", "denoiser"),
-    "depth": ("depth",),
-    "denoiser": ("denoiser",),
-}  # stages, and what they change
-PARTS = ("record", *TRAINED, "finish")  # of a run, that share its time
-SETTINGS = ("recipe", "clips", "validation", "photographs", "from", "budget", "seed")  # with which a run goes on
-LEAST = 1.0  # seconds of a part
-WALKS_AT_ONCE = 20  # between looks at the clock
+# stages, and the networks that they train
+TRAINED: dict[str, tuple[str, ...]] = {"codec": ("codec", "denoiser"), "depth": ("depth",), "denoiser": ("denoiser",)}
+PARTS = ("record", *TRAINED, "finish")  # parts of a run, which share its time
+# settings that must not change when a run is resumed
+SETTINGS = ("recipe", "clips", "validation", "photographs", "from", "budget", "seed")
+MIN_SECONDS = 1.0  # per part
+WALKS_AT_ONCE = 20  # walks to record between checks of the time
 UNITS = {"s": 1, "m": 60, "h": 3600}
 
 Weights = dict[str, Path]
@@ -47,10 +46,10 @@ Evaluate = Callable[[dict[str, Any], Path], dict[str, Any]]
 
 
 def seconds_of(budget: Any) -> float:
-    """Seconds of a budget such as ``"90s"``, ``"8m"`` or ``"2h"``.
+    """Convert a budget such as ``"90s"``, ``"8m"`` or ``"2h"`` to seconds.
 
     Raises:
-        ValueError: for anything else.
+        ValueError: if it has another form.
     """
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", str(budget))
     if not match or not float(match[1]):
@@ -59,68 +58,68 @@ def seconds_of(budget: Any) -> float:
 
 
 def train_recipe(settings: RecipeSettings, evaluate: Evaluate | None = None, commit: str = "") -> dict[str, Any]:
-    """Train the embedded world, or go on with it.
+    """Train the mini world, or resume its training.
 
     Args:
-        settings: the world, the sources of walks and the time budget.
-        evaluate: runs the quick protocols on a world (such a configuration), with results in a folder, and returns
-            figures; None leaves them out.
-        commit: of the code, to be kept with the results.
+        settings: of ``mirage train recipe=mini``.
+        evaluate: function that runs the quick protocols on a world's configuration, writes results to a folder and
+            returns scores; None skips them.
+        commit: commit of the code, stored with the results.
 
     Returns:
-        ``output``, what was chosen in each stage, and validation scores.
+        ``output``, the ``chosen`` weights of each stage, and ``validation`` scores.
 
     Raises:
-        ImportError: if accelerate is missing, or a simulator whose walks must be recorded.
-        ValueError: for unusable settings, and an output folder of another run; nothing was written then.
+        ImportError: if accelerate is missing, or a simulator that must record walks.
+        ValueError: if settings are unusable or the output folder belongs to another run. Nothing was written then.
     """
-    return _Run(settings, commit).go(evaluate)
+    return _Run(settings, commit).run(evaluate)
 
 
 class _Run:
-    """One run of the recipe."""
+    """A run of the recipe."""
 
     def __init__(self, settings: RecipeSettings, commit: str):
         self.settings, self.output = settings, Path(settings.output)
         self.budget, self.shares = seconds_of(settings.budget), vars(settings.recipe.shares)
-        self.device = choose_device(settings.device)
+        self.device = usable_device(settings.device)
         self._check()
         size, photographs = tuple(settings.world["size"]), settings.photographs
         self.photographs = None if photographs is None else load_photographs(Path(photographs), size)
         missing = [name for name, path in self._start.items() if not path.exists()]
         torch.manual_seed(settings.seed)
-        begin_with = _load(settings.start) if missing else None
+        initial = _initial_networks(settings.start) if missing else None
         plain = settings.plain()
         kept = {key: plain[key] for key in SETTINGS}
         self.state = RecipeState(self.output, kept, {"commit": commit, "torch": torch.__version__})
         for name in missing:
-            save_model(getattr(begin_with, name), self._start[name])
+            save_model(getattr(initial, name), self._start[name])
 
     def _check(self) -> None:
-        """Refuse what can be seen to fail before it begins."""
+        """Check the settings before anything is written."""
         world, shares, validation = self.settings.world, self.shares, self.settings.validation
         if world["denoiser"]["_target_"] != "mirage_sim.models.load_model":
-            raise ValueError("world: expected mini, which recipe=mini makes, got another one")
+            raise ValueError("world: expected mini, which recipe=mini trains, got another one")
         total = sum(shares.values())
         for part, share in shares.items():
-            if self.budget * share / total < LEAST:
+            if self.budget * share / total < MIN_SECONDS:
                 raise ValueError(
-                    f"budget: expected at least {LEAST * total / share:.0f}s, so that {part} gets {LEAST:.0f} s, "
-                    f"got {self.settings.budget}"
+                    f"budget: expected at least {MIN_SECONDS * total / share:.0f}s, so that {part} gets "
+                    f"{MIN_SECONDS:.0f} s, got {self.settings.budget}"
                 )
         for name, source in self.settings.clips.items():
             wanted = {Path(source.folder): source.walks, _validation_folder(source): validation.walks}
             for folder, walks in wanted.items():
                 if not walks and not list(folder.glob("*.safetensors")):
                     raise ValueError(f"clips.{name}: expected clips in {folder}, or a number of walks to record")
-        make_accelerator(cpu=self.device.type == "cpu")  # says what to install, before hours are spent
+        make_accelerator(cpu=self.device.type == "cpu")  # fails early if accelerate is missing
 
     @property
     def _start(self) -> Weights:
         return {name: self.output / "start" / f"{name}.safetensors" for name in KINDS}
 
-    def go(self, evaluate: Evaluate | None) -> dict[str, Any]:
-        """Do what is left to do."""
+    def run(self, evaluate: Evaluate | None) -> dict[str, Any]:
+        """Run the parts that are not done yet."""
         if not self.state.part("record").get("done"):
             self._record()
         left = [name for name in TRAINED if not self.state.part(name).get("done")]
@@ -135,17 +134,17 @@ class _Run:
         return {"output": str(self.output), "chosen": chosen, "validation": content["parts"]["finish"]["validation"]}
 
     def _limit(self, name: str) -> float:
-        """Seconds that a part may take: its share of those that are left; fixed when it begins."""
+        """Seconds that a part may take: its share of the remaining time, fixed when the part begins."""
         part = self.state.part(name)
         if "limit" not in part:
             later = PARTS[PARTS.index(name) :]
             left = self.budget - self.state.spent
             limit = left * self.shares[name] / sum(self.shares[part] for part in later)
-            self.state.update(name, limit=round(max(limit, LEAST), 1))
+            self.state.update(name, limit=round(max(limit, MIN_SECONDS), 1))
         return float(self.state.part(name)["limit"])
 
     def _record(self) -> None:
-        """Record what is missing of the walks, as far as time allows; those for validation first, and all of them."""
+        """Record missing walks: all validation walks first, then training walks until the time is up."""
         limit, validation = self._limit("record"), self.settings.validation
         before, started = self.state.part("record").get("seconds", 0.0), time.monotonic()
         total = sum(source.weight for source in self.settings.clips.values())
@@ -189,7 +188,7 @@ class _Run:
             )
 
     def _weights(self) -> Weights:
-        """The weights that the parts done so far have chosen."""
+        """Paths of the weights that the finished stages have chosen."""
         weights = dict(self._start)
         for name, files in TRAINED.items():
             chosen = self.state.part(name).get("chosen", "start")
@@ -198,15 +197,15 @@ class _Run:
         return weights
 
     def _train(self, name: str) -> None:
-        """One training stage, or the rest of one."""
+        """Run a training stage, or the rest of it, and choose its weights."""
         started, limit, folder = time.monotonic(), self._limit(name), self.output / name
         stage: StageSettings = getattr(self.settings.recipe, name)
         options = stage.options
         weights, photographs = self._weights(), {}
-        networks = _read(weights).to(self.device)
+        networks = _load(weights).to(self.device)
         if name == "codec" and self.photographs is not None:
             photographs = {"photographs": self.photographs}
-        modules, loss = build_loss(name, self._data, networks, options | photographs)
+        modules, objective = build_objective(name, self._data, networks, options | photographs)
         trainer = Trainer(
             modules,
             folder,
@@ -217,12 +216,12 @@ class _Run:
             accelerator=make_accelerator(folder, cpu=self.device.type == "cpu"),
             generator_device=self.device,
         )
-        trainer.run(loss, save_every=self.settings.save_every)
+        trainer.run(objective, save_every=self.settings.save_every)
         ended = time.monotonic()
         candidates = {"start": weights}
         for candidate in ("raw", "average"):
             if candidate == "average":
-                trainer.swap_in_average()
+                trainer.use_ema()
             files = {file: folder / candidate / f"{file}.safetensors" for file in TRAINED[name]}
             for file, path in files.items():
                 save_model(getattr(networks, file), path)
@@ -243,10 +242,10 @@ class _Run:
     def _score(self, name: str, weights: Weights, options: Mapping[str, Any]) -> Scores:
         if name == "denoiser":
             return world_scores(self.settings.world, weights, self._validation_clips)
-        return stage_scores(name, self._validation, _read(weights), options)
+        return stage_scores(name, self._validation, _load(weights), options)
 
     def _finish(self, evaluate: Evaluate | None) -> None:
-        """Compare the result with what it began with, write it, and run the quick protocols on it."""
+        """Compare the result with the initial weights, write it, and run the quick protocols on it."""
         started, weights = time.monotonic(), self._weights()
         world, parts = self.settings.world, self.state.content["parts"]
         validation = {"result": parts["denoiser"]["scores"][parts["denoiser"]["chosen"]]}
@@ -255,20 +254,20 @@ class _Run:
             worse = validation["result"]["score"] < validation["start"]["score"]
             self.state.update("finish", worse_than_start=worse)
             if worse:
-                logger.warning("what was trained is worse than what it began with: %s", validation)
+                logger.warning("the trained weights score lower than the initial ones: %s", validation)
         files = {name: self.output / f"{name}.safetensors" for name in weights}
         for name, path in weights.items():
             save_model(load_model(path.absolute()), files[name])
-        figures = {}
+        scores = {}
         if evaluate is not None and self.settings.recipe.protocols:
             paths = {name: {**world[name], "path": str(path.absolute())} for name, path in files.items()}
-            figures = evaluate({**world, **paths}, self.output / "protocols")
+            scores = evaluate({**world, **paths}, self.output / "protocols")
         seconds = round(time.monotonic() - started, 1)
-        self.state.update("finish", seconds=seconds, validation=validation, protocols=figures, done=True)
+        self.state.update("finish", seconds=seconds, validation=validation, protocols=scores, done=True)
 
 
 def _last_line(log: Path) -> dict[str, float]:
-    """The last line of a stage's log; empty where it made too few steps for one."""
+    """Read the last line of a stage's log; empty if the stage made too few steps to log."""
     lines = log.read_text(encoding="utf-8").splitlines() if log.exists() else []
     return dict(json.loads(lines[-1])) if lines else {}
 
@@ -278,21 +277,18 @@ def _validation_folder(source: SourceSettings) -> Path:
 
 
 def _record_walks(source: SourceSettings, walks: int, first_seed: int, folder: Path) -> None:
-    """Record the walks of one source that are not there yet."""
+    """Record the missing walks of one source."""
     if walks:
         record(folder, walks, source.frames, first_seed, source.simulator, source.robot_share, source.workers)
 
 
-def _load(folder: str | None) -> Networks:
-    """The networks that a run begins with: those of a folder, or untrained ones."""
+def _initial_networks(folder: str | None) -> Networks:
+    """Load the networks of a folder, or make untrained ones."""
     if folder is None:
         return Networks(MiniCodec(), MiniDenoiser(), MiniDepth())
-    return _read({name: Path(folder) / f"{name}.safetensors" for name in KINDS})
+    return _load({name: Path(folder) / f"{name}.safetensors" for name in KINDS})
 
 
-def _read(weights: Weights) -> Networks:
-    networks: dict[str, Any] = {name: load_model(path) for name, path in weights.items()}
-    for name, network in networks.items():
-        if not isinstance(network, KINDS[name]):
-            raise ValueError(f"{weights[name]}: expected a {KINDS[name].__name__}, got a {type(network).__name__}")
+def _load(weights: Weights) -> Networks:
+    networks: dict[str, Any] = {name: load_network(path, KINDS[name]) for name, path in weights.items()}
     return Networks(**networks)

@@ -1,4 +1,4 @@
-"""What a run of a recipe has done so far: one JSON file, which every change replaces as a whole."""
+"""Progress of a recipe in one JSON file, which every change replaces atomically."""
 
 import json
 from collections.abc import Mapping
@@ -12,13 +12,13 @@ class RecipeState:
     """The file ``recipe.json`` of an output folder.
 
     Args:
-        output: the folder; it is made.
-        settings: of the run. An existing file must have been begun with the same ones.
-        about: what else a new file says.
+        output: output folder, created if missing.
+        settings: settings of the run. An existing file must have the same ones.
+        about: further entries of a new file.
 
     Raises:
-        ValueError: if the folder holds something else, a damaged file, or a run with other settings; nothing has
-            changed then.
+        ValueError: if the folder holds other files, a damaged file, or a run with other settings. Nothing has changed
+            then.
     """
 
     def __init__(self, output: Path, settings: Mapping[str, Any], about: Mapping[str, Any]):
@@ -26,23 +26,23 @@ class RecipeState:
         settings = json.loads(json.dumps(settings))
         if self.path.exists():
             self.content = self._read()
-            begun = self.content["settings"]
-            other = sorted(key for key in settings.keys() | begun.keys() if settings.get(key) != begun.get(key))
+            stored = self.content["settings"]
+            other = sorted(key for key in settings.keys() | stored.keys() if settings.get(key) != stored.get(key))
             if other:
-                raise ValueError(f"output: expected the settings that {self.path} began with, got another {other[0]}")
+                raise ValueError(f"output: expected the settings in {self.path}, got another {other[0]}")
             return
         if output.exists() and (found := sorted(path.name for path in output.iterdir())):
-            raise ValueError(f"output: expected a new folder or one of this recipe, got {output} with {found[0]} in it")
+            raise ValueError(f"output: expected a new folder or one of this recipe, got {output}, which has {found[0]}")
         self.content = {"settings": settings, **about, "parts": {}}
         output.mkdir(parents=True, exist_ok=True)
         self._write()
 
     def part(self, name: str) -> dict[str, Any]:
-        """What is known of a part of the run; empty before it begins."""
+        """Return the values of a part of the run; empty before it begins."""
         return dict(self.content["parts"].get(name, {}))
 
     def update(self, name: str, **values: Any) -> None:
-        """Keep these values of a part."""
+        """Set values of a part, and write the file."""
         self.content["parts"][name] = self.part(name) | values
         self._write()
 

@@ -1,8 +1,8 @@
-"""``mirage train``: stages, each a loss for the one loop.
+"""``mirage train stage=NAME``: train one stage.
 
-Of the mini world: codec -> depth -> denoiser. Of the real backbone: branch -> lora. Every stage leaves its weights as
-``NAME.safetensors`` in the output folder, where the next one finds them; interrupted, it goes on from its last
-checkpoint, with the very bits.
+Stages of the mini world are codec -> depth -> denoiser, those of the Wan2.2 backbone branch -> lora. Each writes its
+weights as ``NAME.safetensors`` to the output folder, from which the next one loads them. An interrupted stage resumes
+from its last checkpoint and ends with the same bits as an uninterrupted one.
 """
 
 import logging
@@ -14,8 +14,7 @@ import torch
 
 from mirage_sim.settings import TrainSettings
 from mirage_sim.training import mini_stages, wan_stages
-from mirage_sim.training.loop import Trainer
-from mirage_sim.training.stage import Stage
+from mirage_sim.training.loop import Stage, Trainer
 
 logger = logging.getLogger(__name__)
 
@@ -28,16 +27,16 @@ STAGES: dict[str, Callable[..., Stage]] = {
 }
 
 
-def begin(settings: TrainSettings) -> Stage:
-    """A stage, ready to be trained.
+def build_stage(settings: TrainSettings) -> Stage:
+    """Build the stage that the settings describe.
 
     Args:
         settings: see :func:`train`.
 
     Raises:
-        ImportError: naming what to install, if accelerate or peft is missing.
-        ValueError: for a world that the stage does not train, or where there are no clips.
-        FileNotFoundError: if the weights of the stage before are missing.
+        ImportError: if accelerate or peft is missing.
+        ValueError: if the stage does not train this world, or if there are no clips.
+        FileNotFoundError: if the weights of an earlier stage are missing.
     """
     torch.manual_seed(settings.seed)
     name = settings.stage.name
@@ -45,18 +44,18 @@ def begin(settings: TrainSettings) -> Stage:
 
 
 def train(settings: TrainSettings) -> dict[str, Any]:
-    """Train one stage, or go on with it.
+    """Train one stage, or resume it.
 
     Args:
-        settings: the world, the stage, its data and where the results go.
+        settings: of ``mirage train``.
 
     Returns:
         ``output``, the folder of the results.
 
     Raises:
-        ImportError, ValueError, FileNotFoundError: see :func:`begin`.
+        ImportError, ValueError, FileNotFoundError: see :func:`build_stage`.
     """
-    modules, exports, loss, accelerator, generator_device = begin(settings)
+    modules, exports, objective, accelerator, generator_device = build_stage(settings)
     stage, output = settings.stage, Path(settings.output)
     trainer = Trainer(
         modules,
@@ -67,8 +66,8 @@ def train(settings: TrainSettings) -> dict[str, Any]:
         accelerator=accelerator,
         generator_device=generator_device,
     )
-    trainer.run(loss, save_every=settings.save_every)
-    trainer.swap_in_average()
+    trainer.run(objective, save_every=settings.save_every)
+    trainer.use_ema()
     if accelerator.is_main_process:
         for file, write in exports.items():
             write(output / f"{file}.safetensors")

@@ -1,4 +1,4 @@
-"""The two stages that teach the real backbone to look at the memory: its side branch, then branch and adapters."""
+"""The stages of the Wan2.2 backbone: the memory side branch first, then the branch together with adapters."""
 
 from collections.abc import Callable
 from functools import partial
@@ -18,18 +18,17 @@ from mirage_sim.models.wan.denoiser import WanDenoiser
 from mirage_sim.settings import TrainSettings
 from mirage_sim.settings.training import DropSettings
 from mirage_sim.training.chunk_samples import ChunkSamples, Drop
-from mirage_sim.training.loop import make_accelerator
+from mirage_sim.training.loop import Stage, make_accelerator
 from mirage_sim.training.lora import add_lora, save_lora
-from mirage_sim.training.objectives.chunk import ChunkStage
-from mirage_sim.training.stage import Stage
+from mirage_sim.training.objectives.chunk import ChunkObjective
 
-PARTS = ("codec", "denoiser", "memory", "horizon", "references", "text")  # of a world, that training needs
+PARTS = ("codec", "denoiser", "memory", "horizon", "references", "text")  # parts of a world that training needs
 
 
 def branch_stage(settings: TrainSettings, folder: Path, **options: Any) -> Stage:
-    """Stage 1: the side branch learns, the backbone does not change.
+    """Build stage 1, which trains the side branch beside the frozen backbone.
 
-    It begins with the branch of ``world.denoiser.branch``, or with a fresh one.
+    Training starts from the branch of ``world.denoiser.branch``, or from a fresh one.
     """
     world = _world(settings)
     backbone = world["denoiser"].backbone
@@ -38,9 +37,9 @@ def branch_stage(settings: TrainSettings, folder: Path, **options: Any) -> Stage
 
 
 def lora_stage(settings: TrainSettings, folder: Path, *, rank: int, **options: Any) -> Stage:
-    """Stage 2: the side branch goes on learning, and the backbone gets adapters.
+    """Build stage 2, which trains the side branch together with adapters of the backbone.
 
-    It begins with the branch of ``world.denoiser.branch``, or with the one that stage 1 left in the output folder.
+    Training starts from the branch of ``world.denoiser.branch``, or from the result of stage 1 in the output folder.
     """
     world = _world(settings)
     backbone = world["denoiser"].backbone
@@ -54,7 +53,7 @@ def lora_stage(settings: TrainSettings, folder: Path, *, rank: int, **options: A
 
 
 def _world(settings: TrainSettings) -> dict[str, Any]:
-    """The parts of the world that training needs, in the host's memory: accelerate says where each process goes."""
+    """Build the parts of the world that training needs, in host memory; accelerate moves them to each device."""
     world: dict[str, Any] = {}
     if all(name in settings.world for name in PARTS):
         parts = {name: settings.world[name] for name in PARTS}
@@ -62,7 +61,7 @@ def _world(settings: TrainSettings) -> dict[str, Any]:
         parts["denoiser"] = parts["denoiser"] | {"codec": parts["codec"], "device": "cpu"}
         world = instantiate(parts)
     if not isinstance(world.get("denoiser"), WanDenoiser):
-        raise ValueError(f"world: expected one with the real backbone, such as wan5b, for stage={settings.stage.name}")
+        raise ValueError(f"world: expected one with a Wan backbone, such as wan5b, for stage={settings.stage.name}")
     return world
 
 
@@ -84,20 +83,19 @@ def _stage(
     drop: DropSettings,
     latents: str | None,
 ) -> Stage:
-    """The stage that trains a branch, and whatever else of the backbone requires gradients.
+    """Build the stage that trains a branch and all parameters of the backbone that require gradients.
 
     Args:
         settings: see :func:`mirage_sim.training.train`.
-        folder: of the stage.
+        folder: folder of the stage.
         world: see :func:`_world`.
-        branch: to put beside the backbone.
+        branch: branch to train beside the backbone.
         exports: see :class:`Stage`.
         precision: see :func:`make_accelerator`.
         gradient_accumulation_steps: see :func:`make_accelerator`.
-        gradient_checkpointing: whether blocks are computed again when gradients are, which saves most of the memory
-            for a third more
-            time.
-        shift: see :class:`ChunkStage`.
+        gradient_checkpointing: whether to recompute blocks in the backward pass, which saves most of the memory and
+            takes a third more time.
+        shift: see :class:`ChunkObjective`.
         drop: see :class:`Drop`.
         latents: folder of encoded clips, see :class:`LatentClips`.
     """
@@ -118,9 +116,9 @@ def _stage(
     samples = ChunkSamples(
         clips, prompts, world["memory"], world["horizon"], world["references"], world["text"], Drop(**vars(drop))
     )
-    branch.float().requires_grad_(True)  # what is learned in small steps must not be rounded
+    branch.float().requires_grad_(True)  # reduced precision would round small updates away
     denoiser = WanDenoiser(backbone, branch, codec)
     if gradient_checkpointing:
         for block in (*backbone.blocks, *branch.vace_blocks):
             block.forward = partial(checkpoint, block.forward, use_reentrant=False)
-    return Stage({"denoiser": denoiser}, exports, ChunkStage(denoiser, samples, shift=shift), accelerator)
+    return Stage({"denoiser": denoiser}, exports, ChunkObjective(denoiser, samples, shift=shift), accelerator)

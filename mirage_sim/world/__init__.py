@@ -1,4 +1,4 @@
-"""The world as a value: a stateless model that advances it, and the session that everything a user touches drives."""
+"""Worlds: an immutable state, a stateless model that advances it, and the :class:`World` session for users."""
 
 from mirage_sim.world.body import Body, LocalObstacles, MotionResult
 from mirage_sim.world.chunks import Horizon, frames_of, latents_of

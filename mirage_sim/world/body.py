@@ -1,4 +1,4 @@
-"""A body that moves through what the memory holds: collisions, clearance and range scans."""
+"""Collisions, clearance and range scans of a body among the points of the memory."""
 
 import math
 from dataclasses import dataclass, replace
@@ -15,18 +15,18 @@ from mirage_sim.memory import LatentMap
 Array = NDArray[np.float32]
 Response = Literal["report", "block", "slide"]
 
-RANGE = 20.0  # metres; what is farther, sky above all, is not looked at
-_CELL = 0.1  # metres; how close together points must lie to be one thing
-_OCTAVES = 5  # cells of the plan are at most so many times doubled, for points written from far away
-_GROUND = 0.2  # metres between places whose ground is asked for
-_STRIPS = 4  # across the way of the body, each of which must have been seen
-_GAP = 1e-3  # metres kept between a sliding body and what it slides along
-_SECTORS = 1440  # directions in which a scan looks for the nearest points
-_SLIDES = 4  # contacts that one motion may slide along
+RANGE = 20.0  # metres; points farther away, mostly sky, are ignored
+_CELL = 0.1  # metres; points this close together support each other
+_OCTAVES = 5  # maximum number of times a cell is doubled, for points written from far away
+_GROUND = 0.2  # metres between the positions where ground is required
+_STRIPS = 4  # number of strips across the path, each of which must be observed
+_GAP = 1e-3  # metres between a sliding body and the obstacle
+_SECTORS = 1440  # directions for which a scan keeps the nearest points
+_SLIDES = 4  # maximum number of contacts per motion
 
 
 class _Points(NamedTuple):
-    """Points in plan: ``x`` and ``z`` from the camera, height above the floor, footprint; metres, ``[n]`` each."""
+    """Points in the ground plane: ``x``, ``z`` from the camera, height above the floor, footprint; metres, ``[n]``."""
 
     x: Array
     z: Array
@@ -34,25 +34,25 @@ class _Points(NamedTuple):
     footprint: Array
 
     def where(self, mask: NDArray[np.bool_]) -> "_Points":
-        """Those that the mask chooses."""
+        """Return the points where the mask is True."""
         return self if mask.all() else _Points(*(column[mask] for column in self))
 
     def along(self, direction: Array, start: Array) -> tuple[Array, Array]:
-        """Distance from ``start`` along a unit vector of the plan, and across it, positive to the left."""
+        """Return the distances from ``start`` along a unit vector, and across it (positive to the left)."""
         x, z = np.float32(direction[0]), np.float32(direction[1])
         right, forward = self.x - np.float32(start[0]), self.z - np.float32(start[1])
         return right * x + forward * z, forward * x - right * z
 
 
 class MotionResult(NamedTuple):
-    """What became of one motion.
+    """The result of one motion.
 
     Attributes:
-        camera: where the body's camera stands afterwards.
-        collision: whether something, or unseen space where that counts, was in the way.
-        clearance: metres between the body and the nearest obstacle before the motion; 0 when they touch, infinite when
-            nothing is remembered around.
-        contact: metres of the straight way before the body touched; infinite when nothing was in the way.
+        camera: of the body after the motion.
+        collision: whether an obstacle, or unobserved space if the body treats it as blocked, was in the way.
+        clearance: metres between the body and the nearest obstacle before the motion; 0 if they touch, infinite if the
+            memory has no obstacle within range.
+        contact: metres of the straight path before the body touches an obstacle; infinite if the path is free.
     """
 
     camera: Camera
@@ -63,18 +63,18 @@ class MotionResult(NamedTuple):
 
 @dataclass(frozen=True)
 class Body:
-    """An upright cylinder that carries the camera on its axis, in a world whose y axis points down.
+    """An upright cylinder with the camera on its axis, in a world whose y axis points down.
 
-    The defaults are those of MiniWorld's agent.
+    The defaults match MiniWorld's agent.
 
     Attributes:
         radius: metres.
-        height: metres from the floor to the top. Ceilings and lintels above it are no obstacle.
+        height: metres from the floor to the top. Ceilings and lintels above it are not obstacles.
         camera_height: metres from the floor to the camera; may exceed ``height``.
-        step: metres; what reaches less high above the floor is floor and is driven over. Depth is never exact, so that
-            a remembered floor is a few centimetres thick.
-        support: so many remembered points must lie together to be an obstacle; fewer are noise.
-        unseen: whether space that :meth:`LocalObstacles.is_seen` does not know is ``"free"`` or ``"blocked"``.
+        step: metres; points up to this height above the floor count as floor. Depth is not exact, so the floor in the
+            memory is a few centimetres thick.
+        support: minimum number of neighbouring points of an obstacle; fewer count as noise.
+        unseen: whether space is ``"free"`` or ``"blocked"`` where :meth:`LocalObstacles.is_seen` is False.
 
     Raises:
         ValueError: if an argument is out of range.
@@ -101,25 +101,25 @@ class Body:
             raise ValueError(f"unseen: expected 'free' or 'blocked', got {self.unseen!r}")
 
     def around(self, map: LatentMap, camera: Camera) -> "LocalObstacles":
-        """What a map holds around the body that carries this camera.
+        """Return the obstacles of a map around this body.
 
         Args:
-            map: what is remembered; see :class:`~mirage_sim.memory.LatentMap`.
-            camera: batch shape ``()``. Its position is the body's; the floor lies ``camera_height`` below it.
+            map: of the memory.
+            camera: of the body, batch shape ``()``; the floor lies ``camera_height`` below it.
         """
         return LocalObstacles(self, map, camera)
 
 
 @dataclass(frozen=True)
 class LocalObstacles:
-    """What is remembered around a body at one place: a view of the map in plan, made when first asked for.
+    """The obstacles around a body at one position, computed from the map at first use.
 
-    Plan coordinates are metres along the world's x and z axes from the camera.
+    Plan coordinates are metres from the camera along the world's x and z axes.
 
     Attributes:
-        body: whose surroundings.
-        map: what is remembered.
-        camera: where the body's camera is, batch shape ``()``.
+        body: the body.
+        map: of the memory.
+        camera: of the body, batch shape ``()``.
     """
 
     body: Body
@@ -127,8 +127,8 @@ class LocalObstacles:
     camera: Camera
 
     @cached_property
-    def _remembered(self) -> _Points:
-        """All points within range, in boxes that reach into it."""
+    def _nearby(self) -> _Points:
+        """All points within range."""
         origin = self.camera.c2w[:3, 3].cpu()
         boxes = self.map.boxes.cpu()
         near = (boxes[:, [0, 2]] <= origin[[0, 2]] + RANGE) & (boxes[:, [3, 5]] >= origin[[0, 2]] - RANGE)
@@ -139,48 +139,48 @@ class LocalObstacles:
 
     @cached_property
     def _obstacles(self) -> _Points:
-        """What can be bumped into."""
-        points = self._remembered
+        """The points at the height of the body, without isolated ones."""
+        points = self._nearby
         points = points.where((points.height > self.body.step) & (points.height < self.body.height))
         return points.where(_neighbours(points) >= self.body.support)
 
     @cached_property
     def _ground(self) -> _Points:
-        """What can be driven over."""
-        points = self._remembered
+        """The points at floor height."""
+        points = self._nearby
         return points.where((points.height <= self.body.step) & (points.height >= -self.body.step))
 
     def ground(self, reach: float) -> Array:
-        """Plan coordinates ``[n, 2]`` of the remembered ground within some metres of the body's axis."""
+        """Return plan coordinates ``[n, 2]`` of the ground points within ``reach`` metres of the body's axis."""
         x, z, *_ = self._ground
         near = x * x + z * z <= reach * reach
         return np.stack([x[near], z[near]], 1)
 
     @cached_property
     def _squared(self) -> Array:
-        """Squared distance of each obstacle point from the body's axis, in plan."""
+        """Squared distance of each obstacle point from the body's axis, in the ground plane."""
         x, z, *_ = self._obstacles
         return x * x + z * z
 
     @cached_property
     def clearance(self) -> float:
-        """Metres between the body and the nearest obstacle; 0 when they touch, infinite when there is none."""
+        """Metres between the body and the nearest obstacle; 0 if they touch, infinite without obstacles."""
         if not len(self._squared):
             return math.inf
         return max(math.sqrt(float(self._squared.min())) - self.body.radius, 0.0)
 
     def contact(self, way: Array, start: Array | None = None) -> tuple[float, Array]:
-        """How far the body gets on a straight way.
+        """Return how far the body can move on a straight path.
 
-        What overlaps the body already stops it only from going deeper.
+        An obstacle that already overlaps the body only blocks motion further into it.
 
         Args:
             way: plan vector ``[2]``, metres.
-            start: where the way begins, ``[2]``; at the camera if None.
+            start: of the path, ``[2]``; at the camera if None.
 
         Returns:
-            Metres until the body touches (0 if it overlaps; infinite if the way is free) and the unit vector ``[2]``
-            from its axis to what it touches (0 if the way is free).
+            Metres until contact (0 if the body overlaps an obstacle, infinite if the path is free), and the unit vector
+            ``[2]`` from the body's axis to the contact (0 if the path is free).
         """
         start = np.zeros(2, np.float32) if start is None else start
         nothing = np.zeros(2, np.float32)
@@ -201,16 +201,16 @@ class LocalObstacles:
         return distance, towards / max(float(np.hypot(*towards)), 1e-9)
 
     def is_seen(self, way: Array, start: Array | None = None) -> bool:
-        """Whether a straight way of the body leads through remembered space.
+        """Return whether a straight path of the body leads through observed space.
 
-        The way is cut lengthwise into strips, a quarter of the body's width each. A strip has been seen when something
-        is remembered in it, floor and ceiling included and sky not, either where the body's front ends up or anywhere
-        behind that: to be seen there, it must have been seen past what lies before it. It has been seen as well when an
-        obstacle closes it earlier. All strips must have been seen. No motion at all leads nowhere unseen.
+        The path is divided lengthwise into strips of a quarter of the body's width, and all strips must be observed. A
+        strip is observed if it contains a point (of floor or ceiling, too, but not of the sky) at or beyond the final
+        position of the body's front, because a camera sees such a point only across the space before it. A strip is
+        also observed if an obstacle ends it earlier. A path of length 0 is observed.
 
         Args:
             way: plan vector ``[2]``, metres.
-            start: where the way begins, ``[2]``; at the camera if None.
+            start: of the path, ``[2]``; at the camera if None.
         """
         length, radius = float(np.hypot(*way)), self.body.radius
         if length == 0.0:
@@ -218,9 +218,9 @@ class LocalObstacles:
         start = np.zeros(2, np.float32) if start is None else start
         contact, _ = self.contact(way, start)
         reached = min(length, contact)
-        along, across = self._remembered.along(way / length, start)
-        # a point stands for a surface as wide as its cell
-        margin = radius / _STRIPS + self._remembered.footprint / 2
+        along, across = self._nearby.along(way / length, start)
+        # a point represents a surface as wide as its footprint
+        margin = radius / _STRIPS + self._nearby.footprint / 2
         far = (along >= reached) & (np.abs(across) <= radius + margin)
         along, across, margin = along[far], across[far], margin[far]
         closing, aside = self._obstacles.along(way / length, start)
@@ -232,17 +232,16 @@ class LocalObstacles:
         )
 
     def is_ground_seen(self, way: Array, start: Array | None = None) -> bool:
-        """Whether the ground of a straight way is remembered: the strict answer to what :meth:`is_seen` asks.
+        """Return whether the ground of a straight path has been observed; stricter than :meth:`is_seen`.
 
-        A camera that looks straight ahead does not see low things at its feet, but sees past them. Where the ground
-        itself is remembered, nothing can have stood in the line of sight. Everything that the body's front sweeps over
-        is looked at, every 0.2 m in each strip: ground must be remembered within 0.2 m, or within two of its
-        footprints. What lies behind the place where the body would be stopped, or in a strip behind an obstacle, need
-        not be seen.
+        A level camera sees past low obstacles at its feet. Where it has observed the ground itself, no obstacle was in
+        the line of sight. Each strip is checked every 0.2 m of what the body's front sweeps over: the memory must have
+        ground within 0.2 m, or within two of its footprints. Ground beyond the contact, or behind an obstacle in the
+        strip, is not required.
 
         Args:
             way: plan vector ``[2]``, metres.
-            start: where the way begins, ``[2]``; at the camera if None.
+            start: of the path, ``[2]``; at the camera if None.
         """
         length, radius = float(np.hypot(*way)), self.body.radius
         if length == 0.0:
@@ -263,16 +262,16 @@ class LocalObstacles:
         return True
 
     def _strips(self) -> list[float]:
-        """How far from its axis the middles of the strips lie that the body's way is cut into."""
+        """Return the offsets of the strips' centres from the body's axis, metres."""
         return [((i + 0.5) / _STRIPS * 2 - 1) * self.body.radius for i in range(_STRIPS)]
 
     def travel(self, camera: Camera, response: Response = "report") -> MotionResult:
-        """Move the body so that its camera gets to another place, by a straight way in plan.
+        """Move the body to a camera on a straight path in the ground plane.
 
         Args:
-            camera: the goal, batch shape ``()``. Turning and moving up or down are never in the way.
-            response: to an obstacle. ``"report"`` goes through it; ``"block"`` stays where the body is, and turns;
-                ``"slide"`` goes up to it and on along it, and turns.
+            camera: the target, batch shape ``()``. Rotation and vertical motion are never blocked.
+            response: to an obstacle. ``"report"`` moves through it; ``"block"`` only rotates; ``"slide"`` stops at it,
+                continues along it, and rotates.
 
         Raises:
             ValueError: if the response is unknown.
@@ -289,7 +288,7 @@ class LocalObstacles:
         return MotionResult(camera, collision, self.clearance, contact)
 
     def _slide(self, way: Array) -> Array:
-        """Where the body ends up, in plan: the way up to each contact, then what is left of it along the obstacle."""
+        """Return the plan position after sliding: up to each contact, then along the obstacle."""
         at, left = np.zeros(2, np.float32), way
         for _ in range(_SLIDES):
             distance, normal = self.contact(left, at)
@@ -306,25 +305,25 @@ class LocalObstacles:
         return at
 
     def _at(self, camera: Camera, plan: Array) -> Camera:
-        """The goal's orientation and height, at a place in plan."""
+        """Return the target's orientation and height at a plan position."""
         c2w = camera.c2w.clone()
         c2w[[0, 2], 3] = self.camera.c2w[[0, 2], 3] + torch.from_numpy(plan).to(c2w)
         return replace(camera, c2w=c2w)
 
     def scan(self, rays: int, first: float = -math.pi, last: float | None = None) -> NDArray[np.float32]:
-        """Ranges as a planar lidar on the body's axis measures them, to obstacles anywhere between floor and top.
+        """Return the ranges of a planar lidar on the body's axis, which sees obstacles at any height of the body.
 
         Args:
-            rays: how many, evenly spaced.
+            rays: number of evenly spaced rays.
             first: angle of the first ray in radians: 0 is ahead, positive is left, as in REP-103.
-            last: angle of the last ray; if None, the rays go once around and end one spacing before the first.
+            last: angle of the last ray; None for a full turn that ends one spacing before the first ray.
 
         Returns:
-            float32 ``[rays]``: metres from the axis, infinite where nothing is remembered within 20 m. A point covers
-            as many rays as its footprint is wide from here.
+            float32 ``[rays]``: metres from the axis, infinite without an obstacle within 20 m. A point covers all
+            rays that hit its footprint.
 
         Raises:
-            ValueError: if there are no rays, or the angles do not ascend within one turn.
+            ValueError: if ``rays`` is not positive, or the angles do not ascend within one turn.
         """
         if isinstance(rays, bool) or not isinstance(rays, (int, np.integer)) or rays < 1:
             raise ValueError(f"rays: expected a positive integer, got {rays!r}")
@@ -332,7 +331,7 @@ class LocalObstacles:
         if not (math.isfinite(first) and 0.0 < turn <= 2 * math.pi + 1e-9):
             raise ValueError(f"last: expected at most one turn after first = {first}, got {last}")
         spacing = turn / rays if last is None or rays == 1 else turn / (rays - 1)
-        right = self.camera.c2w[[0, 2], 0].cpu().numpy()  # stays level when the camera looks up or down
+        right = self.camera.c2w[[0, 2], 0].cpu().numpy()  # level even if the camera looks up or down
         right = right / max(float(np.hypot(*right)), 1e-9)
         along, across = self._obstacles.along(np.array([-right[1], right[0]], np.float32), np.zeros(2, np.float32))
         angle = np.arctan2(across, along)
@@ -340,7 +339,7 @@ class LocalObstacles:
         distance, angle = np.sqrt(self._squared[nearest]), angle[nearest]
         half = np.arctan2(self._obstacles.footprint[nearest] / 2, distance)
         begin = (angle - half - first) % (2 * math.pi)  # counted from the first ray
-        again = np.flatnonzero(begin + 2 * half >= 2 * math.pi)  # reaches over it
+        again = np.flatnonzero(begin + 2 * half >= 2 * math.pi)  # covers the first ray again
         begin = np.concatenate([begin, begin[again] - 2 * math.pi])
         distance, half = (np.concatenate([values, values[again]]) for values in (distance, half))
         lowest = np.ceil(begin / spacing).astype(np.int64)
@@ -354,7 +353,7 @@ class LocalObstacles:
 
 
 def _nearest(angle: Array, squared: Array) -> NDArray[np.int64]:
-    """Rows of the nearest points in each of 1440 directions: what the others could add, these hide."""
+    """Return the indices of the nearest points in each of 1440 directions; they hide all others."""
     sector = ((angle + math.pi) * (_SECTORS / (2 * math.pi))).astype(np.int64)
     least = np.full(_SECTORS + 1, np.inf, np.float32)
     np.minimum.at(least, sector, squared)
@@ -362,9 +361,9 @@ def _nearest(angle: Array, squared: Array) -> NDArray[np.int64]:
 
 
 def _neighbours(points: _Points) -> NDArray[np.int64]:
-    """For each point, how many points of about its footprint lie in its cell of the plan and the eight around it.
+    """Return for each point the number of points of similar footprint in its plan cell and the eight around it.
 
-    Cells are 0.1 m wide, and doubled until they are as wide as the footprint.
+    Cells are 0.1 m wide, doubled until they are as wide as the footprint.
     """
     reach = float(np.abs(np.concatenate([points.x, points.z])).max(initial=0.0))
     octave = np.frexp(np.maximum(points.footprint / np.float32(_CELL), np.float32(0.5)))[1].clip(0, _OCTAVES)

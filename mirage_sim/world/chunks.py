@@ -1,7 +1,7 @@
-"""How frames become chunks and steps: the ``stride * n + 1`` arithmetic, overlaps and horizons, only here.
+"""Frame arithmetic: how pixel frames, latent frames, chunks and steps relate.
 
-A causal video codec makes its first latent frame from one picture and every further one from ``stride`` pictures.
-Latent frame ``t`` ends at pixel frame ``t * stride``, and that is the picture whose camera and depth it is lifted with.
+A causal video codec encodes the first frame to one latent frame and every further ``stride`` frames to another one.
+Latent frame ``t`` ends at pixel frame ``t * stride``; it is unprojected with the camera and depth of that frame.
 """
 
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from mirage_sim.geometry import Camera, interpolate, invert, se3_exp, se3_log
 
 
 def frames_of(latents: int, stride: int) -> int:
-    """Pixel frames of a video of ``latents`` latent frames, for a temporal ``stride``.
+    """Return the number of pixel frames of a video of ``latents`` latent frames, for a temporal ``stride``.
 
     Raises:
         ValueError: if either is below 1.
@@ -23,7 +23,7 @@ def frames_of(latents: int, stride: int) -> int:
 
 
 def latents_of(frames: int, stride: int) -> int:
-    """Latent frames of a video of ``frames`` pixel frames, for a temporal ``stride``.
+    """Return the number of latent frames of a video of ``frames`` pixel frames, for a temporal ``stride``.
 
     Raises:
         ValueError: if ``frames`` is not ``stride * n + 1``.
@@ -35,19 +35,18 @@ def latents_of(frames: int, stride: int) -> int:
 
 @dataclass(frozen=True)
 class Horizon:
-    """What one denoising makes, and what of it becomes a step of the world.
+    """Length of the chunks that the denoiser generates, and of the steps that are kept of them.
 
-    A chunk is ``latents`` latent frames that are denoised together and attend to each other both ways. The first
-    ``overlap`` of them is the latent frame made last, known already. Of the new ones the first ``keep`` become a step;
-    the rest was the horizon: how the motion would go on, which lets the kept frames look ahead. It is dropped, and the
-    next chunk starts from the last frame kept. Hence one denoising per step, whatever ``keep``: a step of ``keep``
-    latent frames takes ``keep`` times as long in the world, and costs the same to make.
+    A chunk has ``latents`` latent frames, which are denoised together. The first ``overlap`` of them repeat the latest
+    latent frame. The next ``keep`` become the step. The remaining ones continue the motion, so that the kept frames can
+    attend to what comes next; they are discarded, and the next chunk starts after the last frame kept. Each step takes
+    one denoising, for any ``keep``: a longer step covers more simulated time at the same cost.
 
     Attributes:
-        latents: latent frames of a chunk.
-        overlap: 0, or 1 where a chunk begins with the latent frame made last.
-        keep: latent frames of a step, at most ``latents - overlap``.
-        preceding: latent frames before the chunk that the denoiser is shown, at most.
+        latents: number of latent frames of a chunk.
+        overlap: 1 if a chunk starts with the latest latent frame, else 0.
+        keep: number of latent frames of a step, at most ``latents - overlap``.
+        preceding: maximum number of latent frames before the chunk that condition the denoiser.
         fps: pixel frames per simulated second.
 
     Raises:
@@ -65,7 +64,7 @@ class Horizon:
             ("latents", 1, 1000),
             ("overlap", 0, 1),
             ("keep", 1, self.latents - self.overlap),
-            ("preceding", 1 - self.overlap, 1000),  # the camera moves from some frame
+            ("preceding", 1 - self.overlap, 1000),  # camera motion is relative to the latest frame
         ):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
@@ -75,29 +74,29 @@ class Horizon:
 
     @property
     def window(self) -> int:
-        """Latent frames that are looked back at, at most: ``preceding`` and ``overlap``."""
+        """Maximum number of past latent frames that the denoiser receives: ``preceding + overlap``."""
         return self.preceding + self.overlap
 
     def frames(self, stride: int) -> int:
-        """Pixel frames of a step, for a temporal ``stride``.
+        """Return the number of pixel frames of a step, for a temporal ``stride``.
 
         Raises:
-            ValueError: if chunks do not overlap though latent frames depend on those before.
+            ValueError: if the stride is above 1 and chunks do not overlap.
         """
         if stride > 1 and not self.overlap:
             raise ValueError(f"overlap: expected 1 for a codec with a temporal stride of {stride}, got 0")
         return self.keep * stride
 
     def dt(self, stride: int) -> float:
-        """Simulated seconds of a step, for a temporal ``stride``."""
+        """Return the simulated seconds of a step, for a temporal ``stride``."""
         return self.frames(stride) / self.fps
 
     def path(self, last: Camera, camera: Camera, stride: int) -> Camera:
-        """The step's cameras, one per pixel frame, ``[frames]``: a constant twist from ``last`` to ``camera``.
+        """Return the cameras of a step, one per pixel frame, at a constant twist from ``last`` to ``camera``.
 
         Args:
-            last: where the frame before was seen from, batch shape ``()``.
-            camera: where the last frame of the step shall be seen from, batch shape ``()``; the path ends there.
+            last: camera of the frame before the step, batch shape ``()``.
+            camera: of the last frame of the step, batch shape ``()``.
             stride: temporal stride of the codec.
         """
         frames = self.frames(stride)
@@ -108,17 +107,17 @@ class Horizon:
         return Camera(interpolate(last.c2w, camera.c2w, share), K, camera.size)
 
     def kept(self, path: Camera, stride: int) -> Camera:
-        """Of a step's cameras ``[frames]`` those of its latent frames, ``[keep]``."""
+        """Select from the cameras of a step, ``[frames]``, those of its latent frames, ``[keep]``."""
         return path[stride - 1 :: stride]
 
     def ahead(self, last: Camera, path: Camera, stride: int) -> Camera:
-        """The cameras of a chunk's latent frames, batch shape ``[latents]``.
+        """Return the cameras of a chunk's latent frames, batch shape ``[latents]``.
 
-        Where the path ends, the motion of its last latent frame goes on to the end of the chunk.
+        After the end of the path, the motion of its last latent frame continues to the end of the chunk.
 
         Args:
             last: see :meth:`path`.
-            path: the step's cameras, batch shape ``[frames]``.
+            path: cameras of the step, batch shape ``[frames]``.
             stride: temporal stride of the codec.
         """
         kept = self.kept(path, stride)

@@ -1,4 +1,4 @@
-"""What the denoiser is told about a chunk, assembled the same way in training and in a rollout."""
+"""The denoiser's conditioning, built the same way in training and at run time."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from mirage_sim.geometry import Camera, invert, se3_log, unproject
 from mirage_sim.memory.retrieval import Occupancy, choose_references, occupancy
 from mirage_sim.protocols import Conditioning, MemoryView
 
-_SAMPLES = 4  # per cell and axis that a frame's voxels are told by: cells a few metres away are larger than voxels
+_SAMPLES = 4  # points per latent cell and axis: a cell a few metres away is larger than a voxel
 
 
 def build_conditioning(
@@ -24,27 +24,26 @@ def build_conditioning(
     preceding_readout: Tensor | None = None,
     text: Tensor | None = None,
 ) -> Conditioning:
-    """Conditioning of ``B`` worlds from what their memories show and how their cameras move.
+    """Build the conditioning of ``B`` worlds from memory views and camera motion.
 
-    What is None the denoiser is not told. How many latent frames there are of each is the same in all worlds of a
-    batch; a number may be 0.
+    The numbers ``P`` and ``R`` of latent frames must be equal for all worlds of a batch; they may be 0.
 
     Args:
-        view: batched read-out ``[B, ...]`` at ``cameras``.
-        preceding: the latents made last, ``[B, C, P, h, w]``, oldest first; those before ``first``, where it is given.
-        last: the camera of the frame made last, batch shape ``[B]``.
-        cameras: the chunk's cameras, one per latent frame, batch shape ``[B, T]``.
-        first: the chunk's first latent frame ``[B, C, 1, h, w]``, where it is the one made last.
-        references: latents of earlier frames of the place, ``[B, C, R, h, w]``, best first: see :class:`References`.
-        preceding_readout: what the memory showed when ``preceding`` were made, of their shape, zero in holes.
+        view: batched memory view ``[B, ...]`` at ``cameras``.
+        preceding: the latest latents, ``[B, C, P, h, w]``, oldest first, without ``first``.
+        last: camera of the latest frame, batch shape ``[B]``.
+        cameras: of the chunk, one per latent frame, batch shape ``[B, T]``.
+        first: first latent frame of an overlapping chunk, ``[B, C, 1, h, w]``: the latest one generated.
+        references: latents of earlier frames of the same place, ``[B, C, R, h, w]``, best first; see
+            :class:`References`.
+        preceding_readout: memory read-out at the cameras of ``preceding``, same shape, zero in holes.
         text: embedded prompts ``[B, L, channels]``.
 
     Returns:
         A :class:`~mirage_sim.protocols.Conditioning` with ``motion = log(w2c_last @ c2w_t)``, ``[B, T, 6]``.
 
     Raises:
-        ValueError: if the batch shapes of views, latents and cameras do not agree. Whether all else fits its network,
-            the denoiser says.
+        ValueError: if the batch shapes of views, latents and cameras do not match. The denoiser checks the rest.
     """
     batch, latents = view.visible.shape[:2]
     if tuple(cameras.batch_shape) != (batch, latents) or tuple(last.batch_shape) != (batch,):
@@ -68,14 +67,14 @@ def build_conditioning(
 
 @dataclass(frozen=True)
 class References:
-    """Which earlier frames the denoiser is shown: those that saw most of the place that is about to be seen.
+    """Chooses reference frames: the earlier frames that overlap most with the coming view.
 
-    Places are sets of voxels; their overlap is intersection over union. See :mod:`mirage_sim.memory.retrieval`.
+    Overlap is the intersection over union of voxel sets; see :mod:`mirage_sim.memory.retrieval`.
 
     Attributes:
-        most: reference frames, at most.
-        threshold: smallest overlap with the place, in [0, 1].
-        voxel: edge in metres.
+        most: maximum number of reference frames.
+        threshold: minimum overlap, in [0, 1].
+        voxel: edge length in metres.
     """
 
     most: int = 4
@@ -83,32 +82,36 @@ class References:
     voxel: float = 0.1
 
     def place(self, depth: Tensor, camera: Camera) -> Occupancy:
-        """The voxels that frames show.
+        """Return the voxels that frames show together.
 
         Args:
-            depth: z-depth on the latent grid ``[T, h, w]`` in metres, 0 where unknown: of a frame that was made, or
-                what the memory shows where one is about to be made (:meth:`~mirage_sim.protocols.MemoryView.surface`).
-            camera: batch shape ``[T]``, of any size.
+            depth: z-depth on the latent grid, ``[T, h, w]`` metres, 0 where unknown. Of generated frames, or of the
+                memory at coming cameras (:meth:`~mirage_sim.protocols.MemoryView.surface`).
+            camera: batch shape ``[T]``, any size.
         """
         fine = depth.float().repeat_interleave(_SAMPLES, -2).repeat_interleave(_SAMPLES, -1)
         points = unproject(fine, camera.resize((fine.shape[-2], fine.shape[-1])))
         return occupancy(points[fine > 0], self.voxel)
 
+    def places(self, depth: Tensor, camera: Camera) -> list[Occupancy]:
+        """Return the voxels that each frame shows; arguments as for :meth:`place`."""
+        return [self.place(depth[t : t + 1], camera[t : t + 1]) for t in range(len(depth))]
+
     def choose(self, place: Occupancy, frames: Sequence[Occupancy]) -> list[int]:
-        """Indices of the frames that saw most of a place, best first; among equals the older ones.
+        """Return the indices of the frames that overlap most with a place, best first; ties go to the older frame.
 
         Args:
-            place: what the memory shows where the chunk will be seen from.
-            frames: what each frame showed, oldest first; not those that the denoiser is shown anyway.
+            place: what the memory shows at the chunk's cameras.
+            frames: voxels of each earlier frame, oldest first, without the preceding frames.
         """
         return choose_references(place, frames, self.threshold, self.most)
 
 
 def stack_references(latents: Sequence[Tensor], like: Tensor) -> Tensor:
-    """Latents ``[C, h, w]`` of the frames chosen for one world as ``[C, R, h, w]``; R = 0 where none is.
+    """Stack the reference latents ``[C, h, w]`` of one world to ``[C, R, h, w]``.
 
     Args:
-        latents: of the frames, in their order.
-        like: any latents of that world, ``[C, P, h, w]``, which tell shape and device where there are none.
+        latents: of the reference frames, in order; may be empty.
+        like: any latents of that world, ``[C, P, h, w]``; determines shape and device of an empty result.
     """
     return torch.stack(list(latents), dim=1).to(like) if latents else like[:, :0]

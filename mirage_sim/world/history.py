@@ -1,4 +1,4 @@
-"""What a backbone that looks back is shown besides the memory: a part of the world's state, and as immutable."""
+"""The frames a world has generated, as far as a model with overlapping chunks needs them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,11 +9,11 @@ from torch import Tensor
 
 from mirage_sim.memory.retrieval import Occupancy, overlaps
 
-_SAME = 0.8  # overlap with an earlier frame from which on a frame is no news
+_DUPLICATE = 0.8  # overlap from which on a frame adds nothing to an earlier one
 
 
 class Frame(NamedTuple):
-    """A latent frame that may be a reference: its latents ``[C, h, w]``, and the place that it shows."""
+    """A candidate reference frame: its latents ``[C, h, w]`` and the voxels that it shows."""
 
     latents: Tensor
     place: Occupancy
@@ -21,14 +21,17 @@ class Frame(NamedTuple):
 
 @dataclass(frozen=True)
 class History:
-    """What is known about the latent frames made last, ``WorldState.preceding [C, P, h, w]``, and those before.
+    """What a model with overlapping chunks keeps of past frames. Immutable, as part of the world state.
+
+    The latest latents themselves, ``[C, P, h, w]``, are ``WorldState.preceding``.
 
     Attributes:
         text: embedded prompt ``[L, channels]``, or None.
-        readout: what the memory showed when the last ones were made, of their shape, zero in holes.
-        places: that they show, ``P`` of them.
-        earlier: frames before these, oldest first; of those that show the same place only the oldest.
-        stream: the codec's, after the last frame; None before the first.
+        readout: memory read-out at the cameras of ``preceding``, of its shape, zero in holes.
+        places: voxels that each of the ``P`` frames shows.
+        earlier: the frames before ``preceding``, oldest first, without duplicates: of frames that show the same place
+            only the oldest.
+        stream: the codec's stream after the last frame; None before the first.
     """
 
     text: Tensor | None
@@ -37,19 +40,21 @@ class History:
     earlier: tuple[Frame, ...] = ()
     stream: Any = None
 
-    def on(self, latents: Tensor, readout: Tensor, places: Sequence[Occupancy], stream: Any, window: int) -> "History":
-        """The past, some frames later.
+    def extend(
+        self, latents: Tensor, readout: Tensor, places: Sequence[Occupancy], stream: Any, window: int
+    ) -> "History":
+        """Return the history after ``T`` more latent frames.
 
         Args:
-            latents: those made last before and those made now, ``[C, P + T, h, w]``.
-            readout: what the memory showed when those now were made, ``[C, T, h, w]``.
-            places: that those now show, ``T`` of them.
-            stream: the codec's, after them.
-            window: how many of the latest frames to keep apart from ``earlier``, at least 1.
+            latents: the preceding and the new latents, ``[C, P + T, h, w]``.
+            readout: memory read-out at the new cameras, ``[C, T, h, w]``.
+            places: voxels of the ``T`` new frames.
+            stream: the codec's stream after the new frames.
+            window: number of latest frames that are not moved to ``earlier``, at least 1.
         """
         all_places, earlier = (*self.places, *places), list(self.earlier)
         for latent, place in zip(latents[:, :-window].unbind(1), all_places[:-window], strict=True):
-            if not (overlaps(place, [frame.place for frame in earlier]) >= _SAME).any():
-                earlier.append(Frame(latent.clone(), place))  # a view would keep its whole chunk alive
+            if not (overlaps(place, [frame.place for frame in earlier]) >= _DUPLICATE).any():
+                earlier.append(Frame(latent.clone(), place))  # a view would keep the memory of its whole chunk
         readouts = torch.cat([self.readout, readout], dim=1)[:, -window:].clone()
         return History(self.text, readouts, all_places[-window:], tuple(earlier), stream)

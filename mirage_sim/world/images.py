@@ -1,4 +1,4 @@
-"""Start pictures: reading them, fitting them to the model's size, and the built-in ones."""
+"""Start images: reading, cropping and conversion, and the built-in ones."""
 
 import struct
 from functools import cache
@@ -17,16 +17,30 @@ from mirage_sim.paths import ASSETS
 START_FRAMES = ASSETS / "mini" / "starts.safetensors"
 MIN_SIDE, MAX_SIDE = 16, 8192  # pixels
 EXPECTED = "expected a path or a uint8 array [H, W, 3]"
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", "PPM")  # told by content; no others, some run programs
-_DAMAGED = (OSError, SyntaxError, ValueError, EOFError, struct.error)  # Pillow lets all of these out
+FORMATS = (
+    "PNG",
+    "JPEG",
+    "WEBP",
+    "BMP",
+    "TIFF",
+    "GIF",
+    "PPM",
+)  # detected by content; other decoders may run external programs
+_DAMAGED = (OSError, SyntaxError, ValueError, EOFError, struct.error)  # errors that Pillow raises for damaged files
 
 
 def read_image(image: np.ndarray | str | Path) -> np.ndarray:
-    """A checked picture, uint8 RGB ``[H, W, 3]``, from an array of that kind or from a file.
+    """Read and check an image.
+
+    Args:
+        image: path of an image file, or a uint8 RGB array ``[H, W, 3]``.
+
+    Returns:
+        uint8 RGB ``[H, W, 3]``.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it is not a picture with sides of 16 to 8192 pixels.
+        ValueError: if it is not an image with sides of 16 to 8192 pixels.
     """
     if image is None:
         raise ValueError(
@@ -41,7 +55,7 @@ def read_image(image: np.ndarray | str | Path) -> np.ndarray:
 
 
 def kind_of(image: Any) -> str:
-    """What a picture is that is not as expected, in a few words."""
+    """Describe a value in a few words, for error messages about images."""
     if isinstance(image, np.ndarray):
         return f"{image.dtype} {list(image.shape)}"
     if isinstance(image, Tensor):
@@ -55,34 +69,37 @@ def _check_sides(height: int, width: int) -> None:
 
 
 def _read_file(path: Path) -> np.ndarray:
-    """A picture file as uint8 RGB, turned as its EXIF orientation says; its size is checked before it is decoded."""
+    """Read an image file as uint8 RGB with its EXIF orientation applied; checks the size before decoding."""
     if not path.exists():
-        raise FileNotFoundError(f"image: expected a picture file, got {path}, which does not exist")
+        raise FileNotFoundError(f"image: expected an image file, got {path}, which does not exist")
     if not path.is_file():
-        raise ValueError(f"image: expected a readable picture file ({', '.join(FORMATS)}), got {path}")
+        raise ValueError(f"image: expected a readable image file ({', '.join(FORMATS)}), got {path}")
     try:
         opened = Image.open(path, formats=FORMATS)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ValueError(f"image: expected sides of {MIN_SIDE} to {MAX_SIDE} pixels, got {path}: {error}") from error
     except _DAMAGED as error:
-        raise ValueError(f"image: expected a readable picture file ({', '.join(FORMATS)}), got {path}") from error
+        raise ValueError(f"image: expected a readable image file ({', '.join(FORMATS)}), got {path}") from error
     with opened:
         _check_sides(opened.height, opened.width)
-        if opened.mode.startswith(("I", "F")):  # conversion would cut these off at 255
+        if opened.mode.startswith(("I", "F")):  # conversion would clip these at 255
             raise ValueError(f"image: expected 8 bits per channel, got {path} with pixels of kind {opened.mode!r}")
         try:
             return np.array(ImageOps.exif_transpose(opened).convert("RGB"))
         except _DAMAGED as error:
-            raise ValueError(f"image: expected a whole picture file, got {path}: {error}") from error
+            raise ValueError(f"image: expected a complete image file, got {path}: {error}") from error
 
 
 def fit(image: np.ndarray, camera: Camera, size: tuple[int, int]) -> tuple[np.ndarray, Camera]:
-    """Cut the middle of ``size``'s aspect ratio out of a picture and resize it, the camera with it.
+    """Crop an image around its centre to the aspect ratio of ``size`` and resize it, together with its camera.
 
     Args:
         image: uint8 ``[H, W, 3]``.
-        camera: that took it, batch shape ``()``, size ``(H, W)``.
-        size: ``(height, width)`` wanted.
+        camera: of the image, batch shape ``()``, size ``(H, W)``.
+        size: ``(height, width)`` of the result.
+
+    Returns:
+        The image, uint8 ``[*size, 3]``, and its camera.
     """
     height, width = image.shape[:2]
     scale = min(height / size[0], width / size[1])
@@ -92,32 +109,32 @@ def fit(image: np.ndarray, camera: Camera, size: tuple[int, int]) -> tuple[np.nd
     shift = torch.tensor([[0.0, 0.0, left], [0.0, 0.0, top], [0.0, 0.0, 0.0]])
     camera = Camera(camera.c2w, camera.K - shift, (kept_height, kept_width)).resize(size)
     if image.shape[:2] != size:
-        # area averages when shrinking, so that fine texture does not alias; it would make blocks when growing
+        # Area averaging avoids aliasing when shrinking, but would show blocks when enlarging.
         method = Image.Resampling.BOX if scale > 1 else Image.Resampling.BILINEAR
         image = np.array(Image.fromarray(image).resize((size[1], size[0]), method))
     return np.ascontiguousarray(image), camera
 
 
 def to_tensor(image: np.ndarray, device: torch.device | str = "cpu") -> Tensor:
-    """A uint8 picture ``[H, W, 3]`` as float32 ``[3, H, W]`` in [-1, 1]."""
+    """Convert a uint8 image ``[H, W, 3]`` to float32 ``[3, H, W]`` in [-1, 1]."""
     return torch.tensor(image, device=device).permute(2, 0, 1).float().div(127.5).sub(1.0).contiguous()
 
 
 def to_uint8(frame: Tensor) -> np.ndarray:
-    """A frame ``[3, H, W]`` in [-1, 1] as a uint8 picture ``[H, W, 3]``; the inverse of :func:`to_tensor`."""
+    """Convert a frame ``[3, H, W]`` in [-1, 1] to a uint8 image ``[H, W, 3]``; the inverse of :func:`to_tensor`."""
     return frame.add(1.0).mul(127.5).round().clamp(0, 255).byte().permute(1, 2, 0).contiguous().cpu().numpy()
 
 
 @cache
 def builtin_starts() -> np.ndarray:
-    """The start frames of the package, uint8 ``[N, H, W, 3]``, 60 degrees vertical field of view, read-only.
+    """Return the built-in start images, uint8 ``[N, H, W, 3]``, 60 degrees vertical field of view, read-only.
 
     Raises:
-        FileNotFoundError: if the package was installed without them.
+        FileNotFoundError: if the package was installed without its assets.
         ValueError: if the file is damaged.
     """
     if not START_FRAMES.exists():
-        raise FileNotFoundError(f"{START_FRAMES}: expected the built-in start frames; pass an image instead")
+        raise FileNotFoundError(f"{START_FRAMES}: expected the built-in start images; pass an image instead")
     with open_tensors(START_FRAMES, "a whole safetensors file with 'frames'", framework="np") as file:
         frames = file.get_tensor("frames")
     frames.setflags(write=False)

@@ -1,4 +1,4 @@
-"""What a world shows to its users, on the host."""
+"""What a world returns to its users, as NumPy arrays."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -10,13 +10,13 @@ from mirage_sim.geometry import Camera
 
 @dataclass(frozen=True)
 class Observation:
-    """What a step shows, and what is known about its last frame.
+    """The frames of a step, and depth and memory coverage of the last one.
 
     Attributes:
-        frames: uint8 RGB ``[F, H, W, 3]``: all of the step; after a reset the start picture, as often.
+        frames: all frames of the step, uint8 RGB ``[F, H, W, 3]``; after a reset the start image ``F`` times.
         depth: estimated z-depth, float32 ``[H, W]``, metres; 0 where unknown.
-        remembered: bool ``[H, W]``; False where the memory held nothing and the picture was invented.
-        camera: where it was seen from, batch shape ``()``, on the CPU.
+        remembered: bool ``[H, W]``; False where the memory had no content and the model generated the pixel.
+        camera: of the last frame, batch shape ``()``, on the CPU.
         info: ``remembered`` (fraction of the frame), ``points`` and ``nbytes`` of the memory after the step,
             ``seconds`` per phase (read, denoise, decode, depth, reproject, write; host time).
     """

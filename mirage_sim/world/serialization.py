@@ -1,4 +1,4 @@
-"""A moment of a world in one safetensors file: the map, what was given, made last and seen last, and the camera."""
+"""Saved worlds: the state and the latest observation of a world in one safetensors file."""
 
 import json
 from pathlib import Path
@@ -18,12 +18,15 @@ from mirage_sim.world.state import WorldState
 from mirage_sim.world.world_model import WorldModel
 
 FORMAT = "mirage_sim.world.1"
-_MAP, _PAST, _STREAM, _GIVEN = "map.", "past.", "stream.", "given."
-_OWN = ("preceding", "c2w", "K", "frame", "depth", "remembered")
+_MAP, _HISTORY, _STREAM, _KEYFRAME = "map.", "past.", "stream.", "given."
+_REQUIRED = ("preceding", "c2w", "K", "frame", "depth", "remembered")
 
 
 def save(path: str | Path, state: WorldState, observation: Observation) -> None:
-    """Write a moment with a digest of it; the file appears whole or not at all."""
+    """Write a state and its observation, with a digest, to a file.
+
+    The file is written under a temporary name and then renamed.
+    """
     path = Path(path)
     tensors = {
         "preceding": state.preceding,
@@ -37,23 +40,23 @@ def save(path: str | Path, state: WorldState, observation: Observation) -> None:
         tensors["before"] = torch.tensor(observation.frames[:-1])
     tensors |= {_MAP + name: tensor for name, tensor in state.map.tensors().items()}
     if state.history:
-        tensors |= {_PAST + name: tensor for name, tensor in _taken_apart(state.history).items()}
+        tensors |= {_HISTORY + name: tensor for name, tensor in _history_tensors(state.history).items()}
     if state.keyframe:
         frame, depth, camera = state.keyframe.frame, state.keyframe.depth, state.keyframe.camera
         parts = {"frame": frame, "depth": depth, "c2w": camera.c2w, "K": camera.K}
-        # after a reset the camera is still there, and a file refuses tensors that share memory
-        tensors |= {_GIVEN + name: tensor.clone() for name, tensor in parts.items()}
+        # After a reset, keyframe and state share the camera; safetensors rejects tensors that share memory.
+        tensors |= {_KEYFRAME + name: tensor.clone() for name, tensor in parts.items()}
     facts = {"seed": state.seed, "step": state.step, "info": observation.info}
-    ready = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
-    save_tensors(path, ready, {"format": FORMAT, "facts": json.dumps(facts)})
+    on_host = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
+    save_tensors(path, on_host, {"format": FORMAT, "facts": json.dumps(facts)})
 
 
 def load(path: str | Path, model: WorldModel) -> tuple[WorldState, Observation]:
-    """Read a moment that :func:`save` wrote, for a model of the same kind as the one that made it.
+    """Read a file written by :func:`save` with a model of the same kind.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it is truncated, damaged, foreign, inconsistent or of another kind of model.
+        ValueError: if the file is truncated, damaged, of another format, inconsistent or of another kind of model.
     """
     path = Path(path)
     if not path.is_file():
@@ -64,51 +67,51 @@ def load(path: str | Path, model: WorldModel) -> tuple[WorldState, Observation]:
     try:
         facts = json.loads(metadata["facts"])
         seed, step, info = int(facts["seed"]), int(facts["step"]), dict(facts["info"])
-        own = {name: tensors[name] for name in _OWN}
+        required = {name: tensors[name] for name in _REQUIRED}
     except (KeyError, TypeError, json.JSONDecodeError) as error:
         raise ValueError(f"{path}: expected a whole saved world, missing or unreadable: {error}") from error
     if not 0 <= seed < 2**63 or step < 0:
         raise ValueError(f"{path}: expected a seed in [0, 2^63) and a step of at least 0, got {seed} and {step}")
-    before = tensors.get("before", own["frame"][None][:0])
-    _check(path, own | {"before": before}, step, model)
+    before = tensors.get("before", required["frame"][None][:0])
+    _check(path, required | {"before": before}, step, model)
     device = model.device
-    map = type(model.memory.empty()).from_tensors(_below(_MAP, tensors, device))
-    camera = Camera(own["c2w"], own["K"], model.size).validate()
-    preceding, history = own["preceding"].to(device), None
+    map = type(model.memory.empty()).from_tensors(_with_prefix(_MAP, tensors, device))
+    camera = Camera(required["c2w"], required["K"], model.size).validate()
+    preceding, history = required["preceding"].to(device), None
     if model.horizon.overlap:
-        history = _put_together(path, _below(_PAST, tensors, device), preceding, model)
-    keyframe = _keyframe(path, _below(_GIVEN, tensors, device), model)
+        history = _read_history(path, _with_prefix(_HISTORY, tensors, device), preceding, model)
+    keyframe = _read_keyframe(path, _with_prefix(_KEYFRAME, tensors, device), model)
     state = WorldState(map, preceding, camera.to(device), seed, step, history, keyframe)
     try:
         model.check(state)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
-    depth, remembered = own["depth"].numpy(), own["remembered"].numpy()
-    frames = torch.cat([before, own["frame"][None]]).numpy()
+    depth, remembered = required["depth"].numpy(), required["remembered"].numpy()
+    frames = torch.cat([before, required["frame"][None]]).numpy()
     return state, Observation(frames, depth, remembered, camera, info)
 
 
-def _below(prefix: str, tensors: dict[str, Tensor], device: torch.device | str) -> dict[str, Tensor]:
+def _with_prefix(prefix: str, tensors: dict[str, Tensor], device: torch.device | str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): t.to(device) for name, t in tensors.items() if name.startswith(prefix)}
 
 
-def _keyframe(path: Path, tensors: dict[str, Tensor], model: WorldModel) -> Keyframe | None:
-    """The picture that the episode was given; None if the file holds none."""
+def _read_keyframe(path: Path, tensors: dict[str, Tensor], model: WorldModel) -> Keyframe | None:
+    """Return the episode's keyframe, or None if the file has none."""
     if not tensors:
         return None
     size = tuple(model.size)
     shapes = {"frame": [3, *size], "depth": [*size], "c2w": [4, 4], "K": [3, 3]}
     if unknown := sorted(set(tensors) - set(shapes)):
-        raise ValueError(f"{path}: expected a given picture of {sorted(shapes)}, got {unknown}, too")
-    _expect(path, tensors, {name: (torch.float32, shape) for name, shape in shapes.items()}, _GIVEN)
+        raise ValueError(f"{path}: expected only {sorted(shapes)} for a keyframe, got also {unknown}")
+    _expect(path, tensors, {name: (torch.float32, shape) for name, shape in shapes.items()}, _KEYFRAME)
     if not all(bool(torch.isfinite(tensors[name]).all()) for name in shapes):
-        raise ValueError(f"{path}: expected a given picture of finite numbers")
+        raise ValueError(f"{path}: expected a keyframe of finite numbers")
     camera = Camera(tensors["c2w"], tensors["K"], model.size).validate()
     return Keyframe(tensors["frame"], tensors["depth"], camera)
 
 
-def _taken_apart(history: History) -> dict[str, Tensor]:
-    """A past as tensors."""
+def _history_tensors(history: History) -> dict[str, Tensor]:
+    """Return a history as named tensors; :func:`_read_history` is the inverse."""
     places = [*history.places, *(frame.place for frame in history.earlier)]
     tensors = {
         "readout": history.readout,
@@ -123,27 +126,27 @@ def _taken_apart(history: History) -> dict[str, Tensor]:
     return tensors | {_STREAM + name: tensor for name, tensor in history.stream.tensors().items()}
 
 
-def _put_together(path: Path, tensors: dict[str, Tensor], preceding: Tensor, model: WorldModel) -> History:
-    """What :func:`_taken_apart` took apart."""
+def _read_history(path: Path, tensors: dict[str, Tensor], preceding: Tensor, model: WorldModel) -> History:
+    """Return the history that :func:`_history_tensors` described."""
     codec: Any = model.codec
     try:
         readout, earlier = tensors["readout"], tensors.get("earlier", preceding[:, :0])
         places = _places(*(tensors[name].cpu().numpy() for name in ("bricks", "masks", "counts")))
-        stream = codec.stream(_below(_STREAM, tensors, model.device), model.grid)
+        stream = codec.stream(_with_prefix(_STREAM, tensors, model.device), model.grid)
         latents = earlier.unbind(1)
-        last, before = places[: len(places) - len(latents)], places[len(places) - len(latents) :]
-        frames = tuple(Frame(latent, place) for latent, place in zip(latents, before, strict=True))
+        count = len(places) - len(latents)
+        frames = tuple(Frame(latent, place) for latent, place in zip(latents, places[count:], strict=True))
     except (KeyError, IndexError, TypeError) as error:
-        raise ValueError(f"{path}: expected the past of a saved world, missing or unreadable: {error}") from error
+        raise ValueError(f"{path}: expected the history of a saved world, missing or unreadable: {error}") from error
     except ValueError as error:
-        raise ValueError(f"{path}: expected the past of a saved world of this model: {error}") from error
+        raise ValueError(f"{path}: expected the history of a world of this model: {error}") from error
     fits = readout.shape == preceding.shape and earlier.shape[::2] == preceding.shape[::2]
-    if not fits or len(last) != preceding.shape[1] or earlier.shape[-1] != preceding.shape[-1]:
-        got = f"readout {list(readout.shape)}, earlier {list(earlier.shape)} and {len(last)} places"
-        raise ValueError(f"{path}: expected a past like preceding {list(preceding.shape)}, got {got}")
+    if not fits or count != preceding.shape[1] or earlier.shape[-1] != preceding.shape[-1]:
+        got = f"readout {list(readout.shape)}, earlier {list(earlier.shape)} and {count} places"
+        raise ValueError(f"{path}: expected a history like preceding {list(preceding.shape)}, got {got}")
     if (model.text is None) != ("text" not in tensors):
         raise ValueError(f"{path}: expected a prompt if and only if this model reads prompts")
-    return History(tensors.get("text"), readout, last, frames, stream)
+    return History(tensors.get("text"), readout, places[:count], frames, stream)
 
 
 def _places(bricks: np.ndarray, masks: np.ndarray, counts: np.ndarray) -> tuple[Occupancy, ...]:
@@ -153,8 +156,8 @@ def _places(bricks: np.ndarray, masks: np.ndarray, counts: np.ndarray) -> tuple[
     return tuple(map(Occupancy, np.split(bricks, ends), np.split(masks.view(np.uint64), ends)))
 
 
-def _check(path: Path, own: dict[str, Tensor], step: int, model: WorldModel) -> None:
-    """Raise ValueError unless these tensors fit the model."""
+def _check(path: Path, tensors: dict[str, Tensor], step: int, model: WorldModel) -> None:
+    """Raise ValueError unless the tensors fit the model."""
     size = tuple(model.size)
     latents = min(1 + step * model.horizon.keep, model.horizon.window)
     expected = {
@@ -166,15 +169,15 @@ def _check(path: Path, own: dict[str, Tensor], step: int, model: WorldModel) -> 
         "depth": (torch.float32, [*size]),
         "remembered": (torch.bool, [*size]),
     }
-    _expect(path, own, expected)
-    if not bool(torch.isfinite(own["preceding"]).all()):
+    _expect(path, tensors, expected)
+    if not bool(torch.isfinite(tensors["preceding"]).all()):
         raise ValueError(f"{path}: expected finite preceding latents")
 
 
 def _expect(
     path: Path, tensors: dict[str, Tensor], expected: dict[str, tuple[torch.dtype, list[int]]], prefix: str = ""
 ) -> None:
-    """Raise ValueError unless these tensors are there, each of its type and shape; the prefix is for the message."""
+    """Raise ValueError unless all expected tensors exist with their types and shapes; ``prefix`` is for the message."""
     for name, (dtype, shape) in expected.items():
         tensor = tensors.get(name)
         if tensor is None or tensor.dtype != dtype or list(tensor.shape) != shape:

@@ -1,4 +1,4 @@
-"""A session in one world: the small object that environments, nodes, viewers and evaluations drive."""
+"""The world session: the object that environments, ROS nodes, viewers and evaluations drive."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,33 +16,33 @@ from mirage_sim.world.observation import Observation
 from mirage_sim.world.state import Chunk, WorldState
 from mirage_sim.world.world_model import WorldModel
 
-START: Any = object()  # in place of a picture: a start frame
+START: Any = object()  # default of `image`: use a start image
 
 
-class NotReset(RuntimeError):  # noqa: N818  (it is a state, like Gymnasium's ResetNeeded)
-    """A world was stepped, saved or asked for its state before ``reset``."""
+class NotReset(RuntimeError):  # noqa: N818  (named like Gymnasium's ResetNeeded)
+    """Raised if a world is used before ``reset``, ``restore`` or ``load``."""
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A moment of a world: everything that its future depends on, and what was seen last."""
+    """A moment of a world: its complete state and its latest observation."""
 
     state: WorldState
     observation: Observation
 
 
 class World:
-    """One world to walk in. Holds a model, which it shares, and the present state, which is a value.
+    """A session in one generated world.
 
-    The world frame is the first camera's unless a camera is given: +x right, +y down, +z forward, metres.
+    A session holds the current state, which is immutable, and a model, which several sessions can share. Unless
+    ``reset`` receives a camera, the world frame is that of the first camera: +x right, +y down, +z forward, metres.
 
     Args:
-        model: the stateless world model.
-        starts: start frames to choose from, uint8 ``[N, H, W, 3]`` of 60 degrees vertical field of view; the built-in
-            ones if None.
+        model: the world model.
+        starts: start images, uint8 ``[N, H, W, 3]``, 60 degrees vertical field of view; None for the built-in ones.
 
     Raises:
-        ValueError: if ``starts`` is no such array.
+        ValueError: if ``starts`` is not such an array.
     """
 
     def __init__(self, model: WorldModel, starts: np.ndarray | None = None):
@@ -61,12 +61,12 @@ class World:
 
     @property
     def starts(self) -> np.ndarray:
-        """The start frames, uint8 ``[N, H, W, 3]``."""
+        """The start images, uint8 ``[N, H, W, 3]``."""
         return builtin_starts() if self._starts is None else self._starts
 
     @property
     def state(self) -> WorldState:
-        """The present state.
+        """The current state.
 
         Raises:
             NotReset: before the first ``reset``.
@@ -75,7 +75,7 @@ class World:
 
     @property
     def camera(self) -> Camera:
-        """Where the last frame was seen from, batch shape ``()``, on the CPU.
+        """The camera of the last frame, batch shape ``()``, on the CPU.
 
         Raises:
             NotReset: before the first ``reset``.
@@ -92,59 +92,58 @@ class World:
         fov_deg: float = 60.0,
         prompt: str | None = None,
     ) -> Observation:
-        """Begin again with a picture.
+        """Start a new world from an image.
 
         Args:
-            image: a path or uint8 RGB ``[H, W, 3]``, sides of 16 to 8192 pixels; its middle is cut to the model's
-                aspect ratio and resized.
-            start: instead of ``image``, the index of a start frame; 0 if neither is keyframe. An ``image`` of None is
-                an
-                error, because that is what some libraries return for a file that they could not read.
-            camera: that took the picture, batch shape ``()``, its size the picture's. If None, it stands at the origin
-                and looks along +z, with ``fov_deg``.
-            seed: decides everything that is invented, in [0, 2^63).
-            fov_deg: vertical field of view of the whole picture in degrees, where no camera is given.
-            prompt: what the world shall be like, for one that reads prompts; None for its own.
+            image: path or uint8 RGB array ``[H, W, 3]``, sides of 16 to 8192 pixels. It is cropped around its centre to
+                the model's aspect ratio and resized. None is an error, because some libraries return it for files
+                that they cannot read.
+            start: index of a start image to use instead of ``image``; 0 if neither is passed.
+            camera: of the image, batch shape ``()``, with the image's size. None for a camera at the origin that looks
+                along +z with ``fov_deg``.
+            seed: of all generated content, in [0, 2^63).
+            fov_deg: vertical field of view of the image in degrees, used without ``camera``.
+            prompt: text prompt, for models that read one; None for the model's default.
 
         Returns:
-            The first observation; all of it counts as remembered.
+            The first observation. All of its pixels count as remembered.
 
         Raises:
-            FileNotFoundError: if the picture does not exist.
-            ValueError: naming the argument, what was expected and what came; the world is then as it was.
+            FileNotFoundError: if the image does not exist.
+            ValueError: if an argument is invalid; the world is then unchanged.
         """
         if image is not START and start is not None:
             raise ValueError(f"image, start: expected at most one of them, got both (start={start})")
         if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or not 0 <= seed < 2**63:
             raise ValueError(f"seed: expected an integer in [0, 2^63), got {seed!r}")
-        picture = read_image(self._start(start) if image is START else image)
-        shape = (picture.shape[0], picture.shape[1])
+        pixels = read_image(self._start(start) if image is START else image)
+        shape = (pixels.shape[0], pixels.shape[1])
         if camera is None:
             camera = Camera.from_fov(torch.eye(4), _number("fov_deg", fov_deg), shape)
         camera = _single(camera, shape).to("cpu")
-        picture, camera = fit(picture, camera, self.model.size)
-        tensor = to_tensor(picture, self.model.device)
+        pixels, camera = fit(pixels, camera, self.model.size)
+        tensor = to_tensor(pixels, self.model.device)
         if prompt is not None and not isinstance(prompt, str):
             raise ValueError(f"prompt: expected a text, got {prompt!r}")
-        state, chunk = self.model.observe(tensor, camera.to(self.model.device), int(seed), prompt)
+        state, chunk = self.model.init(tensor, camera.to(self.model.device), int(seed), prompt)
         everything = np.ones(self.model.size, dtype=bool)
-        return self._became(state, chunk, camera, picture[None].repeat(self.model.frames, axis=0), everything)
+        return self._update(state, chunk, camera, pixels[None].repeat(self.model.frames, axis=0), everything)
 
     def step(self, camera: Camera) -> Observation:
-        """Look from another place.
+        """Move to a camera and render the way there.
 
         Args:
-            camera: batch shape ``()``, size the model's; its pose is absolute, in the world frame. Where a step has
-                several frames, those before the last are seen on the way there, at a constant twist.
+            camera: batch shape ``()``, size of the model's frames, absolute pose in the world frame. If a step has
+                several frames, the camera moves there at a constant twist.
 
         Raises:
             NotReset: before the first ``reset``.
-            ValueError: if the camera is unusable; the world is then as it was.
+            ValueError: if the camera is invalid; the world is then unchanged.
         """
         return step_together([self], [camera])[0]
 
     def snapshot(self) -> Snapshot:
-        """The present moment. Costs nothing and stays valid for ever.
+        """Return the current moment. Snapshots are not copied and stay valid.
 
         Raises:
             NotReset: before the first ``reset``.
@@ -155,10 +154,12 @@ class World:
 
     @own_torch()
     def restore(self, snapshot: Snapshot) -> Observation:
-        """Go back to a moment of this or of another world with the same model; what follows is bit-identical.
+        """Return to a snapshot of this world or of another one with the same model.
+
+        Later steps repeat bit for bit.
 
         Raises:
-            ValueError: if it is no snapshot of such a world.
+            ValueError: if ``snapshot`` does not come from such a world.
         """
         if not isinstance(snapshot, Snapshot):
             raise ValueError(f"snapshot: expected a Snapshot of a world, got {type(snapshot).__name__}")
@@ -170,7 +171,7 @@ class World:
         return snapshot.observation
 
     def fork(self, n: int) -> "list[World]":
-        """``n`` further worlds that begin at the present moment and then go their own ways.
+        """Return ``n`` independent worlds that start at the current moment.
 
         Raises:
             NotReset: before the first ``reset``.
@@ -186,7 +187,7 @@ class World:
 
     @own_torch()
     def save(self, path: str | Path) -> None:
-        """Write the present moment to one safetensors file, which appears whole or not at all.
+        """Save the current moment to one safetensors file. The file is never partially written.
 
         Raises:
             NotReset: before the first ``reset``.
@@ -196,11 +197,11 @@ class World:
 
     @own_torch()
     def load(self, path: str | Path) -> Observation:
-        """Go to the moment in a file written by :meth:`save` with the same model; what follows is bit-identical.
+        """Load a moment saved with the same model. Later steps repeat bit for bit.
 
         Raises:
             FileNotFoundError: if there is no such file.
-            ValueError: if it is truncated, damaged, foreign or of another model; the world is then as it was.
+            ValueError: if the file is damaged, of another format or of another model; the world is then unchanged.
         """
         state, observation = serialization.load(path, self.model)
         self._now = Snapshot(state, observation)
@@ -213,14 +214,14 @@ class World:
             raise ValueError(f"start: expected an index in [0, {count}), got {start!r}")
         return self.starts[int(index)]
 
-    def _became(
+    def _update(
         self, state: WorldState, chunk: Chunk, camera: Camera, frames: np.ndarray, remembered: np.ndarray
     ) -> Observation:
         info: dict[str, Any] = {
             "remembered": float(remembered.mean()),
             "points": int(state.map.points),
             "nbytes": int(state.map.nbytes),
-            "seconds": chunk.seconds,
+            "seconds": dict(chunk.seconds),
         }
         observation = Observation(frames, chunk.depth[-1].float().cpu().numpy(), remembered, camera, info)
         self._now = Snapshot(state, observation)
@@ -229,16 +230,19 @@ class World:
 
 @own_torch()
 def step_together(worlds: Sequence[World], cameras: Sequence[Camera]) -> list[Observation]:
-    """Look from another place in each of several worlds, which are generated as one batch.
+    """Step several worlds as one batch.
 
     Args:
         worlds: that share one model.
-        cameras: one for each, as :meth:`World.step` takes it.
+        cameras: one per world; see :meth:`World.step`.
+
+    Returns:
+        One observation per world.
 
     Raises:
         NotReset: if a world has no state yet.
-        ValueError: if a camera is unusable, their number is another or a world has another model; all worlds are then
-            as they were.
+        ValueError: if a camera is invalid, the numbers of worlds and cameras differ, or the worlds have several models;
+            all worlds are then unchanged.
     """
     if not worlds or len(worlds) != len(cameras):
         raise ValueError(f"worlds, cameras: expected one or more and equally many, got {len(worlds)}, {len(cameras)}")
@@ -251,18 +255,18 @@ def step_together(worlds: Sequence[World], cameras: Sequence[Camera]) -> list[Ob
     paths = [model.horizon.path(world.camera, camera, stride) for world, camera in zip(worlds, cameras, strict=True)]
     states, chunks = model.advance(before, [path.to(model.device) for path in paths])
     return [
-        world._became(state, chunk, camera, _pictures(chunk), _remembered(chunk, model.size))
+        world._update(state, chunk, camera, _images(chunk), _remembered(chunk, model.size))
         for world, state, chunk, camera in zip(worlds, states, chunks, cameras, strict=True)
     ]
 
 
-def _pictures(chunk: Chunk) -> np.ndarray:
-    """All frames, uint8 ``[F, H, W, 3]``."""
+def _images(chunk: Chunk) -> np.ndarray:
+    """Return all frames, uint8 ``[F, H, W, 3]``."""
     return np.stack([to_uint8(frame) for frame in chunk.frames.unbind(1)])
 
 
 def _remembered(chunk: Chunk, size: tuple[int, int]) -> np.ndarray:
-    """Which pixels of the last frame were remembered, bool ``[H, W]``."""
+    """Return which pixels of the last frame come from memory, bool ``[H, W]``."""
     visible = (chunk.known[-1] > 0).cpu().numpy()
     rows, columns = (side // cells for side, cells in zip(size, visible.shape, strict=True))
     return visible.repeat(rows, axis=0).repeat(columns, axis=1)
@@ -275,7 +279,7 @@ def _number(name: str, value: Any) -> float:
 
 
 def _single(camera: Any, size: tuple[int, int]) -> Camera:
-    """The camera, if it is one usable camera of that size."""
+    """Check that ``camera`` is one valid camera of the expected size, and return it."""
     if not isinstance(camera, Camera):
         raise ValueError(f"camera: expected a Camera, got {type(camera).__name__}")
     camera.validate()

@@ -1,4 +1,4 @@
-"""What a world is between two steps, and what a step makes of it: values, which nothing ever writes to."""
+"""The state of a world and the result of a step; both immutable."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -13,16 +13,16 @@ from mirage_sim.world.keyframes import Keyframe
 
 @dataclass(frozen=True)
 class WorldState:
-    """All that a world is between two steps. Nothing in it ever changes: keeping it is a snapshot, sharing it a fork.
+    """The complete state of a world between two steps. Immutable: keeping it is a snapshot, sharing it a fork.
 
     Attributes:
-        map: the spatial memory's map.
-        preceding: the latents made last, ``[C, P, h, w]``.
-        camera: where the last frame was seen from, batch shape ``()``.
-        seed: of the episode; with ``step`` it decides the noise.
-        step: steps made so far.
-        history: what else a backbone looks back at whose chunks overlap; None for others.
-        keyframe: the picture that the episode began with, for a model that reprojects it; None for others.
+        map: of the spatial memory.
+        preceding: the latest latents, ``[C, P, h, w]``.
+        camera: of the last frame, batch shape ``()``.
+        seed: of the episode; determines the noise together with ``step``.
+        step: number of steps since the start.
+        history: past frames, for a model with overlapping chunks; None for others.
+        keyframe: the start image, for a model that reprojects it; None for others.
     """
 
     map: Any
@@ -36,16 +36,16 @@ class WorldState:
 
 @dataclass(frozen=True)
 class Chunk:
-    """What one step made of one world: of a chunk of the denoiser the part that is kept.
+    """The result of one step of one world: the frames that are kept of the denoiser's chunk.
 
     Attributes:
         frames: ``[3, F, H, W]`` in [-1, 1].
-        depth: estimated z-depth ``[T, H, W]`` in metres, 0 where unknown, of the frames that latent frames end at.
-        view: what the memory showed beforehand at the cameras of the ``T`` latent frames.
-        known: depth of it on the latent grid ``[T, h, w]``, metres, 0 in holes.
+        depth: estimated z-depth ``[T, H, W]`` of the last pixel frame of each latent frame, metres, 0 where unknown.
+        view: memory view before the step at the cameras of the ``T`` latent frames.
+        known: depth of the view on the latent grid ``[T, h, w]``, metres, 0 in holes.
         latents: ``[C, T, h, w]``.
-        seconds: host time of each phase (read, denoise, decode, depth, reproject, write), for all worlds of the batch
-            together; reproject only where the model does.
+        seconds: host time per phase (read, denoise, decode, depth, reproject, write) for all worlds of the batch
+            together; reproject only if the model reprojects.
     """
 
     frames: Tensor

@@ -14,9 +14,9 @@ import psutil
 import pytest
 from support.rollouts import rollout_of
 
+from benchmarks.rollout import Driver, compare
 from mirage_sim.agents.formats import episode_name
 from mirage_sim.build import compose, instantiate
-from mirage_sim.evaluation.benchmarks.rollout import Driver, compare
 
 EPISODES, STEPS = 12, 12
 PATIENCE = 300.0  # seconds until a machine that is busy otherwise, too, must have got so far
@@ -59,7 +59,7 @@ def disturbable(settings: dict[str, Any]) -> Driver:
     """Start a rollout and wait until it has some episodes."""
     driver = Driver([sys.executable, "-c", PROGRAM, json.dumps(settings)], Path(settings["output"]))
     driver.start()
-    assert len(driver.workers()) == 2, driver.said()
+    assert len(driver.workers()) == 2, driver.output()
     assert 0 < len(driver.episodes()) < EPISODES, "too late to disturb anything"
     return driver
 
@@ -102,7 +102,7 @@ def test_killed_worker_loses_and_duplicates_no_episode(
     driver.finish()
     assert_same(tmp_path / "ray", undisturbed)
     assert compare(tmp_path / "ray", range(3, 3 + EPISODES)) == (0, 0)
-    result = json.loads(driver.said().splitlines()[-1])
+    result = json.loads(driver.output().splitlines()[-1])
     assert result["episodes"] == EPISODES and result["steps"] == STEPS * EPISODES and result["seed"] == 3
     assert_all_end(started)
 

@@ -25,7 +25,7 @@ def counting(channels: int = 8) -> Counting:
     return codec.eval().requires_grad_(False)
 
 
-def test_latents_are_the_codecs_and_are_made_once(tmp_path: Path) -> None:
+def test_latents_are_encoded_once(tmp_path: Path) -> None:
     folder, codec = write_clips(tmp_path / "clips", count=2, frames=5), counting()
     clips = LatentClips(folder, codec, SIZE, tmp_path / "cache")
     assert len(clips) == 2 and clips.captions == ["", ""]
@@ -41,7 +41,7 @@ def test_latents_are_the_codecs_and_are_made_once(tmp_path: Path) -> None:
     assert not list((tmp_path / "cache").glob("*partial*"))
 
 
-def test_other_clips_and_other_codecs_are_encoded_anew(tmp_path: Path) -> None:
+def test_changed_clip_or_codec_is_encoded_again(tmp_path: Path) -> None:
     folder, codec = write_clips(tmp_path / "clips", count=1, frames=3), counting()
     first = LatentClips(folder, codec, SIZE, tmp_path / "cache")[0].latents
     save_clip(toy_clip(7, 3), folder / "Box-000000.safetensors")  # recorded again
@@ -53,7 +53,7 @@ def test_other_clips_and_other_codecs_are_encoded_anew(tmp_path: Path) -> None:
     assert not torch.equal(second, third) and len(list((tmp_path / "cache").iterdir())) == 3
 
 
-def test_a_damaged_cache_is_made_again(tmp_path: Path) -> None:
+def test_damaged_cache_is_encoded_again(tmp_path: Path) -> None:
     folder, codec = write_clips(tmp_path / "clips", count=1, frames=3), counting()
     clips = LatentClips(folder, codec, SIZE, tmp_path / "cache")
     expected = clips[0].latents
@@ -62,11 +62,11 @@ def test_a_damaged_cache_is_made_again(tmp_path: Path) -> None:
     assert torch.equal(clips[0].latents, expected)
 
 
-def test_bad_folders(tmp_path: Path) -> None:
+def test_invalid_folders_raise(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="expected clips .* mirage prepare"):
         LatentClips(tmp_path, counting(), SIZE)
     write_clips(tmp_path, count=1, frames=3)
-    with pytest.raises(ValueError, match=r"expected pictures of \[32, 32\], got \[48, 64\]"):
+    with pytest.raises(ValueError, match=r"expected images of \[32, 32\], got \[48, 64\]"):
         LatentClips(tmp_path, counting(), (32, 32), tmp_path / "cache")[0]
     (tmp_path / "broken.safetensors").write_bytes(b"\0" * 20)
     with pytest.raises(ValueError, match=r"broken\.safetensors: expected a readable clip"):

@@ -1,4 +1,4 @@
-"""Films become clips: exactly, or with one line that says what is wrong."""
+"""Conversion of videos to clips."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -29,11 +29,11 @@ WRITERS = {"vipe": write_vipe, "realestate10k": write_realestate10k}
 
 
 @pytest.mark.parametrize("layout", WRITERS)
-def test_a_film_becomes_clips_with_its_pictures_depth_and_cameras(layout: str, tmp_path: Path) -> None:
-    walk = WRITERS[layout](tmp_path / "films")
-    (tmp_path / "films" / "captions").mkdir()
-    (tmp_path / "films" / "captions" / "walk.txt").write_text("a  toy\nroom")
-    cfg = config(layout, tmp_path / "films", tmp_path / "clips")
+def test_video_becomes_clips_with_depth_and_cameras(layout: str, tmp_path: Path) -> None:
+    walk = WRITERS[layout](tmp_path / "videos")
+    (tmp_path / "videos" / "captions").mkdir()
+    (tmp_path / "videos" / "captions" / "walk.txt").write_text("a  toy\nroom")
+    cfg = config(layout, tmp_path / "videos", tmp_path / "clips")
     assert prepare(cfg) == {"clips": 2, "refused": 0, "output": str(tmp_path / "clips")}  # of 30 frames
     for number in (0, 1):
         clip = load_clip(tmp_path / "clips" / f"walk-{number:03d}.safetensors")
@@ -44,13 +44,13 @@ def test_a_film_becomes_clips_with_its_pictures_depth_and_cameras(layout: str, t
         torch.testing.assert_close(clip.c2w, walk.c2w[these], atol=1e-5, rtol=0)
         torch.testing.assert_close(clip.K, walk.K, atol=1e-4, rtol=0)
         assert clip.source == {"film": "walk", "caption": "a toy room"} and clip.commands.shape == (0, 2)
-    assert prepare(cfg) == {"clips": 0, "refused": 0, "output": str(tmp_path / "clips")}  # they are there
+    assert prepare(cfg) == {"clips": 0, "refused": 0, "output": str(tmp_path / "clips")}  # existing clips
     assert len(WalkDataset(tmp_path / "clips")) == 2
 
 
-def test_another_size_keeps_pictures_depth_and_cameras_together(tmp_path: Path) -> None:
-    write_realestate10k(tmp_path / "films")
-    prepare(config("realestate10k", tmp_path / "films", tmp_path / "clips", size=[32, 32]))
+def test_resized_clips_keep_depth_and_cameras_aligned(tmp_path: Path) -> None:
+    write_realestate10k(tmp_path / "videos")
+    prepare(config("realestate10k", tmp_path / "videos", tmp_path / "clips", size=[32, 32]))
     clip = load_clip(tmp_path / "clips" / "walk-000.safetensors")
     cameras = clip.cameras.validate()
     assert cameras.size == (32, 32) and clip.depth.shape == (13, 32, 32)
@@ -63,28 +63,28 @@ def test_another_size_keeps_pictures_depth_and_cameras_together(tmp_path: Path) 
         clip.frames[6].float()[v[inside].long(), u[inside].long()],
         clip.frames[0].float().flatten(0, 1)[inside],
     )
-    assert (shown - first).abs().mean() < 12  # of 255: the same places have the same colours
+    assert (shown - first).abs().mean() < 12  # of 255
 
 
-def test_recorded_walks_are_cut_to_size(tmp_path: Path) -> None:
-    save_clip(toy_clip(3, 27), tmp_path / "films" / "Box-000003.safetensors")
-    assert prepare(config("clips", tmp_path / "films", tmp_path / "clips", size=[24, 32]))["clips"] == 2
+def test_recorded_walks_are_resized(tmp_path: Path) -> None:
+    save_clip(toy_clip(3, 27), tmp_path / "videos" / "Box-000003.safetensors")
+    assert prepare(config("clips", tmp_path / "videos", tmp_path / "clips", size=[24, 32]))["clips"] == 2
     clip = load_clip(tmp_path / "clips" / "Box-000003-001.safetensors")
     assert clip.frames.shape == (13, 24, 32, 3) and torch.equal(clip.c2w, toy_clip(3, 27).c2w[13:26])
 
 
-def test_a_video_may_hold_the_frames_of_pose_lines(tmp_path: Path) -> None:
-    films = tmp_path / "films"
-    walk = write_realestate10k(films)
-    for path in (films / "frames" / "walk").iterdir():
+def test_video_can_replace_a_folder_of_images(tmp_path: Path) -> None:
+    videos = tmp_path / "videos"
+    walk = write_realestate10k(videos)
+    for path in (videos / "frames" / "walk").iterdir():
         path.unlink()
-    (films / "frames" / "walk").rmdir()
-    write_video(films / "frames" / "walk.mp4", walk)
-    assert prepare(config("realestate10k", films, tmp_path / "clips"))["clips"] == 2
-    poses = films / "poses" / "walk.txt"
+    (videos / "frames" / "walk").rmdir()
+    write_video(videos / "frames" / "walk.mp4", walk)
+    assert prepare(config("realestate10k", videos, tmp_path / "clips"))["clips"] == 2
+    poses = videos / "poses" / "walk.txt"
     poses.write_text("\n".join(poses.read_text().splitlines()[:-1]))
     with pytest.raises(ValueError, match="expected a frame for each of 29 poses, got 30"):
-        prepare(config("realestate10k", films, tmp_path / "others"))
+        prepare(config("realestate10k", videos, tmp_path / "others"))
 
 
 def break_line(folder: Path) -> None:
@@ -111,7 +111,7 @@ def unknown_depth(folder: Path) -> None:
     write_table(folder / "depth" / "walk.npz", np.full((FRAMES, 48, 64), np.nan, dtype=np.float32))
 
 
-def lost_picture(folder: Path) -> None:
+def missing_image(folder: Path) -> None:
     next((folder / "frames" / "walk").iterdir()).unlink()
 
 
@@ -120,69 +120,67 @@ FAULTS: dict[str, tuple[Callable[[Path], None], str]] = {
     "pickle": (pickled, r"depth.walk\.npz: expected an \.npz file with arrays 'data' and 'inds', no pickles"),
     "truncated": (truncated, r"depth.walk\.npz: expected an \.npz file"),
     "depth": (no_depth, r"depth.walk\.npz: expected z-depth"),
-    "nan": (unknown_depth, "depth: expected some in each frame, got none in 13 of 13"),
-    "picture": (lost_picture, "expected a picture for each of 30 poses, got none named"),
+    "nan": (unknown_depth, "depth: expected some known depth in each frame, got none in 13 of 13"),
+    "image": (missing_image, "expected an image for each of 30 poses, got none named"),
 }
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_bad_film_is_named_and_the_others_are_made(
-    fault: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    films = tmp_path / "films"
-    write_realestate10k(films)
+def test_unusable_video_is_skipped_with_a_warning(fault: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    videos = tmp_path / "videos"
+    write_realestate10k(videos)
     damage, message = FAULTS[fault]
-    damage(films)
+    damage(videos)
     with pytest.raises(ValueError, match=message):
-        prepare(config("realestate10k", films, tmp_path / "clips"))
+        prepare(config("realestate10k", videos, tmp_path / "clips"))
     assert not list((tmp_path / "clips").glob("*"))
-    write_realestate10k(films, "good", seed=1)
-    assert prepare(config("realestate10k", films, tmp_path / "clips"))["refused"] == 1
+    write_realestate10k(videos, "good", seed=1)
+    assert prepare(config("realestate10k", videos, tmp_path / "clips")) == {"clips": 2, "refused": 1}
     assert "skipped walk: " in caplog.text
 
 
 def test_bad_numbers(tmp_path: Path) -> None:
-    films = tmp_path / "films"
-    walk = write_vipe(films)
+    videos = tmp_path / "videos"
+    walk = write_vipe(videos)
     scaled = walk.c2w.numpy().copy()
     scaled[:, :3, :3] *= 2
-    write_table(films / "pose" / "walk.npz", scaled)
+    write_table(videos / "pose" / "walk.npz", scaled)
     with pytest.raises(ValueError, match="walk: c2w: expected finite rigid motions"):
-        prepare(config("vipe", films, tmp_path / "clips"))
-    write_table(films / "pose" / "walk.npz", walk.c2w.numpy())
+        prepare(config("vipe", videos, tmp_path / "clips"))
+    write_table(videos / "pose" / "walk.npz", walk.c2w.numpy())
     log_scale = np.linspace(50, 60, FRAMES, dtype=np.float32)
     write_table(
-        films / "intrinsics" / "walk.npz", np.stack([log_scale, log_scale, 0 * log_scale + 32, 0 * log_scale + 24], 1)
+        videos / "intrinsics" / "walk.npz", np.stack([log_scale, log_scale, 0 * log_scale + 32, 0 * log_scale + 24], 1)
     )
     with pytest.raises(ValueError, match="intrinsics: expected one focal length per clip, got 0.78"):
-        prepare(config("vipe", films, tmp_path / "clips"))
-    write_table(films / "intrinsics" / "walk.npz", np.zeros((FRAMES, 3), dtype=np.float32))
+        prepare(config("vipe", videos, tmp_path / "clips"))
+    write_table(videos / "intrinsics" / "walk.npz", np.zeros((FRAMES, 3), dtype=np.float32))
     with pytest.raises(ValueError, match=r"expected floating point data \[n, 4\] and inds \[n\]"):
-        prepare(config("vipe", films, tmp_path / "clips"))
-    (films / "rgb" / "walk.mp4").write_bytes(b"no video")
+        prepare(config("vipe", videos, tmp_path / "clips"))
+    (videos / "rgb" / "walk.mp4").write_bytes(b"no video")
     with pytest.raises(ValueError, match=r"walk\.mp4: expected a readable video"):
-        prepare(config("vipe", films, tmp_path / "clips"))
+        prepare(config("vipe", videos, tmp_path / "clips"))
 
 
-def test_frames_are_taken_at_the_rate_of_the_clips() -> None:
+def test_frames_are_chosen_at_the_rate_of_the_clips() -> None:
     times = np.arange(61) / 30
     assert choose_frames(times, 15, 4)[:2] == [[0, 2, 4, 6], [8, 10, 12, 14]]
     assert len(choose_frames(times, 15, 4)) == 7
     assert choose_frames(times, 30, 61) == [list(range(61))]
-    with pytest.raises(ValueError, match="fps: expected a film of at least 60 frames per second"):
+    with pytest.raises(ValueError, match="fps: expected a video of at least 60 frames per second"):
         choose_frames(times, 60, 4)
-    with pytest.raises(ValueError, match=r"frames: expected a film of at least 6\.0 s, got 2\.0 s"):
+    with pytest.raises(ValueError, match=r"frames: expected a video of at least 6\.0 s, got 2\.0 s"):
         choose_frames(times, 15, 90)
-    with pytest.raises(ValueError, match="do not ascend"):
+    with pytest.raises(ValueError, match="do not increase"):
         choose_frames(times[::-1], 15, 4)
     hole = np.delete(times, range(20, 30))
-    with pytest.raises(ValueError, match="fps: expected a film of at least 15 frames per second"):
+    with pytest.raises(ValueError, match="fps: expected a video of at least 15 frames per second"):
         choose_frames(hole, 15, 4)
 
 
-def test_bad_settings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_invalid_settings_raise(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["prepare", "vipe", f"source={tmp_path}", f"output={tmp_path}"]) == 2
-    assert "expected films in the layout vipe, got no pose/*.npz" in capsys.readouterr().err
+    assert "expected videos in the layout vipe, got no pose/*.npz" in capsys.readouterr().err
     write_vipe(tmp_path)
     with pytest.raises(ValueError, match="frames: expected an integer from 2, got 0"):
         config("vipe", tmp_path, tmp_path, frames=0)

@@ -1,4 +1,4 @@
-"""Recorded walks: cameras, processes, and what is refused."""
+"""Recording of walks: cameras, processes and invalid settings."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from mirage_sim.data.simulators import TRAINING_SEEDS, CameraMount
 from mirage_sim.data.simulators.miniworld import MiniWorldSimulator
 
 
-def test_mounts_are_standard_or_of_robots():
+def test_mounts_are_default_or_of_robots():
     assert draw_mount(np.random.default_rng(0), 0.0) == CameraMount()
     mounts = [draw_mount(np.random.default_rng(seed), 0.5) for seed in range(200)]
     robots = [mount for mount in mounts if mount != CameraMount()]
@@ -21,7 +21,7 @@ def test_mounts_are_standard_or_of_robots():
     assert min(mount.pitch_deg for mount in robots) < -5 and max(mount.pitch_deg for mount in robots) > 5
 
 
-def test_camera_of_mount_is_where_it_says():
+def test_mount_gives_the_pose_of_the_camera():
     c2w = CameraMount(0.5, 60.0, 10.0).camera_to_world(np.array([1.0, 0.0, 2.0]), np.pi / 2)
     right, down, forward, position = c2w[:3].T
     np.testing.assert_allclose(position, [1.0, 0.5, 2.0])
@@ -30,7 +30,7 @@ def test_camera_of_mount_is_where_it_says():
     np.testing.assert_allclose(np.cross(forward, right), down, atol=1e-12)
 
 
-def test_two_workers_record_the_bits_of_one(tmp_path: Path):
+def test_two_workers_record_the_same_bits_as_one(tmp_path: Path):
     try:
         MiniWorldSimulator("OneRoom").close()
     except ImportError as error:
@@ -54,7 +54,7 @@ def test_two_workers_record_the_bits_of_one(tmp_path: Path):
         ({"walks": 2, "first_seed": TRAINING_SEEDS[-1]}, "seeds: expected within"),
     ],
 )
-def test_bad_settings_write_nothing(tmp_path: Path, settings: dict, message: str):
+def test_invalid_settings_write_nothing(tmp_path: Path, settings: dict, message: str):
     with pytest.raises(ValueError, match=message):
         record(tmp_path / "new", **settings)
     assert not (tmp_path / "new").exists()

@@ -2,14 +2,14 @@ import numpy as np
 import pytest
 import torch
 
-from mirage_sim.data.trajectories import TURN_DISTANCE, Walker
+from mirage_sim.data.trajectories import Walker
 from mirage_sim.geometry import VelocityLimits
 
 OPEN = np.full((8, 12), 9.0, dtype=np.float32)
 
 
 def walk(seed: int, steps: int = 39, kind: str | None = None, rough: bool = False) -> tuple[Walker, np.ndarray]:
-    """Commands of one walk, through open space or through a world full of walls and bumps."""
+    """Return a walk and its commands, through open space or, if ``rough``, with random walls and collisions."""
     walker = Walker(np.random.default_rng(seed), steps, kind)
     world = np.random.default_rng(seed + 1000)
     commands = []
@@ -34,7 +34,7 @@ def test_commands_are_bounded(kind: str, rough: bool):
         assert commands.shape == (39, 2) and np.abs(commands).max() <= 1.0
 
 
-def test_the_same_seed_gives_the_same_commands():
+def test_same_seed_gives_same_commands():
     for kind in (None, *Walker.KINDS):
         first, again, other = (walk(seed, kind=kind, rough=True) for seed in (7, 7, 8))
         assert first[0].kind == again[0].kind and np.array_equal(first[1], again[1])
@@ -47,7 +47,7 @@ def test_seeds_draw_all_kinds():
     assert sum(counts.values()) == 200 and min(counts.values()) > 10 and counts["wander"] > 80
 
 
-def test_a_pivot_turns_away_and_back():
+def test_pivot_turns_away_and_back():
     for seed in range(10):
         _, commands = walk(seed, kind="pivot")
         assert (commands[:, 0] == 0).all()
@@ -56,11 +56,11 @@ def test_a_pivot_turns_away_and_back():
         assert 6 <= leg <= 14
         torch.testing.assert_close(final_pose(commands[: 2 * leg]), torch.eye(4).double(), atol=1e-5, rtol=0)
         away = final_pose(commands[:leg])
-        assert away[0, 0] < np.cos(6 * 0.5 * np.pi / 30) + 1e-6  # at the least, 6 steps at half of the rate
+        assert away[0, 0] < np.cos(6 * 0.5 * np.pi / 30) + 1e-6  # at least 6 steps at half the rate
 
 
 @pytest.mark.parametrize("steps", [38, 39])
-def test_a_return_undoes_every_command(steps: int):
+def test_return_reverses_every_command(steps: int):
     for seed in range(10):
         _, commands = walk(seed, steps, kind="return", rough=seed % 2 == 1)
         half = steps // 2
@@ -70,18 +70,17 @@ def test_a_return_undoes_every_command(steps: int):
         torch.testing.assert_close(final_pose(commands), torch.eye(4).double(), atol=1e-5, rtol=0)
 
 
-def test_a_wanderer_turns_to_the_open_side():
-    near = TURN_DISTANCE - 0.5
-    for side, turn in ((slice(0, 4), 1.0), (slice(8, 12), -1.0)):  # open to the left, open to the right
-        depth = np.full_like(OPEN, near)
+def test_wander_turns_to_the_open_side():
+    for side, turn in ((slice(0, 4), 1.0), (slice(8, 12), -1.0)):  # left, right
+        depth = np.full_like(OPEN, 1.3)
         depth[:, side] = 9.0
         for seed in range(5):
             walker = Walker(np.random.default_rng(seed), 39, "wander")
-            walker._hold, walker._target = 5, np.array([0.8, 0.0])  # walking ahead, as it is
+            walker._hold, walker._target = 5, np.array([0.8, 0.0])
             assert np.sign(walker.command(False, depth)[1]) == turn
 
 
-def test_a_wanderer_backs_off_and_keeps_its_side():
+def test_blocked_wander_backs_off_and_keeps_its_side():
     for seed in range(5):
         walker = Walker(np.random.default_rng(seed), 39, "wander")
         walker._hold, walker._target, walker._command = 5, np.array([0.8, 0.0]), np.array([0.0, -0.5])
@@ -95,7 +94,7 @@ def test_commands_change_smoothly():
         assert np.abs(np.diff(commands, axis=0)).max() <= 1.0 and len(np.unique(commands, axis=0)) > 10
 
 
-def test_commands_that_were_given_do_not_change_later():
+def test_returned_command_is_not_modified_later():
     walker = Walker(np.random.default_rng(0), 39, "wander")
     first = walker.command(False, OPEN)
     kept = first.copy()
@@ -103,6 +102,6 @@ def test_commands_that_were_given_do_not_change_later():
     assert np.array_equal(first, kept)
 
 
-def test_unknown_kind():
+def test_unknown_kind_raises():
     with pytest.raises(ValueError, match="kind: expected one of .*got 'run'"):
         Walker(np.random.default_rng(0), 39, "run")

@@ -63,18 +63,18 @@ def test_actions_move_as_documented(mode, action, metres, left):
         ("discrete", [0, [1, 2]]),
     ],
 )
-def test_invalid_actions_name_expected_and_got(mode, action):
+def test_invalid_actions_are_rejected(mode, action):
     with pytest.raises(InvalidAction, match="action: expected .*, got "):
         Actions(mode, VelocityLimits()).motion(action)
 
 
-def test_rounding_beyond_the_bounds_is_forgiven():
+def test_rounding_beyond_bounds_is_clipped():
     actions = Actions("twist", VelocityLimits())
     beyond = actions.motion(np.nextafter(np.ones(2, np.float32), np.float32(2)))
     assert torch.equal(beyond, actions.motion([1.0, 1.0]))
 
 
-def test_unknown_mode_is_refused():
+def test_unknown_mode_is_rejected():
     with pytest.raises(ValueError, match="action_mode: expected 'twist', 'discrete' or 'se3', got 'fly'"):
         Actions("fly", VelocityLimits())
 

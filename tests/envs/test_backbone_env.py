@@ -26,15 +26,15 @@ def cache(backbone_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(backbone_cache))
 
 
-def test_five_chunks_by_name():
+def test_toy_backbone_steps_by_name():
     env = gymnasium.make("MirageWorld-v0", world="wan5b-toy", render_mode="rgb_array")
     assert env.metadata["render_fps"] == 4.0
     first, info = env.reset(seed=0, options={"prompt": "a red room"})
     assert first.shape == (64, 96, 3) and info["frames"].shape == (4, 64, 96, 3) and info["time"] == 0.0
     seen = [first]
     for step in range(1, 6):
-        picture, _, _, _, info = env.step(AHEAD)
-        assert np.array_equal(picture, info["frames"][-1]) and np.array_equal(picture, env.render())
+        frame, _, _, _, info = env.step(AHEAD)
+        assert np.array_equal(frame, info["frames"][-1]) and np.array_equal(frame, env.render())
         assert info["time"] == pytest.approx(0.25 * step)
         seen += [*info["frames"]]
     assert len({frame.tobytes() for frame in seen}) == 21
@@ -44,7 +44,7 @@ def test_five_chunks_by_name():
     assert not np.array_equal(env.step(AHEAD)[4]["frames"], seen[1:5])
 
 
-def test_a_step_moves_as_far_as_it_takes_time(backbone: WorldModel):
+def test_motion_scales_with_step_duration(backbone: WorldModel):
     model = build_world_model("wan5b-toy", ["world.horizon.keep=2"])
     env = gymnasium.make("MirageWorld-v0", world=model, action_mode="se3")
     env.reset(seed=0)
@@ -52,7 +52,7 @@ def test_a_step_moves_as_far_as_it_takes_time(backbone: WorldModel):
     assert info["c2w"][2, 3] == pytest.approx(0.75, abs=1e-5) and info["time"] == 0.5
 
 
-def test_snapshots_of_the_environment_go_on_bit_for_bit(backbone: WorldModel):
+def test_snapshots_continue_bit_for_bit(backbone: WorldModel):
     env = gymnasium.make("MirageWorld-v0", world=backbone).unwrapped
     env.reset(seed=0)
     env.step(AHEAD)
@@ -63,7 +63,7 @@ def test_snapshots_of_the_environment_go_on_bit_for_bit(backbone: WorldModel):
     assert np.array_equal([env.step(AHEAD)[4]["frames"] for _ in range(2)], onward)
 
 
-def test_several_worlds_step_together_though_one_starts_anew(backbone: WorldModel):
+def test_worlds_step_together_after_a_reset(backbone: WorldModel):
     env = MirageWorldVectorEnv(2, world=backbone, max_episode_steps=2, autoreset_mode="NextStep")
     env.reset(seed=[0, 1])
     for _ in range(3):
@@ -71,14 +71,14 @@ def test_several_worlds_step_together_though_one_starts_anew(backbone: WorldMode
         assert info["frames"].shape == (2, 4, 64, 96, 3) and np.array_equal(info["frames"][:, -1], frames)
 
 
-def test_goals_as_pictures_are_imagined_in_its_own_steps(backbone: WorldModel):
+def test_goal_task_runs_with_long_steps(backbone: WorldModel):
     env = gymnasium.make("MirageWorld-v0", world=backbone, task="goal", observation="dict")
     env.reset(seed=0, options={"goal": [0.0, 0.5]})
     *_, info = env.step(AHEAD)
     assert info["distance_to_goal"] < 0.5
 
 
-def test_its_side_branch_comes_from_a_file(backbone: WorldModel, tmp_path: Path):
+def test_side_branch_is_loaded_from_a_file(backbone: WorldModel, tmp_path: Path):
     branch = MemoryBranch.beside(backbone.denoiser.backbone)
     with torch.no_grad():
         for parameter in branch.parameters():
@@ -119,7 +119,7 @@ def lie_about_layers(folder: Path) -> None:
         (lie_about_layers, "transformer: the weights do not fit the WanTransformer3DModel .* missing blocks.4"),
     ],
 )
-def test_damaged_weights_are_one_clear_line(harm: Callable[[Path], None], message: str, tmp_path: Path):
+def test_damaged_weights_raise_one_clear_error(harm: Callable[[Path], None], message: str, tmp_path: Path):
     folder = shutil.copytree(toy_folder(), tmp_path / "weights")
     harm(folder)
     with pytest.raises(ValueError, match=message) as caught:
@@ -127,7 +127,7 @@ def test_damaged_weights_are_one_clear_line(harm: Callable[[Path], None], messag
     assert "\n" not in str(caught.value)
 
 
-def test_an_adapter_of_another_model_is_refused(tmp_path: Path):
+def test_adapter_of_another_model_is_rejected(tmp_path: Path):
     path = tmp_path / "lora.safetensors"
     pair = {
         "blocks.40.attn1.to_q.lora_A.weight": torch.zeros(2, 32),
@@ -138,14 +138,14 @@ def test_an_adapter_of_another_model_is_refused(tmp_path: Path):
         build_world_model("wan5b-toy", [f"inject.lora={path}"])
 
 
-def test_the_real_one_is_asked_for_its_weights_before_anything_is_loaded(tmp_path: Path):
+def test_missing_weights_are_reported_before_loading(tmp_path: Path):
     message = "world: expected a machine that can run wan5b on cuda: weights missing .*: mirage download wan5b"
     with pytest.raises(ValueError, match=message):
         build_world_model("wan5b", [f"wan.folder={tmp_path}"])
 
 
 @pytest.mark.parametrize("option", ["depth=mapanything", "depth=unidepth", "filter=movable", "filter=none"])
-def test_options_of_the_real_one_compose(option: str):
+def test_options_of_wan5b_compose(option: str):
     world = compose("world", ["world=wan5b", option, "world.horizon.keep=4"]).world
     assert world["size"] == [704, 1280] and world["horizon"]["keep"] == 4
     assert world["depth"]["estimator"]["device"] == world["device"]

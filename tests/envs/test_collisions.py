@@ -52,7 +52,7 @@ def walk(env, steps, action=FORWARD):
     return [info["c2w"][2, 3].item() for info in infos], [info["collision"] for info in infos], infos
 
 
-def test_report_goes_through_and_says_so(make_walled):
+def test_report_moves_through_and_reports(make_walled):
     z, collision, infos = walk(make_walled(0.98), 5)
     assert z == pytest.approx([0.15, 0.3, 0.45, 0.6, 0.75], abs=1e-5)
     assert collision == [False, False, False, True, True]  # touches at 0.58
@@ -60,7 +60,7 @@ def test_report_goes_through_and_says_so(make_walled):
     assert infos[4]["clearance"] == 0.0
 
 
-def test_block_stays_before_the_wall_and_still_turns(make_walled):
+def test_block_stops_before_the_wall_and_rotates(make_walled):
     env = make_walled(0.98, collisions="block")
     z, collision, _ = walk(env, 5)
     assert z == pytest.approx([0.15, 0.3, 0.45, 0.45, 0.45], abs=1e-5)
@@ -72,7 +72,7 @@ def test_block_stays_before_the_wall_and_still_turns(make_walled):
     assert not env.step(-FORWARD)[-1]["collision"]
 
 
-def test_slide_goes_on_along_the_wall(make_walled):
+def test_slide_moves_along_the_wall(make_walled):
     env = make_walled(1.0, collisions="slide")
     for _ in range(8):
         env.step(np.array([0.0, 1.0], np.float32))  # 48 degrees to the left
@@ -82,7 +82,7 @@ def test_slide_goes_on_along_the_wall(make_walled):
     assert x < -0.8  # all of the way to the left is kept: 8 x 0.15 x sin 48
 
 
-def test_ignore_says_nothing(make_walled):
+def test_ignore_adds_no_info(make_walled):
     env = make_walled(0.5, collisions="ignore")
     info = env.step(FORWARD)[-1]
     assert not {"collision", "clearance", "scan"} & set(info)
@@ -99,20 +99,20 @@ def test_scan_sees_the_wall(make_walled):
     assert env.unwrapped.restore(env.unwrapped.snapshot())[1]["scan"][8] > 0.5
 
 
-def test_body_is_the_one_given(make_walled):
+def test_body_argument_is_used(make_walled):
     assert make_walled(1.0, body=Body(radius=0.2)).step(FORWARD)[-1]["clearance"] == pytest.approx(0.65, abs=0.01)
     blocked = make_walled(None, collisions="block", body=Body(unseen="blocked"))
     info = blocked.step(FORWARD)[-1]
     assert info["collision"] and np.allclose(info["c2w"][:3, 3], 0.0)  # nothing but sky has been seen
 
 
-def test_collision_ends_the_episode_if_asked(make_walled):
+def test_collision_condition_terminates(make_walled):
     env = make_walled(0.6, terminate_on=("collision",))
     results = [env.step(FORWARD) for _ in range(2)]
     assert [terminated for _, _, terminated, _, _ in results] == [False, True]
 
 
-def test_snapshots_and_forks_keep_what_was_felt(make_walled):
+def test_snapshots_and_forks_keep_contact_state(make_walled):
     env = make_walled(0.6, collisions="block", scan=8)
     walk(env, 2)
     moment = env.unwrapped.snapshot()
@@ -128,11 +128,11 @@ def test_snapshots_and_forks_keep_what_was_felt(make_walled):
 
 
 @pytest.mark.parametrize("collisions", ["report", "block", "slide", "ignore"])
-def test_check_env_has_nothing_to_say(make, collisions):
+def test_check_env_passes_without_warnings(make, collisions):
     check_env(make(collisions=collisions, scan=12).unwrapped, skip_render_check=True)
 
 
-def test_reset_feels_the_start(make):
+def test_reset_reports_contact_state(make):
     env = make(scan=6)
     _, info = env.reset(seed=0)
     assert info["collision"] is False and info["clearance"] >= 0.0 and info["scan"].shape == (6,)
@@ -149,6 +149,6 @@ def test_reset_feels_the_start(make):
         ({"collisions": "ignore", "terminate_on": ("collision",)}, "terminate_on: expected no 'collision'"),
     ],
 )
-def test_unusable_settings_are_named(make, arguments, message):
+def test_invalid_settings_are_rejected(make, arguments, message):
     with pytest.raises(ValueError, match=f"^{message}"):
         make(**arguments)

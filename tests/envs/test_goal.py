@@ -16,14 +16,14 @@ MODES = ("twist", "discrete", "se3")
 SIZE = (48, 64)
 
 
-def test_a_start_that_leads_nowhere_is_refused(make):
+def test_start_without_free_path_is_rejected(make):
     env = make(task=Goal(distance=(30.0, 40.0)))
     with pytest.raises(ValueError, match="goal: expected a start view with 30 m of free way"):
         env.reset(seed=0)
     env.reset(seed=0, options={"goal": [0.0, 1.0]})
 
 
-def test_goals_depend_on_the_seed_alone(make):
+def test_seed_determines_goals(make):
     def goals(env, count=3):
         return [env.reset(**({"seed": 7} if i == 0 else {}))[1]["goal"] for i in range(count)]
 
@@ -40,7 +40,7 @@ def test_goals_depend_on_the_seed_alone(make):
 # reward, success, what is observed
 
 
-def test_dense_reward_is_metres_come_nearer_and_one_at_the_goal(make):
+def test_dense_reward_is_progress_plus_one_at_goal(make):
     env = make(task="goal")
     _, info = env.reset(seed=0, options={"goal": [0.0, 0.75]})
     assert info["distance_to_goal"] == pytest.approx(0.75)
@@ -65,7 +65,7 @@ def test_sparse_reward_is_one_at_the_goal(make):
     assert [env.step(FORWARD)[1:3] for _ in range(2)] == [(0.0, False), (1.0, True)]
 
 
-def test_with_an_angle_the_agent_must_look_where_the_goal_looks(make):
+def test_angle_requires_matching_heading(make):
     goal = np.eye(4)
     goal[:3, :3] = [[math.cos(-0.4), 0, math.sin(-0.4)], [0, 1, 0], [-math.sin(-0.4), 0, math.cos(-0.4)]]  # to the left
     env = make(task=Goal(angle=0.2), observation="dict")
@@ -80,7 +80,7 @@ def test_with_an_angle_the_agent_must_look_where_the_goal_looks(make):
     assert observation["goal"][3] == pytest.approx(0.4 - math.radians(12), abs=1e-6)
 
 
-def test_the_goal_is_observed_from_the_camera(make):
+def test_goal_is_observed_in_camera_coordinates(make):
     env = make(task="goal", observation="dict", action_mode="se3")
     observation, _ = env.reset(seed=0, options={"goal": [-1.0, 3.0]})
     np.testing.assert_allclose(observation["goal"], [3, 1, 0, math.atan2(1, 3)], atol=1e-6)
@@ -112,7 +112,7 @@ def test_frames_show_where_the_goal_is(make):
 @pytest.mark.parametrize(
     ("goal", "left"), [([-3.0, 0.5], True), ([3.0, 0.5], False), ([-1, -2], True), ([1, -2], False)]
 )
-def test_goals_out_of_view_are_shown_at_the_edge_on_their_side(make, goal, left):
+def test_goals_out_of_view_are_shown_at_the_edge(make, goal, left):
     env = make(task="goal")
     observation, _ = env.reset(seed=0, options={"goal": goal})
     _, columns = magenta(observation)
@@ -136,7 +136,7 @@ def by_sight(observation):
 
 
 @pytest.mark.parametrize(("observation", "policy"), [("dict", by_numbers), ("rgb", by_sight)])
-def test_what_is_observed_leads_to_the_goal(make, observation, policy):
+def test_following_the_observed_goal_reaches_it(make, observation, policy):
     env = make(task="goal", observation=observation, terminate_on=("success", Time(6.0)))
     for seed, options in enumerate([None, None, {"goal": [-1.0, -1.0]}, {"goal": [0.8, 0.1]}]):
         seen, _ = env.reset(seed=seed, options=options)
@@ -147,7 +147,7 @@ def test_what_is_observed_leads_to_the_goal(make, observation, policy):
         assert info["is_success"] and terminated and not truncated
 
 
-def test_dict_observations_keep_the_frame_clean(make):
+def test_dict_observations_do_not_draw_the_goal(make):
     one, other = make(task="goal", observation="dict"), make(task="none", observation="dict")
     (goal, _), (none, _) = one.reset(seed=0), other.reset(seed=0)
     assert set(goal) == set(none) | {"goal"}
@@ -160,7 +160,7 @@ def test_dict_observations_keep_the_frame_clean(make):
 SHORT = Goal(kind="image", distance=(0.6, 0.7))  # the walk there is quick
 
 
-def test_an_image_goal_is_what_the_world_would_show_there(make):
+def test_goal_image_is_generated_at_the_goal(make):
     env = make(task=SHORT, observation="dict", action_mode="se3")
     observation, info = env.reset(seed=3, options={"goal": [0.0, 0.6]})  # four steps of 0.15 m ahead
     image = observation["goal"]
@@ -172,7 +172,7 @@ def test_an_image_goal_is_what_the_world_would_show_there(make):
     assert np.abs(observation["rgb"].astype(int) - image).max() <= 1
 
 
-def test_imagining_leaves_no_trace(make):
+def test_generating_the_goal_image_keeps_the_world(make):
     one, other = make(task=SHORT, observation="dict"), make(task="none", observation="dict")
     (with_goal, _), (without, _) = one.reset(seed=3), other.reset(seed=3)
     for _ in range(3):
@@ -180,10 +180,10 @@ def test_imagining_leaves_no_trace(make):
         (with_goal, *_), (without, *_) = one.step(FORWARD), other.step(FORWARD)
 
 
-def test_a_picture_of_ones_own_is_shown(make, starts):
-    given = {"goal": [0.0, 0.8], "goal_image": starts[2]}
+def test_goal_image_option_is_shown(make, starts):
+    options = {"goal": [0.0, 0.8], "goal_image": starts[2]}
     env = make(task=SHORT, observation="dict", render_mode="rgb_array")
-    observation, _ = env.reset(seed=0, options=given | {"start": 0})
+    observation, _ = env.reset(seed=0, options=options | {"start": 0})
     assert np.array_equal(observation["goal"], starts[2])
     observation["goal"][:] = 0
     frame = env.render()
@@ -192,7 +192,7 @@ def test_a_picture_of_ones_own_is_shown(make, starts):
     assert np.array_equal(frame[:16, :21], inset)
     assert (frame[16, :22] == 255).all()
     rgb = make(task=SHORT)
-    assert np.array_equal(rgb.reset(seed=0, options=given | {"start": 0})[0], frame)
+    assert np.array_equal(rgb.reset(seed=0, options=options | {"start": 0})[0], frame)
 
 
 # values, checks, bad input
@@ -205,7 +205,7 @@ CHECKED += [("image", mode, "dict") for mode in MODES] + [("image", "twist", "rg
 
 
 @pytest.mark.parametrize(("task", "mode", "observation"), CHECKED)
-def test_check_env_has_nothing_to_say(make, task, mode, observation, display):
+def test_check_env_passes_without_warnings(make, task, mode, observation, display):
     env = make(task=TASKS[task], action_mode=mode, observation=observation)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -228,7 +228,7 @@ def test_snapshots_and_forks_replay_bit_for_bit(make, task):
             assert data_equivalence(a, b, exact=True)
 
 
-def test_what_is_returned_is_the_callers_own(make):
+def test_returned_arrays_are_copies(make):
     env, untouched = make(task="goal"), make(task="goal")
     info = [each.reset(seed=0)[1] for each in (env, untouched)][0]
     info["goal"][:] = 0
@@ -253,8 +253,8 @@ SHEAR[0, 1] = 0.5
 MIRROR = np.diag([-1.0, 1, 1, 1])
 BAD_OPTIONS = [
     ("pose", {"goal": [0.0, float("nan")]}, r"goal: expected \[x, z\].*not finite"),
-    ("pose", {"goal": [0.0, 101.0]}, r"goal: expected a place in the world, at most 100 m from the start, got 101 m"),
-    ("pose", {"goal": [1e30, 0]}, "goal: expected a place in the world"),
+    ("pose", {"goal": [0.0, 101.0]}, r"goal: expected a position at most 100 m from the start, got 101 m"),
+    ("pose", {"goal": [1e30, 0]}, "goal: expected a position at most 100 m"),
     ("pose", {"goal": SHEAR}, "goal: expected .* rigid .*orthonormal"),
     ("pose", {"goal": MIRROR}, "goal: expected .*right-handed"),
     ("pose", {"goal": np.full((4, 4), np.inf)}, "goal: expected .*not finite"),
@@ -275,7 +275,7 @@ BAD_OPTIONS = [
 
 
 @pytest.mark.parametrize(("kind", "options", "message"), BAD_OPTIONS)
-def test_bad_options_change_nothing(make, kind, options, message):
+def test_invalid_options_change_nothing(make, kind, options, message):
     env, untouched = (make(task=TASKS[kind]) for _ in range(2))
     for each in (env, untouched):
         each.reset(seed=2)
@@ -285,7 +285,7 @@ def test_bad_options_change_nothing(make, kind, options, message):
     assert data_equivalence(env.reset(), untouched.reset(), exact=True)
 
 
-def test_goals_need_a_goal_task(make):
+def test_goal_option_requires_a_goal_task(make):
     with pytest.raises(
         ValueError, match=r"options: expected keys of \['fov_deg', 'image', .*'start'\], got \['goal'\]"
     ):
@@ -309,6 +309,6 @@ def test_goals_need_a_goal_task(make):
         ({"distance": (1.0, float("nan"))}, "distance: expected"),
     ],
 )
-def test_bad_arguments_are_refused(arguments, message):
+def test_invalid_arguments_are_rejected(arguments, message):
     with pytest.raises(ValueError, match=message):
         Goal(**arguments)

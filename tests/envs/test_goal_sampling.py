@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from mirage_sim.envs.tasks.goal_sampling import BODY, draw_place, free_ways, look_from
+from mirage_sim.envs.tasks.goal_sampling import BODY, free_ways, generate_view, sample_goal
 from mirage_sim.geometry import Camera, is_rigid
 from mirage_sim.world import Observation, World
 
@@ -27,7 +27,7 @@ def room(wall: float = 5.0, box: float | None = None, lintel: float | None = Non
     return Observation(np.zeros((1, *SIZE, 3), np.uint8), depth.astype(np.float32), np.ones(SIZE, bool), camera, {})
 
 
-def test_the_way_is_free_up_to_the_wall():
+def test_path_is_free_up_to_the_wall():
     directions, free = free_ways(room(wall=5.0))
     assert np.all(np.diff(directions) > 0)
     assert directions[-1] == -directions[0] > math.radians(25)
@@ -38,7 +38,7 @@ def test_the_way_is_free_up_to_the_wall():
     np.testing.assert_allclose(free, expected, atol=0.1)
 
 
-def test_a_low_box_is_in_the_way_and_a_lintel_and_the_floor_are_not():
+def test_low_box_blocks_but_lintel_and_floor_do_not():
     directions, free = free_ways(room(wall=6.0, box=2.0, lintel=1.5))
     middle = len(directions) // 2
     assert free[middle] == pytest.approx(2.0 - BODY, abs=1e-4)
@@ -47,7 +47,7 @@ def test_a_low_box_is_in_the_way_and_a_lintel_and_the_floor_are_not():
     assert np.all(free[beside] > 5.0)
 
 
-def test_where_depth_is_unknown_nothing_is_free():
+def test_unknown_depth_is_not_free():
     view = room()
     view.depth[:, :32] = 0.0
     directions, free = free_ways(view)
@@ -55,42 +55,42 @@ def test_where_depth_is_unknown_nothing_is_free():
     assert np.all(free[directions > 0.1] > 4)
 
 
-def test_places_lie_on_free_ways_and_look_along_them():
+def test_goals_lie_on_free_paths_and_face_along_them():
     view = room(wall=4.0, box=1.8)
     directions, free = free_ways(view)
-    drawn = [draw_place(view, (1.0, 3.0), np.random.default_rng(seed)) for seed in range(200)]
-    for pose in drawn:
+    samples = [sample_goal(view, (1.0, 3.0), np.random.default_rng(seed)) for seed in range(200)]
+    for pose in samples:
         x, _, z = pose[:3, 3]
         direction, distance = math.atan2(x, z), math.hypot(x, z)
         (way,) = np.flatnonzero(np.isclose(directions, direction))
         assert 1.0 <= distance <= min(3.0, free[way])
         np.testing.assert_allclose(pose[:3, 2], pose[:3, 3] / distance, atol=1e-12)
         assert is_rigid(torch.from_numpy(pose), 1e-9)
-    distances = [np.linalg.norm(pose[:3, 3]) for pose in drawn]
+    distances = [np.linalg.norm(pose[:3, 3]) for pose in samples]
     assert min(distances) < 1.1
     assert max(distances) > 2.8
 
 
-def test_places_are_relative_to_the_camera():
+def test_goals_are_relative_to_the_camera():
     view = room()
     c2w = torch.tensor([[0.0, 0, 1, 4], [0, 1, 0, 0], [-1, 0, 0, 2], [0, 0, 0, 1]])
     moved = Observation(view.frames, view.depth, view.remembered, Camera(c2w, view.camera.K, SIZE), {})
-    here, there = (draw_place(v, (1.0, 4.0), np.random.default_rng(0)) for v in (view, moved))
+    here, there = (sample_goal(v, (1.0, 4.0), np.random.default_rng(0)) for v in (view, moved))
     np.testing.assert_allclose(there, c2w.double().numpy() @ here, atol=1e-12)
 
 
-def test_a_view_that_leads_nowhere_is_refused():
+def test_view_without_free_path_is_rejected():
     with pytest.raises(ValueError, match=r"goal: expected a start view with 1 m of free way, got at most 0\.\d\d m"):
-        draw_place(room(wall=0.9), (1.0, 4.0), np.random.default_rng(0))
+        sample_goal(room(wall=0.9), (1.0, 4.0), np.random.default_rng(0))
 
 
-def test_the_walk_to_a_goal_arrives_and_leaves_the_world_alone(world: World):
+def test_generated_view_reaches_goal_and_keeps_world(world: World):
     world.reset(start=0, seed=5)
     before = world.snapshot()
     pose = np.eye(4)
     pose[:3, :3] = [[0, 0, 1], [0, 1, 0], [-1, 0, 0]]
     pose[:3, 3] = [0.3, 0.0, 0.4]
-    frame = look_from(world, pose)
+    frame = generate_view(world, pose)
     assert world.snapshot() is before
     (fork,) = world.fork(1)
     steps = 15  # of 6 degrees

@@ -24,13 +24,13 @@ def counting() -> gymnasium.Env:
 
         def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict]:
             super().reset(seed=seed)
-            self.count, self.drawn = 0, float(self.np_random.integers(100))
-            return np.array([0, self.drawn], np.float32), {"started": self.drawn}
+            self.count, self.start = 0, float(self.np_random.integers(100))
+            return np.array([0, self.start], np.float32), {"started": self.start}
 
         def step(self, action: int) -> tuple[Any, float, bool, bool, dict]:
             self.count += int(action) + 1
             done = self.count == 4
-            return np.array([self.count, self.drawn], np.float32), float(action), done, False, {"is_success": done}
+            return np.array([self.count, self.start], np.float32), float(action), done, False, {"is_success": done}
 
     return TimeLimit(Counting(), 3)
 
@@ -49,14 +49,14 @@ def assert_same(ours: Any, theirs: Any) -> None:
         np.testing.assert_array_equal(ours, theirs, strict=True)
 
 
-def test_it_is_as_their_own() -> None:
+def test_adapter_agrees_with_dummy_vec_env() -> None:
     """Observations, rewards, ends and infos, across terminated and truncated episodes."""
     mine, theirs = ours(), DummyVecEnv([counting] * 3)
     mine.seed(7), theirs.seed(7)
     assert_same(mine.reset(), theirs.reset())
     assert mine.reset_infos == theirs.reset_infos
     rng = np.random.default_rng(0)
-    terminate_on = 0
+    ended = 0
     for _ in range(12):
         actions = rng.integers(0, 2, 3)
         for left, right in zip(mine.step(actions)[:3], theirs.step(actions)[:3], strict=True):
@@ -66,24 +66,24 @@ def test_it_is_as_their_own() -> None:
         infos = mine.step(actions)[3], theirs.step(actions)[3]
         for left, right in zip(*infos, strict=True):
             assert_same(left, right)
-            terminate_on += "terminal_observation" in right
+            ended += "terminal_observation" in right
         assert mine.reset_infos == theirs.reset_infos
-    assert terminate_on > 3
+    assert ended > 3
 
 
-def test_the_adapter_refuses_other_autoresets() -> None:
+def test_adapter_rejects_other_autoreset_modes() -> None:
     with pytest.raises(ValueError, match="envs: expected autoreset_mode 'SameStep', got 'NextStep'"):
         SB3VecEnv(SyncVectorEnv([counting]))
 
 
-def test_options_are_refused() -> None:
+def test_options_are_rejected() -> None:
     envs = ours()
     envs.set_options({"start": 1})
     with pytest.raises(ValueError, match="options: expected none"):
         envs.reset()
 
 
-def test_single_environments_can_be_reached() -> None:
+def test_single_environments_are_accessible() -> None:
     envs = ours()
     envs.seed(3)
     envs.reset()
@@ -91,14 +91,14 @@ def test_single_environments_can_be_reached() -> None:
     assert envs.get_attr("count") == [1, 2, 2]
     assert envs.get_attr("count", 0) == [1]
     assert envs.env_is_wrapped(TimeLimit, [1]) == [True]
-    envs.set_attr("drawn", 5.0, [2])
+    envs.set_attr("start", 5.0, [2])
     assert envs.step(np.array([0, 0, 0]))[0][2].tolist() == [3.0, 5.0]
     (first,) = envs.env_method("reset", seed=1, indices=[0])
     assert first[0][0] == 0.0
     envs.close()
 
 
-def test_infos_are_taken_apart() -> None:
+def test_unbatch_infos_splits_nested_infos() -> None:
     infos = {
         "a": np.array([1, 2]),
         "_a": np.array([True, True]),
@@ -108,7 +108,7 @@ def test_infos_are_taken_apart() -> None:
     assert unbatch_infos(infos, 2) == [{"a": 1}, {"a": 2, "final_info": {"b": 3.0}}]
 
 
-def test_ppo_learns_acts_and_is_loaded_again(model: WorldModel, starts: np.ndarray, tmp_path: Any) -> None:
+def test_ppo_trains_saves_and_loads(model: WorldModel, starts: np.ndarray, tmp_path: Any) -> None:
     """In its small form: no claim of success."""
     envs = gymnasium.make_vec(
         "MirageWorld-v0",

@@ -20,17 +20,17 @@ FORWARD = np.array([1.0, 0.0], np.float32)
 
 
 @pytest.mark.parametrize(("dt", "rate"), [(0.1, 10), (0.25, 4), (1 / 3, 3), (0.3, 1 / 0.3)])
-def test_rates_that_are_whole_are_ints(dt, rate):
+def test_whole_frame_rates_are_ints(dt, rate):
     assert frames_per_second(dt) == rate
     assert type(frames_per_second(dt)) is type(rate)
 
 
-def test_the_metadata_of_an_instance_are_the_worlds(make):
+def test_metadata_has_frame_rate_of_the_world(make):
     fps = make().metadata["render_fps"]
     assert fps == 10 and type(fps) is int
 
 
-def test_a_recorded_video_has_the_frames_and_the_rate(make, tmp_path):
+def test_recorded_video_has_frames_and_rate(make, tmp_path):
     pytest.importorskip("moviepy", reason="MoviePy is not installed")
     from mirage_sim.data.video_io import video_facts
 
@@ -48,7 +48,7 @@ def test_a_recorded_video_has_the_frames_and_the_rate(make, tmp_path):
 @pytest.mark.parametrize(
     ("mode", "forward", "left"), [("twist", 0.15, 6.0), ("discrete", 0.15, 6.0), ("se3", 0.15, 6.0)]
 )
-def test_keys_go_where_they_say(mode, forward, left):
+def test_keys_move_as_documented(mode, forward, left):
     actions = Actions(mode, VelocityLimits())
     keys = actions.keys()
     motions = {key: actions.motion(action).numpy() for key, action in keys.items() if action in actions.space}
@@ -88,7 +88,7 @@ def go_on(pickled, queue):
 
 
 @pytest.mark.parametrize("dumps", [pickle.dumps, cloudpickle.dumps], ids=["pickle", "cloudpickle"])
-def test_an_environment_travels_at_any_time_and_goes_on(make, dumps):
+def test_environment_can_be_pickled_at_any_time(make, dumps):
     env = make(observation="dict", task="goal", collisions="block", scan=5, render_mode="rgb_array")
     fresh = pickle.loads(dumps(env))
     assert data_equivalence(fresh.reset(seed=2), env.reset(seed=2), exact=True)
@@ -100,7 +100,7 @@ def test_an_environment_travels_at_any_time_and_goes_on(make, dumps):
 
 
 @pytest.mark.slow
-def test_an_environment_goes_on_in_another_process(make):
+def test_environment_continues_in_another_process(make):
     env = make()
     env.reset(seed=1)
     env.step(FORWARD)
@@ -112,7 +112,7 @@ def test_an_environment_goes_on_in_another_process(make):
     process.join()
 
 
-def test_snapshots_forks_and_worlds_travel(make):
+def test_snapshots_forks_and_worlds_can_be_pickled(make):
     env = make()
     env.reset(seed=1)
     env.step(FORWARD)
@@ -127,7 +127,7 @@ def test_snapshots_forks_and_worlds_travel(make):
     assert data_equivalence(env.step(FORWARD), expected, exact=True)
 
 
-def test_networks_that_have_run_can_be_copied(model, make):
+def test_networks_can_be_copied_after_use(model, make):
     make().reset(seed=0)
     frame = np.zeros((1, 3, 1, 48, 64), np.float32)
     with torch.inference_mode():

@@ -13,12 +13,12 @@ FORWARD = np.array([1.0, 0.0], np.float32)
 def shown(depth: float, remembered: np.ndarray) -> Observation:
     size = remembered.shape
     camera = Camera.from_fov(torch.eye(4), 90.0, size)
-    picture = np.zeros((1, *size, 3), np.uint8)
-    return Observation(picture, np.full(size, depth, np.float32), remembered, camera, {})
+    image = np.zeros((1, *size, 3), np.uint8)
+    return Observation(image, np.full(size, depth, np.float32), remembered, camera, {})
 
 
 class Says:
-    """A task that says nothing wrong for two steps, and then what it is told to."""
+    """A task that returns valid results for two steps and then the one it was made with."""
 
     def __init__(self, at_last, at_first=None):
         self.at_first = at_first or TaskResult(0)
@@ -31,7 +31,7 @@ class Says:
         return TaskResult(state + 1, 1.0) if state < 2 else self.at_last
 
 
-def test_a_new_wall_that_fills_the_view_counts_with_its_area():
+def test_explore_rewards_area_of_a_new_wall():
     # 90 degrees: at 3 m the view is 6 m high, and 8 m wide at this aspect
     outcome = Explore().step(0.0, shown(3.0, np.zeros((48, 64), bool)))
     assert outcome.reward == pytest.approx(48.0)
@@ -39,7 +39,7 @@ def test_a_new_wall_that_fills_the_view_counts_with_its_area():
     assert not outcome.terminated
 
 
-def test_only_what_is_new_counts():
+def test_explore_rewards_new_pixels_only():
     remembered = np.zeros((48, 64), bool)
     remembered[:24] = True
     outcome = Explore().step(100.0, shown(3.0, remembered))
@@ -53,7 +53,7 @@ def test_sky_and_unknown_depth_have_no_area(depth):
     assert Explore().step(0.0, shown(depth, np.zeros((48, 64), bool))).reward == 0.0
 
 
-def test_a_function_of_two_observations_is_a_task(make):
+def test_function_of_two_observations_is_a_task(make):
     env = make(task=lambda before, after: after.depth.mean() - before.depth.mean(), observation="dict")
     before, _ = env.reset(seed=0)
     for _ in range(2):
@@ -74,12 +74,12 @@ def test_names_tasks_and_classes_are_accepted():
 
 
 @pytest.mark.parametrize("task", ["fly", 3, None, dict, [Explore()]])
-def test_other_things_are_no_tasks(task):
+def test_other_values_are_rejected_as_tasks(task):
     with pytest.raises(ValueError, match=r"task: expected one of \['explore', 'goal', 'none'\], a Task, .*got"):
         make_task(task)
 
 
-def test_a_task_of_ones_own_rewards_ends_and_informs(make):
+def test_custom_task_sets_reward_termination_and_info(make):
     env = make(task=Says(TaskResult(3, np.float32(0.5), np.True_, {"mine": 7})))
     env.reset(seed=0)
     for _ in range(2):
@@ -101,13 +101,13 @@ WRONG = [
     (TaskResult(0, 1.0, 1), "expected a bool as terminated, got 1"),
     (TaskResult(0, 1.0, False, [1]), r"expected a dict as info, got \[1\]"),
     (TaskResult(0, 1.0, False, {"c2w": 0, "x": 1}), r"expected info without the environment's own keys, got \['c2w'\]"),
-    ((0, 1.0), "expected an Outcome, got "),
-    (None, "expected an Outcome, got None"),
+    ((0, 1.0), "expected a TaskResult, got "),
+    (None, "expected a TaskResult, got None"),
 ]
 
 
 @pytest.mark.parametrize(("answer", "message"), WRONG)
-def test_unusable_answers_are_refused_before_anything_changes(make, answer, message):
+def test_invalid_results_are_rejected_before_changes(make, answer, message):
     env, untouched = make(task=Says(answer)), make(task=Says(TaskResult(3, 7.0)))
     for each in (env, untouched):
         each.reset(seed=1)
@@ -121,7 +121,7 @@ def test_unusable_answers_are_refused_before_anything_changes(make, answer, mess
     assert data_equivalence(env.step(FORWARD), untouched.step(FORWARD), exact=True)
 
 
-def test_unusable_answers_at_the_start_leave_the_episode_as_it_was(make):
+def test_invalid_results_in_reset_keep_the_episode(make):
     task, good = Says(TaskResult(3)), TaskResult(0)
     env, untouched = make(task=task), make(task=Says(TaskResult(3)))
     with pytest.raises(ValueError, match="task: expected a finite float as reward, got nan"):
@@ -137,7 +137,7 @@ def test_unusable_answers_at_the_start_leave_the_episode_as_it_was(make):
     assert data_equivalence(env.reset(), untouched.reset(), exact=True)
 
 
-def test_what_the_task_itself_raises_changes_nothing(make):
+def test_errors_of_the_task_change_nothing(make):
     def fails(before, after):
         if after.camera.c2w[2, 3] > 0.2:
             raise ZeroDivisionError
@@ -152,7 +152,7 @@ def test_what_the_task_itself_raises_changes_nothing(make):
     assert env.unwrapped.snapshot().world is before.world
 
 
-def test_a_task_may_walk_about_in_the_world_and_leaves_no_trace(make):
+def test_task_may_step_its_fork_of_the_world(make):
     class Walks(Says):
         def begin(self, start: EpisodeStart) -> TaskResult:
             camera = start.observation.camera

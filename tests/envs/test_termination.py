@@ -8,7 +8,7 @@ from mirage_sim.envs.termination import ENDS, Flag, Time, check_termination, mak
 FORWARD, STAND = np.array([1.0, 0.0], np.float32), np.zeros(2, np.float32)
 
 
-def test_any_end_ends_and_time_truncates():
+def test_any_condition_terminates_and_time_truncates():
     terminate_on = make_conditions(["success", "collision", Time(2.0), lambda info: info["x"] > 3])
     calm = {"is_success": False, "collision": False, "time": 1.9, "x": 0}
     assert check_termination(terminate_on, calm) == (False, False)
@@ -20,7 +20,7 @@ def test_any_end_ends_and_time_truncates():
     assert check_termination((), calm | {"is_success": True, "time": 1e9}) == (False, False)
 
 
-def test_what_a_task_does_not_report_does_not_end():
+def test_missing_info_does_not_terminate():
     assert check_termination(make_conditions(["success", "collision"]), {}) == (False, False)
     assert ENDS["collision"] == Flag("collision")
 
@@ -37,7 +37,7 @@ def test_what_a_task_does_not_report_does_not_end():
         ([20], "terminate_on: expected .* got 20"),
     ],
 )
-def test_unknown_ends_are_refused(make, terminate_on, message):
+def test_unknown_conditions_are_rejected(make, terminate_on, message):
     with pytest.raises(ValueError, match=message):
         make(terminate_on=terminate_on)
 
@@ -48,7 +48,7 @@ def test_time_is_a_positive_number(seconds):
         Time(seconds)
 
 
-def test_success_terminates_unless_it_is_no_end(make):
+def test_success_terminates_unless_excluded(make):
     near = {"goal": [0.0, 0.6]}  # one step of 0.15 m from success
     for terminate_on, expected in ((("success",), True), ((), False)):
         env = make(task=Goal(), terminate_on=terminate_on)
@@ -58,7 +58,7 @@ def test_success_terminates_unless_it_is_no_end(make):
         assert (terminated, truncated) == (expected, False)
 
 
-def test_time_passes_in_snapshots_and_forks(make):
+def test_time_is_part_of_snapshots_and_forks(make):
     env = make(task="none", terminate_on=(Time(0.3),))
     env.reset(seed=0)
     env.step(STAND)
@@ -74,13 +74,13 @@ def test_time_passes_in_snapshots_and_forks(make):
     assert [env.step(STAND)[3] for _ in range(3)] == [False, False, True]
 
 
-def test_an_end_of_ones_own(make):
+def test_custom_condition_terminates(make):
     env = make(task="none", terminate_on=(lambda info: info["c2w"][2, 3] > 0.2,))
     env.reset(seed=0)
     assert [env.step(FORWARD)[2] for _ in range(2)] == [False, True]
 
 
-def test_an_end_that_answers_no_bool_is_refused_before_anything_changes(make):
+def test_condition_without_bool_is_rejected_before_changes(make):
     env = make(task="none", terminate_on=(lambda info: info["time"],))
     env.reset(seed=0)
     before = env.unwrapped.snapshot()
@@ -89,5 +89,5 @@ def test_an_end_that_answers_no_bool_is_refused_before_anything_changes(make):
     assert env.unwrapped.snapshot().world is before.world
 
 
-def test_check_env_is_content_with_ends(make, display):
+def test_check_env_passes_with_conditions(make, display):
     check_env(make(task="goal", terminate_on=("success", "collision", Time(0.2))).unwrapped)

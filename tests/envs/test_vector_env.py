@@ -55,7 +55,9 @@ def one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("one_by_one")
 @pytest.mark.parametrize("mode", AutoresetMode)
-def test_worlds_are_as_single_ones(make_vec, model: WorldModel, starts: np.ndarray, mode: AutoresetMode) -> None:
+def test_vector_environment_agrees_with_single_ones(
+    make_vec, model: WorldModel, starts: np.ndarray, mode: AutoresetMode
+) -> None:
     """Bit for bit, but for rounding: observations, rewards, ends and infos, over resets, which a limit brings."""
     arguments = {"observation": "dict", "action_mode": "discrete", "max_episode_steps": 3}
     ours, theirs = make_vec(autoreset_mode=mode, **arguments), singles(model, starts, mode, **arguments)
@@ -76,7 +78,7 @@ def test_worlds_are_as_single_ones(make_vec, model: WorldModel, starts: np.ndarr
             assert_same(mine[1], other[1], f"info of the reset at {step}")
 
 
-def test_batches_round_almost_as_single_worlds_do(make_vec, model: WorldModel, starts: np.ndarray) -> None:
+def test_batch_differs_from_single_by_one_grey_level(make_vec, model: WorldModel, starts: np.ndarray) -> None:
     ours, theirs = make_vec(), singles(model, starts, AutoresetMode.NEXT_STEP)
     ours.reset(seed=5), theirs.reset(seed=5)
     actions = np.full((3, 2), 0.7, np.float32)
@@ -84,7 +86,7 @@ def test_batches_round_almost_as_single_worlds_do(make_vec, model: WorldModel, s
     assert np.abs(mine.astype(int) - other.astype(int)).max() <= 1
 
 
-def test_the_networks_see_one_batch(make_vec, model: WorldModel, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_networks_run_on_one_batch(make_vec, model: WorldModel, monkeypatch: pytest.MonkeyPatch) -> None:
     batches = []
     advance = WorldModel.advance
 
@@ -100,7 +102,7 @@ def test_the_networks_see_one_batch(make_vec, model: WorldModel, monkeypatch: py
     assert batches == [4, 4]  # in the third step all of them start anew
 
 
-def test_it_repeats_bit_for_bit(make_vec) -> None:
+def test_vector_environment_repeats_bit_for_bit(make_vec) -> None:
     runs = []
     for _ in range(2):
         envs = make_vec()
@@ -114,7 +116,7 @@ def test_it_repeats_bit_for_bit(make_vec) -> None:
     assert (runs[0][1:, 0] != runs[0][1:, 1]).any()
 
 
-def test_what_is_refused_moves_no_world(make_vec) -> None:
+def test_rejected_actions_move_no_world(make_vec) -> None:
     envs = make_vec()
     with pytest.raises(ResetNeeded):
         envs.step(np.zeros((3, 2), np.float32))
@@ -130,7 +132,7 @@ def test_what_is_refused_moves_no_world(make_vec) -> None:
     assert [then.world for then in envs.call("snapshot")] == [now.world for now in before]
 
 
-def test_without_autoreset_what_is_done_must_be_reset(make_vec) -> None:
+def test_disabled_autoreset_requires_reset(make_vec) -> None:
     envs = make_vec(autoreset_mode="Disabled", terminate_on=[lambda info: info["c2w"][2, 3] > 0.1])
     first, _ = envs.reset(seed=0)
     actions = np.array([[0, 0], [1, 0], [0, 0]], np.float32)
@@ -149,7 +151,7 @@ def test_without_autoreset_what_is_done_must_be_reset(make_vec) -> None:
     assert not envs.step(np.zeros((3, 2), np.float32))[2].any()
 
 
-def test_a_task_that_fails_leaves_the_envs_usable(make_vec) -> None:
+def test_failing_task_keeps_environments_usable(make_vec) -> None:
     class Moody:
         def begin(self, start: Any) -> TaskResult:
             return TaskResult(0)
@@ -166,7 +168,7 @@ def test_a_task_that_fails_leaves_the_envs_usable(make_vec) -> None:
 
 
 @pytest.mark.usefixtures("one_by_one")
-def test_forks_of_a_world_walk_alone(make_vec) -> None:
+def test_fork_of_one_environment_is_independent(make_vec) -> None:
     envs = make_vec()
     envs.reset(seed=1)
     (fork,) = envs.envs[0].unwrapped.fork(1)
@@ -180,11 +182,11 @@ def test_forks_of_a_world_walk_alone(make_vec) -> None:
         ({"num_envs": 0}, "num_envs: expected a positive integer, got 0"),
         ({"num_envs": 2, "max_episode_steps": 0}, "max_episode_steps: expected a positive integer, got 0"),
         ({"num_envs": 2, "render_mode": "human"}, "render_mode: expected None or 'rgb_array'"),
-        ({"num_envs": 2, "world": 3}, "world: expected a name or a WorldModel, got int"),
+        ({"num_envs": 2, "world": 3}, "world: expected the name of a configuration or a WorldModel, got int"),
         ({"num_envs": 2, "action_mode": "fly"}, "action_mode: expected"),
     ],
 )
-def test_bad_arguments_are_named(model: WorldModel, arguments: dict[str, Any], named: str) -> None:
+def test_invalid_arguments_are_rejected(model: WorldModel, arguments: dict[str, Any], named: str) -> None:
     with pytest.raises(ValueError, match=named):
         MirageWorldVectorEnv(**{"world": model, **arguments})
 

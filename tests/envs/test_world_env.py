@@ -27,7 +27,7 @@ def frames(transitions):
 
 @pytest.mark.parametrize("observation", ["rgb", "dict"])
 @pytest.mark.parametrize("mode", MODES)
-def test_check_env_has_nothing_to_say(make, mode, observation, display):
+def test_check_env_passes_without_warnings(make, mode, observation, display):
     env = make(action_mode=mode, observation=observation)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -43,7 +43,7 @@ def test_same_seed_same_episode(make, mode):
         assert data_equivalence(a, b, exact=True)
 
 
-def test_seeds_differ_in_start_and_in_what_is_invented(make):
+def test_seeds_differ_in_start_and_generated_content(make):
     env = make()
     first = {env.reset(seed=seed)[0].tobytes() for seed in range(12)}
     assert len(first) == 3  # every start frame comes up
@@ -53,14 +53,14 @@ def test_seeds_differ_in_start_and_in_what_is_invented(make):
     assert not np.array_equal(one, frames(play(env)))
 
 
-def test_options_do_not_change_what_later_resets_draw(make, starts):
+def test_options_do_not_change_later_resets(make, starts):
     one, other = make(), make()
     one.reset(seed=5)
     other.reset(seed=5, options={"image": starts[1]})
     assert np.array_equal(one.reset()[0], other.reset()[0])
 
 
-def test_first_frame_is_the_start_picture(make, starts):
+def test_first_frame_is_the_start_image(make, starts):
     env = make()
     observation, info = env.reset(options={"start": 2})
     assert np.array_equal(observation, starts[2])
@@ -71,7 +71,7 @@ def test_first_frame_is_the_start_picture(make, starts):
     assert env.unwrapped.world.camera.K[1, 1].item() == pytest.approx(24 / np.tan(np.radians(37.5)), rel=1e-5)
 
 
-def test_info_says_what_is_promised(make):
+def test_info_has_documented_entries(make):
     env = make()
     _, info = env.reset(seed=0)
     common = {"c2w", "time", "frames", "remembered", "remembered_mask", "memory_bytes", "memory_points"}
@@ -100,7 +100,7 @@ def test_dict_observation_agrees_with_info(make):
     assert observation in env.observation_space
 
 
-def test_what_is_returned_is_the_callers_own(make):
+def test_returned_arrays_are_copies(make):
     env, untouched = make(observation="dict"), make(observation="dict")
     for each in (env, untouched):
         each.reset(seed=0)
@@ -111,7 +111,7 @@ def test_what_is_returned_is_the_callers_own(make):
     assert data_equivalence(env.step(np.array([1.0, 0.0])), untouched.step(np.array([1.0, 0.0])), exact=True)
 
 
-def test_standing_still_earns_and_writes_nothing(make):
+def test_standing_still_has_no_reward_and_writes_nothing(make):
     env = make()
     env.reset(seed=0)
     *_, info = env.step(np.zeros(2))
@@ -135,7 +135,7 @@ def test_snapshot_and_restore_replay_bit_for_bit(make):
         assert data_equivalence(a, b, exact=True)
 
 
-def test_restore_shows_the_moment_and_rewinds_later_resets(make):
+def test_restore_returns_moment_and_rewinds_resets(make):
     env = make()
     env.reset(seed=1)
     *_, (observation, *_) = play(env)
@@ -160,7 +160,7 @@ def test_forks_are_independent_and_share_the_networks(make):
 
 
 @pytest.mark.parametrize("n", [0, -1, 1.5, True, "2"])
-def test_fork_wants_a_positive_number(make, n):
+def test_fork_requires_a_positive_number(make, n):
     env = make()
     env.reset(seed=0)
     with pytest.raises(ValueError, match="n: expected a positive integer"):
@@ -168,7 +168,7 @@ def test_fork_wants_a_positive_number(make, n):
 
 
 @pytest.mark.parametrize("call", [lambda e: e.step(np.zeros(2)), lambda e: e.snapshot(), lambda e: e.fork(2)])
-def test_reset_is_needed_first(make, call):
+def test_calls_before_reset_are_rejected(make, call):
     with pytest.raises(ResetNeeded, match=r"expected reset\(\) first"):
         call(make().unwrapped)
 
@@ -202,7 +202,7 @@ def test_invalid_actions_change_nothing(make):
         ({"fov_deg": "wide"}, "fov_deg: expected a number, got 'wide'"),
     ],
 )
-def test_bad_options_change_nothing(make, options, message):
+def test_invalid_options_change_nothing(make, options, message):
     env, untouched = make(), make()
     for each in (env, untouched):
         each.reset(seed=2)
@@ -218,16 +218,16 @@ def test_bad_options_change_nothing(make, options, message):
         ({"action_mode": "fly"}, "action_mode: expected"),
         ({"observation": "text"}, "observation: expected 'rgb' or 'dict', got 'text'"),
         ({"task": "win"}, "task: expected"),
-        ({"world": 5}, "world: expected a name or a WorldModel, got int"),
+        ({"world": 5}, "world: expected the name of a configuration or a WorldModel, got int"),
         ({"starts": np.zeros((48, 64, 3), np.uint8)}, "starts: expected a uint8 array"),
     ],
 )
-def test_bad_arguments_are_refused(model, starts, arguments, message):
+def test_invalid_arguments_are_rejected(model, starts, arguments, message):
     with pytest.raises(ValueError, match=message):
         gymnasium.make("MirageWorld-v0", **{"world": model, "starts": starts, **arguments})
 
 
-def test_unknown_render_mode_is_refused(model, starts):
+def test_unknown_render_mode_is_rejected(model, starts):
     from mirage_sim.envs.world_env import MirageWorldEnv
 
     with pytest.raises(ValueError, match="render_mode: expected"):
@@ -245,7 +245,7 @@ def test_human_rendering_shows_every_frame_in_one_window(make, display):
     assert [name for name, _ in display] == ["namedWindow", "imshow", "imshow", "imshow", "destroyWindow"]
 
 
-def test_human_rendering_without_a_display_says_so(make, monkeypatch):
+def test_human_rendering_without_display_is_rejected(make, monkeypatch):
     monkeypatch.delenv("DISPLAY", raising=False)
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
     monkeypatch.setattr(sys, "platform", "linux")
@@ -292,7 +292,7 @@ def test_vector_environment(model, starts):
     env.close()
 
 
-def test_import_registers_and_is_light():
+def test_import_registers_without_loading_torch():
     program = (
         "import sys, mirage_sim, gymnasium\n"
         "assert 'MirageWorld-v0' in gymnasium.registry\n"
@@ -314,7 +314,7 @@ for options in (None, {"image": sys.argv[1]}):
     env.reset(seed=0, options=options)
     frame, *_ = env.step(numpy.array([1.0, 0.3], numpy.float32))
     assert numpy.array_equal(frame, env.render())
-import mirage_sim.agents.rollout, mirage_sim.cli, mirage_sim.evaluation.fidelity, mirage_sim.training
+import mirage_sim.agents.rollout, mirage_sim.cli, mirage_sim.evaluation.runner, mirage_sim.training
 env = gymnasium.make("MirageWorld-v0", world=toy_model(), starts=toy_starts(), render_mode="human")
 with pytest.raises(gymnasium.error.DependencyNotInstalled, match="needs OpenCV"):
     env.reset(seed=0)

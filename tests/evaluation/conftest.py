@@ -7,13 +7,13 @@ import torch
 from support.toy_world import SIZE
 
 from mirage_sim.data.clips import Clip
-from mirage_sim.evaluation import fidelity, runner
+from mirage_sim.evaluation import runner
 from mirage_sim.geometry import Camera, VelocityLimits, unproject
 from mirage_sim.world import WorldModel
 
 
 def synthetic_clip(environment: str, seed: int, commands: list[tuple[float, float]]) -> Clip:
-    """The plane z = 4 m, seen truly in depth; in the picture its texture shifts with the turn."""
+    """A clip of the plane z = 4 m with true depth; in the images its texture shifts with the turn."""
     rng = np.random.default_rng(seed)
     texture = np.kron(rng.integers(0, 256, (12, 64, 3), dtype=np.uint8), np.ones((4, 4, 1), np.uint8))
     c2w = [torch.eye(4)]
@@ -78,4 +78,4 @@ def evaluated(
     output = tmp_path_factory.mktemp("evaluated")
     with pytest.MonkeyPatch.context() as monkeypatch:
         _patch(monkeypatch, long_walks, circuits)
-        return output, fidelity.evaluate({"output": str(output), "batch": 3}, model)
+        return output, runner.evaluate("fidelity", {"output": str(output), "batch": 3}, model)

@@ -1,4 +1,4 @@
-"""Paired differences of two runs."""
+"""Paired differences of two results."""
 
 import json
 from pathlib import Path
@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from mirage_sim import cli
-from mirage_sim.evaluation.compare import compare
+from mirage_sim.evaluation.summary import compare
 
 
 @pytest.fixture
 def pair(evaluated, tmp_path: Path) -> tuple[Path, Path]:
-    """A run, and one in which the latent memory did better by a known amount on each walk."""
+    """A result, and one in which the latent memory is better by a known amount on each walk."""
     a, b = tmp_path / "a.json", tmp_path / "b.json"
     copyfile(evaluated[0] / "fidelity.json", a)
     content = json.loads(a.read_text())
@@ -31,14 +31,14 @@ def changed(path: Path, change: Any) -> None:
     path.write_text(json.dumps(content))
 
 
-def test_a_run_does_not_differ_from_itself(pair):
+def test_compare_of_a_result_with_itself_is_zero(pair):
     result = compare(pair[0], pair[0])
     assert result["marks"].pop("walks") == 4 and result["marks"].pop("circuits") == 2
     assert set(result["marks"].values()) == {0.0}
     assert {"psnr_16", "revisit_ab_no_memory", "sharpness_b", "unseen_env_drop_lo"} <= set(result["marks"])
 
 
-def test_the_interval_is_numpys_own_bootstrap_of_the_differences(pair):
+def test_interval_agrees_with_a_bootstrap_of_differences(pair):
     result = compare(*pair)
     metrics = result["marks"]
     differences = np.array([1.0, 2.0, 3.0, 4.0])
@@ -58,10 +58,10 @@ def test_the_interval_is_numpys_own_bootstrap_of_the_differences(pair):
     assert result["a"]["path"] == str(pair[0])
 
 
-def test_a_ratio_is_compared_by_the_same_draws(pair):
+def test_compare_resamples_both_ratios_together(pair):
     metrics = compare(*pair)["marks"]
     before = json.loads(pair[0].read_text())["marks"]
-    for end in ("", "_lo", "_hi"):  # twice the energy on every walk: in each draw, the ratio grows by itself
+    for end in ("", "_lo", "_hi"):  # twice the energy on every walk adds the ratio itself in each draw
         assert metrics[f"sharpness_16{end}"] == pytest.approx(before[f"sharpness_16{end}"], rel=0.02, abs=2e-3)
 
 
@@ -75,13 +75,13 @@ def test_a_ratio_is_compared_by_the_same_draws(pair):
         lambda content: content.update(protocol=2),
     ],
 )
-def test_runs_on_other_walks_are_refused_and_both_are_named(pair, change):
+def test_compare_rejects_results_on_different_walks(pair, change):
     changed(pair[1], change)
     with pytest.raises(ValueError, match="^only runs on the same walks .*a.json is of .*4 walks.*; .*b.json is of "):
         compare(*pair)
 
 
-def test_runs_without_a_common_variant_are_refused(pair):
+def test_compare_rejects_results_without_common_variant(pair):
     def rename(content: dict[str, Any]) -> None:
         for row in (*content["per_walk"], *content["per_circuit"]):
             for name in ("latent_memory", "no_memory", "rgb_memory", "true_depth", "first_frame"):
@@ -93,7 +93,7 @@ def test_runs_without_a_common_variant_are_refused(pair):
         compare(*pair)
 
 
-def test_the_command_takes_two_files(pair, capsys: pytest.CaptureFixture[str]):
+def test_compare_command_takes_two_files(pair, capsys: pytest.CaptureFixture[str]):
     a, b = map(str, pair)
     assert cli.main(["eval", "compare", a, b, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["marks"]["psnr_16"] == pytest.approx(2.5, abs=1e-3)

@@ -8,7 +8,7 @@ from mirage_sim.evaluation import doctor
 from mirage_sim.settings import DoctorSettings
 
 
-def test_it_tells_what_is_there_and_what_to_do(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_doctor_lists_packages_worlds_and_steps_to_take(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert cli.main(["doctor", f"wan5b={tmp_path / 'nowhere'}"]) == 0
     lines = dict(line.split(": ", 1) for line in capsys.readouterr().out.splitlines())
     assert lines["torch"] == torch.__version__
@@ -20,9 +20,9 @@ def test_it_tells_what_is_there_and_what_to_do(capsys: pytest.CaptureFixture[str
         assert lines[module][0].isdigit() or lines[module].endswith(f"pip install {install}")
 
 
-def test_what_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_names_missing_packages(monkeypatch: pytest.MonkeyPatch) -> None:
     real = doctor.importlib.util.find_spec
     monkeypatch.setattr(doctor.importlib.util, "find_spec", lambda name: None if name == "transformers" else real(name))
     lines = doctor.doctor(DoctorSettings())
-    assert lines["transformers"] == "missing (wan5b: prompts; depth; what moves): pip install 'mirage_sim[wan]'"
+    assert lines["transformers"] == "missing (wan5b: prompts, depth, dynamic objects): pip install 'mirage_sim[wan]'"
     assert any(text.startswith("transformers missing: pip install") for text in lines.values())

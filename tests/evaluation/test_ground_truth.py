@@ -9,10 +9,9 @@ import torch
 
 from mirage_sim.data.simulators import CameraMount
 from mirage_sim.evaluation import ground_truth
-from mirage_sim.evaluation.ground_truth import check, digest, load_truth
+from mirage_sim.evaluation.ground_truth import check, digest, load_truth, seen_from
 from mirage_sim.evaluation.make_manifest import CIRCUIT_KINDS, circuit, wander
 from mirage_sim.evaluation.manifest import Manifest, Walk, load_manifest
-from mirage_sim.evaluation.visibility import seen_from
 from mirage_sim.geometry import Camera
 
 
@@ -43,7 +42,7 @@ def rendered(manifest: Manifest, chosen: list[Walk], tmp_path_factory: pytest.Te
     return load_truth(chosen, manifest, cache), cache
 
 
-def test_regenerated_walks_are_the_manifests(rendered, chosen: list[Walk]):
+def test_rendered_walks_match_the_manifest(rendered, chosen: list[Walk]):
     clips, cache = rendered
     assert [digest(clip) for clip in clips] == [walk.sha256 for walk in chosen]
     assert len(list(cache.iterdir())) == len(chosen)
@@ -53,7 +52,7 @@ def test_regenerated_walks_are_the_manifests(rendered, chosen: list[Walk]):
         assert (clip.c2w[:, 1, 3] - CameraMount().height).abs().max() < 1e-6
 
 
-def test_the_cache_gives_the_same_clips_without_rendering(rendered, chosen, manifest, monkeypatch: pytest.MonkeyPatch):
+def test_cached_clips_are_loaded_without_rendering(rendered, chosen, manifest, monkeypatch: pytest.MonkeyPatch):
     clips, cache = rendered
 
     def refuse(*arguments: str):
@@ -64,14 +63,14 @@ def test_the_cache_gives_the_same_clips_without_rendering(rendered, chosen, mani
         assert torch.equal(first.frames, again.frames) and torch.equal(first.depth, again.depth)
 
 
-def test_the_committed_walks_can_be_generated_again(rendered, chosen: list[Walk]):
+def test_committed_walks_can_be_made_again(rendered, chosen: list[Walk]):
     simulator = ground_truth.open_simulator("miniworld", "OneRoom")
     assert wander(simulator, "OneRoom", chosen[1].seed, quick=True) == chosen[1]
     assert circuit(simulator, "OneRoom", chosen[2].seed, CIRCUIT_KINDS[0], quick=True) == chosen[2]
     simulator.close()
 
 
-def test_another_pixel_pose_or_bump_is_a_clear_error(rendered, chosen: list[Walk]):
+def test_check_rejects_other_pixels_poses_or_blocked_steps(rendered, chosen: list[Walk]):
     clip, walk = rendered[0][0], chosen[0]
     frames, depth, c2w = clip.frames.clone(), clip.depth.clone(), clip.c2w.clone()
     frames[5, 50, 60, 1] ^= 1
@@ -88,14 +87,14 @@ def test_another_pixel_pose_or_bump_is_a_clear_error(rendered, chosen: list[Walk
             check(damaged, walk, {}, {})
 
 
-def test_a_manifest_of_other_frames_is_refused_and_leaves_no_file(rendered, chosen, manifest, tmp_path: Path):
+def test_rejected_clip_leaves_no_file_in_the_cache(rendered, chosen, manifest, tmp_path: Path):
     other = replace(chosen[0], sha256="0" * 64)
     with pytest.raises(ValueError, match="frames or depth differ from the manifest"):
         load_truth([other], manifest, tmp_path)
     assert not list(tmp_path.iterdir())
 
 
-def test_a_circuit_leaves_and_returns(rendered, chosen: list[Walk]):
+def test_circuit_leaves_a_and_returns(rendered, chosen: list[Walk]):
     clip, leg = rendered[0][2], chosen[2].leg
     cameras = clip.cameras
     in_view = seen_from(clip.depth[0], cameras[0], clip.depth[leg], cameras[leg]).float().mean()
@@ -144,7 +143,7 @@ def test_missing_egl_names_what_to_install(tmp_path: Path):
     assert not (tmp_path / "cache").exists()
 
 
-def test_a_damaged_file_of_the_cache_is_named(manifest, chosen, tmp_path: Path):
+def test_damaged_cached_clip_is_rejected(manifest, chosen, tmp_path: Path):
     walk = chosen[0]
     path = tmp_path / f"{walk.name}-{walk.sha256[:12]}.safetensors"
     path.write_bytes(b"half a clip")

@@ -1,9 +1,10 @@
-"""Protocol 2: walks with cameras of their own, and pairs of homes with held-out and with seen furniture."""
+"""Protocol 2: walks with various camera mounts, and pairs of homes with held-out and with seen furniture."""
 
 import hashlib
 import json
 from collections import Counter
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,15 +12,15 @@ import pytest
 import torch
 
 from mirage_sim.data.simulators import EVALUATION_SEEDS, CameraMount
-from mirage_sim.data.simulators.homes.furniture_cache import save_pieces
-from mirage_sim.data.simulators.homes.procedural import procedural_pieces
-from mirage_sim.evaluation import collision, compare, fidelity, ground_truth, make_manifest, runner
+from mirage_sim.data.simulators.homes.furniture.cache import save_pieces
+from mirage_sim.data.simulators.homes.furniture.procedural import procedural_pieces
+from mirage_sim.evaluation import collision, ground_truth, make_manifest, runner
 from mirage_sim.evaluation.manifest import MOUNT, Manifest, Walk, load_manifest, manifest_path, save_manifest
 from mirage_sim.evaluation.metrics import bootstrap_mean
 from mirage_sim.evaluation.report import report
 from mirage_sim.evaluation.rollout import drive, variants_of
 from mirage_sim.evaluation.scores import pair_series
-from mirage_sim.evaluation.summary import load_result
+from mirage_sim.evaluation.summary import compare, load_result
 from mirage_sim.paths import user_cache
 
 ROBOT = CameraMount(0.45, 72.5)
@@ -60,7 +61,7 @@ def test_quick_subset_keeps_the_pairs_of_its_walks(manifest: Manifest):
     assert replace(manifest, pairs=(manifest.pairs[0], slow)).subset("quick").pairs == manifest.pairs[:1]
 
 
-def test_cameras_stand_where_the_mount_says(manifest: Manifest):
+def test_cameras_follow_the_mount(manifest: Manifest):
     pinned, robot = (walk.cameras.validate() for walk in manifest.walks[:2])
     assert pinned.c2w[:, 1, 3].tolist() == [1.5] * 3
     assert robot.c2w[:, 1, 3].tolist() == pytest.approx([0.45] * 3)
@@ -82,7 +83,7 @@ def test_cameras_stand_where_the_mount_says(manifest: Manifest):
         (lambda content: content["pairs"][0]["poses"][1].__setitem__(0, 1.1), r"pairs\[0\]: expected the commands"),
     ],
 )
-def test_damaged_homes_manifest_is_refused(damage, message: str, manifest: Manifest, tmp_path: Path):
+def test_damaged_homes_manifest_is_rejected(damage, message: str, manifest: Manifest, tmp_path: Path):
     path = tmp_path / "homes.json"
     save_manifest(manifest, path)
     content = json.loads(path.read_text())
@@ -92,8 +93,8 @@ def test_damaged_homes_manifest_is_refused(damage, message: str, manifest: Manif
         load_manifest(path, "homes")
 
 
-@pytest.mark.parametrize("evaluate", [fidelity.evaluate, collision.evaluate])
-def test_unknown_protocol_is_named(evaluate, model):
+@pytest.mark.parametrize("evaluate", [partial(runner.evaluate, "fidelity"), collision.evaluate])
+def test_unknown_protocol_is_rejected(evaluate, model):
     with pytest.raises(ValueError, match=r"^protocol: expected one of \['homes', 'miniworld'\], got 'flat'"):
         evaluate({"protocol": "flat"}, model)
 
@@ -119,8 +120,8 @@ def test_drop_is_the_mean_paired_difference_of_gains():
 def homes_truth(monkeypatch: pytest.MonkeyPatch, manifest: Manifest, long_walks, circuits) -> None:
     """Protocol 2 on synthetic walks of the toy model's size."""
 
-    def load(chosen, of: Manifest, cache):
-        assert of.simulator == "homes"
+    def load(chosen, manifest: Manifest, cache):
+        assert manifest.simulator == "homes"
         names = [(walk.environment, str(walk.seed)) for walk in chosen]
         own = circuits if chosen and chosen[0].leg else long_walks
         return [
@@ -133,9 +134,11 @@ def homes_truth(monkeypatch: pytest.MonkeyPatch, manifest: Manifest, long_walks,
     monkeypatch.setattr(runner, "load_truth", load)
 
 
-def test_homes_are_evaluated_with_their_pairs(homes_truth, model, tmp_path: Path):
-    result = fidelity.evaluate(
-        {"protocol": "homes", "output": str(tmp_path), "variants": ["latent_memory", "no_memory", "true_depth"]}, model
+def test_homes_are_evaluated_with_pairs(homes_truth, model, tmp_path: Path):
+    result = runner.evaluate(
+        "fidelity",
+        {"protocol": "homes", "output": str(tmp_path), "variants": ["latent_memory", "no_memory", "true_depth"]},
+        model,
     )
     metrics = result["marks"]
     assert (result["protocol"], metrics["walks"], metrics["pairs"], metrics["circuits"]) == (2, 4, 2, 1)
@@ -152,20 +155,20 @@ def test_homes_are_evaluated_with_their_pairs(homes_truth, model, tmp_path: Path
         ("paired", 801_001),
     ]
     path = tmp_path / "fidelity.json"
-    assert compare.compare(path, path)["marks"]["unseen_furniture_drop"] == 0.0
+    assert compare(path, path)["marks"]["unseen_furniture_drop"] == 0.0
     page = Path(report(tmp_path)["page"]).read_text()
     assert "protocol 2, 4 walks and 1 circuits" in page and "<code>unseen_furniture_drop</code>)" in page
 
 
-def test_true_depth_is_the_scenes_at_every_step(model, long_walks):
-    told = drive(variants_of(model)["true_depth"], long_walks[:2], [3, 2], batch=2)
-    for rollout, clip in zip(told, long_walks, strict=False):
+def test_true_depth_variant_uses_the_scenes_depth(model, long_walks):
+    driven = drive(variants_of(model)["true_depth"], long_walks[:2], [3, 2], batch=2)
+    for rollout, clip in zip(driven, long_walks, strict=False):
         np.testing.assert_array_equal(rollout.depth, clip.depth[: len(rollout.depth)].float().numpy())
     alone = drive(variants_of(model)["true_depth"], long_walks[1:2], [2])[0]
-    np.testing.assert_allclose(alone.frames.astype(int), told[1].frames.astype(int), atol=1)
+    np.testing.assert_allclose(alone.frames.astype(int), driven[1].frames.astype(int), atol=1)
 
 
-def test_missing_or_other_furniture_is_named(manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_missing_or_other_furniture_is_rejected(manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     with pytest.raises(ValueError, match="mirage prepare furniture"):
         ground_truth.load_truth(manifest.walks, manifest)
@@ -195,7 +198,7 @@ def rendered(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     return made, folder
 
 
-def test_generated_walks_are_rendered_again_and_scored(rendered, model, monkeypatch: pytest.MonkeyPatch):
+def test_new_manifest_can_be_rendered_and_evaluated(rendered, model, monkeypatch: pytest.MonkeyPatch):
     made, folder = rendered
     loaded = load_manifest(folder / "manifest.json", made.simulator)
     assert loaded == made and made.walks[0].mount == made.circuits[0].mount == ROBOT
@@ -203,7 +206,7 @@ def test_generated_walks_are_rendered_again_and_scored(rendered, model, monkeypa
         monkeypatch.setattr(module, "load_manifest", lambda protocol: loaded)
     model = replace(model, size=(96, 128))
     settings = {"protocol": made.simulator, "cache": str(folder / "cache"), "variants": ["latent_memory"]}
-    metrics = fidelity.evaluate(settings, model)["marks"]
+    metrics = runner.evaluate("fidelity", settings, model)["marks"]
     assert metrics["walks"] == metrics["circuits"] == 1 and metrics["psnr_16"] > 0
     assert len(list((folder / "cache").iterdir())) == 2
     asked = collision.evaluate(settings | {"variants": ["true_depth"]}, model)["marks"]
@@ -212,7 +215,7 @@ def test_generated_walks_are_rendered_again_and_scored(rendered, model, monkeypa
     assert all(share > 0.6 for share in right)
 
 
-def test_cached_clip_of_another_camera_is_refused(rendered):
+def test_cached_clip_of_another_camera_is_rejected(rendered):
     made, folder = rendered
     clip = ground_truth.load_truth(made.walks, made, folder / "cache")[0]
     wider = replace(made.walks[0], mount=replace(ROBOT, fov_deg=60.0))
@@ -223,7 +226,7 @@ def test_cached_clip_of_another_camera_is_refused(rendered):
         ground_truth.check(clip, higher, {}, {})
 
 
-def test_committed_manifest_is_what_the_protocol_says():
+def test_committed_homes_manifest_follows_the_protocol():
     whole = load_manifest(protocol="homes")
     quick = whole.subset("quick")
     for chosen, walks, circuits in ((whole, (72, 24), (18, 6)), (quick, (18, 6), (9, 3))):

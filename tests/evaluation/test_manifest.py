@@ -19,7 +19,7 @@ def manifest() -> Manifest:
     return load_manifest()
 
 
-def test_counts(manifest: Manifest):
+def test_committed_manifest_has_the_documented_counts(manifest: Manifest):
     quick = manifest.subset("quick")
     for chosen, walks, circuits in ((manifest, 16, 4), (quick, 2, 1)):
         assert Counter(walk.environment for walk in chosen.walks) == dict.fromkeys(ENVIRONMENTS, walks)
@@ -29,7 +29,7 @@ def test_counts(manifest: Manifest):
     assert manifest.subset("full") is manifest
 
 
-def test_seeds_are_evaluation_seeds_and_used_once(manifest: Manifest):
+def test_seeds_are_unique_evaluation_seeds(manifest: Manifest):
     seeds = [walk.seed for walk in (*manifest.walks, *manifest.circuits)]
     assert len(set(seeds)) == 240
     assert all(seed in EVALUATION_SEEDS for seed in seeds)
@@ -48,14 +48,14 @@ def test_walks_have_32_steps_and_circuits_three_equal_legs(manifest: Manifest):
     assert any(any(forward != 0 for forward, _ in circuit.commands) for circuit in manifest.circuits)
 
 
-def test_circuits_return_exactly(manifest: Manifest):
+def test_circuits_return_to_the_same_poses(manifest: Manifest):
     for circuit in manifest.circuits:
         c2w, leg = circuit.cameras.c2w, circuit.leg
         torch.testing.assert_close(c2w[2 * leg], c2w[0], atol=1e-5, rtol=0)
         torch.testing.assert_close(c2w[3 * leg], c2w[leg], atol=1e-5, rtol=0)
 
 
-def test_poses_are_what_the_commands_say(manifest: Manifest):
+def test_poses_follow_the_commands(manifest: Manifest):
     drive = VelocityLimits()
     for walk in (*manifest.walks[::16], *manifest.circuits[::4]):
         free = [step for step in range(len(walk.commands)) if step not in walk.blocked]
@@ -64,11 +64,11 @@ def test_poses_are_what_the_commands_say(manifest: Manifest):
         torch.testing.assert_close((c2w[:-1] @ motion)[free], c2w[1:][free], atol=2e-5, rtol=0)
 
 
-def test_the_file_is_small_and_ships_in_the_package():
+def test_manifest_file_is_small():
     assert manifest_path().stat().st_size < 1_500_000
 
 
-def test_saving_and_loading_is_the_identity(manifest: Manifest, tmp_path: Path):
+def test_saved_manifest_loads_unchanged(manifest: Manifest, tmp_path: Path):
     path = tmp_path / "walks.json"
     save_manifest(manifest, path)
     assert load_manifest(path) == manifest
@@ -76,7 +76,7 @@ def test_saving_and_loading_is_the_identity(manifest: Manifest, tmp_path: Path):
     assert [file.name for file in tmp_path.iterdir()] == ["walks.json"]
 
 
-def test_unknown_subset_is_named(manifest: Manifest):
+def test_unknown_subset_is_rejected(manifest: Manifest):
     with pytest.raises(ValueError, match="^walks: expected one of"):
         manifest.subset("half")
 
@@ -93,7 +93,7 @@ def test_unknown_subset_is_named(manifest: Manifest):
         (lambda content: content["circuits"][1].update(leg=5), r"circuits\[1\]: commands: expected three legs"),
     ],
 )
-def test_a_damaged_manifest_is_refused(damage, message: str, tmp_path: Path):
+def test_damaged_manifest_is_rejected(damage, message: str, tmp_path: Path):
     content = json.loads(manifest_path().read_text())
     damage(content)
     path = tmp_path / "walks.json"
@@ -102,7 +102,7 @@ def test_a_damaged_manifest_is_refused(damage, message: str, tmp_path: Path):
         load_manifest(path)
 
 
-def test_a_truncated_manifest_is_refused(tmp_path: Path):
+def test_truncated_manifest_is_rejected(tmp_path: Path):
     path = tmp_path / "walks.json"
     path.write_text(manifest_path().read_text()[:1000])
     with pytest.raises(ValueError, match="expected a readable manifest"):

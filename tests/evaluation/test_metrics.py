@@ -46,7 +46,7 @@ def test_psnr_is_capped_only_near_equality():
     assert psnr(generated, true) == pytest.approx(20 * math.log10(255))
 
 
-def test_masked_psnr_looks_at_the_mask_only():
+def test_masked_psnr_uses_the_mask_alone():
     true = np.full((24, 32, 3), 100, np.uint8)
     generated = true.copy()
     generated[:, 16:] = 110
@@ -56,7 +56,7 @@ def test_masked_psnr_looks_at_the_mask_only():
     assert psnr(generated, true, ~right) == 50.0
 
 
-def test_a_part_that_is_too_small_has_no_figure():
+def test_too_small_a_mask_scores_nan():
     frame = noise(0)
     mask = np.zeros((24, 32), bool)
     mask.reshape(-1)[: MIN_PIXELS - 1] = True
@@ -67,7 +67,7 @@ def test_a_part_that_is_too_small_has_no_figure():
 
 @settings(max_examples=30, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), other=st.integers(0, 2**32 - 1), split=st.integers(4, 28))
-def test_whole_mse_is_the_weighted_mean_of_its_parts(seed: int, other: int, split: int):
+def test_mse_is_the_weighted_mean_over_parts(seed: int, other: int, split: int):
     a, b = noise(seed), noise(other)
     left = np.zeros((24, 32), bool)
     left[:, :split] = True
@@ -77,8 +77,8 @@ def test_whole_mse_is_the_weighted_mean_of_its_parts(seed: int, other: int, spli
     assert psnr(a, b) == psnr(b, a)
 
 
-def slow_ssim(a: np.ndarray, b: np.ndarray) -> float:
-    """Window by window, as the paper writes it."""
+def reference_ssim(a: np.ndarray, b: np.ndarray) -> float:
+    """SSIM window by window, as in the paper."""
     x = np.arange(11) - 5
     window = np.exp(-(x[:, None] ** 2 + x**2) / (2 * 1.5**2))
     window /= window.sum()
@@ -95,10 +95,10 @@ def slow_ssim(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.mean(values))
 
 
-def test_ssim_against_the_slow_twin():
+def test_ssim_equals_the_reference_implementation():
     a = noise(1, (18, 20, 3))
     b = (a * 0.7 + noise(2, a.shape) * 0.3).astype(np.uint8)
-    assert ssim(a, b) == pytest.approx(slow_ssim(a, b), abs=1e-9)
+    assert ssim(a, b) == pytest.approx(reference_ssim(a, b), abs=1e-9)
     assert 0.3 < ssim(a, b) < 0.99
 
 
@@ -108,7 +108,7 @@ def test_ssim_of_constants_has_a_closed_form():
     assert ssim(a, b) == pytest.approx((2 * 100 * 150 + c1) / (100**2 + 150**2 + c1))
 
 
-def test_ssim_identity_and_decrease_with_noise():
+def test_ssim_is_one_for_equality_and_falls_with_noise():
     a = noise(3, (4, 24, 32, 3))
     np.testing.assert_allclose(ssim(a, a), 1.0)
     mixed = [(a * (1 - k) + noise(4, a.shape) * k).round().astype(np.uint8) for k in (0.1, 0.3, 0.6)]
@@ -126,7 +126,7 @@ def test_masked_ssim_counts_windows_centred_on_the_mask():
     assert ssim(b, a, ~left) < 0.5
 
 
-def test_gradient_energy_of_a_ramp_and_of_flat():
+def test_gradient_energy_of_ramp_and_constant():
     ramp = np.zeros((24, 32, 3), np.uint8)
     ramp[:] = (3 * np.arange(32))[:, None]
     assert gradient_energy(ramp) == pytest.approx(9.0)
@@ -134,7 +134,7 @@ def test_gradient_energy_of_a_ramp_and_of_flat():
     assert gradient_energy(np.full((24, 32, 3), 77, np.uint8)) == pytest.approx(0.0, abs=1e-12)
 
 
-def test_blur_halves_what_it_averages():
+def test_blur_lowers_the_energy_ratio():
     stripes = np.zeros((24, 32, 3), np.uint8)
     stripes[:, (np.arange(32) // 2) % 2 == 0] = 200
     blurred = (stripes.astype(int) + np.roll(stripes, 1, axis=1)) // 2
@@ -146,11 +146,11 @@ def test_abs_rel_of_a_known_error():
     true = np.full((2, 16, 16), 2.0, np.float32)
     true[1] = 4.0
     estimated = true * 1.1
-    estimated[1, :8] = 0.0  # unknown: as wrong as can be
+    estimated[1, :8] = 0.0  # unknown
     np.testing.assert_allclose(abs_rel(estimated, true), [0.1, (0.1 + 1.0) / 2], rtol=1e-5)
 
 
-def test_abs_rel_leaves_the_sky_out():
+def test_abs_rel_ignores_the_sky():
     true = np.full((16, 16), 100.0, np.float32)
     assert np.isnan(abs_rel(true, true))
     true[8:] = 5.0
@@ -169,14 +169,14 @@ def test_bootstrap_is_deterministic_and_covers_the_mean():
     assert first.low < first.mean < first.high
 
 
-def test_bootstrap_leaves_out_walks_without_a_figure():
+def test_bootstrap_ignores_nan():
     values = np.array([1.0, np.nan, 3.0])
     assert bootstrap_mean(values) == bootstrap_mean(np.array([1.0, 3.0]))
     nothing = bootstrap_mean(np.array([np.nan]))
     assert nothing.count == 0 and math.isnan(nothing.mean)
 
 
-def test_paired_differences_are_surer_than_unpaired_ones():
+def test_paired_intervals_are_narrower_than_unpaired():
     rng = np.random.default_rng(0)
     hard = rng.normal(20.0, 5.0, 48)  # how hard each walk is, common to both variants
     a, b = hard + 1.0 + rng.normal(0, 0.3, 48), hard
@@ -187,7 +187,7 @@ def test_paired_differences_are_surer_than_unpaired_ones():
 
 @settings(max_examples=25, deadline=None)
 @given(st.lists(st.floats(0.1, 100.0), min_size=1, max_size=12), st.floats(0.1, 10.0))
-def test_ratio_of_proportional_figures_is_certain(values: list[float], factor: float):
+def test_ratio_of_proportional_values_has_no_width(values: list[float], factor: float):
     true = np.array(values)
     interval = bootstrap_ratio(factor * true, true)
     for bound in (interval.mean, interval.low, interval.high):
@@ -213,12 +213,12 @@ def test_ratio_is_of_sums():
         (lambda: bootstrap_ratio(np.ones(3), np.zeros(3)), "denominator"),
     ],
 )
-def test_wrong_input_is_named(call, named: str):
+def test_wrong_input_is_rejected(call, named: str):
     with pytest.raises(ValueError, match=f"^{named}: expected"):
         call()
 
 
-def test_an_unpaired_difference_resamples_both_groups():
+def test_unpaired_difference_resamples_both_groups():
     rng = np.random.default_rng(0)
     first, second = rng.normal(3.0, 1.0, 40), rng.normal(1.0, 2.0, 10)
     interval = bootstrap_difference(first, np.append(second, np.nan))
@@ -231,7 +231,7 @@ def test_an_unpaired_difference_resamples_both_groups():
     assert math.isnan(bootstrap_difference(first, np.array([np.nan])).mean)
 
 
-def test_a_difference_of_ratios_draws_both_from_the_same_walks():
+def test_ratio_difference_resamples_the_same_walks():
     rng = np.random.default_rng(1)
     below = rng.uniform(1.0, 100.0, 12)
     above = below * rng.uniform(0.2, 1.0, 12)

@@ -14,7 +14,7 @@ from mirage_sim.world.images import builtin_starts
 
 
 def draw(seed: int, walks: int, shift: float = 0.0, images: int = 2, dimensions: int = 8) -> list[np.ndarray]:
-    """Features of walks; images of one walk are alike."""
+    """Random features of walks; images of one walk are similar."""
     rng = np.random.default_rng(seed)
     return [rng.normal(shift, 1.0, dimensions) + rng.normal(0, 0.3, (images, dimensions)) for _ in range(walks)]
 
@@ -29,7 +29,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def obvious_distance(generated: list[np.ndarray], true: list[np.ndarray]) -> float:
-    """The same estimator, term by term."""
+    """Reference implementation of the estimator, term by term."""
 
     def kernel(walk: np.ndarray, other: np.ndarray) -> float:
         values = [(float(a @ b) / len(a) + 1) ** 3 for a, b in product(walk, other)]
@@ -46,13 +46,13 @@ def obvious_distance(generated: list[np.ndarray], true: list[np.ndarray]) -> flo
     return sum(terms) / len(pairs)
 
 
-def test_distance_is_the_obvious_sum():
+def test_distance_equals_the_reference_implementation():
     generated = [*draw(0, 3, 0.5, images=3), *draw(1, 2, 0.5, images=1)]
     true = [*draw(2, 4), *draw(3, 1, images=4)]
     assert kernel_distance(generated, true).mean == pytest.approx(obvious_distance(generated, true), rel=1e-12)
 
 
-def test_distance_of_two_numbers_is_known():
+def test_distance_of_scalar_features_is_known():
     # d = 1, k(a, b) = (a b + 1)^3: generated 1 and 2, true 0 and 1; 27 + 1 - (1 + 1)^3 - (2 * 0 + 1)^3
     generated, true = ([np.array([[float(a)]]) for a in pair] for pair in ((1, 2), (0, 1)))
     assert kernel_distance(generated, true).mean == pytest.approx(27 + 1 - 8 - 1)
@@ -73,7 +73,7 @@ def test_distance_of_one_distribution_averages_to_zero():
     assert np.mean(shifted) > 10 * error
 
 
-def test_order_of_walks_and_images_is_free():
+def test_order_of_walks_and_images_does_not_matter():
     generated, true = draw(0, 6, 0.4), draw(1, 6)
     order = [3, 0, 5, 1, 4, 2]
     expected = kernel_distance(generated, true).mean
@@ -81,7 +81,7 @@ def test_order_of_walks_and_images_is_free():
     assert shuffled == pytest.approx(expected, rel=1e-9)
 
 
-def test_a_repeated_image_does_not_narrow_the_interval():
+def test_repeated_image_does_not_narrow_the_interval():
     generated, true = draw(0, 8, 0.3), draw(1, 8)
     once = kernel_distance(generated, true)
     often = kernel_distance([np.repeat(w, 10, 0) for w in generated], [np.repeat(w, 10, 0) for w in true])
@@ -95,14 +95,14 @@ def test_interval_covers_the_true_distance():
     assert sum(each.low <= far <= each.high for each in intervals) >= 15
 
 
-def test_walks_drawn_twice_make_no_pairs():
+def test_walk_drawn_twice_does_not_pair_with_itself():
     ones = np.ones((4, 4))
     np.fill_diagonal(ones, 1e9)
     interval = bootstrap_pairs(ones)
     assert (interval.mean, interval.low, interval.high) == pytest.approx((1.0, 1.0, 1.0))
 
 
-def test_score_holds_the_marks_and_the_floor():
+def test_score_has_interval_and_floor():
     generated, true = draw(0, 9, 0.5), draw(1, 9)
     metrics = score(generated, true)
     assert list(metrics) == ["kd_lite0", "kd_lite0_lo", "kd_lite0_hi", "kd_lite0_floor"]
@@ -110,7 +110,7 @@ def test_score_holds_the_marks_and_the_floor():
     assert metrics["kd_lite0_lo"] < metrics["kd_lite0"] < metrics["kd_lite0_hi"]
 
 
-def test_too_few_walks_have_no_score():
+def test_too_few_walks_score_none():
     assert set(score(draw(0, 1), draw(1, 1)).values()) == {None}
     three = score(draw(0, 3), draw(1, 3))
     assert three["kd_lite0"] is not None and three["kd_lite0_floor"] is None
@@ -124,12 +124,12 @@ def test_too_few_walks_have_no_score():
         ([np.zeros((0, 8)), *draw(0, 1)], draw(1, 2), r"features \[n >= 1, d\]"),
     ],
 )
-def test_unusable_features_are_refused(generated: list[np.ndarray], true: list[np.ndarray], message: str):
+def test_unusable_features_are_rejected(generated: list[np.ndarray], true: list[np.ndarray], message: str):
     with pytest.raises(ValueError, match=message):
         kernel_distance(generated, true)
 
 
-def test_features_have_the_same_bits_again(cache: Path):
+def test_features_repeat_bit_for_bit(cache: Path):
     images = builtin_starts()[:3]
     first = features(images)
     assert cache.exists()
@@ -159,14 +159,14 @@ def test_network_recognises_a_photograph(cache: Path):
     assert int(logits.argmax()) == 967  # espresso
 
 
-def test_features_need_images(cache: Path):
+def test_features_reject_other_arrays(cache: Path):
     with pytest.raises(ValueError, match=r"images: expected uint8 \[N, H, W, 3\]"):
         features(builtin_starts()[0])
     with pytest.raises(ValueError, match=r"images: expected uint8"):
         features(builtin_starts()[:1] / 255)
 
 
-def test_a_damaged_copy_is_written_again(cache: Path, caplog: pytest.LogCaptureFixture):
+def test_damaged_copy_of_weights_is_rewritten(cache: Path, caplog: pytest.LogCaptureFixture):
     weights = perceptual._weights()
     whole = cache.read_bytes()
     for damaged in (whole[:1000], whole[:-4] + b"\0\0\0\1"):
@@ -177,20 +177,20 @@ def test_a_damaged_copy_is_written_again(cache: Path, caplog: pytest.LogCaptureF
     assert list(cache.parent.iterdir()) == [cache]
 
 
-def test_another_pickle_is_not_read(tmp_path: Path):
+def test_unknown_pickle_is_rejected(tmp_path: Path):
     path = tmp_path / "weights.pth"
     path.write_bytes(b"cos\nsystem\n(S'touch loaded'\ntR.")
     with pytest.raises(ValueError, match="expected the weights with SHA-256 5793"):
         perceptual._unpickled(path)
 
 
-def test_the_missing_extra_is_named(cache: Path, monkeypatch: pytest.MonkeyPatch):
+def test_missing_extra_is_named(cache: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "efficientnet_lite_pytorch", None)
     with pytest.raises(ImportError, match=r"pip install 'mirage_sim\[perceptual\]'"):
         features(builtin_starts()[:1])
 
 
-def test_the_network_leaves_random_numbers_alone(cache: Path):
+def test_loading_the_network_keeps_the_random_state(cache: Path):
     torch.manual_seed(0)
     expected = torch.rand(3)
     torch.manual_seed(0)

@@ -21,7 +21,7 @@ def noise_pair() -> StereoPair:
     return StereoPair(left, right, disparity, 400.0, (280.0, 160.0), 12.0, 0.1)
 
 
-def test_views_keep_what_corresponds():
+def test_views_keep_corresponding_points():
     left, right = photos.views_of(noise_pair(), (96, 128))
     assert left.image.shape == (96, 128, 3) and left.camera.size == (96, 128)
     # 300 x 600 is cut to 300 x 400, then shrunk by 3.125
@@ -33,7 +33,7 @@ def test_views_keep_what_corresponds():
     assert left.image[0, 0] == pytest.approx(noise_pair().left[:3, 100:103].mean((0, 1)), abs=12)
 
 
-def test_measured_depth_is_that_of_the_first_view_only(model: WorldModel):
+def test_measured_depth_is_used_for_the_first_view_alone(model: WorldModel):
     height, width = model.size
     left, right = photos.views_of(noise_pair(), model.size)
     estimator = MeasuredFirst(model.depth, left)
@@ -46,7 +46,7 @@ def test_measured_depth_is_that_of_the_first_view_only(model: WorldModel):
     torch.testing.assert_close(estimator(frames, batch[1], known), model.depth(frames, batch[1], known))
 
 
-def test_seen_pixels_are_scored_apart():
+def test_seen_pixels_are_scored_separately():
     pair = noise_pair()
     pair.disparity[100:200, 250:350] = 0.0  # unknown
     left, right = photos.views_of(pair, (96, 128))
@@ -60,12 +60,12 @@ def test_seen_pixels_are_scored_apart():
     assert 0.8 < scores["seen_part"] < 1 - unseen.mean()
 
 
-def test_codec_is_measured_at_the_size_of_the_world(model: WorldModel):
+def test_codec_is_measured_at_the_worlds_size(model: WorldModel):
     image = np.random.default_rng(0).integers(0, 256, (4 * model.size[0], 5 * model.size[1], 3), dtype=np.uint8)
     assert 0 < codec_psnr(model, image) < 50
 
 
-def test_true_depth_shows_the_motorcycle_better(tmp_path: Path):
+def test_true_depth_improves_the_motorcycle(tmp_path: Path):
     pytest.importorskip("skimage", reason="pip install 'mirage_sim[perceptual]'")
     mini = build_world_model("mini")
     left, right = photos.views_of(motorcycle(tmp_path), mini.size)
@@ -80,7 +80,7 @@ def test_true_depth_shows_the_motorcycle_better(tmp_path: Path):
     assert 0.8 < scores["seen_part"] < 0.9
 
 
-def test_what_is_missing_is_null_with_its_reason(model: WorldModel, tmp_path: Path):
+def test_missing_samples_are_null_with_a_reason(model: WorldModel, tmp_path: Path):
     result = evaluate({"source": str(tmp_path), "output": str(tmp_path / "out")}, model)
     assert result["marks"]["codec_psnr"] is None  # the mean is over all nine or over none
     assert result["marks"]["aloe_psnr_true_depth"] is None
@@ -91,7 +91,7 @@ def test_what_is_missing_is_null_with_its_reason(model: WorldModel, tmp_path: Pa
     assert json.loads((tmp_path / "out" / "photos.json").read_text())["marks"] == result["marks"]
 
 
-def test_what_is_there_is_scored(model: WorldModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_available_samples_are_scored(model: WorldModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     pair = noise_pair()
     monkeypatch.setattr(photos, "read_photograph", lambda name, folder: pair.left)
     monkeypatch.setattr(photos, "PAIRS", {"aloe": lambda folder: pair})
@@ -104,6 +104,6 @@ def test_what_is_there_is_scored(model: WorldModel, tmp_path: Path, monkeypatch:
     assert again["marks"] == result["marks"]
 
 
-def test_unknown_settings_are_refused(model: WorldModel):
+def test_unknown_settings_are_rejected(model: WorldModel):
     with pytest.raises(ValueError, match=r"cfg: expected keys among .*'source'.*, got \['sources'\]"):
         evaluate({"sources": "x"}, model)

@@ -1,4 +1,4 @@
-"""The page about an evaluation."""
+"""``mirage eval report``."""
 
 import base64
 import io
@@ -13,14 +13,14 @@ import pytest
 from PIL import Image
 
 from mirage_sim import cli
-from mirage_sim.evaluation import revisit
 from mirage_sim.evaluation.report import report
+from mirage_sim.evaluation.runner import evaluate
 
 VOID = {"meta", "img"}
 
 
 class Page(HTMLParser):
-    """Which elements and addresses there are, and whether every element is closed."""
+    """Collects elements with their attributes, and checks that every element is closed."""
 
     def __init__(self, text: str):
         super().__init__()
@@ -42,7 +42,7 @@ def folder(evaluated, tmp_path: Path) -> Path:
     return Path(copytree(evaluated[0], tmp_path / "output"))
 
 
-def test_the_page_tells_all_and_needs_nothing(folder: Path):
+def test_page_is_complete_and_self_contained(folder: Path):
     result = report(folder)
     text = Path(result["page"]).read_text()
     assert result["bytes"] == len(text.encode()) < 10_000_000
@@ -61,15 +61,15 @@ def test_the_page_tells_all_and_needs_nothing(folder: Path):
     for source in sources:
         kind, content = re.fullmatch("data:([a-z0-9/]+);base64,(.*)", source).groups()
         if kind.startswith("image"):
-            picture = Image.open(io.BytesIO(base64.b64decode(content)))
-            picture.verify()
-            assert picture.size[0] >= 300
+            image = Image.open(io.BytesIO(base64.b64decode(content)))
+            image.verify()
+            assert image.size[0] >= 300
         else:
             assert kind == "video/mp4" and base64.b64decode(content)[4:8] == b"ftyp"
     assert all(attributes["alt"] for tag, attributes in page.found if tag == "img")
 
 
-def test_blur_is_called_by_its_name(folder: Path):
+def test_page_warns_of_blur(folder: Path):
     saved = json.loads((folder / "fidelity.json").read_text())
     for value, expected in ((0.1, True), (1.0, False)):
         saved["marks"]["sharpness_b"] = value
@@ -78,8 +78,8 @@ def test_blur_is_called_by_its_name(folder: Path):
         assert ("revisit_ab does not count" in text) is expected
 
 
-def test_a_page_of_both_commands_and_of_circuits_alone(folder: Path, model, toy_truth):
-    revisit.evaluate({"output": str(folder)}, model)
+def test_page_of_both_commands_and_of_circuits_alone(folder: Path, model, toy_truth):
+    evaluate("revisit", {"output": str(folder)}, model)
     both = Path(report(folder)["page"]).read_text()
     assert "<h2>mirage eval fidelity</h2>" in both and "<h2>mirage eval revisit</h2>" in both
     (folder / "fidelity.json").unlink()
@@ -88,14 +88,14 @@ def test_a_page_of_both_commands_and_of_circuits_alone(folder: Path, model, toy_
     assert not Page(alone).open
 
 
-def test_what_comes_from_a_file_is_escaped(folder: Path):
+def test_values_from_files_are_escaped(folder: Path):
     saved = json.loads((folder / "fidelity.json").read_text())
     saved["commit"] = "<script>alert(1)</script>"
     (folder / "fidelity.json").write_text(json.dumps(saved))
     assert "<script" not in Path(report(folder)["page"]).read_text()
 
 
-def test_folders_without_results_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_folder_without_results_is_rejected(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     with pytest.raises(ValueError, match="expected a folder with fidelity.json or revisit.json"):
         report(tmp_path)
     (tmp_path / "fidelity.json").write_text("{")
@@ -105,22 +105,19 @@ def test_folders_without_results_are_named(tmp_path: Path, capsys: pytest.Captur
     assert "eval report: expected folder, got nothing" in capsys.readouterr().err
 
 
-def test_the_command_says_where_the_page_is(folder: Path, capsys: pytest.CaptureFixture[str]):
+def test_report_command_prints_the_path(folder: Path, capsys: pytest.CaptureFixture[str]):
     assert cli.main(["eval", "report", str(folder)]) == 0
     assert f"page: {folder / 'report.html'}" in capsys.readouterr().out
 
 
 def test_missing_matplotlib_names_what_to_install(folder: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.delitem(sys.modules, "mirage_sim.evaluation.plots", raising=False)
-    monkeypatch.delattr("mirage_sim.evaluation.plots", raising=False)
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    monkeypatch.setitem(sys.modules, "matplotlib.axes", None)
     with pytest.raises(ImportError, match=r"mirage_sim\[report\]"):
         report(folder)
     assert not (folder / "report.html").exists()
 
 
-def test_run_without_the_memory_under_test_has_a_page(folder: Path):
+def test_page_without_the_variant_under_test(folder: Path):
     saved = json.loads((folder / "fidelity.json").read_text())
     for clips in ("per_walk", "per_circuit"):
         for row in saved[clips]:

@@ -1,4 +1,4 @@
-"""Coming back, on circuits and pictures made by hand."""
+"""Revisit scores, on circuits and images made by hand."""
 
 import math
 from dataclasses import replace
@@ -16,14 +16,14 @@ def rollout_of(frames: np.ndarray) -> Rollout:
     return Rollout(frames, np.zeros(frames.shape[:3]), np.ones(len(frames)), 0)
 
 
-def test_a_perfect_world_comes_back(circuits):
+def test_perfect_circuit_gets_perfect_scores(circuits):
     rows = [circuit_row(clip, rollout_of(clip.frames.numpy())) for clip in circuits]
     series = circuit_series({"latent_memory": stack(rows)})
     assert series["revisit_a"].interval().mean == series["revisit_ab"].interval().mean == 50.0
     assert series["sharpness_b"].interval().mean == pytest.approx(1.0)
 
 
-def test_revisit_looks_at_the_right_pictures(circuits):
+def test_revisit_compares_the_right_images(circuits):
     clip = circuits[0]
     frames = np.zeros((7, *SIZE, 3), np.uint8)
     frames[2], frames[4], frames[6] = 100, clip.frames[0].numpy(), 110  # B, A again, B again
@@ -54,7 +54,7 @@ def test_gains_are_paired(circuits):
     assert "sharpness_b_no_memory" in series and "gain_revisit_a" not in series
 
 
-def test_a_circuit_of_unequal_legs_or_driven_in_part_is_named(circuits):
+def test_unequal_legs_and_partial_drives_are_rejected(circuits):
     clip = circuits[0]
     with pytest.raises(ValueError, match="^clips: expected three equal legs"):
         circuit_row(replace(clip, c2w=clip.c2w[:-1], frames=clip.frames[:-1]), repeat_first_frame(clip, 6))

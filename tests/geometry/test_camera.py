@@ -68,12 +68,12 @@ def test_validate_names_the_field() -> None:
             bad.validate()
 
 
-def test_w2c_undoes_c2w() -> None:
+def test_w2c_inverts_c2w() -> None:
     camera = trajectory()
     assert torch.allclose(camera.w2c @ camera.c2w, torch.eye(4).expand(3, 4, 4), atol=1e-6)
 
 
-def test_drive_ahead_and_turn() -> None:
+def test_velocity_limits_scale_forward_and_turn() -> None:
     drive = VelocityLimits()
     ahead = drive.motion(torch.tensor([1.0, 0.0]))
     assert torch.allclose(ahead[:3, 3], torch.tensor([0.0, 0, 0.15])) and torch.equal(ahead[:3, :3], torch.eye(3))
@@ -83,7 +83,7 @@ def test_drive_ahead_and_turn() -> None:
     assert math.isclose(math.atan2(-float(forward[0]), float(forward[2])), math.pi / 30, rel_tol=1e-5)
 
 
-def test_drive_stands_still_and_batches() -> None:
+def test_zero_command_is_identity_in_a_batch() -> None:
     drive = VelocityLimits(dt=0.2)
     assert torch.equal(drive.motion(torch.zeros(2)), torch.eye(4))
     commands = torch.rand(4, 3, 2) * 2 - 1
@@ -92,7 +92,7 @@ def test_drive_stands_still_and_batches() -> None:
     assert torch.allclose(motions[2, 1], drive.motion(commands[2, 1]), atol=1e-7)
 
 
-def test_drive_a_full_circle_comes_home() -> None:
+def test_full_circle_returns_to_start() -> None:
     pose = torch.eye(4)
     for _ in range(60):  # 60 steps of a 30th of half a turn
         pose = pose @ VelocityLimits().motion(torch.tensor([0.7, 1.0]))

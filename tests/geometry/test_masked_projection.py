@@ -33,7 +33,7 @@ def test_masked_splat_has_the_bits_of_splat(samples_per_cell: int, tolerance: fl
 
 
 @pytest.mark.parametrize("tolerance", [0.0, 0.25])
-def test_masked_cover_has_the_bits_of_cover(tolerance: float):
+def test_masked_coverage_has_the_bits_of_coverage(tolerance: float):
     points, footprint, valid, camera = scene(300, 2)
     expected = coverage(points, footprint, camera, valid=valid, tolerance=tolerance, refine=2.0)
     surface, fine = masked_coverage(points, footprint, camera, valid, tolerance=tolerance, refine=2.0)
@@ -41,7 +41,7 @@ def test_masked_cover_has_the_bits_of_cover(tolerance: float):
     assert fine.any() and not fine.all() and (surface == 0).any()
 
 
-def test_nothing_valid_shows_nothing():
+def test_masked_splat_of_invalid_points_is_empty():
     points, footprint, valid, camera = scene(50, 3)
     seen = masked_splat(points, footprint, camera, valid & False, tolerance=0.1, refine=2.0)
     assert (seen.index == -1).all() and not seen.depth.any() and not seen.offset.any() and not seen.log_scale.any()

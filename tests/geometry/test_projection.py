@@ -10,7 +10,7 @@ from mirage_sim.geometry import Camera, project, se3_exp, splat, unproject
 
 @settings(max_examples=15, deadline=None)
 @given(st.integers(0, 2**31), st.sampled_from([(), (2,), (2, 3)]))
-def test_lift_and_project_are_inverse(seed: int, batch: tuple[int, ...]) -> None:
+def test_unproject_and_project_are_inverse(seed: int, batch: tuple[int, ...]) -> None:
     generator = torch.Generator().manual_seed(seed)
     c2w = se3_exp(torch.randn(*batch, 6, generator=generator))
     camera = Camera.from_fov(c2w, 70.0, (6, 9))
@@ -56,7 +56,7 @@ def test_latent_and_pixel_grid_agree_on_a_moved_camera() -> None:
     "point",
     [(0, 0, 0), (0, 0, -1), (0.1, 0, 1e-9), (math.inf, 0, 1), (0, 0, math.inf), (-math.inf,) * 3, (math.nan, 0, 1)],
 )
-def test_points_that_no_picture_shows(point: tuple[float, float, float]) -> None:
+def test_points_behind_or_at_infinity_are_outside_the_image(point: tuple[float, float, float]) -> None:
     camera = Camera.from_fov(torch.eye(4), 60.0, (6, 8))
     u, v, z = project(torch.tensor([point]), camera)
     assert (float(u), float(v), float(z)) == (-1.0, -1.0, 0.0)
@@ -65,13 +65,13 @@ def test_points_that_no_picture_shows(point: tuple[float, float, float]) -> None
     assert all(torch.equal(t, torch.zeros_like(t)) for t in (seen.depth, seen.offset, seen.log_scale))
 
 
-def test_just_outside_the_picture_is_outside() -> None:
+def test_point_just_outside_the_image_is_outside() -> None:
     camera = Camera.from_fov(torch.eye(4), 90.0, (4, 4))
     points = torch.tensor([[-1.001, 0.1, 1], [1.0, 0.1, 1], [0.1, -1.001, 1], [0.1, 1.0, 1], [-0.999, -0.999, 1]])
     seen = splat(points, torch.arange(5), torch.ones(5), camera)
     assert seen.index[0, 0] == 4 and int((seen.index >= 0).sum()) == 1
 
 
-def test_lift_refuses_another_grid() -> None:
+def test_unproject_rejects_depth_of_another_size() -> None:
     with pytest.raises(ValueError, match="depth: expected"):
         unproject(torch.ones(3, 4), Camera.from_fov(torch.eye(4), 60.0, (4, 3)))

@@ -43,7 +43,7 @@ def test_group_axioms(three: list[torch.Tensor]) -> None:
 
 @settings(max_examples=20, deadline=None)
 @given(twists(1))
-def test_log_undoes_exp(one: list[torch.Tensor]) -> None:
+def test_log_inverts_exp(one: list[torch.Tensor]) -> None:
     (twist,) = one
     assert close(se3_log(se3_exp(twist)), twist)
     assert close(se3_exp(-twist), invert(se3_exp(twist)))
@@ -64,7 +64,7 @@ def test_exp_of_a_quarter_turn_is_an_arc() -> None:
     assert torch.allclose(motion[:3, :3] @ torch.tensor([0.0, 0, 1]), torch.tensor([1.0, 0, 0]), atol=1e-6)
 
 
-def test_is_rigid_refuses_what_is_not() -> None:
+def test_is_rigid_rejects_other_matrices() -> None:
     good = torch.eye(4)
     for spoil in (
         lambda m: m[0, 0].mul_(2),
@@ -77,7 +77,7 @@ def test_is_rigid_refuses_what_is_not() -> None:
         assert is_rigid(good) and not is_rigid(bad) and not is_rigid(torch.stack([good, bad]))
 
 
-def test_interpolation_is_a_constant_twist_that_ends_exactly():
+def test_interpolation_has_constant_twist_and_exact_end():
     torch.manual_seed(5)
     start, end = se3_exp(torch.randn(2, 6))
     way = interpolate(start, end, torch.tensor([0.0, 0.25, 0.5, 1.0]))

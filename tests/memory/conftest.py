@@ -3,7 +3,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from mirage_sim.evaluation.benchmarks import scenes
+from benchmarks import scenes
 
 
 @pytest.fixture(params=[1, 2, 4])

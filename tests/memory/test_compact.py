@@ -1,12 +1,10 @@
 """Points in few bits: how near they are to what was written, and that all else stays as it is."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
 
-from mirage_sim.evaluation.benchmarks.scenes import circuit, furnished_room, ray_cast
+from benchmarks.scenes import circuit, furnished_room, ray_cast
 from mirage_sim.memory import LatentMap, PointMemory
 from mirage_sim.memory.quantization import block_keys, cells_of_keys, coded_features, codes_of, decoded_features, xyz_of
 
@@ -47,24 +45,24 @@ def test_coordinates_are_within_half_a_step(reach: float) -> None:
     assert float(error.max()) < float(footprint[0]) / 250
 
 
-def test_it_remembers_as_the_full_memory_does() -> None:
-    full, given = PointMemory(CHANNELS, (1, 2, 2)), frames(3)
-    map, reference = MEMORY.write(MEMORY.empty(), **given), full.write(full.empty(), **given)
+def test_compact_memory_agrees_with_full_memory() -> None:
+    full, written = PointMemory(CHANNELS, (1, 2, 2)), frames(3)
+    map, reference = MEMORY.write(MEMORY.empty(), **written), full.write(full.empty(), **written)
     assert map.points == reference.points and map.nbytes < 0.75 * reference.nbytes
-    seen, expected = MEMORY.read(map, given["camera"]), full.read(reference, given["camera"])
+    seen, expected = MEMORY.read(map, written["camera"]), full.read(reference, written["camera"])
     alike = seen.source == expected.source
     assert float(alike.float().mean()) > 0.99
     difference = (seen.latents - expected.latents).abs() * alike
     assert float(difference.max()) < 4.5 / 127
-    assert MEMORY.write(map, **given).blocks is map.blocks, "standing still writes nothing"
+    assert MEMORY.write(map, **written).blocks is map.blocks, "standing still writes nothing"
 
 
-def test_save_and_load(tmp_path: Path) -> None:
+def test_tensors_describe_a_compact_map() -> None:
     map = MEMORY.write(MEMORY.empty(), **frames(2))
-    map.save(tmp_path / "map")
-    again = LatentMap.load(tmp_path / "map")
+    tensors = map.tensors()
+    again = LatentMap.from_tensors(tensors)
     assert again.compact and again.channels == CHANNELS and again.nbytes == map.nbytes
-    assert (tmp_path / "map").stat().st_size < map.nbytes + 4000
+    assert sum(tensor.nbytes for tensor in tensors.values()) < map.nbytes + 4000
     camera = circuit(9, SIZE)[4:5]
     one, other = MEMORY.read(map, camera), MEMORY.read(again, camera)
     assert torch.equal(one.latents, other.latents) and torch.equal(one.depth, other.depth)

@@ -1,9 +1,6 @@
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
 
 from mirage_sim.memory import LatentMap
 from mirage_sim.memory.blocks import Points
@@ -45,7 +42,7 @@ def in_one_cell(count: int, first_id: int) -> Points:
     return some(count, first_id, 0.4)._replace(xyz=some(count, first_id, 0.4).xyz.abs())
 
 
-def test_blocks_with_few_points_are_made_anew_and_others_left_alone() -> None:
+def test_add_replaces_small_blocks_only() -> None:
     map, sizes = LatentMap.empty(4), []
     for count in (200, 40, 700, 16, 256, 900, 1200, 100):
         map = map.add(in_one_cell(count, map.next_id), NOTHING_SEEN, count)
@@ -62,14 +59,14 @@ def test_blocks_with_few_points_are_made_anew_and_others_left_alone() -> None:
     ]
 
 
-def test_many_small_writes_do_not_make_many_blocks() -> None:
+def test_many_small_writes_create_few_blocks() -> None:
     map = LatentMap.empty(4)
     for _ in range(300):
         map = map.add(in_one_cell(10, map.next_id), NOTHING_SEEN, 10)
     assert len(map.blocks) <= 3000 / 256 + 1
 
 
-def test_a_write_makes_hardly_more_than_it_adds() -> None:
+def test_write_copies_little_more_than_it_adds() -> None:
     before = filled()
     after = before.add(some(1, 4000, 0.1), NOTHING_SEEN, 1)
     held = {id(block) for block in before.blocks}
@@ -77,7 +74,7 @@ def test_a_write_makes_hardly_more_than_it_adds() -> None:
     assert 4000 in made.ids and len(made.ids) <= 256 + 1
 
 
-def test_a_distant_sky_falls_into_few_blocks() -> None:
+def test_distant_sky_falls_into_few_blocks() -> None:
     direction = torch.randn(3000, 3, generator=torch.Generator().manual_seed(0))
     sky = some(3000)._replace(
         xyz=direction / direction.norm(dim=1, keepdim=True) * 100, footprint=torch.full((3000,), 4.0)
@@ -91,7 +88,7 @@ def test_huge_coordinates_have_a_block() -> None:
     assert LatentMap.empty(4).add(far, NOTHING_SEEN, 4).points == 4
 
 
-def test_nbytes_is_what_the_tensors_hold() -> None:
+def test_nbytes_equals_size_of_tensors() -> None:
     map = filled()
     held = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for b in map.blocks for t in b[1:]}
     tables = [*map.blocks.rows.pages, *map.blocks.table.pages, *map.blocks.extents.pages, *map.seen.pages]
@@ -99,7 +96,7 @@ def test_nbytes_is_what_the_tensors_hold() -> None:
     assert map.nbytes >= 4000 * (12 + 16 + 8 + 4)
 
 
-def test_eviction_takes_whole_blocks_seen_longest_ago_first() -> None:
+def test_evict_removes_least_recently_seen_blocks_first() -> None:
     map = filled()
     rows = np.arange(len(map.blocks))
     map = map.add(some(1, 4000, 0.1), rows[rows % 2 == 0], 1)
@@ -111,16 +108,14 @@ def test_eviction_takes_whole_blocks_seen_longest_ago_first() -> None:
     assert map.evict(1).points <= 1
 
 
-def test_save_and_load(tmp_path: Path) -> None:
+def test_tensors_describe_the_whole_map() -> None:
     map = filled()
-    map.save(tmp_path / "map.safetensors")
-    again = LatentMap.load(tmp_path / "map.safetensors")
+    again = LatentMap.from_tensors(map.tensors())
     assert all(torch.equal(tensor, again.tensors()[name]) for name, tensor in map.tensors().items())
     assert torch.equal(again.boxes, map.boxes) and again.next_id == map.next_id and again.block_size == map.block_size
     more = some(50, 4000)
     grown, reference = (one.add(more, NOTHING_SEEN, 50) for one in (map, again))
     assert torch.equal(grown.ids(), reference.ids()) and len(grown.blocks) == len(reference.blocks)
-    assert [path.name for path in tmp_path.iterdir()] == ["map.safetensors"]
 
 
 def test_moving_to_a_device_keeps_everything() -> None:
@@ -130,25 +125,9 @@ def test_moving_to_a_device_keeps_everything() -> None:
     assert torch.equal(moved.boxes, map.boxes)
 
 
-def test_save_and_load_nothing(tmp_path: Path) -> None:
-    LatentMap.empty(7, 3.0).save(tmp_path / "map")
-    again = LatentMap.load(tmp_path / "map")
+def test_tensors_describe_an_empty_map() -> None:
+    again = LatentMap.from_tensors(LatentMap.empty(7, 3.0).tensors())
     assert (again.points, again.channels, again.block_size, again.next_id) == (0, 7, 3.0, 0)
-
-
-def test_truncated_and_foreign_files(tmp_path: Path) -> None:
-    path = tmp_path / "map"
-    filled().save(path)
-    whole = path.read_bytes()
-    for content in (whole[:-100], whole[:20], b"", b"PK\x03\x04 not ours at all"):
-        path.write_bytes(content)
-        with pytest.raises(ValueError, match="map: expected a whole safetensors file"):
-            LatentMap.load(path)
-    save_file({"weight": torch.zeros(3)}, path)
-    with pytest.raises(ValueError, match="expected a map of format"):
-        LatentMap.load(path)
-    with pytest.raises(FileNotFoundError):
-        LatentMap.load(tmp_path / "absent")
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import pytest
 from mirage_sim.memory.persistent_array import PAGE, PersistentArray
 
 
-def test_a_changed_copy_shares_the_pages_that_it_does_not_change() -> None:
+def test_changed_copy_shares_unchanged_pages() -> None:
     rows = np.arange(6 * PAGE + 5).reshape(-1, 1) * np.ones(3)
     before = PersistentArray.of(rows)
     at = np.array([1, 2, PAGE, 6 * PAGE + 4, 6 * PAGE + 5, 7 * PAGE, 8 * PAGE])
@@ -20,7 +20,7 @@ def test_a_changed_copy_shares_the_pages_that_it_does_not_change() -> None:
         after[len(expected)]
 
 
-def test_no_rows() -> None:
+def test_array_without_rows() -> None:
     nothing = PersistentArray.of(np.zeros((0, 2), np.float32))
     assert len(nothing) == nothing.nbytes == 0 and nothing.array().shape == (0, 2)
     assert nothing.replace(np.zeros(0, np.int64), np.zeros((0, 2))) is nothing

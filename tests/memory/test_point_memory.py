@@ -2,7 +2,7 @@ import pytest
 import torch
 from support.reference_memory import TwinMemory
 
-from mirage_sim.evaluation.benchmarks.scenes import furnished_room, ray_cast
+from benchmarks.scenes import furnished_room, ray_cast
 from mirage_sim.geometry import Camera, se3_exp, unproject
 from mirage_sim.memory import EmptyMemory, LatentMap, PointMemory
 from mirage_sim.memory.latent_map import InView
@@ -54,7 +54,7 @@ def walk(steps: int, radius: float = 1.0) -> list[Camera]:
 
 
 @pytest.mark.parametrize(("tolerance", "samples_per_cell"), [(0.0, 1), (0.1, 1), (0.1, 2)])
-def test_bits_of_the_slow_twin(threads: int, tolerance: float, samples_per_cell: int) -> None:
+def test_bits_equal_reference_implementation(threads: int, tolerance: float, samples_per_cell: int) -> None:
     memory, reference = (
         PointMemory(C, STRIDE, tolerance, samples_per_cell=samples_per_cell),
         TwinMemory(4, tolerance, 2.0, samples_per_cell),
@@ -64,21 +64,21 @@ def test_bits_of_the_slow_twin(threads: int, tolerance: float, samples_per_cell:
     for step in range(5):
         twists = torch.randn(1 + step % 2, 6, generator=generator) * torch.tensor([0.8, 0.3, 1.5, 0.1, 0.5, 0.1])
         camera = cameras(*twists.tolist())
-        given = frame(camera, step)
-        given["depth"] *= 1 + 0.1 * torch.rand(given["depth"].shape, generator=generator)
-        given["depth"][torch.rand(given["depth"].shape, generator=generator) < 0.1] = 0.0
-        given["depth"][:, :4, 2] = torch.inf
-        given["depth"][:, 4:8, 2] = torch.nan
-        given["static"] = torch.rand(given["static"].shape, generator=generator) < 0.98
+        written = frame(camera, step)
+        written["depth"] *= 1 + 0.1 * torch.rand(written["depth"].shape, generator=generator)
+        written["depth"][torch.rand(written["depth"].shape, generator=generator) < 0.1] = 0.0
+        written["depth"][:, :4, 2] = torch.inf
+        written["depth"][:, 4:8, 2] = torch.nan
+        written["static"] = torch.rand(written["static"].shape, generator=generator) < 0.98
         seen = memory.read(map, camera)
         for t in range(len(camera)):
             expected = reference.read(camera[t], C)
             for name, tensor in fields(seen).items():
                 axis = 1 if name in ("latents", "offset") else 0
                 assert torch.equal(tensor.narrow(axis, t, 1), expected[name]), (name, step)
-        map = memory.write(map, **given)
+        map = memory.write(map, **written)
         for t in range(len(camera)):
-            reference.write(given["latents"][:, t], given["depth"][t], given["static"][t], camera[t])
+            reference.write(written["latents"][:, t], written["depth"][t], written["static"][t], camera[t])
         order = map.ids().argsort()
         xyz, features, ids, footprint = zip(*reference.points, strict=True)
         assert map.ids()[order].tolist() == list(ids)
@@ -88,12 +88,12 @@ def test_bits_of_the_slow_twin(threads: int, tolerance: float, samples_per_cell:
     assert map.points > 100
 
 
-def test_write_then_read_gives_the_latents_back() -> None:
+def test_read_returns_written_latents() -> None:
     memory, camera = PointMemory(C, STRIDE), cameras([0.3, 0, 0.2, 0, 0.4, 0])
-    given = frame(camera)
-    view = memory.read(memory.write(memory.empty(), **given), camera)
+    written = frame(camera)
+    view = memory.read(memory.write(memory.empty(), **written), camera)
     assert bool(view.visible.all())
-    assert torch.equal(view.latents, given["latents"])
+    assert torch.equal(view.latents, written["latents"])
     assert torch.equal(view.source.flatten(), torch.arange(48))
     assert float(view.offset.abs().max()) < 1e-4 and float(view.log_scale.abs().max()) < 1e-4
 
@@ -108,7 +108,7 @@ def test_empty_map_shows_holes() -> None:
     assert memory.write(memory.empty(), **frame(camera)).points == 0
 
 
-def test_ids_are_write_number_times_cells_plus_cell() -> None:
+def test_ids_are_frame_times_cells_plus_cell() -> None:
     memory, camera = PointMemory(C, STRIDE), cameras([0.0] * 6)
     map = memory.write(memory.empty(), **frame(camera))
     map = memory.write(map, **frame(camera, 1))  # lacks nothing, still counts
@@ -128,7 +128,7 @@ def test_standing_still_writes_nothing() -> None:
     assert map.blocks is first.blocks
 
 
-def test_coming_near_writes_each_cell_anew_once() -> None:
+def test_approach_rewrites_each_cell_once() -> None:
     memory = PointMemory(C, STRIDE)
     far, near = cameras([0.0] * 6), cameras([0, 0, 1.5, 0, 0, 0])
     wall = torch.full((1, *SIZE), 2.0)
@@ -147,12 +147,12 @@ def test_coming_near_writes_each_cell_anew_once() -> None:
     assert bool((memory.read(map, far).source < 48).all()), "from afar the first, older points still win"
 
 
-def test_unknown_and_moving_are_not_remembered() -> None:
+def test_unknown_and_moving_cells_are_not_written() -> None:
     memory, camera = PointMemory(C, STRIDE), cameras([0.0] * 6)
-    given = frame(camera)
-    given["depth"][0, :4, :12] = torch.tensor([0.0, torch.nan, torch.inf]).repeat_interleave(4)
-    given["static"][0, 5, 1] = False
-    view = memory.read(memory.write(memory.empty(), **given), camera)
+    written = frame(camera)
+    written["depth"][0, :4, :12] = torch.tensor([0.0, torch.nan, torch.inf]).repeat_interleave(4)
+    written["static"][0, 5, 1] = False
+    view = memory.read(memory.write(memory.empty(), **written), camera)
     hidden = (~view.visible[0]).nonzero().tolist()
     assert hidden == [[0, 0], [0, 1], [0, 2], [1, 0]]
 
@@ -160,18 +160,18 @@ def test_unknown_and_moving_are_not_remembered() -> None:
 def test_frames_of_a_chunk_are_written_in_order() -> None:
     memory = PointMemory(C, STRIDE)
     camera = cameras(*[[0.05 * i, 0, 0.1 * i, 0, 0.1 * i, 0] for i in range(4)])
-    given = frame(camera)
-    together = memory.write(memory.empty(), **given)
+    written = frame(camera)
+    together = memory.write(memory.empty(), **written)
     one_by_one = memory.empty()
     for t in range(4):
-        part = {name: given[name][:, t : t + 1] for name in ("latents", "frames")}
-        part |= {name: given[name][t : t + 1] for name in ("depth", "static")}
+        part = {name: written[name][:, t : t + 1] for name in ("latents", "frames")}
+        part |= {name: written[name][t : t + 1] for name in ("depth", "static")}
         one_by_one = memory.write(one_by_one, **part, camera=camera[t : t + 1])
     assert 48 < together.points < 4 * 48
     assert torch.equal(together.ids(), one_by_one.ids()) and torch.equal(together.xyz(), one_by_one.xyz())
 
 
-def test_maps_are_values() -> None:
+def test_write_does_not_change_the_old_map() -> None:
     memory, camera = PointMemory(C, STRIDE), cameras([0.0] * 6)
     base = memory.write(memory.empty(), **frame(camera))
     kept = {name: tensor.clone() for name, tensor in base.tensors().items()}
@@ -214,7 +214,7 @@ def test_walking_in_a_circle_bounds_growth() -> None:
     assert fourth == second, "what was seen from every place of the circle is remembered"
 
 
-def test_cap_forgets_what_was_seen_longest_ago() -> None:
+def test_max_points_removes_least_recently_seen_blocks() -> None:
     memory = PointMemory(C, STRIDE, max_points=300, block_size=0.5)
     map = memory.empty()
     for i, camera in enumerate(walk(40)):
@@ -236,7 +236,7 @@ def test_cap_forgets_what_was_seen_longest_ago() -> None:
     assert torch.equal(again.ids(), map.ids())
 
 
-def test_resampled_depth_is_that_of_the_centre_on_any_plane() -> None:
+def test_resampled_depth_is_exact_on_planes() -> None:
     v, u = torch.meshgrid(torch.arange(48) + 0.5, torch.arange(64) + 0.5, indexing="ij")
     fine = 1 / (0.2 + 0.002 * u - 0.003 * v)
     coarse = 1 / (0.2 + 0.002 * 4 * u[:12, :16] - 0.003 * 4 * v[:12, :16])
@@ -244,7 +244,7 @@ def test_resampled_depth_is_that_of_the_centre_on_any_plane() -> None:
     torch.testing.assert_close(resample_depth(fine[:, :48], (16, 16)), fine[1::3, 1:48:3], msg="centres are samples")
 
 
-def test_resampled_depth_invents_nothing_at_an_edge_or_beside_the_unknown() -> None:
+def test_resampled_depth_does_not_mix_surfaces_or_unknown() -> None:
     depth = torch.full((2, 12, 8), 2.0)
     depth[1, :, 6:] = 5.0  # the centre of a cell in the right column lies on the edge
     assert torch.equal(resample_depth(depth, (3, 2))[1], torch.tensor([[2.0, 5.0]] * 3))
@@ -265,12 +265,12 @@ def test_static_cell_needs_all_its_known_pixels() -> None:
     assert resample_static(static, depth, (1, 2)).tolist() == [[False, True]]
 
 
-def test_lifted_points_lie_on_the_scene() -> None:
+def test_written_points_lie_on_the_scene() -> None:
     memory, camera = PointMemory(C, STRIDE), cameras([0.2, 0.1, 0.3, 0.1, 0.7, 0])
-    given = frame(camera)
-    map = memory.write(memory.empty(), **given)
+    written = frame(camera)
+    map = memory.write(memory.empty(), **written)
     grid = camera.resize((6, 8))
-    expected = unproject(resample_depth(given["depth"], grid.size), grid)[0].flatten(0, 1)
+    expected = unproject(resample_depth(written["depth"], grid.size), grid)[0].flatten(0, 1)
     assert torch.equal(map.xyz()[map.ids().argsort()], expected)
 
 
@@ -288,10 +288,10 @@ def test_bad_settings(argument: str, value: object) -> None:
 def test_bad_input() -> None:
     memory, camera = PointMemory(C, STRIDE), cameras([0.0] * 6)
     for name in ("latents", "depth", "static"):
-        given = frame(camera)
-        given[name] = given[name][..., 1:]
+        written = frame(camera)
+        written[name] = written[name][..., 1:]
         with pytest.raises(ValueError, match=f"^{name}: expected shape"):
-            memory.write(memory.empty(), **given)
+            memory.write(memory.empty(), **written)
     with pytest.raises(ValueError, match="^camera: expected batch shape"):
         memory.read(memory.empty(), camera[0])
     with pytest.raises(ValueError, match="^camera: expected a size"):

@@ -1,4 +1,4 @@
-"""The compiled loops against their plain twin: the same bits, whatever the map, the camera and the threads."""
+"""The compiled loops give the bits of the reference implementation, for any map, camera and number of threads."""
 
 import copy
 import gc
@@ -45,7 +45,7 @@ def cameras(count: int) -> list[Camera]:
 @pytest.mark.parametrize(
     "rules", [RenderParams(0.0, 2.0), RenderParams(0.25, 2.0, 2), RenderParams(0.1, 1.0, 4), RenderParams(0.5, 1e9)]
 )
-def test_bits_of_the_plain_twin(map: LatentMap, rules: RenderParams, threads: int) -> None:
+def test_compiled_read_has_bits_of_reference(map: LatentMap, rules: RenderParams, threads: int) -> None:
     for camera in cameras(8):
         mine, plain = render(map, camera, rules), render_reference(map, camera, rules)
         for name, expected in plain._asdict().items():
@@ -56,7 +56,7 @@ def test_bits_of_the_plain_twin(map: LatentMap, rules: RenderParams, threads: in
         assert np.array_equal(known.rows, expected_known.rows)
 
 
-def test_what_is_left_out_would_not_have_been_shown(map: LatentMap, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_skipped_blocks_have_no_visible_points(map: LatentMap, monkeypatch: pytest.MonkeyPatch) -> None:
     rules = RenderParams(0.25, 2.0, 2)
     culled = [render(map, camera, rules) for camera in cameras(6)]
     assert min(len(map.cull(camera).rows) for camera in cameras(6)) < len(map.blocks) / 2
@@ -66,7 +66,7 @@ def test_what_is_left_out_would_not_have_been_shown(map: LatentMap, monkeypatch:
         assert all(torch.equal(getattr(mine, name), getattr(whole, name)) for name in mine._fields)
 
 
-def test_boxes_in_view_have_every_point_of_the_picture() -> None:
+def test_boxes_in_view_contain_all_visible_points() -> None:
     """Flat boxes, small ones and ones that hold the camera, each with points on its corners and within."""
     generator = np.random.default_rng(0)
     size = 2.0 ** generator.uniform(-6, 5, (2000, 1, 3)) * generator.integers(0, 2, (2000, 1, 3))
@@ -86,7 +86,7 @@ def test_boxes_in_view_have_every_point_of_the_picture() -> None:
         assert ((first <= np.floor(u)) & (np.floor(u) <= last) | ~seen).all()
 
 
-def test_more_points_on_the_surfaces_than_there_is_room_for_at_first() -> None:
+def test_sweep_grows_its_buffers() -> None:
     count = 50_000
     points = cloud(count, 0, 1.0)
     points.xyz[:, 2] = 5 + 1e-6 * points.xyz[:, 2].round(decimals=1)  # near-ties, and ties
@@ -101,7 +101,7 @@ def test_more_points_on_the_surfaces_than_there_is_room_for_at_first() -> None:
         assert bool((mine.source < 0).any()) and bool((mine.source >= 0).any())
 
 
-def test_a_camera_amid_points_and_points_at_infinity() -> None:
+def test_camera_among_points_and_points_at_infinity() -> None:
     points = cloud(4000, 0, 0.01)
     points.xyz[:5] = torch.tensor([[1e30, 0, 0], [0, -1e30, 0], [0, 0, 1e38], [0, 0, 3e38], [1e-30, 0, 1e-30]])
     map = LatentMap.empty(CHANNELS).add(points, np.zeros(0, np.int64), 4000)
@@ -114,7 +114,7 @@ def test_a_camera_amid_points_and_points_at_infinity() -> None:
 
 
 @pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, lambda map: pickle.loads(pickle.dumps(map))])
-def test_a_copy_outlives_its_original(map: LatentMap, copied: Callable[[LatentMap], LatentMap]) -> None:
+def test_copied_map_outlives_its_original(map: LatentMap, copied: Callable[[LatentMap], LatentMap]) -> None:
     """The compiled loops go by addresses, which a copy must not have from tensors that are gone."""
     camera, rules = cameras(1)[0], RenderParams(0.25, 2.0, 2)
     expected = render(map, camera, rules)
@@ -122,13 +122,13 @@ def test_a_copy_outlives_its_original(map: LatentMap, copied: Callable[[LatentMa
     other = copied(own)
     del own
     gc.collect()
-    _ = [torch.full((1024, 3), 7.0) for _ in range(200)]  # takes the memory that was given back
+    _ = [torch.full((1024, 3), 7.0) for _ in range(200)]  # reuses freed memory
     assert other.blocks.table.array()[0, 2] == other.blocks[0].xyz.data_ptr()
     found = render(other, camera, rules)
     assert all(torch.equal(getattr(found, name), getattr(expected, name)) for name in found._fields)
 
 
-def test_nothing_to_see() -> None:
+def test_render_of_empty_map_is_empty() -> None:
     camera = Camera.from_fov(torch.eye(4), 60.0, (3, 4))
     for compact in (False, True):
         mine = render(LatentMap.empty(CHANNELS, compact=compact), camera, RenderParams(0.25, 2.0))

@@ -36,7 +36,7 @@ def write(memory: RgbMemory, map: object, frames: torch.Tensor, depth: torch.Ten
     return memory.write(map, latents=torch.zeros(48, 1, 3, 4), frames=frames, depth=depth, static=static, camera=camera)
 
 
-def test_same_view_gives_the_frame_back() -> None:
+def test_rgb_memory_returns_the_frame_for_the_same_view() -> None:
     memory = RgbMemory(CODEC, CODEC.stride)
     frames, depth = frame(), torch.rand(1, *SIZE) + 2.0
     map = write(memory, memory.empty(), frames, depth)
@@ -50,7 +50,7 @@ def test_same_view_gives_the_frame_back() -> None:
     assert torch.allclose(shown, view.depth.flatten()), "the source is the pixel whose depth is shown"
 
 
-def test_offset_and_zoom_are_the_means_of_the_pixels() -> None:
+def test_offset_and_log_scale_are_pixel_means() -> None:
     memory = RgbMemory(CODEC, CODEC.stride)
     map = write(memory, memory.empty(), frame(), torch.full((1, *SIZE), 2.0))
     nearer = se3_exp(torch.tensor([[0.0, 0.0, 1.0, 0.0, 0.0, 0.0]]))
@@ -80,7 +80,7 @@ def test_a_cell_is_visible_if_half_its_pixels_are() -> None:
     assert torch.equal(decoded[:, 0, 4:], frames[:, 0, 4:])
 
 
-def test_standing_still_writes_nothing_and_maps_are_values() -> None:
+def test_standing_still_writes_nothing_and_old_map_is_unchanged() -> None:
     memory = RgbMemory(CODEC, CODEC.stride)
     depth = torch.full((1, *SIZE), 2.0)
     map = write(memory, memory.empty(), frame(), depth)
@@ -89,7 +89,7 @@ def test_standing_still_writes_nothing_and_maps_are_values() -> None:
     assert write(memory, map, frame(2), depth, turned).points > map.points == 192
 
 
-def test_several_cameras_and_a_cap() -> None:
+def test_several_cameras_and_max_points() -> None:
     memory = RgbMemory(CODEC, CODEC.stride, max_points=100)
     map = write(memory, memory.empty(), frame(), torch.full((1, *SIZE), 2.0))
     assert map.points <= 100
@@ -99,7 +99,7 @@ def test_several_cameras_and_a_cap() -> None:
     assert torch.equal(view.latents[:, 0], view.latents[:, 1])
 
 
-def test_a_training_batch_is_shown_what_the_memory_shows() -> None:
+def test_training_batch_agrees_with_memory() -> None:
     memory, depth = RgbMemory(CODEC, CODEC.stride), frame(2)[:2, 0] * 0.5 + 2.5
     depth[:, :6, :9] = 0.0  # unknown: holes
     batch = Camera(CAMERA.c2w.expand(2, 4, 4), CAMERA.K.expand(2, 3, 3), SIZE)

@@ -1,8 +1,7 @@
 import pytest
 import torch
-from support.reference_memory import reference_splat
+from support.reference_memory import reference_splat, sorted_splat
 
-from mirage_sim.evaluation.benchmarks.readout import sorted_splat
 from mirage_sim.geometry import Camera, Splat, coverage, se3_exp, splat
 
 CAMERA = Camera.from_fov(se3_exp(torch.tensor([0.2, -0.1, 0.3, 0.1, 0.4, -0.1])), 70.0, (6, 8))
@@ -17,7 +16,7 @@ def cloud(count: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor, torch.
     return points, ids, torch.rand(count, generator=generator) * 2 + 0.01
 
 
-def assert_as_twin(
+def assert_equals_reference(
     seen: Splat, points: torch.Tensor, ids: torch.Tensor, footprint: torch.Tensor, tol: float, samples_per_cell: int
 ) -> None:
     reference = reference_splat(points.numpy(), ids.numpy(), footprint.numpy(), CAMERA, tol, 2.0, samples_per_cell)
@@ -30,14 +29,14 @@ def assert_as_twin(
 
 
 @pytest.mark.parametrize("samples_per_cell", [1, 2, 4])
-def test_bits_of_the_slow_twin_for_any_order_and_threads(threads: int, samples_per_cell: int) -> None:
+def test_bits_equal_reference_for_any_order_and_threads(threads: int, samples_per_cell: int) -> None:
     points, ids, footprint = cloud(1500)
     for tolerance in (0.0, 0.1, 0.5):
         for seed in range(2):
             order = torch.randperm(len(ids), generator=torch.Generator().manual_seed(seed + threads))
             shuffled = points[order], ids[order], footprint[order]
             seen = splat(*shuffled, CAMERA, tolerance=tolerance, samples_per_cell=samples_per_cell)
-            assert_as_twin(seen, *shuffled, tolerance, samples_per_cell)
+            assert_equals_reference(seen, *shuffled, tolerance, samples_per_cell)
 
 
 def test_many_points_against_sorting(threads: int) -> None:
@@ -47,7 +46,7 @@ def test_many_points_against_sorting(threads: int) -> None:
         assert torch.equal(splat(points, ids, footprint, CAMERA, tolerance=tolerance).index, expected)
 
 
-def test_batched_splat_is_the_single_ones() -> None:
+def test_batched_splat_equals_single_splats() -> None:
     points, ids, footprint = (torch.stack(t) for t in zip(*(cloud(3000, seed) for seed in range(3)), strict=True))
     cameras = Camera.stack([CAMERA, Camera(CAMERA.c2w @ CAMERA.c2w, CAMERA.K, CAMERA.size), CAMERA])
     valid = points[..., 0] > -1
@@ -60,7 +59,7 @@ def test_batched_splat_is_the_single_ones() -> None:
             assert name == "index" or torch.equal(getattr(kept, name), getattr(alone, name))
 
 
-def test_cover_is_what_the_twin_shows(threads: int) -> None:
+def test_coverage_equals_reference(threads: int) -> None:
     points, ids, footprint = cloud(1500)
     for tolerance in (0.0, 0.1, 0.5):
         reference = reference_splat(points.numpy(), ids.numpy(), footprint.numpy(), CAMERA, tolerance, 2.0)
@@ -73,7 +72,7 @@ def test_cover_is_what_the_twin_shows(threads: int) -> None:
         assert winners <= set(covered.shown.tolist())
 
 
-def test_batched_cover_is_the_single_ones() -> None:
+def test_batched_coverage_equals_single_coverage() -> None:
     points, _, footprint = (torch.stack(t) for t in zip(*(cloud(3000, seed) for seed in range(3)), strict=True))
     valid = points[..., 0] > -1
     together = coverage(points, footprint, CAMERA, valid=valid)
@@ -85,7 +84,7 @@ def test_batched_cover_is_the_single_ones() -> None:
 
 
 def in_line(*depths: float) -> torch.Tensor:
-    """Points behind one another in the middle cell of a 1 x 1 picture."""
+    """Points behind one another in the middle cell of a 1 x 1 image."""
     return torch.tensor([[0.0, 0.0, depth] for depth in depths])
 
 
@@ -111,7 +110,7 @@ def test_fine_points_win_over_older_coarse_ones() -> None:
     assert winner((1.0, 1.5), (0, 1), (9.0, 2.0), 0.1) == 0, "a coarse surface in front still hides a fine one behind"
 
 
-def test_detail_keeps_points_apart_that_share_a_cell_but_not_what_is_hidden() -> None:
+def test_samples_per_cell_keeps_neighbours_not_hidden_points() -> None:
     camera = Camera.from_fov(torch.eye(4), 90.0, (1, 1))
     points = torch.tensor([[-0.5, -0.5, 1.0], [0.5, -0.5, 1.0], [0.5, 0.5, 1.3]])
     seen = splat(points, torch.arange(3), torch.full((3,), 2.0), camera, samples_per_cell=2)
@@ -119,6 +118,6 @@ def test_detail_keeps_points_apart_that_share_a_cell_but_not_what_is_hidden() ->
     assert seen.offset[0].flatten().tolist() == [0.0] * 4 and seen.log_scale[0].tolist() == [-1.0, -1.0]
 
 
-def test_nothing_to_splat() -> None:
+def test_splat_without_points_is_empty() -> None:
     seen = splat(torch.zeros(0, 3), torch.zeros(0, dtype=torch.int64), torch.zeros(0), CAMERA)
     assert seen.index.shape == (6, 8) and bool((seen.index == -1).all())

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from mirage_sim.evaluation.benchmarks.measure import work_of
+from benchmarks.runner import work_of
 from mirage_sim.geometry import Camera
 from mirage_sim.memory import LatentMap, PointMemory
 from mirage_sim.memory.blocks import Points
@@ -53,7 +53,7 @@ WALL = MEMORY.write(MEMORY.empty(), **FRAME, camera=CAMERA)
 
 
 @pytest.mark.parametrize("use", [READ, WRITE])
-def test_work_follows_what_is_in_view(
+def test_work_depends_on_points_in_view(
     use: Callable[[LatentMap], object], maps: tuple[LatentMap, LatentMap], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     near, far = (work_of(lambda map=map: use(map)) for map in maps)
@@ -65,7 +65,7 @@ def test_work_follows_what_is_in_view(
 
 
 @pytest.mark.parametrize("use", [READ, WRITE])
-def test_work_does_not_follow_what_is_hidden(use: Callable[[LatentMap], object]) -> None:
+def test_work_does_not_depend_on_hidden_points(use: Callable[[LatentMap], object]) -> None:
     """Clumps of points behind one another, without and with a wall before them."""
     bare, walled = MEMORY.empty(), WALL
     for i in range(40):
@@ -77,7 +77,7 @@ def test_work_does_not_follow_what_is_hidden(use: Callable[[LatentMap], object])
     assert seen > wall + 8 * BLOCK_POINTS, "the count would tell"
 
 
-def test_a_write_shares_what_it_does_not_touch(maps: tuple[LatentMap, LatentMap]) -> None:
+def test_write_shares_unchanged_blocks(maps: tuple[LatentMap, LatentMap]) -> None:
     """So that a fork costs what it writes."""
     _, far = maps
     written = MEMORY.write(far, **FRAME, camera=CAMERA)

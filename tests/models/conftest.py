@@ -7,7 +7,7 @@ from torch import nn
 
 @pytest.fixture
 def awake() -> Callable[[nn.Module], nn.Module]:
-    """Puts noise on all weights: output layers start at zero, which would hide what lies before them."""
+    """Adds noise to all weights, because output layers are initialised to zero and would hide earlier layers."""
 
     def wake(model: nn.Module, level: float = 0.05) -> nn.Module:
         generator = torch.Generator().manual_seed(1)

@@ -25,7 +25,7 @@ def saved(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_round_trip(name: str, tmp_path: Path, awake):
+def test_saved_model_loads_as_float16_weights(name: str, tmp_path: Path, awake):
     model = MODELS[name]().train()
     path = tmp_path / "new" / "folder" / "model.safetensors"
     save_model(awake(model).train(), path)
@@ -43,14 +43,14 @@ def test_round_trip(name: str, tmp_path: Path, awake):
         assert json.loads(file.metadata()["config"]) == model.config
 
 
-def test_single_precision_loses_nothing(tmp_path: Path):
+def test_float32_weights_load_exactly(tmp_path: Path):
     model = MODELS["depth"]()
     save_model(model, tmp_path / "depth.safetensors", dtype=torch.float32)
     state = load_model(tmp_path / "depth.safetensors").state_dict()
     assert all(torch.equal(tensor, state[key]) for key, tensor in model.state_dict().items())
 
 
-def test_overwriting_replaces_and_a_failed_save_leaves_the_old_file(saved: Path):
+def test_failed_save_leaves_the_old_file(saved: Path):
     other = MODELS["depth"]()
     save_model(other, saved)
     assert isinstance(load_model(saved), MiniDepth)
@@ -62,7 +62,7 @@ def test_overwriting_replaces_and_a_failed_save_leaves_the_old_file(saved: Path)
 
 
 @pytest.mark.parametrize("path", [Path("nowhere/codec.safetensors"), Path("/nowhere/codec.safetensors")])
-def test_missing_file(path: Path):
+def test_missing_file_is_rejected(path: Path):
     with pytest.raises(FileNotFoundError, match=r"nowhere/codec\.safetensors: expected a weights file") as caught:
         load_model(path)
     assert "\n" not in str(caught.value)
@@ -76,13 +76,13 @@ def refused(path: Path, message: str) -> None:
 
 
 @pytest.mark.parametrize("share", [0.0, 0.001, 0.5, 0.999])
-def test_truncated_file(saved: Path, share: float):
+def test_truncated_file_is_rejected(saved: Path, share: float):
     content = saved.read_bytes()
     saved.write_bytes(content[: int(share * len(content))])
     refused(saved, "expected a whole safetensors file")
 
 
-def test_other_files(tmp_path: Path):
+def test_files_of_other_kinds_are_rejected(tmp_path: Path):
     path = tmp_path / "other.safetensors"
     path.write_text("not weights at all, but long enough to hold a header length")
     refused(path, "expected a whole safetensors file")
@@ -98,20 +98,20 @@ def rewrite(path: Path, tensors: dict[str, torch.Tensor] | None = None, **metada
     save_file(found | (tensors or {}), path, {key: value for key, value in merged.items() if value is not None})
 
 
-def test_flipped_bits_are_found(saved: Path):
+def test_flipped_bits_are_rejected(saved: Path):
     content = bytearray(saved.read_bytes())
     content[-1] ^= 1
     saved.write_bytes(content)
     refused(saved, "expected the bytes that were written, got others: the file is damaged")
 
 
-def test_weights_from_before_there_were_digests_are_loaded(saved: Path):
+def test_weights_without_digest_load(saved: Path):
     expected = load_model(saved).state_dict()
     rewrite(saved)
     assert all(torch.equal(tensor, expected[key]) for key, tensor in load_model(saved).state_dict().items())
 
 
-def test_wrong_class(saved: Path):
+def test_wrong_class_is_rejected(saved: Path):
     rewrite(saved, **{"class": "Conv2d"})
     refused(saved, "got class 'Conv2d'")
     rewrite(saved, **{"class": "MiniDepth"})
@@ -134,23 +134,33 @@ def test_wrong_class(saved: Path):
         '{"encoder_depth": 3}',
     ],
 )
-def test_config_that_does_not_fit(saved: Path, config: str | None):
+def test_misfit_config_is_rejected(saved: Path, config: str | None):
     rewrite(saved, config=config)
     refused(saved, "do not fit the MiniCodec")
 
 
 @pytest.mark.parametrize("config", ['{"widths": [7, 32]}', '{"widths": [16, 8]}', '{"widths": []}', '{"widths": 3}'])
-def test_widths_that_do_not_fit(tmp_path: Path, config: str):
+def test_misfit_widths_are_rejected(tmp_path: Path, config: str):
     path = tmp_path / "depth.safetensors"
     save_model(MODELS["depth"](), path)
     rewrite(path, config=config)
     refused(path, "do not fit the MiniDepth")
 
 
-def test_shape_mismatch_and_extra_tensors(saved: Path):
+def test_shape_mismatch_and_extra_tensors_are_rejected(saved: Path):
     content = saved.read_bytes()
     rewrite(saved, {"analysis.bias": torch.zeros(9)})
     refused(saved, "do not fit the MiniCodec .* size mismatch for analysis.bias")
     saved.write_bytes(content)
     rewrite(saved, {"stranger": torch.zeros(9)})
     refused(saved, "do not fit the MiniCodec .* Unexpected key.* .stranger.")
+
+
+def test_earlier_argument_name_detail_loads(tmp_path: Path):
+    path, model = tmp_path / "denoiser.safetensors", MODELS["denoiser"]()
+    save_model(model, path, dtype=torch.float32)
+    config = {key: value for key, value in model.config.items() if key != "samples_per_cell"} | {"detail": 2}
+    rewrite(path, config=json.dumps(config))
+    loaded = load_model(path)
+    assert loaded.config == model.config
+    assert all(torch.equal(tensor, model.state_dict()[key]) for key, tensor in loaded.state_dict().items())

@@ -19,7 +19,7 @@ def video(*shape: int) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("channels", [3, 16, 48])
-def test_the_transform_is_an_orthogonal_projection(channels: int):
+def test_transform_is_an_orthogonal_projection(channels: int):
     analysis, synthesis = (matrix.double() for matrix in transform_basis(channels))
     assert analysis.shape == (channels, 48) and synthesis.shape == (48, channels)
     project = synthesis @ analysis
@@ -30,7 +30,7 @@ def test_the_transform_is_an_orthogonal_projection(channels: int):
     torch.testing.assert_close(rows @ rows.T, torch.eye(channels, dtype=torch.float64), atol=1e-6, rtol=0)
 
 
-def test_the_first_channel_is_brightness_and_few_channels_keep_flat_pictures():
+def test_first_channel_is_brightness_and_flat_images_are_kept():
     analysis, synthesis = transform_basis(16)
     grey = torch.full((48,), 0.3)
     coefficients = analysis @ grey
@@ -39,7 +39,7 @@ def test_the_first_channel_is_brightness_and_few_channels_keep_flat_pictures():
     torch.testing.assert_close(synthesis @ (analysis @ colour), colour, atol=1e-6, rtol=0)
 
 
-def test_an_untrained_codec_is_the_transform():
+def test_untrained_codec_equals_the_transform():
     codec = MiniCodec(8, **SIZES)
     frames = torch.tensor([0.06, -0.03, 0.02]).view(1, 3, 1, 1).expand(2, 3, 12, 16)
     with torch.no_grad():
@@ -50,7 +50,7 @@ def test_an_untrained_codec_is_the_transform():
     torch.testing.assert_close(torch.atanh(found / BOUND) * BOUND, expected, atol=1e-4, rtol=0)
 
 
-def test_shapes_of_videos(codec: MiniCodec):
+def test_videos_keep_their_shapes(codec: MiniCodec):
     clip = video(2, 3, 5, 12, 20)
     latents = codec.encode(clip)
     assert latents.shape == (2, 8, 5, 3, 5) and codec.stride == (1, 4, 4) and codec.channels == 8
@@ -60,7 +60,7 @@ def test_shapes_of_videos(codec: MiniCodec):
 def test_latents_are_bounded_and_frames_clamped(codec: MiniCodec):
     latents = codec.encode(20 * video(1, 3, 2, 16, 16))
     assert latents.abs().max() <= BOUND
-    assert latents.abs().max() > 0.9 * BOUND  # the input was strong enough to try the bound
+    assert latents.abs().max() > 0.9 * BOUND  # the input is strong enough to reach the bound
     wild = 10 * torch.randn(1, 8, 2, 4, 4)
     assert codec.decode_frames(wild[:, :, 0]).abs().max() > 1.5
     decoded = codec.decode(wild)
@@ -68,7 +68,7 @@ def test_latents_are_bounded_and_frames_clamped(codec: MiniCodec):
     torch.testing.assert_close(decoded[:, :, 0], codec.decode_frames(wild[:, :, 0]).clamp(-1, 1))
 
 
-def test_every_frame_is_coded_by_itself(codec: MiniCodec):
+def test_frames_are_coded_independently(codec: MiniCodec):
     clip = video(2, 3, 4, 16, 16)
     other = clip.clone()
     other[1, :, 2] = -other[1, :, 2]
@@ -82,12 +82,12 @@ def test_every_frame_is_coded_by_itself(codec: MiniCodec):
     torch.testing.assert_close(codec.encode(clip), alone, atol=1e-5, rtol=0)
 
 
-def test_what_a_latent_means_is_local(codec: MiniCodec):
+def test_latents_depend_on_their_neighbourhood_only(codec: MiniCodec):
     frames = video(1, 3, 64, 80)
     other = frames.clone()
     other[..., :PATCH, :PATCH] *= -1
     changed = (codec.encode_frames(frames) != codec.encode_frames(other)).any(1)[0]
-    assert changed[:3, :3].all()  # neighbours do look at each other
+    assert changed[:3, :3].all()  # neighbours do affect each other
     assert not changed[REACH + 1 :].any() and not changed[:, REACH + 1 :].any()
     latents = torch.randn(1, 8, 16, 20)
     poked = latents.clone()

@@ -57,12 +57,12 @@ def clean_estimate(denoiser: MiniDenoiser, conditioning: Conditioning, x: Tensor
     return denoiser.predict_clean(x, sigma, denoiser.condition(conditioning))
 
 
-def test_velocity_leads_to_the_clean_estimate(denoiser: MiniDenoiser, x: Tensor):
+def test_velocity_points_to_the_clean_estimate(denoiser: MiniDenoiser, x: Tensor):
     condition = denoiser.condition(make_conditioning())
     velocity = denoiser.velocity(x[:, :, None], SIGMA[:, None], condition)
     assert velocity.shape == (B, C, 1, H, W)
     clean = denoiser.predict_clean(x, SIGMA, condition)
-    assert (clean - condition.aligned).abs().mean() > 0.01  # the trunk says something
+    assert (clean - condition.aligned).abs().mean() > 0.01  # the trunk has an effect
     torch.testing.assert_close(x - SIGMA[:, None, None, None] * velocity[:, :, 0], clean, atol=1e-5, rtol=0)
 
 
@@ -71,20 +71,20 @@ def test_velocity_is_finite_without_noise(denoiser: MiniDenoiser, x: Tensor):
     assert velocity.isfinite().all()
 
 
-def test_a_chunk_of_two_latent_frames_is_refused(denoiser: MiniDenoiser):
+def test_chunk_of_two_latent_frames_is_rejected(denoiser: MiniDenoiser):
     for batch in (1, 2):
         with pytest.raises(ValueError, match="one latent frame"):
             denoiser.condition(make_conditioning(batch, frames=2))
 
 
-def test_at_first_the_memory_is_copied(x: Tensor):
+def test_untrained_denoiser_copies_the_memory(x: Tensor):
     denoiser, conditioning = make(), make_conditioning()
     condition = denoiser.condition(conditioning)
     assert torch.equal(condition.aligned, conditioning.view.latents[:, :, 0])
     assert torch.equal(denoiser.predict_clean(x, SIGMA, condition), condition.aligned)
 
 
-def test_samples_of_a_batch_do_not_mix(denoiser: MiniDenoiser, x: Tensor):
+def test_samples_of_a_batch_are_independent(denoiser: MiniDenoiser, x: Tensor):
     conditioning = make_conditioning()
     together = clean_estimate(denoiser, conditioning, x)
     fields = (getattr(conditioning.view, name)[1:] for name in MemoryView.__dataclass_fields__)
@@ -93,10 +93,10 @@ def test_samples_of_a_batch_do_not_mix(denoiser: MiniDenoiser, x: Tensor):
     torch.testing.assert_close(clean_estimate(denoiser, alone, x[1:], SIGMA[1:]), together[1:], atol=1e-5, rtol=0)
 
 
-def test_everything_told_matters(denoiser: MiniDenoiser, x: Tensor):
+def test_all_conditioning_affects_the_result(denoiser: MiniDenoiser, x: Tensor):
     conditioning = make_conditioning()
     view = conditioning.view
-    told = clean_estimate(denoiser, conditioning, x)
+    expected = clean_estimate(denoiser, conditioning, x)
     preceding = conditioning.preceding.clone()
     preceding[:, :, -1] += 1
     for name, other in {
@@ -108,12 +108,12 @@ def test_everything_told_matters(denoiser: MiniDenoiser, x: Tensor):
         "log_scale": replace(conditioning, view=replace(view, log_scale=view.log_scale + 1)),
         "latents": replace(conditioning, view=replace(view, latents=-view.latents)),
     }.items():
-        assert (clean_estimate(denoiser, other, x) - told).abs().max() > 1e-4, name
-    assert (clean_estimate(denoiser, conditioning, x, SIGMA.flip(0)) - told).abs().max() > 1e-4
-    assert (clean_estimate(denoiser, conditioning, -x) - told).abs().max() > 1e-4
+        assert (clean_estimate(denoiser, other, x) - expected).abs().max() > 1e-4, name
+    assert (clean_estimate(denoiser, conditioning, x, SIGMA.flip(0)) - expected).abs().max() > 1e-4
+    assert (clean_estimate(denoiser, conditioning, -x) - expected).abs().max() > 1e-4
 
 
-def test_holes_have_no_depth(denoiser: MiniDenoiser, x: Tensor):
+def test_depth_in_holes_is_ignored(denoiser: MiniDenoiser, x: Tensor):
     conditioning = make_conditioning()
     view = conditioning.view
     assert not view.visible.all()
@@ -127,7 +127,7 @@ def make_aligner(samples_per_cell: int = 2) -> ReadoutAligner:
     return ReadoutAligner(C, 16, samples_per_cell).requires_grad_(False)
 
 
-def test_the_aligner_is_local_and_starts_as_the_identity(awake):
+def test_aligner_is_local_and_initially_the_identity(awake):
     view = make_view()
     aligner = make_aligner()
     aligned, features, _ = aligner(view, SIZE)
@@ -140,13 +140,13 @@ def test_the_aligner_is_local_and_starts_as_the_identity(awake):
     assert changed[:, :2, :2].all() and not changed[:, reach + 1 :].any() and not changed[..., reach + 1 :].any()
 
 
-def test_extreme_zoom_is_bounded(awake):
+def test_extreme_scale_is_clamped(awake):
     view, aligner = make_view(), awake(make_aligner())
     near, nearer, less = (aligner(replace(view, log_scale=view.log_scale * 0 - z), SIZE)[0] for z in (4.0, 30.0, 2.0))
     assert torch.equal(near, nearer) and not torch.equal(near, less)
 
 
-def test_the_aligner_takes_many_latent_frames(awake):
+def test_aligner_takes_many_latent_frames(awake):
     view, aligner = make_view(2, 3), awake(make_aligner())
     aligned, _, _ = aligner(view, SIZE)
     single = MemoryView(
@@ -156,7 +156,7 @@ def test_the_aligner_takes_many_latent_frames(awake):
     torch.testing.assert_close(aligner(single, SIZE)[0][0], aligned[1 * 3 + 2], atol=1e-5, rtol=0)
 
 
-def test_of_several_samples_the_most_central_is_where_the_aligner_starts():
+def test_aligner_starts_from_the_most_central_sample():
     view = make_view().resize((2 * H, 2 * W))
     picked = torch.Generator().manual_seed(8)
     visible = torch.rand(view.visible.shape, generator=picked) < 0.5
@@ -174,32 +174,32 @@ def test_of_several_samples_the_most_central_is_where_the_aligner_starts():
         assert torch.equal(aligned[0, :, row, column], expected)
 
 
-def test_what_is_shown_as_it_was_written_is_copied(awake):
+def test_unmoved_latents_are_copied(awake):
     aligner = awake(make_aligner())
     view = make_view()
-    told = {"visible": torch.ones_like(view.visible), "offset": 0 * view.offset, "log_scale": 0 * view.log_scale}
-    exact = replace(view, **told)
+    fields = {"visible": torch.ones_like(view.visible), "offset": 0 * view.offset, "log_scale": 0 * view.log_scale}
+    exact = replace(view, **fields)
     assert torch.equal(aligner(exact, SIZE)[0], exact.latents[:, :, 0])
-    told["offset"] = told["offset"] + 0.2  # cells
-    told["log_scale"][..., 0] = 0.5  # octaves
-    moved, corrected = replace(view, **told), aligner(replace(view, **told), SIZE)[0]
+    fields["offset"] = fields["offset"] + 0.2  # cells
+    fields["log_scale"][..., 0] = 0.5  # octaves
+    moved, corrected = replace(view, **fields), aligner(replace(view, **fields), SIZE)[0]
     assert (corrected != moved.latents[:, :, 0]).any(1).all()
 
 
-def test_samples_side_by_side_in_a_cell_all_count(awake):
+def test_all_samples_of_a_cell_affect_the_result(awake):
     denoiser, conditioning = awake(make()), make_conditioning()
     fine = conditioning.view.resize((2 * H, 2 * W))
-    told = replace(conditioning, view=replace(fine, visible=torch.ones_like(fine.visible)))
+    conditioning = replace(conditioning, view=replace(fine, visible=torch.ones_like(fine.visible)))
     noise = torch.zeros(B, C, H, W)
-    before = clean_estimate(denoiser, told, noise)
+    before = clean_estimate(denoiser, conditioning, noise)
     for part in [(0, 0), (0, 1), (1, 0), (1, 1)]:
         latents = fine.latents.clone()
         latents[..., part[0] :: 2, part[1] :: 2] += 1
-        other = replace(told, view=replace(told.view, latents=latents))
+        other = replace(conditioning, view=replace(conditioning.view, latents=latents))
         assert (clean_estimate(denoiser, other, noise) - before).abs().max() > 1e-4
 
 
-def test_a_view_on_the_latent_grid_and_the_same_on_a_finer_one_condition_alike(denoiser: MiniDenoiser, x: Tensor):
+def test_view_on_finer_grid_gives_the_same_condition(denoiser: MiniDenoiser, x: Tensor):
     conditioning = make_conditioning()
     finer = replace(conditioning, view=conditioning.view.resize((2 * H, 2 * W)))
     assert torch.equal(clean_estimate(denoiser, finer, x), clean_estimate(denoiser, conditioning, x))

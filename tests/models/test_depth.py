@@ -23,7 +23,7 @@ def make() -> MiniDepth:
     return MiniDepth((16, 32)).eval().requires_grad_(False)
 
 
-def test_at_first_known_depth_is_kept_and_the_rest_is_a_room():
+def test_untrained_head_keeps_known_depth():
     frames, camera, known = inputs()
     depth = make()(frames, camera, known)
     assert depth.shape == (B, F, H, W)
@@ -40,7 +40,7 @@ def test_depth_stays_in_range(awake):
     assert wild.min() >= NEAREST and wild.max() <= FARTHEST and wild.std() > 1
 
 
-def test_frame_rays_and_known_depth_all_matter(awake):
+def test_frame_rays_and_known_depth_affect_the_result(awake):
     model = awake(make())
     frames, camera, known = inputs()
     depth = model(frames, camera, known)
@@ -54,7 +54,7 @@ def test_frame_rays_and_known_depth_all_matter(awake):
         assert (other / depth).log().abs().max() > 1e-3, name
 
 
-def test_frames_of_a_batch_do_not_mix_and_the_pose_is_nothing_to_see(awake):
+def test_frames_are_independent_and_pose_has_no_effect(awake):
     model = awake(make())
     frames, camera, known = inputs()
     depth = model(frames, camera, known)

@@ -50,7 +50,7 @@ def save(folder: Path, **config: Any) -> Path:
         torch.manual_seed(0)
         model = transformers.DepthAnythingForDepthEstimation(made)
     with torch.no_grad():
-        model.head.conv3.bias += 0.5  # random weights may give nothing but zeros behind the last ReLU
+        model.head.conv3.bias += 0.5  # with random weights the last ReLU may return only zeros
     model.save_pretrained(folder)
     processor = transformers.DPTImageProcessorPil(
         size={"height": 28, "width": 28}, keep_aspect_ratio=True, ensure_multiple_of=14
@@ -69,7 +69,7 @@ def relative(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save(tmp_path_factory.mktemp("relative"), depth_estimation_type="relative")
 
 
-def test_a_metric_model_is_taken_at_its_word(metric: Path) -> None:
+def test_metric_model_is_returned_unchanged(metric: Path) -> None:
     estimator = TransformersDepth(str(metric))
     video = frames(2, 3)
     depth = estimator(video, camera(2, 3), nothing(2, 3))
@@ -84,7 +84,7 @@ def test_a_metric_model_is_taken_at_its_word(metric: Path) -> None:
     assert depth.std() > 0
 
 
-def test_a_relative_model_is_inverted_and_given_a_typical_size(relative: Path) -> None:
+def test_relative_model_is_inverted_and_scaled(relative: Path) -> None:
     estimator = TransformersDepth(str(relative), typical=2.5)
     video = frames(1, 2)
     depth = estimator(video, camera(1, 2), nothing(1, 2))
@@ -94,7 +94,7 @@ def test_a_relative_model_is_inverted_and_given_a_typical_size(relative: Path) -
     torch.testing.assert_close(product, product[:1].expand_as(product), rtol=1e-3, atol=0)
 
 
-def test_models_that_do_not_tell_their_kind(tmp_path: Path) -> None:
+def test_model_of_unknown_kind_needs_an_argument(tmp_path: Path) -> None:
     config = transformers.GLPNConfig(
         hidden_sizes=[8, 8, 8, 8], depths=[1] * 4, num_attention_heads=[1] * 4, decoder_hidden_size=8
     )
@@ -106,7 +106,7 @@ def test_models_that_do_not_tell_their_kind(tmp_path: Path) -> None:
         TransformersDepth(str(tmp_path), kind="absolute")  # type: ignore[arg-type]
 
 
-def test_broken_models_are_refused_in_one_line(metric: Path, tmp_path: Path) -> None:
+def test_broken_models_are_rejected_in_one_line(metric: Path, tmp_path: Path) -> None:
     import shutil
 
     folder = tmp_path / "model"
@@ -122,8 +122,8 @@ def test_broken_models_are_refused_in_one_line(metric: Path, tmp_path: Path) -> 
     assert "\n" not in str(caught.value)
 
 
-class Keyframe(DepthModel):
-    """Gives what it is told to."""
+class Constant(DepthModel):
+    """Returns a constant depth."""
 
     def __init__(self, depth: torch.Tensor):
         super().__init__()
@@ -134,23 +134,23 @@ class Keyframe(DepthModel):
         return self.depth
 
 
-def test_what_models_give_is_made_to_fit_the_contract() -> None:
+def test_results_are_clamped_and_resized() -> None:
     depth = torch.tensor([[2.0, 4.0, torch.inf], [-1.0, 0.0, 3.0]])[None]
-    found = Keyframe(depth)(frames(1, 1), camera(1, 1), nothing(1, 1))[0, 0]
+    found = Constant(depth)(frames(1, 1), camera(1, 1), nothing(1, 1))[0, 0]
     assert found.shape == SIZE
     assert not found[14:, :28].any()
     assert found[0, 0] == 2 and found[-1, -1] == 3 and found[0, -1] == 100
-    # nothing between known and unknown is half of what is known
+    # no value is interpolated between known and unknown
     assert found[found > 0].min() >= 2
     same = torch.full((1, *SIZE), 2.5)
-    assert torch.equal(Keyframe(same)(frames(1, 1), camera(1, 1), nothing(1, 1))[0], same)
+    assert torch.equal(Constant(same)(frames(1, 1), camera(1, 1), nothing(1, 1))[0], same)
 
 
-def test_nan_is_refused() -> None:
+def test_nan_is_rejected() -> None:
     depth = torch.ones(2, *SIZE)
     depth[1, 3, 4] = torch.nan
-    with pytest.raises(ValueError, match="depth: expected numbers from Given, got NaN in 1 pixels"):
-        Keyframe(depth)(frames(1, 2), camera(1, 2), nothing(1, 2))
+    with pytest.raises(ValueError, match="depth: expected numbers from Constant, got NaN in 1 pixels"):
+        Constant(depth)(frames(1, 2), camera(1, 2), nothing(1, 2))
 
 
 @pytest.mark.parametrize(
@@ -165,7 +165,7 @@ def test_nan_is_refused() -> None:
         ),
     ],
 )
-def test_what_is_not_installed_is_named(adapter: Any, named: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_library_is_named(adapter: Any, named: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for module in ("depth_anything_3", "mapanything", "unidepth", "transformers"):
         monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(ImportError, match=named) as caught:
@@ -173,67 +173,67 @@ def test_what_is_not_installed_is_named(adapter: Any, named: str, monkeypatch: p
     assert "\n" not in str(caught.value)
 
 
-class Stranger:
-    """Stands for a model of a library that cannot be installed here: only our side of the call is tested with it."""
+class FakeModel:
+    """Replaces a model whose library cannot be installed here, to test the adapter's calls."""
 
     def __init__(self, answer: Any, model_name: str = ""):
-        self.answer, self.model_name, self.asked = answer, model_name, []
+        self.answer, self.model_name, self.calls = answer, model_name, []
 
-    def from_pretrained(self, name: str) -> "Stranger":
+    def from_pretrained(self, name: str) -> "FakeModel":
         return self
 
     to = eval = lambda self, *_: self
 
-    def infer(self, *asked: Any) -> Any:
-        self.asked.append(asked)
+    def infer(self, *args: Any) -> Any:
+        self.calls.append(args)
         return self.answer
 
     inference = infer
 
 
-def install(monkeypatch: pytest.MonkeyPatch, module: str, name: str, model: Stranger) -> None:
+def install(monkeypatch: pytest.MonkeyPatch, module: str, name: str, model: FakeModel) -> None:
     monkeypatch.setitem(sys.modules, module.partition(".")[0], SimpleNamespace())
     monkeypatch.setitem(sys.modules, module, SimpleNamespace(**{name: model}))
 
 
 def test_depth_anything_3_is_scaled_by_the_focal_length(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = Stranger(SimpleNamespace(depth=np.full((2, 14, 21), 2.0, np.float32)), "da3metric-large")
+    model = FakeModel(SimpleNamespace(depth=np.full((2, 14, 21), 2.0, np.float32)), "da3metric-large")
     install(monkeypatch, "depth_anything_3.api", "DepthAnything3", model)
-    view = camera(1, 2, fov=90.0)  # a focal length of half of the height, 7 pixels where the model looks
+    view = camera(1, 2, fov=90.0)  # a focal length of half of the height, 7 pixels at the model's resolution
     found = DepthAnything3("somewhere")(frames(1, 2), view, nothing(1, 2))
     torch.testing.assert_close(found, torch.full((1, 2, *SIZE), 2.0 * 7 / 300))
-    (images,) = model.asked[0]
+    (images,) = model.calls[0]
     assert [image.shape for image in images] == [(*SIZE, 3)] * 2 and images[0].dtype == np.uint8
     model.model_name = "da3nested-giant-large"
     torch.testing.assert_close(
         DepthAnything3("somewhere")(frames(1, 2), view, nothing(1, 2)), torch.full((1, 2, *SIZE), 2.0)
     )
     model.model_name = "da3-large"
-    with pytest.raises(ValueError, match="name: expected a model that measures in metres, .* got 'da3-large'"):
+    with pytest.raises(ValueError, match="name: expected a metric model, .* got 'da3-large'"):
         DepthAnything3("somewhere")
 
 
-def test_map_anything_is_told_the_cameras(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = Stranger([{"depth_z": torch.full((1, 350, 518, 1), 3.0)}] * 2)
+def test_map_anything_gets_the_cameras(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = FakeModel([{"depth_z": torch.full((1, 350, 518, 1), 3.0)}] * 2)
     install(monkeypatch, "mapanything.models", "MapAnything", model)
     view = camera(1, 2)
     found = MapAnything()(frames(1, 2), view, nothing(1, 2))
     torch.testing.assert_close(found, torch.full((1, 2, *SIZE), 3.0))
-    ((first, second),) = model.asked[0]
+    ((first, second),) = model.calls[0]
     assert first["img"].shape == (1, 3, 350, 518) and abs(float(first["img"].mean())) < 1
     torch.testing.assert_close(second["intrinsics"][0], view[0, 1].resize((350, 518)).K)
     torch.testing.assert_close(second["camera_poses"][0], torch.eye(4))
     model.answer = model.answer[:1]
     MapAnything()(frames(1, 1), camera(1, 1), nothing(1, 1))
-    assert "camera_poses" not in model.asked[1][0][0]
+    assert "camera_poses" not in model.calls[1][0][0]
 
 
-def test_unidepth_is_told_the_intrinsics(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = Stranger({"depth": torch.full((2, 1, *SIZE), 4.0)})
+def test_unidepth_gets_the_intrinsics(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = FakeModel({"depth": torch.full((2, 1, *SIZE), 4.0)})
     install(monkeypatch, "unidepth.models", "UniDepthV2", model)
     view = camera(1, 2)
     found = UniDepth()(frames(1, 2), view, nothing(1, 2))
     torch.testing.assert_close(found, torch.full((1, 2, *SIZE), 4.0))
-    images, K = model.asked[0]
+    images, K = model.calls[0]
     assert images.dtype == torch.uint8 and images.shape == (2, 3, *SIZE)
     assert torch.equal(K, view.K[0])

@@ -12,7 +12,7 @@ SIZE = (6, 8)
 
 
 def bright(images: torch.Tensor, names: Sequence[str]) -> torch.Tensor:
-    """A segmenter that knows two things: lamps are bright, holes are dark."""
+    """A segmenter for two names: lamps are bright, holes are dark."""
     found = torch.zeros(len(images), *SIZE, dtype=torch.bool)
     if "lamp" in names:
         found |= images.mean(1) > 0.8
@@ -28,22 +28,22 @@ def scene(worlds: int, frames: int) -> torch.Tensor:
     return video
 
 
-def judge(without: DynamicObjectFilter, video: torch.Tensor) -> torch.Tensor:
+def apply(static_filter: DynamicObjectFilter, video: torch.Tensor) -> torch.Tensor:
     worlds, _, frames, *_ = video.shape
     empty = torch.zeros(worlds, frames, 3, 4)
     view = MemoryView(empty[:, None], empty > 0, empty, empty.long(), empty[:, None], empty)
     camera = Camera.from_fov(torch.eye(4).expand(worlds, frames, 4, 4), 60, SIZE)
-    return without(video, torch.ones(worlds, frames, *SIZE), view, camera)
+    return static_filter(video, torch.ones(worlds, frames, *SIZE), view, camera)
 
 
-def test_things_of_given_names_are_left_out() -> None:
-    found = judge(DynamicObjectFilter(bright, names=["lamp"]), scene(2, 3))
+def test_named_objects_are_excluded() -> None:
+    found = apply(DynamicObjectFilter(bright, names=["lamp"]), scene(2, 3))
     assert found.shape == (2, 3, *SIZE)
     assert not found[..., 0, 0].any() and int((~found).sum()) == 6
-    assert int((~judge(DynamicObjectFilter(bright, names=["lamp", "hole"]), scene(1, 1))).sum()) == 2
+    assert int((~apply(DynamicObjectFilter(bright, names=["lamp", "hole"]), scene(1, 1))).sum()) == 2
 
 
-def test_a_namer_sees_both_ends_of_each_world_and_adds_names() -> None:
+def test_namer_sees_first_and_last_frame_and_adds_names() -> None:
     shown = []
 
     def name(images: torch.Tensor) -> list[str]:
@@ -52,13 +52,13 @@ def test_a_namer_sees_both_ends_of_each_world_and_adds_names() -> None:
 
     video = scene(2, 5)
     video[0, :, 4, 3, 3] = 1.0
-    found = judge(DynamicObjectFilter(bright, names=["lamp"], namer=name), video)
+    found = apply(DynamicObjectFilter(bright, names=["lamp"], namer=name), video)
     assert [len(images) for images in shown] == [2, 2]
     assert torch.equal(shown[0], (video[0, :, [0, 4]].transpose(0, 1) + 1) / 2)
     assert not found[0, :, 5, 7].any() and found[1, :, 5, 7].all()
     shown.clear()
-    assert judge(DynamicObjectFilter(bright, namer=lambda images: []), video).all()
-    judge(DynamicObjectFilter(bright, namer=name), scene(1, 1))
+    assert apply(DynamicObjectFilter(bright, namer=lambda images: []), video).all()
+    apply(DynamicObjectFilter(bright, namer=name), scene(1, 1))
     assert [len(images) for images in shown] == [1]
 
 
@@ -75,20 +75,20 @@ def test_a_namer_sees_both_ends_of_each_world_and_adds_names() -> None:
         (", ".join(f"thing{chr(97 + n)}" for n in range(26)), [f"thing{chr(97 + n)}" for n in range(20)]),
     ],
 )
-def test_names_are_read_out_of_answers(answer: str, names: list[str]) -> None:
+def test_answers_are_parsed_into_names(answer: str, names: list[str]) -> None:
     assert parse_names(answer) == names
 
 
 @pytest.mark.parametrize("library", ["torchvision", "transformers"])
 @pytest.mark.parametrize("model", [Sam3, Qwen3VL])
-def test_what_is_not_installed_is_named(model: type, library: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_library_is_named(model: type, library: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torchvision", sys)
     monkeypatch.setitem(sys.modules, library, None)
     with pytest.raises(ImportError, match=rf"{library}: expected it to be installed \(pip install 'mirage_sim\[wan\]'"):
         model()
 
 
-def test_bad_arguments() -> None:
+def test_bad_arguments_are_rejected() -> None:
     with pytest.raises(ValueError, match="names: expected a list of names where there is no namer"):
         DynamicObjectFilter(bright)
     with pytest.raises(ValueError, match="names: expected a list of names"):

@@ -19,23 +19,23 @@ SHAPES = [(48, 16, 24, 32), (16, 48, 24, 32), (128, 64, 6, 8), (64, 160, 3, 4), 
 
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize(("before", "after", "height", "width"), SHAPES)
-def test_it_is_a_1x1_convolution(before: int, after: int, height: int, width: int, bias: bool):
+def test_result_equals_a_1x1_convolution(before: int, after: int, height: int, width: int, bias: bool):
     torch.manual_seed(0)
     plain = nn.Conv2d(before, after, 1, bias=bias)
     ours = PointwiseConv(before, after, 1, bias=bias)
     ours.load_state_dict(plain.state_dict())
     features = torch.randn(3, before, height, width)
     for layout in (torch.contiguous_format, torch.channels_last):
-        given = features.contiguous(memory_format=layout).requires_grad_()
-        expected, found = plain(given), ours(given)
+        inputs = features.contiguous(memory_format=layout).requires_grad_()
+        expected, found = plain(inputs), ours(inputs)
         torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
-        gradients = torch.autograd.grad(expected.square().sum(), [given, plain.weight])
-        mine = torch.autograd.grad(found.square().sum(), [given, ours.weight])
-        torch.testing.assert_close(mine, gradients, atol=1e-3, rtol=1e-4)
+        gradients = torch.autograd.grad(expected.square().sum(), [inputs, plain.weight])
+        found_gradients = torch.autograd.grad(found.square().sum(), [inputs, ours.weight])
+        torch.testing.assert_close(found_gradients, gradients, atol=1e-3, rtol=1e-4)
 
 
 @pytest.mark.parametrize(("before", "after", "height", "width"), SHAPES)
-def test_bits_do_not_depend_on_threads(before: int, after: int, height: int, width: int, threads: None):
+def test_result_does_not_depend_on_threads(before: int, after: int, height: int, width: int, threads: None):
     torch.manual_seed(0)
     conv = PointwiseConv(before, after, 1).requires_grad_(False)
     for batch in (1, 3):

@@ -6,7 +6,7 @@ from mirage_sim.models import FlowSampler
 
 
 class TowardsTarget:
-    """The exact velocity field of data that is one point, which is the condition."""
+    """The exact velocity field of data with a single point, the condition."""
 
     def __init__(self) -> None:
         self.levels: list[Tensor] = []
@@ -18,7 +18,7 @@ class TowardsTarget:
 
 @pytest.mark.parametrize("shift", [0.5, 1.0, 3.0])
 @pytest.mark.parametrize("steps", [1, 2, 3, 10])
-def test_it_lands_on_a_known_target(steps: int, shift: float):
+def test_sampler_reaches_a_known_target(steps: int, shift: float):
     noise, target = torch.randn(2, 2, 4, 3, 5, 6, generator=torch.Generator().manual_seed(0))
     field = TowardsTarget()
     landed = FlowSampler(steps, shift).sample(field, target, noise)
@@ -30,7 +30,7 @@ def test_it_lands_on_a_known_target(steps: int, shift: float):
     assert levels[0] == 1.0 and levels == sorted(levels, reverse=True) and levels[-1] > 0
 
 
-def test_the_last_step_removes_all_noise_that_is_left():
+def test_step_lengths_add_up_to_one():
     class Straight:
         def velocity(self, x: Tensor, sigma: Tensor, condition: Tensor) -> Tensor:
             return condition
@@ -41,13 +41,13 @@ def test_the_last_step_removes_all_noise_that_is_left():
         torch.testing.assert_close(landed, noise - velocity, atol=1e-5, rtol=0)
 
 
-def test_schedule():
+def test_schedule_has_shifted_levels():
     assert FlowSampler(2).sigmas == [1.0, 0.5, 0.0]
     assert FlowSampler(2, shift=3.0).sigmas == pytest.approx([1.0, 0.75, 0.0])
     assert FlowSampler(1, shift=3.0).sigmas == [1.0, 0.0]
 
 
-def test_half_precision_noise_is_sampled_in_single_precision():
+def test_half_precision_noise_is_sampled_in_float32():
     noise = torch.randn(1, 4, 1, 5, 6, generator=torch.Generator().manual_seed(1))
     target = torch.full_like(noise, 0.1)
     landed = FlowSampler(3).sample(TowardsTarget(), target, noise.half())
@@ -64,6 +64,6 @@ def test_half_precision_noise_is_sampled_in_single_precision():
         ({"shift": -1.0}, "shift"),
     ],
 )
-def test_bad_arguments(arguments: dict[str, float], message: str):
+def test_bad_arguments_are_rejected(arguments: dict[str, float], message: str):
     with pytest.raises(ValueError, match=message):
         FlowSampler(**arguments)

@@ -5,10 +5,10 @@ import pytest
 
 @pytest.fixture(scope="module")
 def launch():
-    """Start the node with parameters; what still runs at the end is interrupted and must end well."""
+    """Start the node with parameters; nodes that run at the end are interrupted and must end with code 0."""
     pytest.importorskip("rclpy", reason="ROS 2 is not installed: pip install mirage_sim[ros], or source a system ROS")
+    from benchmarks.ros_process import NodeProcess, private_domain
     from mirage_sim.ros.launching import node_command
-    from mirage_sim.ros.node_process import NodeProcess, private_domain
 
     started = []
 
@@ -25,7 +25,7 @@ def launch():
 
 @pytest.fixture(scope="module")
 def meet():
-    """A client in a node's domain."""
+    """Create a client in a node's domain, after the node has started."""
     from support.ros_robot import Robot
 
     with ExitStack() as stack:

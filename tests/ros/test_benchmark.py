@@ -1,4 +1,4 @@
-"""The benchmark and the soak, small; what they measure is measured elsewhere."""
+"""Small runs of the ROS benchmark and of the soak."""
 
 import math
 from typing import Any
@@ -7,19 +7,19 @@ import pytest
 
 pytest.importorskip("rclpy", reason="ROS 2 is not installed: pip install mirage_sim[ros], or source a system ROS")
 
+from benchmarks import ros
+from benchmarks.soak import failures, soak
 from mirage_sim.build import compose
-from mirage_sim.ros import benchmark
-from mirage_sim.ros.soak import failures, soak
 
-MARKS = (
+METRICS = (
     "images_per_s overhead latency_ms_p50 latency_ms_p95 publish_ms_640x480 delivered_best_effort delivered_reliable "
     "lockstep_identical rss_growth"
 ).split()
 
 
-def test_all_marks_come_from_a_running_node() -> None:
-    metrics = benchmark.bench_ros(vars(compose("bench ros", ["steps=12", "frames=8", "seconds=1.5"])))["marks"]
-    assert sorted(metrics) == sorted(MARKS)
+def test_benchmark_reports_all_metrics() -> None:
+    metrics = ros.bench_ros(vars(compose("bench ros", ["steps=12", "frames=8", "seconds=1.5"])))["marks"]
+    assert sorted(metrics) == sorted(METRICS)
     assert all(math.isfinite(value) for value in metrics.values())
     assert metrics["lockstep_identical"] is True
     assert metrics["images_per_s"] > 0.2
@@ -27,24 +27,24 @@ def test_all_marks_come_from_a_running_node() -> None:
     assert 0 < metrics["latency_ms_p50"] <= metrics["latency_ms_p95"]
     assert metrics["publish_ms_640x480"] > 0
     for name in ("delivered_reliable", "delivered_best_effort"):
-        assert 0.5 < metrics[name] <= 1  # of eight; the tests of the node ask for more, of more
+        assert 0.5 < metrics[name] <= 1  # of eight; test_node_realtime.py is stricter, with more
     assert abs(metrics["rss_growth"]) < 0.5
 
 
 @pytest.mark.parametrize("wrong", [{"steps": 0}, {"frames": 1.5}, {"seconds": 0}, {"seconds": True}, {"seed": -1}])
-def test_unusable_settings_are_refused(wrong: dict[str, Any]) -> None:
+def test_benchmark_refuses_unusable_settings(wrong: dict[str, Any]) -> None:
     (name,) = wrong
     with pytest.raises(ValueError, match=f"{name}: expected"):
-        benchmark.bench_ros(vars(compose("bench ros")) | wrong)
+        ros.bench_ros(vars(compose("bench ros")) | wrong)
 
 
-def test_growth_is_that_of_the_last_tenth_over_the_first() -> None:
-    assert benchmark.growth([100] * 50) == 0
-    assert benchmark.growth([100] * 27 + [107, 107, 900]) == pytest.approx(0.07, abs=1e-9)
-    assert benchmark.growth([100, 110]) == pytest.approx(0.1)
+def test_growth_compares_last_tenth_with_first() -> None:
+    assert ros.growth([100] * 50) == 0
+    assert ros.growth([100] * 27 + [107, 107, 900]) == pytest.approx(0.07, abs=1e-9)
+    assert ros.growth([100, 110]) == pytest.approx(0.1)
 
 
-def test_a_soak_calls_everything_and_loses_nothing() -> None:
+def test_soak_loses_no_call() -> None:
     metrics = soak(4.0)
     assert metrics["calls"] >= 2
     assert metrics["lost_calls"] == 0

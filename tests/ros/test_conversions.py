@@ -1,4 +1,4 @@
-"""Arrays to the real message classes and back, through the wire format; no middleware runs."""
+"""Poses, scans and points to rclpy messages and back, through serialisation."""
 
 import math
 from typing import Any
@@ -37,12 +37,12 @@ FEW = settings(max_examples=40, deadline=None)
 EYE = np.eye(4)
 
 
-def names(cls: Any, fields: conversions.Fields) -> None:
-    """Checks that fields are complete, as a writer of bags needs them, and have none that is not the message's."""
+def assert_complete(cls: Any, fields: conversions.Fields) -> None:
+    """Assert that fields are complete, as a bag writer needs them, and have no others."""
     assert set(fields) == set(cls.get_fields_and_field_types())
     for name, value in fields.items():
         if isinstance(value, dict):
-            names(type(getattr(cls(), name)), value)
+            assert_complete(type(getattr(cls(), name)), value)
 
 
 @pytest.mark.parametrize(
@@ -61,15 +61,15 @@ def names(cls: Any, fields: conversions.Fields) -> None:
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
-def test_fields_are_those_of_the_message(cls: Any, fields: conversions.Fields):
-    names(cls, fields)
+def test_fields_match_message_type(cls: Any, fields: conversions.Fields):
+    assert_complete(cls, fields)
     message = conversions.message(cls, fields)
-    assert serialize_message(sent(cls, fields)) == serialize_message(message)  # floats are rounded to what is sent
+    assert serialize_message(sent(cls, fields)) == serialize_message(message)  # which rounds floats
 
 
 @FEW
 @given(RATES, RATES)
-def test_twists_come_back(forward: float, turn: float):
+def test_twist_round_trip(forward: float, turn: float):
     fields = conversions.twist(forward, turn)
     assert conversions.twist_of(sent(Twist, fields)) == (forward, turn)
     stamped = {"header": conversions.header(1.0, "base_link"), "twist": fields}
@@ -79,7 +79,7 @@ def test_twists_come_back(forward: float, turn: float):
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 1e6, -100.1, 1e308])
 @pytest.mark.parametrize("part", ["linear", "angular"])
 @pytest.mark.parametrize("axis", "xyz")
-def test_absurd_twists_are_refused(part: str, axis: str, value: float):
+def test_twist_of_refuses_implausible_values(part: str, axis: str, value: float):
     message = Twist()
     setattr(getattr(message, part), axis, value)
     with pytest.raises(
@@ -107,21 +107,21 @@ def stamped_pose(c2w: np.ndarray, height: float = frames.CAMERA_HEIGHT) -> PoseW
 
 @FEW
 @given(POSES, st.floats(0.1, 3))
-def test_poses_come_back(c2w: np.ndarray, height: float):
+def test_pose_round_trip(c2w: np.ndarray, height: float):
     back = conversions.pose_of(stamped_pose(c2w, height), height)
     assert back.dtype == np.float32
     np.testing.assert_allclose(back, c2w, atol=1e-5)
 
 
-def test_a_pose_on_the_floor_is_a_camera_above_it():
-    """As RViz sends it: 2 m ahead, 1 m to the left, turned to the left."""
+def test_pose_of_floor_gives_camera_above_it():
+    """A message of RViz: 2 m ahead, 1 m to the left, turned to the left."""
     message = PoseWithCovarianceStamped()
     message.header.frame_id = "map"
     message.pose.pose.position.x, message.pose.pose.position.y = 2.0, 1.0
     message.pose.pose.orientation.z = message.pose.pose.orientation.w = math.sqrt(0.5)
     c2w = conversions.pose_of(message)
     np.testing.assert_allclose(c2w[:3, 3], [-1, 0, 2], atol=1e-6)
-    np.testing.assert_allclose(c2w[:3, 2], [-1, 0, 0], atol=1e-6)  # looks to where the left was
+    np.testing.assert_allclose(c2w[:3, 2], [-1, 0, 0], atol=1e-6)  # looks left
     np.testing.assert_allclose(c2w[:3, 1], [0, 1, 0], atol=1e-6)
 
 
@@ -137,7 +137,7 @@ def test_a_pose_on_the_floor_is_a_camera_above_it():
         ("pose.pose.orientation.x", 0.5, "orientation: expected a unit quaternion"),
     ],
 )
-def test_absurd_poses_are_refused(path: str, value: Any, named: str):
+def test_pose_of_refuses_implausible_values(path: str, value: Any, named: str):
     message = stamped_pose(EYE)
     *parents, last = path.split(".")
     holder: Any = message
@@ -148,7 +148,7 @@ def test_absurd_poses_are_refused(path: str, value: Any, named: str):
         conversions.pose_of(message)
 
 
-def as_motion(translation: Any, rotation: Any) -> np.ndarray:
+def motion_of(translation: Any, rotation: Any) -> np.ndarray:
     out = np.eye(4)
     out[:3, :3] = frames.rotation_of([rotation.x, rotation.y, rotation.z, rotation.w])
     out[:3, 3] = translation.x, translation.y, translation.z
@@ -157,26 +157,26 @@ def as_motion(translation: Any, rotation: Any) -> np.ndarray:
 
 @FEW
 @given(POSES, POSES, arrays(np.float64, 6, elements=st.floats(-2, 2)))
-def test_odometry_and_transforms_lead_to_the_camera(c2w: np.ndarray, origin: np.ndarray, velocity: np.ndarray):
+def test_odometry_and_transforms_lead_to_camera(c2w: np.ndarray, origin: np.ndarray, velocity: np.ndarray):
     """map -> odom -> base_link -> camera_link -> camera_optical_frame is a camera-to-world pose, in the map's axes."""
     parts = [*conversions.transforms(c2w, origin, 1.5)["transforms"], *conversions.static_transforms()["transforms"]]
     tree = [sent(TransformStamped, part) for part in parts]
     chain = ["map", "odom", "base_link", "camera_link", "camera_optical_frame"]
     assert [part.header.frame_id for part in tree] == chain[:-1] and [part.child_frame_id for part in tree] == chain[1:]
-    steps = [as_motion(part.transform.translation, part.transform.rotation) for part in tree]
+    steps = [motion_of(part.transform.translation, part.transform.rotation) for part in tree]
     optical = np.linalg.multi_dot(steps)
     np.testing.assert_allclose(optical, frames.base_from_camera() @ c2w, atol=1e-8)
 
     odometry = sent(Odometry, conversions.odometry(c2w, origin, velocity, 1.5))
     assert (odometry.header.frame_id, odometry.child_frame_id) == ("odom", "base_link")
     pose, twist = odometry.pose.pose, odometry.twist.twist
-    np.testing.assert_allclose(as_motion(pose.position, pose.orientation), steps[1], atol=1e-12)
+    np.testing.assert_allclose(motion_of(pose.position, pose.orientation), steps[1], atol=1e-12)
     parts = [getattr(vector, axis) for vector in (twist.linear, twist.angular) for axis in "xyz"]
     np.testing.assert_array_equal(parts, velocity)
 
 
 def pillar(x: float, z: float, footprint: float = 0.05) -> LatentMap:
-    """A column of remembered points; x to the right of the camera, z ahead."""
+    """Return a column of remembered points; x is right of the camera, z ahead."""
     heights = np.arange(0.2, 1.5, 0.05)
     xyz = np.stack([np.full_like(heights, x), frames.CAMERA_HEIGHT - heights, np.full_like(heights, z)], 1)
     n = len(xyz)
@@ -186,7 +186,7 @@ def pillar(x: float, z: float, footprint: float = 0.05) -> LatentMap:
 
 @pytest.mark.parametrize(("x", "z"), [(0.0, 2.0), (-2.0, 0.0), (2.0, 0.0), (0.0, -2.0), (-1.5, 2.0)])
 @pytest.mark.parametrize("turn", [0.0, 0.5, -2.0])
-def test_scan_and_cloud_show_a_thing_at_the_same_place(x: float, z: float, turn: float):
+def test_scan_and_cloud_agree_on_positions(x: float, z: float, turn: float):
     map = pillar(x, z)
     c2w = se3_exp(torch.tensor([0.3, 0.0, -0.2, 0.0, -turn, 0.0]))
     ranges = Body().around(map, Camera.from_fov(c2w, 60.0, (96, 128))).scan(720)
@@ -210,16 +210,16 @@ def test_scan_and_cloud_show_a_thing_at_the_same_place(x: float, z: float, turn:
     np.testing.assert_allclose(seen, np.broadcast_to([z, -x], seen.shape), atol=0.06)
 
 
-def test_scans_are_infinite_where_nothing_is():
-    scan = sent(LaserScan, conversions.laser_scan(np.array([1.0, np.inf, 3.0, np.inf], np.float32), 1.0, scan_time=0.1))
-    assert list(scan.ranges) == [1.0, math.inf, 3.0, math.inf]
+def test_laser_scan_keeps_ranges_and_sets_angles():
+    scan = sent(LaserScan, conversions.laser_scan(np.array([1.0, np.inf, 3.0, np.nan], np.float32), 1.0, scan_time=0.1))
+    np.testing.assert_array_equal(scan.ranges, [1.0, math.inf, 3.0, math.nan])
     assert scan.angle_min == pytest.approx(-math.pi) and scan.angle_increment == pytest.approx(math.pi / 2)
     assert scan.scan_time == pytest.approx(0.1)
 
 
 @FEW
 @given(arrays(np.uint8, st.tuples(st.integers(0, 5), st.just(3))))
-def test_clouds_carry_colours_as_rviz_reads_them(rgb: np.ndarray):
+def test_point_cloud_packs_colours_for_rviz(rgb: np.ndarray):
     cloud = sent(PointCloud2, conversions.point_cloud(np.zeros(rgb.shape, np.float32), rgb, 0.0))
     assert (cloud.height, cloud.width, cloud.point_step, cloud.row_step) == (1, len(rgb), 16, 16 * len(rgb))
     assert [(field.name, field.offset, field.datatype) for field in cloud.fields] == [
@@ -240,6 +240,6 @@ def test_clouds_carry_colours_as_rviz_reads_them(rgb: np.ndarray):
         (np.zeros((2, 3), np.float32), np.zeros((2, 3)), "rgb: expected uint8 .* got float64"),
     ],
 )
-def test_what_is_no_cloud_is_named(xyz: np.ndarray, rgb: np.ndarray, named: str):
+def test_point_cloud_refuses_wrong_arrays(xyz: np.ndarray, rgb: np.ndarray, named: str):
     with pytest.raises(ValueError, match=named):
         conversions.point_cloud(xyz, rgb, 0.0)

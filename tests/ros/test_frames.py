@@ -1,4 +1,4 @@
-"""Poses between OpenCV's axes and those of REP-103; needs no ROS."""
+"""Poses between OpenCV axes and REP-103 axes; needs no ROS."""
 
 import math
 
@@ -29,7 +29,7 @@ def moved(x: float = 0.0, y: float = 0.0, z: float = 0.0) -> np.ndarray:
     return out
 
 
-def test_the_camera_is_mounted_as_the_body_carries_it():
+def test_base_from_camera_matches_body():
     assert frames.CAMERA_HEIGHT == Body().camera_height
     base_from_camera = frames.base_from_camera()
     np.testing.assert_array_equal(base_from_camera @ [0, 0, 1, 1], [1, 0, 1.5, 1])  # ahead
@@ -39,7 +39,7 @@ def test_the_camera_is_mounted_as_the_body_carries_it():
     np.testing.assert_allclose(frames.quaternion_of(base_from_camera[:3, :3]), [-0.5, 0.5, -0.5, 0.5])
 
 
-def test_base_link_starts_at_the_origin_of_the_map():
+def test_identity_pose_is_origin_of_map():
     np.testing.assert_allclose(frames.map_from_base(EYE), EYE, atol=1e-12)
 
 
@@ -47,32 +47,32 @@ def test_base_link_starts_at_the_origin_of_the_map():
     ("camera", "base"),
     [((0, 0, 2), (2, 0, 0)), ((-2, 0, 0), (0, 2, 0)), ((0, -2, 0), (0, 0, 2))],  # forward, left, up
 )
-def test_forward_is_x_left_is_y_and_up_is_z(camera: tuple[float, ...], base: tuple[float, ...]):
+def test_forward_left_up_are_x_y_z(camera: tuple[float, ...], base: tuple[float, ...]):
     np.testing.assert_allclose(frames.map_from_base(moved(*camera)), moved(*base), atol=1e-12)
 
 
-def test_a_command_to_the_left_turns_left():
-    drive = VelocityLimits()
-    c2w = drive.motion(torch.tensor([1.0, 1.0])).double().numpy()
+def test_positive_turn_is_left():
+    limits = VelocityLimits()
+    c2w = limits.motion(torch.tensor([1.0, 1.0])).double().numpy()
     map_from_base = frames.map_from_base(c2w)
     assert map_from_base[0, 3] > 0.1 and map_from_base[1, 3] > 0.005  # an arc ahead and to the left, where +y is
     np.testing.assert_allclose(map_from_base[:3, 2], [0, 0, 1], atol=1e-6)  # about z
-    assert math.atan2(map_from_base[1, 0], map_from_base[0, 0]) == pytest.approx(drive.max_turn_rate * drive.dt)
-    expected = [drive.max_speed, 0, 0, 0, 0, drive.max_turn_rate]
-    np.testing.assert_allclose(frames.velocity(EYE, c2w, drive.dt), expected, atol=1e-5)
+    assert math.atan2(map_from_base[1, 0], map_from_base[0, 0]) == pytest.approx(limits.max_turn_rate * limits.dt)
+    expected = [limits.max_speed, 0, 0, 0, 0, limits.max_turn_rate]
+    np.testing.assert_allclose(frames.velocity(EYE, c2w, limits.dt), expected, atol=1e-5)
 
 
 @FEW
 @given(TWISTS, HEIGHTS)
-def test_poses_come_back(twist: np.ndarray, height: float):
+def test_pose_round_trip(twist: np.ndarray, height: float):
     c2w = motion(twist)
     np.testing.assert_allclose(frames.camera_pose(frames.map_from_base(c2w, height), height), c2w, atol=1e-9)
 
 
 @FEW
 @given(TWISTS, HEIGHTS)
-def test_base_link_is_where_the_chain_of_frames_says(twist: np.ndarray, height: float):
-    """A point of the world has one place in the map, by way of the camera or without it."""
+def test_map_from_base_agrees_with_camera_chain(twist: np.ndarray, height: float):
+    """A world point has the same position in the map with and without the detour through the camera."""
     c2w, seen = motion(twist), np.array([0.3, -0.2, 2.0, 1.0])
     by_camera = frames.map_from_base(c2w, height) @ frames.base_from_camera(height) @ seen
     np.testing.assert_allclose(by_camera, frames.base_from_camera(height) @ c2w @ seen, atol=1e-9)
@@ -80,7 +80,7 @@ def test_base_link_is_where_the_chain_of_frames_says(twist: np.ndarray, height: 
 
 @FEW
 @given(TWISTS)
-def test_quaternions_come_back(twist: np.ndarray):
+def test_quaternion_round_trip(twist: np.ndarray):
     rotation = motion(twist)[:3, :3]
     quaternion = frames.quaternion_of(rotation)
     assert np.linalg.norm(quaternion) == pytest.approx(1.0) and quaternion[3] >= 0
@@ -89,7 +89,7 @@ def test_quaternions_come_back(twist: np.ndarray):
 
 
 @pytest.mark.parametrize("axis", range(3))
-def test_half_turns_have_quaternions(axis: int):
+def test_quaternion_of_half_turns(axis: int):
     diagonal = -np.ones(3)
     diagonal[axis] = 1
     quaternion = frames.quaternion_of(np.diag(diagonal))
@@ -98,7 +98,7 @@ def test_half_turns_have_quaternions(axis: int):
 
 @FEW
 @given(arrays(np.float64, 6, elements=st.floats(-1, 1)), TWISTS, HEIGHTS)
-def test_velocity_leads_from_one_pose_to_the_next(twist: np.ndarray, start: np.ndarray, height: float):
+def test_velocity_inverts_motion(twist: np.ndarray, start: np.ndarray, height: float):
     before = motion(start)
     base = frames.map_from_base(before, height) @ motion(twist * 0.1)
     after = frames.camera_pose(base, height)
@@ -107,7 +107,7 @@ def test_velocity_leads_from_one_pose_to_the_next(twist: np.ndarray, start: np.n
 
 @FEW
 @given(TWISTS, TWISTS, TWISTS)
-def test_odometry_does_not_notice_a_teleport(origin: np.ndarray, before: np.ndarray, after: np.ndarray):
+def test_teleported_origin_keeps_odometry(origin: np.ndarray, before: np.ndarray, after: np.ndarray):
     start, here, there = motion(origin), motion(before), motion(after)
     new = frames.teleported(start, here, there)
     odometry = [
@@ -119,12 +119,12 @@ def test_odometry_does_not_notice_a_teleport(origin: np.ndarray, before: np.ndar
 @pytest.mark.parametrize(
     "wrong", [2 * EYE, np.diag([1.0, 1, -1, 1]), np.full((4, 4), np.nan), EYE[:3], np.diag([1.0, 1, 1, 2])]
 )
-def test_only_rigid_motions_are_poses(wrong: np.ndarray):
+def test_map_from_base_refuses_non_rigid_motions(wrong: np.ndarray):
     with pytest.raises(ValueError, match="c2w: expected a rigid motion"):
         frames.map_from_base(wrong)
 
 
 @pytest.mark.parametrize("dt", [0.0, -0.1, math.nan])
-def test_velocity_needs_time(dt: float):
+def test_velocity_refuses_nonpositive_dt(dt: float):
     with pytest.raises(ValueError, match="dt: expected positive seconds"):
         frames.velocity(EYE, EYE, dt)

@@ -1,4 +1,4 @@
-"""The launch file and what it starts. There are no wheels of ROS's ``launch``: small stand-ins take its place."""
+"""The launch file and the processes that it starts. There is no wheel of ``launch``: small classes replace it."""
 
 import ast
 import importlib.util
@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import fields
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -15,63 +15,71 @@ from typing import Any
 import pytest
 import yaml
 
-from mirage_sim.paths import CONFIGS
 from mirage_sim.ros import launching
-from mirage_sim.ros.settings import Settings
+from mirage_sim.ros.parameters import PolicyParameters, WorldParameters, parameter_file
 
 ROOT = Path(__file__).parent.parent.parent
 LAUNCH_FILE = ROOT / "launch" / "world.launch.py"
 NOT_PARAMETERS = {"params_file", "policy", "trust_policy", "rviz", "python"}
 
 
-def test_a_command_is_python_module_files_parameters() -> None:
+def test_node_command_has_files_then_parameters() -> None:
     command = launching.node_command(
         "/some/python", params_files=["/a b/x.yaml"], seed=3, frame_rate=10.0, mode="lockstep", publish_tf=False
     )
-    assert command[:6] == ["/some/python", "-m", "mirage_sim.ros.node", "--ros-args", "--params-file", "/a b/x.yaml"]
-    assert command[6:] == [
+    assert command[:5] == ["/some/python", "-m", "mirage_sim.ros", "world", "--ros-args"]
+    assert command[5:] == [
+        *("--params-file", "/a b/x.yaml"),
         *("-p", "seed:=3"),
         *("-p", "frame_rate:=10.0"),
         *("-p", 'mode:="lockstep"'),
         *("-p", "publish_tf:=false"),
     ]
-    assert launching.node_command() == [sys.executable, "-m", "mirage_sim.ros.node"]
+    assert launching.node_command() == [sys.executable, "-m", "mirage_sim.ros", "world"]
 
 
 @pytest.mark.parametrize("value", [None, [1], float("nan"), float("inf")])
-def test_what_is_no_parameter_is_refused(value: Any) -> None:
+def test_node_command_refuses_other_types(value: Any) -> None:
     with pytest.raises(ValueError, match="seed: expected"):
         launching.node_command(seed=value)
 
 
 @pytest.mark.parametrize("value", [True, 7, -2.5, 1e-7, "", "10", "true", "null", "a: b # c", 'quo"te', "Straße"])
-def test_values_keep_their_type(value: Any) -> None:
+def test_node_command_keeps_types_of_values(value: Any) -> None:
     word = launching.node_command(x=value)[-1].removeprefix("x:=")
-    read = yaml.safe_load(word if value != 1e-7 else "1.0e-07")  # YAML 1.1 wants the dot; ROS's own parser does not
+    read = yaml.safe_load(word if value != 1e-7 else "1.0e-07")  # YAML 1.1 needs the dot; the parser of ROS does not
     assert read == value
     assert type(read) is type(value)
 
 
-def test_the_files_name_every_parameter_with_its_default() -> None:
-    assert launching.default_parameters(launching.WORLD_PARAMETERS) == asdict(Settings())
+def test_parameter_files_are_those_of_the_tables() -> None:
+    for path, table in (
+        (launching.WORLD_PARAMETERS, WorldParameters),
+        (launching.POLICY_PARAMETERS, PolicyParameters),
+    ):
+        assert path.read_text(encoding="utf-8") == parameter_file(table)
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))["/**"]["ros__parameters"]
+        assert table(**values) == table()
 
 
-def test_empty_words_leave_the_file_its_say(tmp_path: Path) -> None:
+def test_empty_arguments_keep_values_of_files(tmp_path: Path) -> None:
     own = tmp_path / "own.yaml"
     own.write_text("/**: {ros__parameters: {seed: 4}}\n")
     found = launching.processes({"seed": "", "frame_rate": "20", "publish_tf": "False", "params_file": str(own)})
     files = ["--params-file", str(launching.WORLD_PARAMETERS), "--params-file", str(own)]
-    assert found["world"][4:] == [*files, "-p", "frame_rate:=20.0", "-p", "publish_tf:=false"]
+    assert found["world"][5:] == [*files, "-p", "frame_rate:=20.0", "-p", "publish_tf:=false"]
     assert "policy" not in found
     assert Path(found["rviz"]).is_file()
 
 
-def test_a_policy_is_a_second_process() -> None:
-    words = {"policy": "a.zip", "trust_policy": "true", "enable_stamped_cmd_vel": "true", "seed": "1"}
+def test_policy_is_a_second_process(tmp_path: Path) -> None:
+    policy = tmp_path / "a.zip"
+    policy.touch()
+    words = {"policy": str(policy), "trust_policy": "true", "enable_stamped_cmd_vel": "true", "seed": "1"}
     command = launching.processes(words, "/p")["policy"]
-    assert command[:3] == ["/p", "-m", "mirage_sim.ros.policy_node"]
-    assert command[6:] == [
-        *("-p", 'policy:="a.zip"'),
+    assert command[:5] == ["/p", "-m", "mirage_sim.ros", "policy", "--ros-args"]
+    assert command[7:] == [
+        *("-p", f'policy:="{policy}"'),
         *("-p", "trust_policy:=true"),
         *("-p", "enable_stamped_cmd_vel:=true"),
     ]
@@ -83,12 +91,17 @@ def test_a_policy_is_a_second_process() -> None:
     [
         ({"sped": "1"}, "arguments: expected some of"),
         ({"seed": "1.5"}, "seed: expected an integer, got '1.5'"),
+        ({"frame_rate": "1000"}, "frame_rate: expected a value from 1.0 to 100.0, got 1000.0"),
+        ({"mode": "sometimes"}, "mode: expected one of"),
         ({"frame_rate": "fast"}, "frame_rate: expected a number, got 'fast'"),
         ({"publish_tf": "maybe"}, "publish_tf: expected true or false, got 'maybe'"),
+        ({"policy": "foo"}, "policy: expected scripted or the path of a stable-baselines3 .zip, got 'foo'"),
+        ({"policy": "/nowhere.zip"}, "policy: expected the path of a stable-baselines3 .zip, got '/nowhere.zip'"),
+        ({"start_image": "/nowhere.png"}, "start_image: expected the path of an image, got '/nowhere.png'"),
         ({"params_file": "/nowhere.yaml"}, "params_file: expected a ROS parameter file, got /nowhere.yaml"),
     ],
 )
-def test_bad_arguments_are_one_line(words: dict[str, str], named: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_bad_arguments_give_one_line(words: dict[str, str], named: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert launching.main([json.dumps(words)]) == 2
     streams = capsys.readouterr()
     assert streams.out == ""
@@ -96,7 +109,31 @@ def test_bad_arguments_are_one_line(words: dict[str, str], named: str, capsys: p
     assert len(streams.err.splitlines()) == 1
 
 
-def test_it_needs_neither_torch_nor_ros() -> None:
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [
+        ("/**: {ros__parameters: {seed: 4, sede: 5}}", "got ['sede']"),
+        ("mirage_world: {ros__parameters: {frame_rat: 5}}", "got ['frame_rat']"),
+        ("seed: 4", "params_file: expected a ROS parameter file (NODE: ros__parameters: ...)"),
+        ("{", "params_file: expected a ROS parameter file (NODE: ros__parameters: ...)"),
+    ],
+)
+def test_bad_params_file_is_refused(
+    content: str, named: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "own.yaml"
+    path.write_text(content)
+    assert launching.main([json.dumps({"params_file": str(path)})]) == 2
+    assert named in capsys.readouterr().err
+
+
+def test_params_file_may_hold_parameters_of_other_nodes(tmp_path: Path) -> None:
+    path = tmp_path / "own.yaml"
+    path.write_text("/amcl: {ros__parameters: {alpha1: 0.2}}\n/**: {ros__parameters: {use_sim_time: true, steps: 5}}")
+    assert str(path) in launching.processes({"params_file": str(path)})["world"]
+
+
+def test_launching_needs_neither_torch_nor_ros() -> None:
     program = "import sys; from mirage_sim.ros import launching as l; l.main(['{}']); print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     first, second = done.stdout.splitlines()
@@ -104,7 +141,7 @@ def test_it_needs_neither_torch_nor_ros() -> None:
     assert not {"torch", "rclpy", "cv2"} & set(second.split())
 
 
-def test_the_environment_is_of_our_nodes_only() -> None:
+def test_node_environment_leaves_process_unchanged() -> None:
     before = dict(os.environ)
     environment = launching.node_environment()
     assert dict(os.environ) == before
@@ -114,12 +151,12 @@ def test_the_environment_is_of_our_nodes_only() -> None:
     assert Path(profile).is_file()
 
 
-def test_the_configuration_of_rviz_shows_what_there_is() -> None:
+def test_rviz_configuration_uses_published_topics() -> None:
     config = yaml.safe_load(launching.RVIZ.read_text())
     displays = config["Visualization Manager"]["Displays"]
     topics = {display["Topic"]["Value"]: display["Topic"] for display in displays if "Topic" in display}
-    pictures = {f"camera/{name}" for name in ("image_raw", "depth/image_raw", "remembered")}
-    assert set(topics) == {"memory/points", "scan", "odom"} | pictures
+    images = {f"camera/{name}" for name in ("image_raw", "depth/image_raw", "remembered")}
+    assert set(topics) == {"memory/points", "scan", "odom"} | images
     assert topics["memory/points"]["Durability Policy"] == "Transient Local"
     assert config["Visualization Manager"]["Global Options"]["Fixed Frame"] == "map"
 
@@ -128,7 +165,7 @@ def test_the_configuration_of_rviz_shows_what_there_is() -> None:
 
 
 class _Recorded:
-    """Keeps what it was made of."""
+    """Keeps its arguments."""
 
     def __init__(self, *args: Any, **kwargs: Any):
         self.args, self.kwargs = args, kwargs
@@ -136,7 +173,7 @@ class _Recorded:
 
 class _Argument(_Recorded):
     def __init__(self, name: str, *, default_value: str, description: str, choices: list[str] | None = None):
-        assert choices is None or default_value in choices  # the real one refuses this, too
+        assert choices is None or default_value in choices  # as in launch
         super().__init__(name)
         self.name, self.default, self.description, self.choices = name, default_value, description, choices
 
@@ -187,15 +224,15 @@ def declared(launch_file: ModuleType) -> dict[str, _Argument]:
     return {entity.name: entity for entity in entities if isinstance(entity, _Argument)}
 
 
-def started(launch_file: ModuleType, **given: str) -> list[_Node]:
-    """What the launch starts, given these arguments."""
+def started(launch_file: ModuleType, **arguments: str) -> list[_Node]:
+    """Return what the launch starts with these arguments."""
     entities = launch_file.generate_launch_description().args[0]
-    context = {name: argument.default for name, argument in declared(launch_file).items()} | given
+    context = {name: argument.default for name, argument in declared(launch_file).items()} | arguments
     return entities[-1].kwargs["function"](context)
 
 
-def test_the_launch_file_imports_nothing_of_this_package() -> None:
-    """The Python of ``ros2`` may lack all that the package depends on."""
+def test_launch_file_does_not_import_the_package() -> None:
+    """The Python of ``ros2`` may lack the dependencies of the package."""
     tree = ast.parse(LAUNCH_FILE.read_text())
     compile(tree, str(LAUNCH_FILE), "exec")
     imported = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
@@ -204,62 +241,65 @@ def test_the_launch_file_imports_nothing_of_this_package() -> None:
     assert roots - set(sys.stdlib_module_names) == {"launch", "launch_ros"}
 
 
-def test_every_parameter_is_an_argument_with_a_description(launch_file: ModuleType) -> None:
+def test_every_parameter_is_a_described_argument(launch_file: ModuleType) -> None:
     arguments = declared(launch_file)
-    assert set(arguments) == set(asdict(Settings())) | NOT_PARAMETERS
+    parameters = {parameter.name: parameter for parameter in fields(WorldParameters)}
+    assert set(arguments) == set(parameters) | NOT_PARAMETERS
     for argument in arguments.values():
         assert len(argument.description) > 10
         assert argument.description.endswith(".")
-    for name, default in asdict(Settings()).items():
-        assert arguments[name].default == ""
-        if isinstance(default, bool):
-            assert arguments[name].choices == ["", "true", "false"]
-    for setting in Settings.__dataclass_fields__.values():
-        if setting.metadata["choices"]:
-            assert set(arguments[setting.name].choices or ()) == {"", *setting.metadata["choices"]}
-    worlds = {path.stem for path in (CONFIGS / "world").glob("*.yaml")}
-    assert set(arguments["world"].choices or ()) == {"", *worlds}
+    for name, parameter in parameters.items():
+        argument = arguments[name]
+        assert argument.default == ""
+        assert argument.description.startswith(parameter.metadata["description"].removesuffix("."))
+        choices = ("true", "false") if isinstance(parameter.default, bool) else parameter.metadata["choices"]
+        assert argument.choices == (["", *choices] if choices else None)
 
 
-def test_the_python_is_that_of_the_active_environment(launch_file: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_python_defaults_to_active_environment(launch_file: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VIRTUAL_ENV", "/some/venv")
     assert declared(launch_file)["python"].default == "/some/venv/bin/python"
     monkeypatch.delenv("VIRTUAL_ENV")
     assert declared(launch_file)["python"].default == sys.executable
 
 
-def test_by_default_it_starts_the_world_alone(launch_file: ModuleType) -> None:
+def test_launch_starts_only_the_world_by_default(launch_file: ModuleType) -> None:
     (world,) = started(launch_file, python=sys.executable)
     assert world.command == launching.processes({})["world"]
     assert world.environment == launching.node_environment()
-    assert world.on_exit is not None  # nothing is left running without its world
+    assert world.on_exit is not None  # the launch ends with its world
 
 
-def test_it_starts_a_policy_and_rviz_when_asked(launch_file: ModuleType) -> None:
+def test_launch_starts_policy_and_rviz_on_request(launch_file: ModuleType) -> None:
     world, policy, rviz = started(launch_file, python=sys.executable, policy="scripted", rviz="true", seed="3")
     assert world.command[-2:] == ["-p", "seed:=3"]
-    assert policy.command[1:3] == ["-m", "mirage_sim.ros.policy_node"]
+    assert policy.command[1:4] == ["-m", "mirage_sim.ros", "policy"]
     assert (rviz.package, rviz.command) == ("rviz2", ["rviz2", "-d", str(launching.RVIZ.resolve())])
     assert rviz.environment is None
 
 
-def test_a_python_without_the_package_is_told(launch_file: ModuleType, tmp_path: Path) -> None:
+def test_missing_python_is_reported(launch_file: ModuleType) -> None:
+    with pytest.raises(RuntimeError, match="python: expected the path of a Python interpreter, got '/nope'"):
+        started(launch_file, python="/nope")
+
+
+def test_python_without_package_is_reported(launch_file: ModuleType, tmp_path: Path) -> None:
     alien = tmp_path / "python"
     alien.write_text("#!/bin/sh\nexit 1\n")
     alien.chmod(0o755)
-    with pytest.raises(RuntimeError, match="give python:=PATH"):
+    with pytest.raises(RuntimeError, match="pass python:=PATH"):
         started(launch_file, python=str(alien))
 
 
-# --- what it starts, really started
+# --- the processes
 
 
-def test_the_commands_run_with_what_launch_adds(tmp_path: Path) -> None:
+def test_launched_world_has_parameters_of_all_sources(tmp_path: Path) -> None:
     pytest.importorskip("rclpy", reason="ROS 2 is not installed")
     from rcl_interfaces.srv import GetParameters
 
-    from mirage_sim.ros.client import Client
-    from mirage_sim.ros.node_process import NodeProcess, private_domain
+    from benchmarks.ros_client import Client
+    from benchmarks.ros_process import NodeProcess, private_domain
 
     own = tmp_path / "own.yaml"
     own.write_text("/**: {ros__parameters: {seed: 4, jpeg_quality: 55, mode: lockstep}}\n")

@@ -1,4 +1,4 @@
-"""The node in lockstep, over the real middleware: what it shows is what the environment shows."""
+"""The node in lockstep, over the middleware: its messages equal the results of the environment."""
 
 import math
 
@@ -17,24 +17,24 @@ from rosgraph_msgs.msg import Clock  # noqa: E402
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, LaserScan, PointCloud2  # noqa: E402
 from support.ros_robot import pose, time_of, twist  # noqa: E402
 
+from benchmarks.ros_process import START_S  # noqa: E402
 from mirage_sim.ros import conversions  # noqa: E402
-from mirage_sim.ros.node_process import START_S  # noqa: E402
 
 SEED = 3
 
 
 class Lockstep:
-    """A client that sends a command and waits for the picture."""
+    """A client that sends a command and waits for the image."""
 
     def __init__(self, robot, process):
         self.robot, self.process = robot, process
         self.images = self.listen(Image, "camera/image_raw")
         self.odometry = self.listen(Odometry, "odom")
         self.commands = robot.talk(Twist, "cmd_vel")
-        self.places = robot.talk(PoseWithCovarianceStamped, "initialpose")
+        self.poses = robot.talk(PoseWithCovarianceStamped, "initialpose")
 
     def listen(self, kind, topic):
-        """Subscribe; returns once the node knows, which shows only in what it sends."""
+        """Subscribe, and reset until a message arrives: only then has the node discovered the subscription."""
         inbox = self.robot.listen(kind, topic, 100)
         self.robot.wait(lambda: self.reset() >= 0 and inbox.arrived(1.0))
         return inbox
@@ -43,11 +43,11 @@ class Lockstep:
         return self.robot.done("reset")
 
     def drive(self, now: float, forward: float, turn: float) -> float:
-        """One step; the time after it."""
+        """Make one step; return the time after it."""
         self.commands.publish(twist(forward, turn))
         return time_of(self.images.after(now))
 
-    def picture(self, now: float) -> np.ndarray:
+    def image(self, now: float) -> np.ndarray:
         return conversions.frame_of(self.images.at(now))
 
 
@@ -68,7 +68,7 @@ def action(forward, turn):
     return np.array([forward / 1.5, turn / (math.pi / 3)], np.float32)
 
 
-def test_the_same_commands_give_the_same_pictures_as_the_environment(lockstep, env):
+def test_images_equal_those_of_the_environment(lockstep, env):
     scans = lockstep.listen(LaserScan, "scan")
     depths = lockstep.listen(Image, "camera/depth/image_raw")
     masks = lockstep.listen(Image, "camera/remembered")
@@ -78,69 +78,71 @@ def test_the_same_commands_give_the_same_pictures_as_the_environment(lockstep, e
         if command:
             now = lockstep.drive(now, *command)
             observation, _, _, _, info = env.step(action(*command))
-        np.testing.assert_array_equal(lockstep.picture(now), observation["rgb"])
+        np.testing.assert_array_equal(lockstep.image(now), observation["rgb"])
         np.testing.assert_array_equal(conversions.depth_of(depths.at(now)), observation["depth"])
         np.testing.assert_array_equal(conversions.mask_of(masks.at(now)), info["remembered_mask"])
         scan = scans.at(now)
-        np.testing.assert_array_equal(np.array(scan.ranges, np.float32), info["scan"])
+        measured, expected = np.array(scan.ranges, np.float32), info["scan"]
+        np.testing.assert_array_equal(measured[~np.isnan(measured)], expected[~np.isnan(measured)])
+        assert np.isinf(expected[np.isnan(measured)]).all()
         assert scan.angle_min == pytest.approx(-math.pi) and scan.header.frame_id == "base_link"
     assert np.isfinite(info["scan"]).any()
     for inbox in (scans, depths, masks):
         lockstep.robot.leave(inbox)
 
 
-def test_commands_in_a_burst_are_each_a_step(lockstep, env):
+def test_each_command_of_a_burst_is_a_step(lockstep, env):
     now = lockstep.reset()
     env.reset(seed=SEED)
     commands = [(0.1 * i, 0.0) for i in range(5)]
     for command in commands:
         lockstep.commands.publish(twist(*command))
         observation, *_ = env.step(action(*command))
-    np.testing.assert_array_equal(lockstep.picture(round(now + 0.5, 6)), observation["rgb"])
+    np.testing.assert_array_equal(lockstep.image(round(now + 0.5, 6)), observation["rgb"])
 
 
-def test_forward_is_forward(lockstep):
+def test_forward_command_moves_forward(lockstep):
     now = lockstep.reset()
-    start = lockstep.picture(now)
+    start = lockstep.image(now)
     for _ in range(4):
         now = lockstep.drive(now, 1.0, 0.0)
     odometry = lockstep.odometry.at(now)
-    at = odometry.pose.pose.position
-    assert (at.x, at.y, at.z) == pytest.approx((0.4, 0.0, 0.0), abs=1e-4)
+    position = odometry.pose.pose.position
+    assert (position.x, position.y, position.z) == pytest.approx((0.4, 0.0, 0.0), abs=1e-4)
     assert odometry.twist.twist.linear.x == pytest.approx(1.0, abs=1e-3)
     assert (odometry.header.frame_id, odometry.child_frame_id) == ("odom", "base_link")
     nearer, farther = (zoomed(start, factor) for factor in (1.15, 1 / 1.15))
-    shown = lockstep.picture(now)
-    assert alikeness(shown, nearer) > alikeness(shown, farther) + 0.02
+    moved = lockstep.image(now)
+    assert similarity(moved, nearer) > similarity(moved, farther) + 0.02
 
 
-def test_left_is_left(lockstep):
+def test_positive_turn_command_turns_left(lockstep):
     now = lockstep.reset()
-    start = lockstep.picture(now)
+    start = lockstep.image(now)
     for _ in range(2):
         now = lockstep.drive(now, 0.0, 0.5)
     odometry = lockstep.odometry.at(now)
     orientation = odometry.pose.pose.orientation
     assert 2 * math.atan2(orientation.z, orientation.w) == pytest.approx(0.1, abs=1e-4)
     assert odometry.twist.twist.angular.z == pytest.approx(0.5, abs=1e-3)
-    shown = lockstep.picture(now)
-    # what is seen moves to the right: by f tan(0.1), 83 pixels focal length
+    moved = lockstep.image(now)
+    # the image moves to the right by f tan(0.1), with a focal length of 83 pixels
     to_the_right, to_the_left = np.roll(start, 8, axis=1), np.roll(start, -8, axis=1)
-    assert alikeness(shown, to_the_right) > alikeness(shown, to_the_left) + 0.05
+    assert similarity(moved, to_the_right) > similarity(moved, to_the_left) + 0.05
 
 
-def zoomed(picture, factor):
-    matrix = cv2.getRotationMatrix2D((picture.shape[1] / 2 - 0.5, picture.shape[0] / 2 - 0.5), 0, factor)
-    return cv2.warpAffine(picture, matrix, picture.shape[1::-1], borderMode=cv2.BORDER_REPLICATE)
+def zoomed(image, factor):
+    matrix = cv2.getRotationMatrix2D((image.shape[1] / 2 - 0.5, image.shape[0] / 2 - 0.5), 0, factor)
+    return cv2.warpAffine(image, matrix, image.shape[1::-1], borderMode=cv2.BORDER_REPLICATE)
 
 
-def alikeness(a, b):
-    """Correlation of the middle of two pictures."""
-    a, b = (cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)[12:-12, 12:-12].ravel() for picture in (a, b))
+def similarity(a, b):
+    """Correlation of the middle of two images."""
+    a, b = (cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[12:-12, 12:-12].ravel() for image in (a, b))
     return np.corrcoef(a, b)[0, 1]
 
 
-def test_pictures_of_a_moment_share_stamp_and_frame(lockstep):
+def test_messages_of_a_frame_share_stamp_and_frame_id(lockstep):
     topics = [
         (CameraInfo, "camera/camera_info"),
         (CompressedImage, "camera/image_raw/compressed"),
@@ -158,15 +160,14 @@ def test_pictures_of_a_moment_share_stamp_and_frame(lockstep):
     info = found["camera/camera_info"]
     assert (info.height, info.width) == (raw.height, raw.width) == (96, 128)
     assert info == found["camera/depth/camera_info"]
-    K, _ = conversions.intrinsics_of(info)
-    assert K[:2, 2].tolist() == [64.0, 48.0] and info.k[2] == 63.5 and list(info.p[:3]) == list(info.k[:3])
+    assert (info.k[2], info.k[5]) == (63.5, 47.5) and list(info.p[:3]) == list(info.k[:3])
     decoded = cv2.imdecode(np.array(found["camera/image_raw/compressed"].data, np.uint8), cv2.IMREAD_COLOR_RGB)
     assert np.abs(decoded.astype(int) - conversions.frame_of(raw)).mean() < 8
     for inbox in inboxes.values():
         lockstep.robot.leave(inbox)
 
 
-def test_time_never_goes_back(lockstep):
+def test_clock_never_goes_back(lockstep):
     clocks = lockstep.robot.listen(Clock, "/clock", 100)
     first = lockstep.reset()
     moved = lockstep.drive(first, 0.2, 0.0)
@@ -174,40 +175,40 @@ def test_time_never_goes_back(lockstep):
     restored = lockstep.robot.done("restore")
     again = lockstep.reset()
     assert first < moved < restored < again
-    times = clocks.wait(lambda seen: [c.clock.sec + 1e-9 * c.clock.nanosec for c in seen if len(seen) >= 4])
+    times = clocks.wait(lambda clocks: [c.clock.sec + 1e-9 * c.clock.nanosec for c in clocks if len(clocks) >= 4])
     assert times == sorted(times)
     lockstep.robot.leave(clocks)
 
 
-def test_step_keeps_the_command_until_it_times_out(lockstep):
+def test_step_keeps_command_until_timeout(lockstep):
     now = lockstep.drive(lockstep.reset(), 1.0, 0.0)
-    places = []
+    positions = []
     for _ in range(3):
         now = lockstep.robot.done("step")
-        places.append(lockstep.odometry.at(now).pose.pose.position.x)
+        positions.append(lockstep.odometry.at(now).pose.pose.position.x)
     # 0.2 s of simulated time are two steps
-    assert places == pytest.approx([0.2, 0.2, 0.2], abs=1e-4)
+    assert positions == pytest.approx([0.2, 0.2, 0.2], abs=1e-4)
 
 
-def test_snapshot_and_restore(lockstep):
+def test_restore_repeats_images_after_snapshot(lockstep):
     now = lockstep.drive(lockstep.reset(), 1.0, 0.3)
     lockstep.robot.done("snapshot")
 
-    def go_on(now):
-        pictures = [lockstep.picture(now)]
+    def proceed(now):
+        images = [lockstep.image(now)]
         for _ in range(2):
             now = lockstep.drive(now, 0.8, -0.5)
-            pictures.append(lockstep.picture(now))
-        return now, pictures, lockstep.odometry.at(now).pose
+            images.append(lockstep.image(now))
+        return now, images, lockstep.odometry.at(now).pose
 
-    _, first, place = go_on(now)
+    _, first, last_pose = proceed(now)
     for _ in range(2):
-        _, again, same_place = go_on(lockstep.robot.done("restore"))
+        _, again, same_pose = proceed(lockstep.robot.done("restore"))
         np.testing.assert_array_equal(again, first)
-        assert same_place == place
+        assert same_pose == last_pose
 
 
-def test_malformed_commands_leave_the_world_as_it_was(lockstep, env):
+def test_malformed_commands_change_nothing(lockstep, env):
     now = lockstep.drive(lockstep.reset(), 1.0, 0.0)
     env.reset(seed=SEED)
     env.step(action(1.0, 0.0))
@@ -219,13 +220,13 @@ def test_malformed_commands_leave_the_world_as_it_was(lockstep, env):
         lockstep.commands.publish(twist(0.0, number))
         lockstep.process.wait_for_line("cmd_vel refused: angular.z", before)
     before = len(lockstep.process.lines)
-    lockstep.places.publish(pose(math.nan, 0.0, 0.0))
+    lockstep.poses.publish(pose(math.nan, 0.0, 0.0))
     lockstep.process.wait_for_line("initialpose refused: position.x", before)
-    lockstep.places.publish(pose(1.0, 0.0, 0.0, frame="elsewhere"))
+    lockstep.poses.publish(pose(1.0, 0.0, 0.0, frame="elsewhere"))
     lockstep.process.wait_for_line("initialpose refused: header.frame_id", before)
     last = lockstep.drive(now, 1.0, 0.5)
     assert last == pytest.approx(now + 0.1)
-    np.testing.assert_array_equal(lockstep.picture(last), env.step(action(1.0, 0.5))[0]["rgb"])
+    np.testing.assert_array_equal(lockstep.image(last), env.step(action(1.0, 0.5))[0]["rgb"])
 
 
 def test_fast_commands_are_clipped(lockstep):
@@ -233,33 +234,33 @@ def test_fast_commands_are_clipped(lockstep):
     assert lockstep.odometry.at(now).pose.pose.position.x == pytest.approx(0.15, abs=1e-4)
 
 
-def test_teleport(lockstep):
+def test_initialpose_teleports_without_odometry(lockstep):
     now = lockstep.reset()
-    start = lockstep.picture(now)
+    start = lockstep.image(now)
     now = lockstep.drive(now, 1.0, 0.0)
-    lockstep.places.publish(pose(-0.5, 0.5, 3.0))
-    there = time_of(lockstep.images.after(now))
-    # odometry knows nothing of it
-    before, after = (lockstep.odometry.at(seconds).pose.pose for seconds in (now, there))
+    lockstep.poses.publish(pose(-0.5, 0.5, 3.0))
+    moved = time_of(lockstep.images.after(now))
+    # odometry does not change
+    before, after = (lockstep.odometry.at(seconds).pose.pose for seconds in (now, moved))
     assert (after.position.x, after.position.y) == pytest.approx((0.1, 0.0), abs=1e-5)
     assert after.orientation.z == pytest.approx(before.orientation.z, abs=1e-5)
-    lockstep.places.publish(pose(0.0, 0.0, 0.0))
-    back = time_of(lockstep.images.after(there))
-    assert alikeness(lockstep.picture(back), start) > alikeness(lockstep.picture(there), start) + 0.2
+    lockstep.poses.publish(pose(0.0, 0.0, 0.0))
+    back = time_of(lockstep.images.after(moved))
+    assert similarity(lockstep.image(back), start) > similarity(lockstep.image(moved), start) + 0.2
 
 
-def test_late_subscribers_get_the_points(lockstep, env):
+def test_late_subscribers_receive_points(lockstep, env):
     now = lockstep.reset()
     latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
     early = lockstep.robot.listen(PointCloud2, "memory/points", latched)
-    early.at(now)  # up to a second later, as clouds are no more frequent; until then the former one is what there is
+    early.at(now)  # clouds come at most once a second
     points = lockstep.robot.listen(PointCloud2, "memory/points", latched)
-    cloud = points.wait(lambda seen: seen)[0]
+    cloud = points.wait(lambda messages: messages)[0]
     assert time_of(cloud) == now
     assert cloud.header.frame_id == "map" and cloud.width >= 768
     values = np.frombuffer(cloud.data, "<f4").reshape(-1, 4)
     observation, _ = env.reset(seed=SEED)
-    # the floor, below a camera 1.5 m high, and nothing behind the first picture
+    # nothing lies behind the first image
     assert np.isfinite(values[:, :3]).all() and (values[:, 0] > 0).all()
     colours = values[:, 3].copy().view(np.uint8).reshape(-1, 4)[:, 2::-1]
     assert np.abs(colours.mean(0) - observation["rgb"].mean((0, 1))).max() < 25
@@ -267,23 +268,23 @@ def test_late_subscribers_get_the_points(lockstep, env):
         lockstep.robot.leave(inbox)
 
 
-def test_who_comes_late_is_shown_the_present(lockstep):
+def test_late_subscribers_receive_last_image(lockstep):
     now = lockstep.drive(lockstep.reset(), 0.5, 0.0)
     late = lockstep.robot.listen(Image, "camera/image_raw")
     depths = lockstep.robot.listen(Image, "camera/depth/image_raw")
-    np.testing.assert_array_equal(conversions.frame_of(late.at(now)), lockstep.picture(now))
+    np.testing.assert_array_equal(conversions.frame_of(late.at(now)), lockstep.image(now))
     assert depths.at(now).header == late.messages[-1].header
-    # nothing was stepped for it
+    # that took no step
     assert lockstep.drive(now, 0.5, 0.0) == pytest.approx(now + 0.1)
     for inbox in (late, depths):
         lockstep.robot.leave(inbox)
 
 
-def test_a_pause_holds_commands_off(lockstep):
+def test_pause_ignores_commands(lockstep):
     now = lockstep.reset()
     lockstep.robot.pause(True)
     lockstep.commands.publish(twist(1.0, 0.0))
-    # the service is asked after the command has arrived, and answered after it
+    # the service is called after the command has arrived
     assert lockstep.commands.wait_for_all_acked(Duration(seconds=START_S))
     stepped = lockstep.robot.done("step")
     lockstep.robot.pause(False)

@@ -1,4 +1,4 @@
-"""The node in real time, over the real middleware: pace, delivery, timeouts, and clients that come and go."""
+"""The node in real time, over the middleware: rate, delivery, timeouts, and clients that come and go."""
 
 import math
 import os
@@ -11,23 +11,23 @@ import pytest
 pytest.importorskip("rclpy", reason="ROS 2 is not installed: pip install mirage_sim[ros], or source a system ROS")
 
 from diagnostic_msgs.msg import DiagnosticArray  # noqa: E402
-from geometry_msgs.msg import TwistStamped  # noqa: E402
+from geometry_msgs.msg import Twist, TwistStamped  # noqa: E402
 from nav_msgs.msg import Odometry  # noqa: E402
 from rcl_interfaces.msg import Parameter, ParameterValue  # noqa: E402
-from rcl_interfaces.srv import DescribeParameters, SetParameters  # noqa: E402
+from rcl_interfaces.srv import DescribeParameters, GetParameters, SetParameters  # noqa: E402
 from rclpy.qos import ReliabilityPolicy, qos_profile_sensor_data  # noqa: E402
+from rosgraph_msgs.msg import Clock  # noqa: E402
 from sensor_msgs.msg import CameraInfo, Image  # noqa: E402
-from support.ros_robot import stamped_twist, time_of  # noqa: E402
+from support.ros_robot import Robot, stamped_twist, time_of  # noqa: E402
 
-from mirage_sim.ros import conversions  # noqa: E402
-from mirage_sim.ros.node_process import START_S, middleware  # noqa: E402
+from benchmarks.ros_process import START_S, middleware  # noqa: E402
 
 LISTENER = Path(__file__).parents[1] / "support" / "ros_listener.py"
 
 
 @pytest.fixture(scope="module")
 def process(launch):
-    # half the pace, because the machine may be slower than the world wants to be
+    # half the rate, for slow machines
     best_effort = {"qos_overrides./camera/remembered.publisher.reliability": "best_effort"}
     return launch(real_time_factor=0.5, cmd_vel_timeout=0.5, enable_stamped_cmd_vel=True, **best_effort)
 
@@ -58,7 +58,7 @@ def set_parameters(robot, **values):
 
 
 @pytest.mark.parametrize("size", [(96, 128), (480, 640)])
-def test_best_effort_and_reliable_subscribers_get_the_frames(robot, size):
+def test_reliable_and_best_effort_subscribers_get_frames(robot, size):
     assert all(result.successful for result in set_parameters(robot, image_height=size[0], image_width=size[1]))
     reliable = robot.listen(Image, "camera/image_raw", 10)
     best_effort = robot.listen(Image, "camera/image_raw", qos_profile_sensor_data)
@@ -68,22 +68,21 @@ def test_best_effort_and_reliable_subscribers_get_the_frames(robot, size):
         return {round(time_of(message) * 10) for message in messages if (message.height, message.width) == size}
 
     first = max(min(inbox.wait(times)) for inbox in (reliable, best_effort))
-    wanted = set(range(first, first + 40))
-    reliable.wait(lambda messages: max(times(messages)) >= max(wanted))
+    expected = set(range(first, first + 40))
+    reliable.wait(lambda messages: max(times(messages)) >= max(expected))
     for inbox in (reliable, best_effort):
-        got = wanted & times(inbox.messages)
-        assert len(got) >= 0.95 * len(wanted), sorted(wanted - got)
+        received = expected & times(inbox.messages)
+        assert len(received) >= 0.95 * len(expected), sorted(expected - received)
     info = infos.at(time_of(reliable.messages[-1]))
-    K, its_size = conversions.intrinsics_of(info)
-    assert its_size == size
-    assert K[:2, 2] == pytest.approx([size[1] / 2, size[0] / 2])
-    assert K[1, 1] == pytest.approx(size[0] / 2 / math.tan(math.radians(30)), rel=1e-4)
+    assert (info.height, info.width) == size
+    assert (info.k[2], info.k[5]) == pytest.approx(((size[1] - 1) / 2, (size[0] - 1) / 2))
+    assert info.k[4] == pytest.approx(size[0] / 2 / math.tan(math.radians(30)), rel=1e-4)
     for inbox in (reliable, best_effort, infos):
         robot.leave(inbox)
     set_parameters(robot, image_height=0, image_width=0)
 
 
-def test_pictures_are_reliable_unless_overridden(robot):
+def test_images_are_reliable_unless_overridden(robot):
     def reliability(topic):
         robot.wait(lambda: robot.node.count_publishers(topic))
         (publisher,) = robot.node.get_publishers_info_by_topic(topic)
@@ -93,7 +92,7 @@ def test_pictures_are_reliable_unless_overridden(robot):
     assert reliability("/camera/remembered") == ReliabilityPolicy.BEST_EFFORT
 
 
-def test_silence_stops_the_robot(robot, commands, odometry):
+def test_robot_stops_after_command_timeout(robot, commands, odometry):
     robot.trigger("reset")
     start = len(odometry.messages)
     commands.publish(stamped_twist(1.0, 0.0))
@@ -107,19 +106,19 @@ def test_silence_stops_the_robot(robot, commands, odometry):
     assert odometry.wait(stopped).pose.pose.position.x == pytest.approx(0.5, abs=1e-3)
 
 
-def test_pause_and_step(robot, odometry):
+def test_step_needs_a_pause(robot, odometry):
     refused = robot.trigger("step")
     assert not refused.success and "pause" in refused.message
     now = robot.pause(True)
     for step in (1, 2):
         assert robot.done("step") == pytest.approx(now + 0.1 * step)
     odometry.at(round(now + 0.2, 6))
-    # it may have gone on before the answer was written
+    # the world may have stepped before the answer was written
     assert robot.pause(False) >= now + 0.2 - 1e-6
     odometry.after(now + 0.2)
 
 
-def test_a_killed_client_harms_nobody(process, robot, odometry):
+def test_killed_client_does_not_disturb_node(process, robot, odometry):
     def listener():
         return subprocess.Popen(
             [sys.executable, str(LISTENER)],
@@ -133,11 +132,11 @@ def test_a_killed_client_harms_nobody(process, robot, odometry):
     first.kill()
     first.wait(START_S)
     first.stdout.close()
-    seen = robot.done("snapshot")
-    odometry.after(seen + 0.5)
+    now = robot.done("snapshot")
+    odometry.after(now + 0.5)
     second = listener()
     try:
-        assert float(second.stdout.readline()) > seen
+        assert float(second.stdout.readline()) > now
     finally:
         second.kill()
         second.wait(START_S)
@@ -145,7 +144,7 @@ def test_a_killed_client_harms_nobody(process, robot, odometry):
     assert robot.trigger("snapshot").success
 
 
-def test_diagnostics_tell_how_it_goes(robot):
+def test_diagnostics_report_rate_and_memory(robot):
     diagnostics = robot.listen(DiagnosticArray, "/diagnostics")
     (status,) = diagnostics.wait(lambda messages: messages)[0].status
     values = {value.key: value.value for value in status.values}
@@ -155,7 +154,7 @@ def test_diagnostics_tell_how_it_goes(robot):
     robot.leave(diagnostics)
 
 
-def test_parameters_are_described_and_checked(robot):
+def test_parameters_are_described_and_validated(robot):
     request = DescribeParameters.Request(names=["frame_rate", "image_width", "mode", "world"])
     response = robot.ask(DescribeParameters, "/mirage_world/describe_parameters", request)
     rate, width, mode, world = response.descriptors
@@ -167,18 +166,38 @@ def test_parameters_are_described_and_checked(robot):
         (result,) = set_parameters(robot, **bad)
         assert not result.successful and result.reason, bad
     (result,) = set_parameters(robot, start_image="/nowhere/kitchen.png")
-    assert result.successful
-    answer = robot.trigger("reset")
-    assert not answer.success and "/nowhere/kitchen.png" in answer.message
-    assert set_parameters(robot, start_image="", seed=4)[0].successful
+    assert not result.successful and "/nowhere/kitchen.png" in result.reason
+    assert set_parameters(robot, seed=4)[0].successful
     assert robot.trigger("reset").success
 
 
-def test_two_interrupts_end_it_cleanly(process, robot, odometry):
-    """The last test: it ends the node."""
+def test_integers_set_floats_without_changing_their_type(robot):
+    assert set_parameters(robot, frame_rate=20)[0].successful
+    request = GetParameters.Request(names=["frame_rate"])
+    (value,) = robot.ask(GetParameters, "/mirage_world/get_parameters", request).values
+    assert (value.type, value.double_value) == (3, 20.0)
+    set_parameters(robot, frame_rate=10.0)
+
+
+def test_publisher_of_other_command_type_is_reported(process):
+    with Robot(process.domain) as other:  # one participant cannot publish both types
+        other.node.create_publisher(Twist, "cmd_vel", 1)
+        process.wait_for_line(
+            "cmd_vel: expected publishers of geometry_msgs/msg/TwistStamped, got geometry_msgs/msg/Tw"
+        )
+
+
+def test_other_publisher_of_clock_is_reported(process):
+    with Robot(process.domain) as other:
+        other.node.create_publisher(Clock, "/clock", 1)
+        process.wait_for_line("/clock: expected no other publisher, got 1")
+
+
+def test_two_interrupts_end_node_cleanly(process, robot, odometry):
+    """The last test, because it ends the node."""
     process.interrupt()
     process.interrupt()
     assert process.end() == 0
     assert not [line for line in process.lines if "Traceback" in line or "ERROR" in line or "FATAL" in line]
-    # nobody is left to publish
+    # its publishers are gone
     robot.wait(lambda: not odometry.subscription.get_publisher_count())

@@ -1,4 +1,4 @@
-"""Short walks through a textured box room, drawn by casting rays: every pixel, depth and pose is exact."""
+"""Short walks through a textured box with exact images, depth and poses by ray casting."""
 
 import math
 from pathlib import Path
@@ -10,11 +10,11 @@ from mirage_sim.data.clips import Clip, save_clip
 from mirage_sim.geometry import Camera, VelocityLimits
 
 SIZE = (48, 64)
-HALF = (3.0, 1.5, 3.0)  # metres from the middle of the room to its walls
+HALF = (3.0, 1.5, 3.0)  # metres from the centre of the box to its walls
 
 
 def cast(camera: Camera, phase: Tensor) -> tuple[Tensor, Tensor]:
-    """Frame uint8 [H, W, 3] and z-depth [H, W] seen by one camera inside the room."""
+    """Render the image uint8 [H, W, 3] and z-depth [H, W] of one camera inside the box."""
     height, width = camera.size
     K, c2w = camera.K, camera.c2w
     v, u = torch.meshgrid(torch.arange(height) + 0.5, torch.arange(width) + 0.5, indexing="ij")
@@ -39,11 +39,11 @@ def toy_clip(seed: int, frames: int = 40, size: tuple[int, int] = SIZE) -> Clip:
     for motion in VelocityLimits().motion(commands):
         poses.append(poses[-1] @ motion)
     cameras = Camera.from_fov(torch.stack(poses), 60.0, size)
-    pictures, depths = zip(*(cast(camera, phase) for camera in cameras), strict=True)
+    images, depths = zip(*(cast(camera, phase) for camera in cameras), strict=True)
     blocked = torch.zeros(frames - 1, dtype=torch.bool)
     source = {"environment": "Box", "seed": str(seed)}
     depth = torch.stack(depths).half()
-    return Clip(torch.stack(pictures), depth, cameras.c2w, cameras.K[0].clone(), commands, blocked, source)
+    return Clip(torch.stack(images), depth, cameras.c2w, cameras.K[0].clone(), commands, blocked, source)
 
 
 def write_clips(folder: Path, count: int = 3, frames: int = 40) -> Path:

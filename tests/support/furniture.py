@@ -1,14 +1,13 @@
-"""Catalogues of toy furniture, in the layout of Sweet Home 3D's, and Debian packages of them."""
+"""Toy furniture: catalogues in the format of Sweet Home 3D, and a mesh to simplify."""
 
 import io
-import tarfile
 import zipfile
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-# a seat with its back at -x: modelRotation below turns it to -z; centimetres do not matter, sizes are the catalogue's
+# a seat with its back at -x, which modelRotation turns to -z; the catalogue sets its size
 CHAIR = """mtllib chair.mtl
 v 0 0 0
 v 4 0 0
@@ -35,14 +34,14 @@ TO_FRONT = "0 0 1 0 1 0 1 0 0"
 HEADER = "id=Toys\nlicense=CC0\n"
 
 
-def picture(colour: tuple[int, int, int] = (200, 100, 50)) -> bytes:
+def png(colour: tuple[int, int, int] = (200, 100, 50)) -> bytes:
     file = io.BytesIO()
     Image.new("RGB", (96, 80), colour).save(file, "PNG")
     return file.getvalue()
 
 
 def entry(number: int = 9, **fields: object) -> str:
-    """Lines of a chair in a catalogue."""
+    """Return the lines that describe a chair in a catalogue."""
     values = {
         "id": f"Toys#chair{number}",
         "name": "Chair",
@@ -58,9 +57,9 @@ def entry(number: int = 9, **fields: object) -> str:
 
 
 def write_sh3f(path: Path, catalogue: str | None = None, **files: str | bytes) -> Path:
-    """Write a catalogue; ``files`` replace those of the chair, by what is before the dot of ``chair.obj`` and such."""
+    """Write an archive with a chair. ``files`` replaces its files: ``chair_obj=...`` sets ``toys/chair.obj``."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    contents = {"chair_obj": CHAIR, "chair_mtl": MATERIALS, "cloth_png": picture()} | files
+    contents = {"chair_obj": CHAIR, "chair_mtl": MATERIALS, "cloth_png": png()} | files
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("PluginFurnitureCatalog.properties", HEADER + (entry() if catalogue is None else catalogue))
         for name, data in contents.items():
@@ -68,32 +67,8 @@ def write_sh3f(path: Path, catalogue: str | None = None, **files: str | bytes) -
     return path
 
 
-def write_deb(path: Path, members: dict[str, bytes], link: str | None = None) -> Path:
-    """Write a Debian package with these files, and a symbolic link to /etc/passwd if ``link`` names one."""
-    data = io.BytesIO()
-    with tarfile.open(fileobj=data, mode="w:xz") as tar:
-        for name, content in members.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            tar.addfile(info, io.BytesIO(content))
-        if link:
-            info = tarfile.TarInfo(link)
-            info.type, info.linkname = tarfile.SYMTYPE, "/etc/passwd"
-            tar.addfile(info)
-    with path.open("wb") as file:
-        file.write(b"!<arch>\n")
-        for name, content in (
-            ("debian-binary", b"2.0\n"),
-            ("control.tar.xz", b"odd"),
-            ("data.tar.xz", data.getvalue()),
-        ):
-            file.write(f"{name:<16}{0:<12}{0:<6}{0:<6}{100644:<8}{len(content):<10}`\n".encode())
-            file.write(content + b"\n" * (len(content) % 2))
-    return path
-
-
 def sphere(rows: int) -> tuple[np.ndarray, np.ndarray]:
-    """Positions and faces of a unit sphere of ``4 · rows²`` triangles, about."""
+    """Return positions and faces of a unit sphere of about ``4 · rows²`` triangles."""
     height, angle = np.meshgrid(np.linspace(0, np.pi, rows + 1), np.arange(2 * rows) / rows * np.pi, indexing="ij")
     positions = np.stack([np.sin(height) * np.cos(angle), np.cos(height), np.sin(height) * np.sin(angle)], -1)
     start = np.arange(rows * 2 * rows).reshape(rows, 2 * rows)

@@ -5,8 +5,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from mirage_sim.geometry import NEAR, Camera
+from mirage_sim.geometry import NEAR, Camera, is_coarse, project
 
 f32 = np.float32
 
@@ -123,3 +124,33 @@ class TwinMemory:
             out["offset"][:, 0, row, column] = torch.tensor([float(o) for o in hit["offset"]])
             out["log_scale"][0, row, column] = float(hit["log_scale"])
         return out
+
+
+def sorted_splat(
+    points: Tensor, ids: Tensor, footprint: Tensor, camera: Camera, tolerance: float, refine: float
+) -> Tensor:
+    """Sort-based reference of :func:`splat` for one camera: index of the winner per cell ``[h, w]``, -1 in holes."""
+    height, width = camera.size
+    u, v, z = project(points, camera)
+    inside = ((z > 0) & (u >= 0) & (u < width) & (v >= 0) & (v < height)).nonzero().squeeze(1)
+    cell, z = v[inside].long() * width + u[inside].long(), z[inside]
+
+    def first_of_cell(order: Tensor) -> Tensor:
+        grouped = cell[order]
+        return torch.cat([grouped.new_ones(1, dtype=torch.bool), grouped[1:] != grouped[:-1]])
+
+    order = torch.argsort(z, stable=True)
+    order = order[torch.argsort(cell[order], stable=True)]
+    surface = torch.full((height * width,), torch.inf)
+    front = order[first_of_cell(order)]
+    surface[cell[front]] = z[front]
+    near = z <= surface[cell] * (1.0 + tolerance)
+    inside, cell, z = inside[near], cell[near], z[near]
+    order = torch.argsort(ids[inside], stable=True)
+    coarse = is_coarse(footprint[inside], z, camera.K[0, 0], refine)
+    order = order[torch.argsort(coarse[order].long(), stable=True)]
+    order = order[torch.argsort(cell[order], stable=True)]
+    winner = order[first_of_cell(order)]
+    index = torch.full((height * width,), -1)
+    index[cell[winner]] = inside[winner]
+    return index.view(height, width)

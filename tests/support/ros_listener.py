@@ -1,4 +1,4 @@
-"""A client to be killed: says on stdout the time of each picture that it gets."""
+"""A subscriber that tests kill. It writes the time of each image to stdout."""
 
 import sys
 
@@ -9,10 +9,10 @@ rclpy.init()
 node = rclpy.create_node("listener")
 
 
-def tell(message: Image) -> None:
+def write_time(message: Image) -> None:
     sys.stdout.write(f"{message.header.stamp.sec + 1e-9 * message.header.stamp.nanosec}\n")
     sys.stdout.flush()
 
 
-node.create_subscription(Image, "camera/image_raw", tell, 2)
+node.create_subscription(Image, "camera/image_raw", write_time, 2)
 rclpy.spin(node)

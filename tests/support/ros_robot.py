@@ -1,4 +1,4 @@
-"""What tests say and hear in a node's domain."""
+"""A client with assertions, for tests of nodes."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,56 +8,56 @@ from geometry_msgs.msg import PoseWithCovarianceStamped, Twist, TwistStamped
 from rclpy.qos import QoSProfile
 from std_srvs.srv import SetBool, Trigger
 
+from benchmarks.ros_client import Client
 from mirage_sim.ros import conversions
-from mirage_sim.ros.client import Client
 
 
 class Inbox:
-    """Messages of one topic, in order of arrival."""
+    """Messages of one topic in order of arrival."""
 
     def __init__(self, robot: "Robot", kind: type, topic: str, qos: QoSProfile | int):
         self.messages: list[Any] = []
         self.subscription = robot.node.create_subscription(kind, topic, self.messages.append, qos)
         self._robot = robot
 
-    def wait(self, wanted: Callable[[list[Any]], Any]) -> Any:
-        """What ``wanted`` says of the messages, once it says something true."""
-        return self._robot.wait(lambda: wanted(self.messages))
+    def wait(self, query: Callable[[list[Any]], Any]) -> Any:
+        """Wait until ``query(messages)`` is true, and return it."""
+        return self._robot.wait(lambda: query(self.messages))
 
     def arrived(self, seconds: float) -> bool:
-        """Whether there is a message, now or soon."""
+        """Whether there is a message within `seconds`."""
         return self._robot.until(lambda: self.messages, seconds)
 
     def at(self, seconds: float) -> Any:
-        """The message stamped with this time."""
+        """The message with this stamp."""
         return self.wait(lambda messages: [m for m in messages if time_of(m) == seconds])[-1]
 
     def after(self, seconds: float) -> Any:
-        """The first message stamped later."""
+        """The first message with a later stamp."""
         return self.wait(lambda messages: [m for m in messages if time_of(m) > seconds])[0]
 
 
 def time_of(message: Any) -> float:
-    return round(conversions.seconds_of(message.header.stamp), 6)  # as many digits as services tell
+    return round(conversions.seconds_of(message.header.stamp), 6)  # as in answers of services
 
 
 class Robot(Client):
-    """Listens, talks and asks."""
+    """A client whose methods fail the test if they wait in vain."""
 
-    def wait(self, wanted: Callable[[], Any]) -> Any:
-        """What is wanted, once it is there."""
-        found = None
+    def wait(self, query: Callable[[], Any]) -> Any:
+        """Wait until ``query()`` is true, and return it."""
+        result = None
 
-        def there() -> bool:
-            nonlocal found
-            found = wanted()
-            return bool(found)
+        def succeeded() -> bool:
+            nonlocal result
+            result = query()
+            return bool(result)
 
-        assert self.until(there), "waited in vain"
-        return found
+        assert self.until(succeeded), "waited in vain"
+        return result
 
     def listen(self, kind: type, topic: str, qos: QoSProfile | int = 10) -> Inbox:
-        """Subscribe; returns once the publisher is there."""
+        """Subscribe, and wait for the publisher."""
         inbox = Inbox(self, kind, topic, qos)
         self.wait(inbox.subscription.get_publisher_count)
         return inbox
@@ -66,22 +66,22 @@ class Robot(Client):
         self.node.destroy_subscription(inbox.subscription)
 
     def talk(self, kind: type, topic: str, depth: int = 10) -> Any:
-        """A publisher; returned once somebody listens."""
+        """Create a publisher, and wait for a subscriber."""
         publisher = self.node.create_publisher(kind, topic, depth)
         self.wait(publisher.get_subscription_count)
         return publisher
 
     def trigger(self, name: str) -> Trigger.Response:
         answer = self.call(name)
-        assert answer is not None, f"no answer of {name}"
+        assert answer is not None, f"no answer from {name}"
         return answer
 
     def done(self, name: str) -> float:
-        """Have a Trigger done; the time of the frame that it left."""
+        """Call a Trigger service that must succeed; return the simulation time."""
         return self._time(self.call(name))
 
     def pause(self, paused: bool) -> float:
-        """The time of the last frame before it."""
+        """Pause or resume; return the simulation time."""
         return self._time(self.call("pause", paused))
 
     @staticmethod

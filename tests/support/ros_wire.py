@@ -1,12 +1,12 @@
-"""Messages as another process gets them."""
+"""Messages as another process receives them."""
 
 from typing import Any
 
 from rclpy.serialization import deserialize_message, serialize_message
 
-from mirage_sim.ros.messages import Fields, message
+from mirage_sim.ros.conversions import Fields, message
 
 
 def sent(cls: Any, fields: Fields) -> Any:
-    """The message, through the wire format. What has a wrong type does not get there."""
+    """Return the message after serialisation, which fails for values of a wrong type."""
     return deserialize_message(serialize_message(message(cls, fields)), cls)

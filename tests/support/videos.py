@@ -1,4 +1,4 @@
-"""The toy room as films in the layouts of others: lossless pictures, so that clips made of them are exact."""
+"""Toy clips as videos in the layouts of public data sets."""
 
 from pathlib import Path
 
@@ -42,7 +42,7 @@ def write_realestate10k(folder: Path, name: str = "walk", seed: int = 0) -> Clip
     (height, width), K = clip.cameras.size, clip.K
     share = [K[0, 0] / width, K[1, 1] / height, K[0, 2] / width, K[1, 2] / height]
     stamps = [1_000_000 + round(i * 1e6 / RATE) for i in range(FRAMES)]
-    lines = ["https://example.org/film"]
+    lines = ["https://example.org/video"]
     for stamp, w2c in zip(stamps, clip.cameras.w2c, strict=True):
         numbers = [*share, 0.0, 0.0, *w2c[:3].flatten().tolist()]
         lines.append(" ".join([str(stamp), *(f"{float(number):.9f}" for number in numbers)]))

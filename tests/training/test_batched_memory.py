@@ -1,4 +1,4 @@
-"""What training simulates must be what a rollout does."""
+"""The batched memory must equal the memory of a rollout."""
 
 import pytest
 import torch
@@ -21,13 +21,13 @@ def cameras(twists: Tensor) -> Camera:
 
 
 def wander(seed: int, moments: int) -> Camera:
-    """Cameras [B, moments] that look at the same things from nearby."""
+    """Cameras [B, moments] with overlapping views."""
     generator = torch.Generator().manual_seed(seed)
     return cameras(0.4 * torch.randn(B, moments, 6, generator=generator) * torch.tensor([1, 1, 2, 0.5, 0.5, 0.5]))
 
 
 class Both:
-    """The same writes to ``B`` maps at once and to each alone."""
+    """Makes the same writes to ``B`` maps at once and to each alone."""
 
     def __init__(self, stride: int = STRIDE, channels: int = C) -> None:
         self.stride = stride
@@ -73,7 +73,7 @@ class Both:
 
 
 def scatter(seed: int) -> tuple[Tensor, Tensor]:
-    """Latents, and depth without any structure, some of it unknown."""
+    """Random latents, and random depth that is partly unknown."""
     generator = torch.Generator().manual_seed(seed)
     depth = 0.5 + 6 * torch.rand(B, *SIZE, generator=generator)
     depth[torch.rand(depth.shape, generator=generator) < 0.2] = 0.0
@@ -81,7 +81,7 @@ def scatter(seed: int) -> tuple[Tensor, Tensor]:
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_random_depth(seed: int):
+def test_random_depth_reads_as_from_single_maps(seed: int):
     both, path = Both(), wander(seed, 4)
     for moment in range(3):
         both.write(*scatter(10 * seed + moment), path[:, moment])
@@ -92,7 +92,7 @@ def test_random_depth(seed: int):
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_walls_with_steps(seed: int):
+def test_stepped_walls_read_as_from_single_maps(seed: int):
     both, path = Both(), wander(seed, 4)
     generator = torch.Generator().manual_seed(seed)
     for moment in range(3):
@@ -104,7 +104,7 @@ def test_walls_with_steps(seed: int):
     both.check(path[:, 0])
 
 
-def test_coming_nearer_rewrites_what_was_coarse():
+def test_approaching_camera_rewrites_coarse_points():
     both = Both()
     poses = torch.zeros(B, 4, 6)
     poses[:, 1, 2] = torch.tensor([1.0, 2.5, 3.4])  # towards a wall 4 m away: finer by 1.3, 2.7 and 6.7
@@ -118,13 +118,13 @@ def test_coming_nearer_rewrites_what_was_coarse():
     cells = GRID[0] * GRID[1]
     wrote = both.batch.kept[:, 1:].unflatten(1, (3, cells)).sum(2)
     assert (wrote[:, 0] == cells).all()
-    # enlarged only a little, most cells already show something; enlarged more than twice, all are written anew
+    # enlarged a little, most cells already show points; enlarged more than twice, all are written again
     assert wrote[0, 1] < cells and (wrote[1:, 1] == cells).all()
     assert wrote[0, 2] == cells and wrote[2, 2] < cells
     both.check(path[:, 1])
 
 
-def test_along_a_real_walk():
+def test_recorded_walk_reads_as_from_single_maps():
     clips = [toy_clip(seed) for seed in range(B)]
     both = Both()
     for moment in (0, 12, 25, 30):
@@ -135,7 +135,7 @@ def test_along_a_real_walk():
     assert view.visible.float().mean() > 0.5
 
 
-def test_colours_on_the_pixel_grid():
+def test_colours_on_pixel_grid_read_as_from_single_maps():
     clips = [toy_clip(seed, frames=12) for seed in range(B)]
     both = Both(stride=1, channels=3)
     for moment in (0, 6):
@@ -145,7 +145,7 @@ def test_colours_on_the_pixel_grid():
     assert both.check(Camera.stack([clip.cameras[11] for clip in clips])).visible.float().mean() > 0.5
 
 
-def test_nothing_written_shows_nothing():
+def test_empty_maps_show_nothing():
     both = Both()
     view = both.check(wander(0, 1)[:, 0])
     assert not view.visible.any() and (view.source == -1).all() and (view.latents == 0).all()
@@ -154,7 +154,7 @@ def test_nothing_written_shows_nothing():
     assert not both.check(wander(0, 1)[:, 0]).visible.any()
 
 
-def test_gradients_reach_the_latents_that_are_shown():
+def test_gradients_reach_the_visible_latents():
     latents, depth = scatter(0)
     camera, later = wander(0, 2)[:, 0], wander(0, 2)[:, 1]
     grid = camera.resize(GRID)
@@ -166,12 +166,14 @@ def test_gradients_reach_the_latents_that_are_shown():
     expected = torch.zeros(B, C, GRID[0] * GRID[1])
     for b in range(B):
         shown = view.visible[b, 0]
-        expected[b].index_add_(1, view.source[b, 0][shown] - 1, weight[b, :, 0][:, shown])  # the first point is filler
+        expected[b].index_add_(
+            1, view.source[b, 0][shown] - 1, weight[b, :, 0][:, shown]
+        )  # the first point of an empty map is a placeholder
     assert expected.abs().sum() > 0
     torch.testing.assert_close(latents.grad.flatten(2), expected, atol=1e-6, rtol=0)
 
 
-def test_a_map_is_a_value():
+def test_write_leaves_the_earlier_map_unchanged():
     latents, depth = scatter(0)
     grid = wander(0, 1)[:, 0].resize(GRID)
     empty = BatchMap.empty(B, C)
@@ -181,7 +183,7 @@ def test_a_map_is_a_value():
     assert torch.equal(first.read(grid).latents, before) and not empty.read(grid).visible.any()
 
 
-def test_fixed_capacity_shows_what_packed_maps_show():
+def test_maps_of_fixed_capacity_read_as_packed_maps():
     path = wander(3, 5).resize(GRID)
     packed = fixed = BatchMap.empty(B, C)
     for moment in range(4):

@@ -1,4 +1,4 @@
-"""The stages on an accelerator, in tensors without values: to leave one on the CPU or to ask for its value fails."""
+"""The objectives on a simulated accelerator, whose tensors have no values: using the CPU or reading a value fails."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from torch._subclasses.fake_tensor import (
 )
 
 from mirage_sim.data.dataset import WalkDataset
-from mirage_sim.training.mini_stages import Networks, build_loss
+from mirage_sim.training.mini_stages import Networks, build_objective
 
 OPTIONS = {
     "codec": {"batch": 4, "photographs": torch.zeros(3, 48, 64, 3, dtype=torch.uint8)},
@@ -28,7 +28,7 @@ def on_device(values: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("name", OPTIONS)
-def test_stage_never_waits_for_an_accelerator(name: str, clips: Path):
+def test_objective_never_waits_for_the_accelerator(name: str, clips: Path):
     data = WalkDataset(clips)
     model = toy_model()
     networks = Networks(model.codec, model.denoiser, model.depth)
@@ -40,9 +40,9 @@ def test_stage_never_waits_for_an_accelerator(name: str, clips: Path):
                 owner, _, last = key.rpartition(".")
                 setattr(network.get_submodule(owner), last, nn.Parameter(on_device(parameter)))
         options = {k: on_device(v) if isinstance(v, Tensor) else v for k, v in OPTIONS[name].items()}
-        modules, loss = build_loss(name, data, networks, options)
+        modules, objective = build_objective(name, data, networks, options)
         for step in range(3):
-            terms = loss(torch.Generator().manual_seed(step), 0.5)
+            terms = objective(torch.Generator().manual_seed(step))
             terms["loss"].backward()
         assert terms["loss"].device.type == "meta"
         gradients = [p.grad for module in modules.values() for p in module.parameters()]

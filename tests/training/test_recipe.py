@@ -1,4 +1,4 @@
-"""The recipe end to end with toy networks and seconds, and what it refuses."""
+"""The recipe end to end with toy networks within seconds, and its errors."""
 
 import json
 from dataclasses import replace
@@ -21,7 +21,7 @@ NAMES = ("codec", "denoiser", "depth")
 
 @pytest.fixture(scope="module")
 def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Clips, validation clips, photographs, and toy weights to begin with."""
+    """Clips, validation clips, photographs, and initial toy weights."""
     folder = tmp_path_factory.mktemp("sources")
     write_clips(folder / "clips")
     write_clips(folder / "clips" / "validation", count=2, frames=20)
@@ -115,9 +115,9 @@ def test_finished_recipe_trains_nothing(sources: Path, output: Path):
     assert {path: path.stat().st_mtime_ns for path in output.rglob("*") if path.is_file()} == before
 
 
-def test_recipe_refuses_other_settings_in_same_folder(sources: Path, output: Path):
+def test_recipe_rejects_other_settings_in_same_folder(sources: Path, output: Path):
     before = (output / "recipe.json").read_bytes()
-    with pytest.raises(ValueError, match="expected the settings that .*recipe.json began with, got another seed"):
+    with pytest.raises(ValueError, match="expected the settings in .*recipe.json, got another seed"):
         train_recipe(settings(sources, output, seed=1))
     assert (output / "recipe.json").read_bytes() == before
 
@@ -127,7 +127,7 @@ def test_recipe_refuses_other_settings_in_same_folder(sources: Path, output: Pat
     [
         ({"budget": "2 hours"}, "budget: expected a time such as 90s, 8m or 2h, got '2 hours'"),
         ({"budget": "3s"}, "budget: expected at least 5s, so that record gets 1 s, got 3s"),
-        ({"device": "tpu"}, "device: expected cpu or cuda, got 'tpu'"),
+        ({"device": "tpu"}, "device: expected one that torch can use, got 'tpu'"),
         ({"clips": {}}, "clips: expected one or more sources"),
         ({"clips": {"a": {"walks": 0}}}, "clips.a.folder: expected a value, got none"),
         (
@@ -138,28 +138,32 @@ def test_recipe_refuses_other_settings_in_same_folder(sources: Path, output: Pat
         ({"photographs": "nowhere"}, "nowhere: expected photographs, images uint8 .*, got no such file"),
     ],
 )
-def test_recipe_refuses_before_it_writes(changes: dict[str, Any], message: str, sources: Path, tmp_path: Path):
+def test_recipe_rejects_bad_settings_before_it_writes(
+    changes: dict[str, Any], message: str, sources: Path, tmp_path: Path
+):
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         train_recipe(settings(sources, tmp_path / "out", **changes))
     assert not (tmp_path / "out").exists()
 
 
-def test_recipe_refuses_photographs_of_another_size(sources: Path, tmp_path: Path):
+def test_recipe_rejects_photographs_of_another_size(sources: Path, tmp_path: Path):
     save_file({"images": torch.zeros(2, 48, 65, 3, dtype=torch.uint8)}, tmp_path / "other.safetensors")
     with pytest.raises(ValueError, match=r"photographs: expected images uint8 \[N, 48, 64, 3\] in .* got \[2, 48, 65"):
         train_recipe(settings(sources, tmp_path / "out", photographs=str(tmp_path / "other.safetensors")))
 
 
-def test_recipe_refuses_walks_of_another_size(sources: Path, tmp_path: Path):
+def test_recipe_rejects_walks_of_another_size(sources: Path, tmp_path: Path):
     composed = settings(sources, tmp_path / "out", photographs=None)
     larger = replace(composed, world=composed.world | {"size": [96, 128]})
     with pytest.raises(ValueError, match=r"clips: expected frames of the world's size \(96, 128\), got \(48, 64\)"):
         train_recipe(larger)
 
 
-def test_recipe_refuses_folder_of_something_else(sources: Path, output: Path, tmp_path: Path):
+def test_recipe_rejects_folder_with_other_files(sources: Path, output: Path, tmp_path: Path):
     (tmp_path / "depth").mkdir()
-    with pytest.raises(ValueError, match="output: expected a new folder or one of this recipe, got .* with depth in"):
+    with pytest.raises(
+        ValueError, match="output: expected a new folder or one of this recipe, got .*, which has depth"
+    ):
         train_recipe(settings(sources, tmp_path))
     (tmp_path / "recipe.json").write_text("{")
     with pytest.raises(ValueError, match="recipe.json: expected the state of a recipe in JSON"):
@@ -167,5 +171,5 @@ def test_recipe_refuses_folder_of_something_else(sources: Path, output: Path, tm
     assert sorted(path.name for path in tmp_path.iterdir()) == ["depth", "recipe.json"]
 
 
-def test_budgets():
+def test_budgets_convert_to_seconds():
     assert [seconds_of(text) for text in ("90s", "8m", "2h", "0.5h")] == [90, 480, 7200, 1800]

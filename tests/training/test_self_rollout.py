@@ -1,4 +1,4 @@
-"""Episodes that a model drives itself: where they go, and that their memories are those of the run time."""
+"""Self-rollouts: which frames they visit, and that their memories equal those at run time."""
 
 import pytest
 import torch
@@ -9,7 +9,7 @@ from mirage_sim.data.dataset import WalkDataset
 from mirage_sim.memory import EmptyMemory, PointMemory, RgbMemory
 from mirage_sim.protocols import MemoryView
 from mirage_sim.training.objectives.denoiser import encode_walks
-from mirage_sim.training.self_rollout import Episodes, Moment
+from mirage_sim.training.self_rollout import Episodes, RolloutStep
 
 STEPS = (4, 9)
 
@@ -23,137 +23,136 @@ def episodes(data: WalkDataset, batch: int = 5, rgb: int = 2, empty: int = 1) ->
     )  # fmt: skip
 
 
-def draw(moment: Moment, generator: torch.Generator) -> Tensor:
-    """Something else than the truth."""
-    return moment.latents + 0.5 * torch.randn(moment.latents.shape, generator=generator)
+def noisy_latents(step: RolloutStep, generator: torch.Generator) -> Tensor:
+    return step.latents + 0.5 * torch.randn(step.latents.shape, generator=generator)
 
 
-def go_on(under_way: Episodes, moment: Moment, drawn: Tensor, generator: torch.Generator) -> None:
-    under_way.advance(moment, drawn, under_way.codec.decode_frames(drawn), generator)
+def advance(rollout: Episodes, step: RolloutStep, latents: Tensor, generator: torch.Generator) -> None:
+    rollout.advance(step, latents, rollout.codec.decode_frames(latents), generator)
 
 
-def test_they_follow_walks_in_both_directions_and_make_room_for_others(data: WalkDataset):
-    under_way = episodes(data, batch=40, rgb=10, empty=10)
+def test_episodes_follow_walks_and_are_replaced_at_their_end(data: WalkDataset):
+    rollout = episodes(data, batch=40, rgb=10, empty=10)
     generator = torch.Generator().manual_seed(0)
     lengths, directions, true_steps, turned = [], set(), [], 0
     for _ in range(14):
-        over = under_way.left == 0
-        under_way.begin(generator)
-        lengths += under_way.left[over].tolist()
-        directions |= set(under_way.direction.tolist())
-        true_steps += (under_way.true_steps[over] / under_way.left[over]).tolist()
-        before = under_way.time.clone(), under_way.left.clone(), under_way.direction.clone()
-        moment = under_way.next()
-        cameras = data.draw(under_way.walk, (under_way.time + under_way.direction)[:, None]).camera
-        assert torch.equal(moment.true.camera.c2w, cameras.c2w)
-        go_on(under_way, moment, moment.latents, generator)
-        assert torch.equal(under_way.time, before[0] + before[2])
-        assert torch.equal(under_way.left, before[1] - 1)
-        turned += int((under_way.direction != before[2]).sum())
-        assert under_way.time.min() >= 0 and under_way.time.max() < data.length
+        over = rollout.left == 0
+        rollout.begin(generator)
+        lengths += rollout.left[over].tolist()
+        directions |= set(rollout.direction.tolist())
+        true_steps += (rollout.true_steps[over] / rollout.left[over]).tolist()
+        before = rollout.time.clone(), rollout.left.clone(), rollout.direction.clone()
+        current = rollout.next()
+        cameras = data.draw(rollout.walk, (rollout.time + rollout.direction)[:, None]).camera
+        assert torch.equal(current.true.camera.c2w, cameras.c2w)
+        advance(rollout, current, current.latents, generator)
+        assert torch.equal(rollout.time, before[0] + before[2])
+        assert torch.equal(rollout.left, before[1] - 1)
+        turned += int((rollout.direction != before[2]).sum())
+        assert rollout.time.min() >= 0 and rollout.time.max() < data.length
     assert (min(lengths), max(lengths)) == STEPS and len(lengths) > 60
     assert directions == {-1, 1}
     assert 0.1 < turned / len(lengths) < 0.6
-    for least, most in ((0.0, 0.0), (1e-6, 1 - 1e-6), (1.0, 1.0)):  # own, first skipped, true to the end
+    for least, most in ((0.0, 0.0), (1e-6, 1 - 1e-6), (1.0, 1.0)):  # generated, first part skipped, true to the end
         assert 0.15 < sum(least <= share <= most for share in true_steps) / len(true_steps) < 0.55
 
 
-def test_memories_are_those_of_the_run_time(data: WalkDataset):
-    under_way = episodes(data)
-    codec, depth_of = under_way.codec, under_way.depth
+def test_memories_equal_those_at_run_time(data: WalkDataset):
+    rollout = episodes(data)
+    codec, depth_of = rollout.codec, rollout.depth
     generator = torch.Generator().manual_seed(3)
-    under_way.begin(generator)
-    under_way.true_steps[:] = 0
+    rollout.begin(generator)
+    rollout.true_steps[:] = 0
     latent, rgb = PointMemory(8, (1, 4, 4), samples_per_cell=2), RgbMemory(codec, (1, 4, 4))
-    samples = {2: latent, 3: rgb}  # a sample with latent memory and one with RGB memory
-    true = data.draw(under_way.walk, under_way.time[:, None])
+    samples = {2: latent, 3: rgb}  # one sample with a latent memory and one with an RGB memory
+    true = data.draw(rollout.walk, rollout.time[:, None])
     everything = torch.ones(1, 48, 64, dtype=torch.bool)
     maps = {}
     for i, memory in samples.items():
         maps[i] = memory.write(
-            memory.empty(), latents=under_way.preceding[i][:, None], frames=true.frames[i, 0, :, None],
+            memory.empty(), latents=rollout.preceding[i][:, None], frames=true.frames[i, 0, :, None],
             depth=true.depth[i], static=everything, camera=true.camera[i],
         )  # fmt: skip
     for _ in range(4):
-        moment = under_way.next()
+        current = rollout.next()
         for i, memory in samples.items():
-            camera = moment.true.camera[i]
+            camera = current.true.camera[i]
             atol = 1e-4 if memory is latent else 0.02  # the RGB memory keeps colours as bytes
             expected = memory.read(maps[i], camera).resize((24, 32))
             for name in ("visible", "depth", "offset", "log_scale", "latents"):
-                found = getattr(moment.conditioning.view, name)[i]
+                found = getattr(current.conditioning.view, name)[i]
                 torch.testing.assert_close(found, getattr(expected, name), atol=atol, rtol=1e-4)
-        drawn = draw(moment, generator)
-        frames = codec.decode_frames(drawn).clamp(-1, 1)
-        depth = depth_of(frames[:, :, None], moment.true.camera, moment.conditioning.view.surface((12, 16)))
-        go_on(under_way, moment, drawn, generator)
-        assert torch.equal(under_way.preceding, drawn)
+        latents = noisy_latents(current, generator)
+        frames = codec.decode_frames(latents).clamp(-1, 1)
+        depth = depth_of(frames[:, :, None], current.true.camera, current.conditioning.view.surface((12, 16)))
+        advance(rollout, current, latents, generator)
+        assert torch.equal(rollout.preceding, latents)
         for i, memory in samples.items():
             maps[i] = memory.write(
-                maps[i], latents=drawn[i][:, None], frames=frames[i][:, None], depth=depth[i],
-                static=everything, camera=moment.true.camera[i],
+                maps[i], latents=latents[i][:, None], frames=frames[i][:, None], depth=depth[i],
+                static=everything, camera=current.true.camera[i],
             )  # fmt: skip
 
 
-def test_samples_without_memory_see_what_the_empty_memory_shows(data: WalkDataset):
-    under_way = episodes(data)
-    under_way.begin(torch.Generator().manual_seed(0))
-    moment = under_way.next()
-    empty = EmptyMemory(8, (1, 4, 4)).read(None, moment.true.camera[0]).resize((24, 32))
+def test_samples_without_memory_see_the_empty_memory(data: WalkDataset):
+    rollout = episodes(data)
+    rollout.begin(torch.Generator().manual_seed(0))
+    current = rollout.next()
+    empty = EmptyMemory(8, (1, 4, 4)).read(None, current.true.camera[0]).resize((24, 32))
     for name in MemoryView.__dataclass_fields__:
-        assert torch.equal(getattr(moment.conditioning.view, name)[0], getattr(empty, name)), name
-    assert moment.conditioning.view.visible.flatten(1).any(1).tolist() == [False, True, True, True, True]
+        assert torch.equal(getattr(current.conditioning.view, name)[0], getattr(empty, name)), name
+    assert current.conditioning.view.visible.flatten(1).any(1).tolist() == [False, True, True, True, True]
 
 
 @pytest.mark.parametrize("true_steps", [0, 2])
-def test_what_the_model_drew_is_not_remembered_of_the_truth(true_steps: int, data: WalkDataset):
-    under_way = episodes(data, batch=6, rgb=1, empty=0)
+def test_cells_with_generated_points_are_not_observed(true_steps: int, data: WalkDataset):
+    rollout = episodes(data, batch=6, rgb=1, empty=0)
     generator = torch.Generator().manual_seed(1)
-    under_way.begin(generator)
-    under_way.true_steps[:], under_way.skipped[:] = true_steps, False
+    rollout.begin(generator)
+    rollout.true_steps[:], rollout.skipped[:] = true_steps, False
     tag = 100.0
-    own = 0
+    count = 0
     for step in range(4):
-        moment = under_way.next()
-        shown = moment.conditioning.view.resize((12, 16))
-        visible, shade = shown.visible[:-1, 0], shown.latents[:-1, 0, 0]  # an RGB memory shows no single points
-        drawn_by_model = visible & (shade == tag)
-        assert torch.equal(moment.remembered[:-1, 0], visible & ~drawn_by_model)
-        assert step > true_steps or not drawn_by_model.any()
-        own += int(drawn_by_model.sum())
-        go_on(under_way, moment, torch.full_like(moment.latents, tag), generator)
-    assert own > 0
+        current = rollout.next()
+        shown = current.conditioning.view.resize((12, 16))
+        visible, value = shown.visible[:-1, 0], shown.latents[:-1, 0, 0]  # an RGB memory shows no single points
+        generated = visible & (value == tag)
+        assert torch.equal(current.observed[:-1, 0], visible & ~generated)
+        assert step > true_steps or not generated.any()
+        count += int(generated.sum())
+        advance(rollout, current, torch.full_like(current.latents, tag), generator)
+    assert count > 0
 
 
-def test_what_was_skipped_is_not_remembered(data: WalkDataset):
-    under_way = episodes(data)
+def test_skipped_frames_are_not_written(data: WalkDataset):
+    rollout = episodes(data)
     generator = torch.Generator().manual_seed(0)
-    under_way.begin(generator)
-    under_way.true_steps[:], under_way.skipped[:] = 2, True
-    points = [map.kept.sum(1) for map in under_way.maps]
+    rollout.begin(generator)
+    rollout.true_steps[:], rollout.skipped[:] = 2, True
+    points = [map.kept.sum(1) for map in rollout.maps]
     for step in range(4):
-        moment = under_way.next()
-        go_on(under_way, moment, draw(moment, generator), generator)
-        now = [map.kept.sum(1) for map in under_way.maps]
+        current = rollout.next()
+        advance(rollout, current, noisy_latents(current, generator), generator)
+        now = [map.kept.sum(1) for map in rollout.maps]
         assert all(torch.equal(*pair) for pair in zip(now, points, strict=True)) == (step < 2)
 
 
-def test_maps_hold_only_points_that_are_kept(data: WalkDataset):
-    under_way = episodes(data)
+def test_maps_hold_only_kept_points(data: WalkDataset):
+    rollout = episodes(data)
     generator = torch.Generator().manual_seed(0)
-    for _ in range(12):  # long enough for every episode to have been replaced
-        under_way.begin(generator)
-        for map in under_way.maps:
+    for _ in range(12):  # enough steps for every episode to be replaced
+        rollout.begin(generator)
+        for map in rollout.maps:
             kept = map.kept.sum(1)
             assert map.points.shape[1] == kept.max()
             order = torch.arange(map.points.shape[1])
             assert torch.equal(map.kept, order < kept[:, None])
-        moment = under_way.next()
-        go_on(under_way, moment, draw(moment, generator), generator)
+        current = rollout.next()
+        advance(rollout, current, noisy_latents(current, generator), generator)
 
 
 @pytest.mark.parametrize("steps", [(0, 4), (5, 4), (4, 40)])
-def test_lengths_that_no_walk_has(steps: tuple[int, int], data: WalkDataset):
+def test_lengths_that_no_walk_has_are_rejected(steps: tuple[int, int], data: WalkDataset):
     model = toy_model()
     with pytest.raises(ValueError, match="expected least and greatest length of an episode, 1 to 39 on walks of 40"):
         Episodes(

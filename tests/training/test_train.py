@@ -1,4 +1,4 @@
-"""All stages end to end, at their own sizes, for two steps each."""
+"""The stages of the mini world end to end at their real sizes, two steps each."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -29,7 +29,7 @@ def trained(clips: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return output
 
 
-def test_stages_leave_weights_that_load(trained: Path):
+def test_exported_weights_of_all_stages_load(trained: Path):
     for name, cls in (("codec", MiniCodec), ("denoiser", MiniDenoiser), ("depth", MiniDepth)):
         model = load_model(trained / f"{name}.safetensors")
         assert type(model) is cls
@@ -38,20 +38,20 @@ def test_stages_leave_weights_that_load(trained: Path):
     assert not [path for path in trained.rglob("*") if "partial" in path.name]
 
 
-def test_stages_train_what_they_should(trained: Path):
+def test_stages_train_their_networks_and_no_others(trained: Path):
     codec = load_model(trained / "codec.safetensors")
     assert codec.encoder[-1].weight.any() and codec.decoder[-1].weight.any()  # they start at zero
     assert load_model(trained / "depth.safetensors").conv_out.weight.any()
     first, second = (load_model(trained / f"{name}.safetensors") for name in ("aligner-only", "denoiser"))
     assert first.aligner.correct.weight.any() and not first.trunk.conv_out.weight.any()
     assert second.trunk.conv_out.weight.any()
-    # the second stage starts from the aligner of the first
+    # the denoiser stage starts from the aligner of the codec stage
     fresh = MiniDenoiser().aligner.encode[0].weight
     found, start = second.aligner.encode[0].weight, first.aligner.encode[0].weight
     assert (found - start).abs().max() < 0.01 < (found - fresh).abs().max()
 
 
-def test_the_same_seed_trains_the_same_and_a_finished_stage_is_kept(trained: Path, clips: Path, tmp_path: Path):
+def test_same_seed_gives_same_weights_also_when_finished(trained: Path, clips: Path, tmp_path: Path):
     (tmp_path / "codec.safetensors").write_bytes((trained / "codec.safetensors").read_bytes())
     train(config(clips, tmp_path, "depth"))
     expected = load_model(trained / "depth.safetensors").state_dict()
@@ -59,20 +59,20 @@ def test_the_same_seed_trains_the_same_and_a_finished_stage_is_kept(trained: Pat
         found = load_model(tmp_path / "depth.safetensors").state_dict()
         assert all(torch.equal(found[key], value) for key, value in expected.items())
         (tmp_path / "depth.safetensors").unlink()
-        train(replace(config(clips, tmp_path, "depth"), seed=1))  # finished: nothing left to train, exported again
+        train(replace(config(clips, tmp_path, "depth"), seed=1))  # finished: only exports the weights again
 
 
-def test_the_denoiser_needs_the_codec_stage(clips: Path, trained: Path, tmp_path: Path):
+def test_denoiser_stage_needs_results_of_codec_stage(clips: Path, trained: Path, tmp_path: Path):
     with pytest.raises(FileNotFoundError, match=r"codec\.safetensors: expected a weights file"):
         train(config(clips, tmp_path, "denoiser"))
     for name in ("codec", "denoiser"):
         (tmp_path / f"{name}.safetensors").write_bytes((trained / "depth.safetensors").read_bytes())
-    with pytest.raises(ValueError, match="expected the MiniCodec that stage=codec leaves, got a MiniDepth"):
+    with pytest.raises(ValueError, match=r"codec\.safetensors: expected a MiniCodec, got a MiniDepth"):
         train(config(clips, tmp_path, "denoiser"))
     assert not (tmp_path / "denoiser").exists()
 
 
-def test_bad_configurations(clips: Path, tmp_path: Path):
+def test_bad_configurations_are_rejected(clips: Path, tmp_path: Path):
     with pytest.raises(ValueError, match=r"stage: expected one of \['branch', 'codec', .*\], got 'vision'"):
         config(clips, tmp_path, "vision")
     with pytest.raises(ValueError, match="expected recorded clips"):

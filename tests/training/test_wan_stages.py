@@ -1,4 +1,4 @@
-"""Both stages of the real backbone at toy size, from clips to a rollout with what they leave."""
+"""Both stages of the Wan2.2 backbone at toy size, from clips to a rollout with the trained weights."""
 
 import os
 import subprocess
@@ -21,7 +21,7 @@ from mirage_sim.models import load_model
 from mirage_sim.models.wan.checkpoints import load_branch
 from mirage_sim.settings import TrainSettings
 from mirage_sim.training import train
-from mirage_sim.training.train import begin
+from mirage_sim.training.train import build_stage
 
 pytest.importorskip("peft")
 pytest.importorskip("transformers")
@@ -33,7 +33,9 @@ SIZE = (64, 96)
 def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("clips")
     for seed in range(2):
-        save_clip(toy_clip(seed, 51, SIZE), folder / f"Box-{seed}.safetensors")  # 13 latent frames; 2 pictures are over
+        save_clip(
+            toy_clip(seed, 51, SIZE), folder / f"Box-{seed}.safetensors"
+        )  # 13 latent frames; 2 frames are left over
     return folder
 
 
@@ -58,8 +60,8 @@ def trained(clips: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return output
 
 
-def test_two_processes_train_as_one_that_accumulates_two_batches(clips: Path, tmp_path: Path) -> None:
-    """Processes that accelerate finds by what the launcher tells them, on the CPU, over gloo."""
+def test_two_processes_equal_two_accumulated_batches(clips: Path, tmp_path: Path) -> None:
+    """Two processes of torch's launcher on the CPU, over gloo."""
     settings = ["stage.steps=2", "stage.learning_rate=0.1", "stage.precision=float32", f"clips={clips}"]
     settings += ["world=wan5b-toy", "stage=branch", f"stage.latents={tmp_path / 'latents'}"]
     launched = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
@@ -85,7 +87,7 @@ def world(trained: Path, lora: bool) -> Any:
     return build_world_model("wan5b-toy", ["inject=branch", f"inject.branch={trained / name}.safetensors", *adapters])
 
 
-def test_what_was_trained_drives_the_world(trained: Path) -> None:
+def test_trained_weights_drive_a_world(trained: Path) -> None:
     env = gymnasium.make("MirageWorld-v0", world=world(trained, lora=True))
     first, _ = env.reset(seed=0)
     for _ in range(5):
@@ -94,7 +96,7 @@ def test_what_was_trained_drives_the_world(trained: Path) -> None:
     env.close()
 
 
-def test_the_files_load_as_they_were_trained(trained: Path) -> None:
+def test_exported_files_change_only_what_was_trained(trained: Path) -> None:
     public = build_world_model("wan5b-toy").denoiser.backbone
     stage1, stage2 = (world(trained, lora).denoiser for lora in (False, True))
     original = public.state_dict()
@@ -107,16 +109,16 @@ def test_the_files_load_as_they_were_trained(trained: Path) -> None:
     adapters = load_file(trained / "lora.safetensors")
     assert adapters["blocks.0.attn1.to_q.lora_A.weight"].shape == (3, 32)
     hints = stage1.branch.vace_blocks[0].proj_out.weight
-    assert hints.any()  # they begin at zero
-    assert not torch.equal(hints, stage2.branch.vace_blocks[0].proj_out.weight)  # stage 2 went on from there
+    assert hints.any()  # a fresh branch has zeros here
+    assert not torch.equal(hints, stage2.branch.vace_blocks[0].proj_out.weight)  # stage 2 trained it further
     exported = load_file(trained / "branch.safetensors")
     assert all(torch.equal(tensor, exported[name]) for name, tensor in stage1.branch.state_dict().items())
 
 
-def test_merged_adapters_are_what_was_trained(clips: Path, trained: Path, tmp_path: Path) -> None:
+def test_merged_adapters_equal_trained_adapters(clips: Path, trained: Path, tmp_path: Path) -> None:
     (tmp_path / "branch.safetensors").write_bytes((trained / "branch.safetensors").read_bytes())
     cfg = config(clips, tmp_path, "lora", "stage.rank=3")
-    stage = begin(cfg)
+    stage = build_stage(cfg)
     adapters = load_file(trained / "lora.safetensors")
     denoiser = stage.modules["denoiser"]
     branch = load_branch(trained / "lora_branch.safetensors", denoiser.backbone)
@@ -126,7 +128,7 @@ def test_merged_adapters_are_what_was_trained(clips: Path, trained: Path, tmp_pa
             parameter.data.copy_(adapters[name.replace(".default", "")])
     generator = torch.Generator().manual_seed(3)
     with torch.no_grad():
-        clean, conditioning = stage.loss.samples.draw(generator)
+        clean, conditioning = stage.objective.samples.draw(generator)
         sigma = torch.full((1, clean.shape[2]), 0.5)
         beside = denoiser.velocity(clean, sigma, denoiser.condition(conditioning))
         merged = world(trained, lora=True).denoiser
@@ -135,14 +137,14 @@ def test_merged_adapters_are_what_was_trained(clips: Path, trained: Path, tmp_pa
         )
 
 
-def test_gradients_reach_what_learns_and_nothing_else(clips: Path, trained: Path, tmp_path: Path) -> None:
+def test_gradients_reach_only_branch_and_adapters(clips: Path, trained: Path, tmp_path: Path) -> None:
     (tmp_path / "branch.safetensors").write_bytes((trained / "branch.safetensors").read_bytes())
     losses = []
     for gradient_checkpointing in (True, False):
-        stage = begin(
+        stage = build_stage(
             config(clips, tmp_path, "lora", "stage.rank=2", f"stage.gradient_checkpointing={gradient_checkpointing}")
         )
-        terms = stage.loss(torch.Generator().manual_seed(5), 0.0)
+        terms = stage.objective(torch.Generator().manual_seed(5))
         terms["loss"].backward()
         losses.append(terms["loss"].item())
         for name, parameter in stage.modules["denoiser"].named_parameters():
@@ -152,61 +154,66 @@ def test_gradients_reach_what_learns_and_nothing_else(clips: Path, trained: Path
     assert losses[0] == losses[1]
 
 
-def test_samples_are_what_a_rollout_would_know(clips: Path, tmp_path: Path) -> None:
+def test_samples_hold_the_conditioning_of_a_rollout(clips: Path, tmp_path: Path) -> None:
     everything = ("stage.drop.text=0", "stage.drop.references=0", "stage.drop.preceding=0", "world.references.voxel=1")
-    samples = begin(config(clips, tmp_path, "branch", *everything, "world.horizon.latents=4")).loss.samples
+    samples = build_stage(config(clips, tmp_path, "branch", *everything, "world.horizon.latents=4")).objective.samples
     seen = set()
     for draw in range(40):
-        clean, told = samples.draw(torch.Generator().manual_seed(draw))
-        assert clean.shape == (1, 8, 4, 4, 6) and torch.equal(told.first, clean[:, :, :1])
-        count = told.preceding.shape[2]
-        assert told.preceding_readout.shape == told.preceding.shape and count <= 2
-        # the memory holds the first frame, so that all of it is remembered, and as it was
-        assert told.view.visible[0, 0].all()
-        assert torch.equal(told.motion[0, 0], torch.zeros(6))  # the chunk begins where the frame made last was
-        seen.add((count, told.references.shape[2] > 0))
+        clean, conditioning = samples.draw(torch.Generator().manual_seed(draw))
+        assert clean.shape == (1, 8, 4, 4, 6) and torch.equal(conditioning.first, clean[:, :, :1])
+        count = conditioning.preceding.shape[2]
+        assert conditioning.preceding_readout.shape == conditioning.preceding.shape and count <= 2
+        # the memory holds the first frame, so all of its cells are visible
+        assert conditioning.view.visible[0, 0].all()
+        assert torch.equal(conditioning.motion[0, 0], torch.zeros(6))  # the chunk starts at the last generated frame
+        seen.add((count, conditioning.references.shape[2] > 0))
     assert {0, 2} <= {count for count, _ in seen} and (2, True) in seen
     none = ("stage.drop.text=1", "stage.drop.references=1", "stage.drop.preceding=1")
-    samples = begin(config(clips, tmp_path, "branch", *none, "world.horizon.latents=4")).loss.samples
+    samples = build_stage(config(clips, tmp_path, "branch", *none, "world.horizon.latents=4")).objective.samples
     empty = samples.text.embed([""])
     for draw in range(12):
-        _, told = samples.draw(torch.Generator().manual_seed(draw))
-        assert told.preceding.shape[2] == told.references.shape[2] == told.preceding_readout.shape[2] == 0
-        assert torch.equal(told.text, empty)
+        _, conditioning = samples.draw(torch.Generator().manual_seed(draw))
+        assert (
+            conditioning.preceding.shape[2]
+            == conditioning.references.shape[2]
+            == conditioning.preceding_readout.shape[2]
+            == 0
+        )
+        assert torch.equal(conditioning.text, empty)
 
 
-def test_known_frames_are_no_part_of_the_loss(clips: Path, tmp_path: Path) -> None:
-    stage = begin(config(clips, tmp_path, "branch"))
+def test_known_frames_do_not_affect_the_loss(clips: Path, tmp_path: Path) -> None:
+    stage = build_stage(config(clips, tmp_path, "branch"))
     denoiser = stage.modules["denoiser"]
     inner = denoiser.velocity
 
-    def spoilt(x: torch.Tensor, sigma: torch.Tensor, condition: Any) -> torch.Tensor:
+    def corrupted(x: torch.Tensor, sigma: torch.Tensor, condition: Any) -> torch.Tensor:
         assert sigma[0, 0] == 0 and (sigma[0, 1:] == sigma[0, 1]).all() and torch.equal(x[:, :, :1], condition.first)
         velocity = inner(x, sigma, condition).clone()
         velocity[:, :, 0] = 1e6
         return velocity
 
-    expected = stage.loss(torch.Generator().manual_seed(1), 0.0)["loss"]
-    denoiser.velocity = spoilt
-    assert torch.equal(stage.loss(torch.Generator().manual_seed(1), 0.0)["loss"], expected)
+    expected = stage.objective(torch.Generator().manual_seed(1))["loss"]
+    denoiser.velocity = corrupted
+    assert torch.equal(stage.objective(torch.Generator().manual_seed(1))["loss"], expected)
 
 
-def test_reduced_precision_is_close(clips: Path, tmp_path: Path) -> None:
-    stage = begin(config(clips, tmp_path, "branch"))
-    expected = stage.loss(torch.Generator().manual_seed(1), 0.0)["loss"]
+def test_bfloat16_loss_is_close_to_float32(clips: Path, tmp_path: Path) -> None:
+    stage = build_stage(config(clips, tmp_path, "branch"))
+    expected = stage.objective(torch.Generator().manual_seed(1))["loss"]
     with torch.autocast("cpu", torch.bfloat16):
-        found = stage.loss(torch.Generator().manual_seed(1), 0.0)["loss"]
+        found = stage.objective(torch.Generator().manual_seed(1))["loss"]
     assert found.dtype == torch.float32 and found != expected
     torch.testing.assert_close(found, expected, atol=0.02, rtol=0)
 
 
-def test_bad_input(clips: Path, trained: Path, tmp_path: Path) -> None:
+def test_bad_input_is_rejected(clips: Path, trained: Path, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"branch\.safetensors: expected a weights file"):
-        begin(config(clips, tmp_path, "lora"))
-    with pytest.raises(ValueError, match="world: expected one with the real backbone, such as wan5b, for stage=branch"):
-        begin(replace(config(clips, tmp_path, "branch"), world=compose("world").world))
-    with pytest.raises(ValueError, match="world: expected mini, which stage=codec makes"):
-        begin(compose("train", ["world=wan5b-toy", "stage=codec", f"clips={clips}"]))
+        build_stage(config(clips, tmp_path, "lora"))
+    with pytest.raises(ValueError, match="world: expected one with a Wan backbone, such as wan5b, for stage=branch"):
+        build_stage(replace(config(clips, tmp_path, "branch"), world=compose("world").world))
+    with pytest.raises(ValueError, match="world: expected mini, which stage=codec trains"):
+        build_stage(compose("train", ["world=wan5b-toy", "stage=codec", f"clips={clips}"]))
     for override, message in (
         ("stage.drop.text=2", "stage.drop.text: expected a number from 0 to 1, got 2"),
         ("stage.shift=0", "shift: expected a positive number, got 0"),
@@ -215,14 +222,14 @@ def test_bad_input(clips: Path, trained: Path, tmp_path: Path) -> None:
         ("wan.dtype=bfloat16", "stage.precision: expected bfloat16 for a backbone of reduced precision"),
     ):
         with pytest.raises(ValueError, match=message):
-            begin(config(clips, tmp_path, "branch", override))
+            build_stage(config(clips, tmp_path, "branch", override))
     save_clip(toy_clip(0, 30, SIZE), tmp_path / "short" / "Box-0.safetensors")
-    stage = begin(config(tmp_path / "short", tmp_path, "branch"))
+    stage = build_stage(config(tmp_path / "short", tmp_path, "branch"))
     with pytest.raises(ValueError, match=r"Box-0\.safetensors: expected at least 9 latent frames, got 8"):
-        stage.loss(torch.Generator(), 0.0)
+        stage.objective(torch.Generator())
     save_clip(toy_clip(0, 49, (48, 64)), tmp_path / "small" / "Box-0.safetensors")
-    stage = begin(config(tmp_path / "small", tmp_path, "branch"))
+    stage = build_stage(config(tmp_path / "small", tmp_path, "branch"))
     with pytest.raises(ValueError, match=r"expected pictures of \[64, 96\], got \[48, 64\]; mirage prepare clips"):
-        stage.loss(torch.Generator(), 0.0)
+        stage.objective(torch.Generator())
     with pytest.raises(ValueError, match="expected weights of one of"):
-        load_model(trained / "branch.safetensors")  # not one of mini's
+        load_model(trained / "branch.safetensors")  # not of the mini world

@@ -1,4 +1,4 @@
-"""The world of the real backbone, at toy size: its chunks overlap, and it looks back."""
+"""The world of the real backbone, at toy size: overlapping chunks and a history."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -24,69 +24,69 @@ def walk(world: World, steps: int, forward: float = 1.0, turn: float = 0.3) -> l
     return frames
 
 
-def begun(model: WorldModel, seed: int = 0, **arguments) -> World:
+def started(model: WorldModel, seed: int = 0, **arguments) -> World:
     world = World(model)
     world.reset(seed=seed, **arguments)
     return world
 
 
-class Listening:
-    """A denoiser that remembers what it was told, and how often it was asked."""
+class RecordingDenoiser:
+    """A denoiser that records its inputs and counts its calls."""
 
     def __init__(self, denoiser):
         self.denoiser = denoiser
-        self.told: list[Conditioning] = []
-        self.asked = 0
+        self.inputs: list[Conditioning] = []
+        self.calls = 0
 
     def condition(self, conditioning):
-        self.told.append(conditioning)
+        self.inputs.append(conditioning)
         return self.denoiser.condition(conditioning)
 
     def velocity(self, x, sigma, condition):
-        self.asked += 1
+        self.calls += 1
         return self.denoiser.velocity(x, sigma, condition)
 
 
 @pytest.fixture
-def listening(backbone: WorldModel) -> WorldModel:
-    return replace(backbone, denoiser=Listening(backbone.denoiser))
+def recording(backbone: WorldModel) -> WorldModel:
+    return replace(backbone, denoiser=RecordingDenoiser(backbone.denoiser))
 
 
 @pytest.mark.parametrize("keep", [1, 3, 8])
-def test_a_step_is_as_long_as_what_is_kept_and_costs_one_denoising(listening: WorldModel, keep: int):
-    model = replace(listening, horizon=replace(listening.horizon, keep=keep))
+def test_step_of_any_length_takes_one_denoising(recording: WorldModel, keep: int):
+    model = replace(recording, horizon=replace(recording.horizon, keep=keep))
     assert (model.frames, model.dt) == (4 * keep, 0.25 * keep)
-    world = begun(model)
+    world = started(model)
     (frames,) = walk(world, 1)
     assert frames.shape == (4 * keep, 64, 96, 3)
-    assert len(listening.denoiser.told) == 1 and listening.denoiser.asked == listening.sampler.steps
-    assert listening.denoiser.told[0].view.visible.shape[1] == 9
+    assert len(recording.denoiser.inputs) == 1 and recording.denoiser.calls == recording.sampler.steps
+    assert recording.denoiser.inputs[0].view.visible.shape[1] == 9
     assert world.state.preceding.shape == (8, min(1 + keep, 3), 4, 6)
 
 
-def test_a_chunk_starts_from_what_was_made_last_and_looks_back(listening: WorldModel):
-    world = begun(listening)
+def test_chunk_is_conditioned_on_past_frames(recording: WorldModel):
+    world = started(recording)
     made = [world.state.preceding]
     for step in range(6):
         before = world.state
         walk(world, 1, forward=0.05, turn=0.0)
         made.append(world.state.preceding[:, -1:])
-        told, history = listening.denoiser.told[-1], before.history
-        assert history is not None and told.first is not None and told.preceding_readout is not None
-        assert torch.equal(told.first[0], made[step])
-        looked_back = torch.cat(made[max(step - 2, 0) : step], dim=1) if step else made[0][:, :0]
-        assert torch.equal(told.preceding[0], looked_back)
-        assert torch.equal(told.preceding_readout[0], history.readout[:, :-1])
-        assert told.text is not None and torch.equal(told.text[0], history.text)
+        inputs, history = recording.denoiser.inputs[-1], before.history
+        assert history is not None and inputs.first is not None and inputs.preceding_readout is not None
+        assert torch.equal(inputs.first[0], made[step])
+        past = torch.cat(made[max(step - 2, 0) : step], dim=1) if step else made[0][:, :0]
+        assert torch.equal(inputs.preceding[0], past)
+        assert torch.equal(inputs.preceding_readout[0], history.readout[:, :-1])
+        assert inputs.text is not None and torch.equal(inputs.text[0], history.text)
         # what was seen on the way, and nothing that it is shown anyway
         earlier = torch.cat(made[: max(step - 2, 0)], dim=1) if step > 2 else made[0][:, :0]
-        for reference in told.references[0].unbind(1):
+        for reference in inputs.references[0].unbind(1):
             assert any(torch.equal(reference, frame) for frame in earlier.unbind(1))
-    assert told.references.shape[2] > 0
+    assert inputs.references.shape[2] > 0
 
 
-def test_read_outs_of_kept_frames_are_what_the_memory_showed(backbone: WorldModel):
-    world = begun(backbone)
+def test_history_keeps_readouts_of_the_memory(backbone: WorldModel):
+    world = started(backbone)
     walk(world, 2)
     before, camera = world.state, world.camera
     walk(world, 1, turn=0.0)
@@ -94,8 +94,8 @@ def test_read_outs_of_kept_frames_are_what_the_memory_showed(backbone: WorldMode
     assert torch.equal(world.state.history.readout[:, -1:], view.resize(backbone.grid).latents)
 
 
-def test_frames_are_those_of_one_decoding(backbone: WorldModel):
-    world = begun(backbone)
+def test_streamed_frames_equal_one_decoding(backbone: WorldModel):
+    world = started(backbone)
     latents, shown = [world.state.preceding], []
     for _ in range(3):
         shown += walk(world, 1)
@@ -105,9 +105,9 @@ def test_frames_are_those_of_one_decoding(backbone: WorldModel):
     assert np.array_equal(np.concatenate(shown), expected)
 
 
-def test_latents_are_lifted_where_their_last_frame_was_seen_from(backbone: WorldModel):
+def test_latents_are_written_at_camera_of_their_last_frame(backbone: WorldModel):
     model = replace(backbone, horizon=replace(backbone.horizon, keep=2))
-    state = model.init(torch.zeros(3, *model.size), Camera.from_fov(torch.eye(4), 60.0, model.size), 0)
+    state, _ = model.init(torch.zeros(3, *model.size), Camera.from_fov(torch.eye(4), 60.0, model.size), 0)
     there = Camera(
         state.camera.c2w @ VelocityLimits(dt=0.5).motion(torch.tensor([1.0, 1.0])), state.camera.K, model.size
     )
@@ -130,16 +130,16 @@ def test_latents_are_lifted_where_their_last_frame_was_seen_from(backbone: World
     assert np.array_equal(after.history.places[-1].bricks, place.bricks)
 
 
-def test_the_same_seed_gives_the_same_frames_and_another_prompt_others(backbone: WorldModel):
-    first, again = begun(backbone, prompt="a red room"), begun(backbone, prompt="a red  room ")
-    other, seeded = begun(backbone, prompt="a green wood"), begun(backbone, 1, prompt="a red room")
+def test_seed_and_prompt_determine_frames(backbone: WorldModel):
+    first, again = started(backbone, prompt="a red room"), started(backbone, prompt="a red  room ")
+    other, seeded = started(backbone, prompt="a green wood"), started(backbone, 1, prompt="a red room")
     frames = walk(first, 2)
     assert np.array_equal(frames, walk(again, 2))
     assert not np.array_equal(frames, walk(other, 2)) and not np.array_equal(frames, walk(seeded, 2))
 
 
-def test_snapshots_forks_and_files_go_on_bit_for_bit(backbone: WorldModel, tmp_path: Path):
-    world = begun(backbone)
+def test_snapshots_forks_and_files_continue_bit_for_bit(backbone: WorldModel, tmp_path: Path):
+    world = started(backbone)
     walk(world, 5)
     assert world.state.history.earlier
     here, (fork,) = world.snapshot(), world.fork(1)
@@ -154,15 +154,15 @@ def test_snapshots_forks_and_files_go_on_bit_for_bit(backbone: WorldModel, tmp_p
     assert np.array_equal(walk(read, 3), onward)
 
 
-def test_a_world_is_saved_before_its_first_step(backbone: WorldModel, tmp_path: Path):
-    world, read = begun(backbone), World(backbone)
+def test_world_can_be_saved_before_its_first_step(backbone: WorldModel, tmp_path: Path):
+    world, read = started(backbone), World(backbone)
     world.save(tmp_path / "world.safetensors")
     read.load(tmp_path / "world.safetensors")
     assert np.array_equal(walk(read, 2), walk(world, 2))
 
 
-def test_worlds_that_look_back_at_more_and_less_advance_together(backbone: WorldModel):
-    worlds = [begun(backbone, seed) for seed in range(3)]
+def test_worlds_of_different_age_advance_as_one_batch(backbone: WorldModel):
+    worlds = [started(backbone, seed) for seed in range(3)]
     for steps, world in zip((4, 0, 1), worlds, strict=True):
         walk(world, steps)
     states = [world.state for world in worlds]
@@ -179,9 +179,9 @@ def test_worlds_that_look_back_at_more_and_less_advance_together(backbone: World
         assert len(alone.history.earlier) == len(after.history.earlier)
 
 
-def test_standing_still_collects_no_references(backbone: WorldModel):
+def test_standing_still_adds_no_references(backbone: WorldModel):
     still = Horizon(latents=3, overlap=1, preceding=0, fps=16.0)
-    world = begun(
+    world = started(
         replace(
             backbone,
             horizon=still,
@@ -199,13 +199,13 @@ def test_standing_still_collects_no_references(backbone: WorldModel):
         (lambda tensors: {k: v for k, v in tensors.items() if "stream" not in k}, "expected features of each of 1"),
         (lambda tensors: {k: v for k, v in tensors.items() if k != "past.text"}, "expected a prompt if and only if"),
         (lambda tensors: tensors | {"past.counts": tensors["past.counts"] + 1}, "as many bricks as masks"),
-        (lambda tensors: tensors | {"past.readout": torch.zeros(8, 1, 4, 6)}, "expected a past like preceding"),
+        (lambda tensors: tensors | {"past.readout": torch.zeros(8, 1, 4, 6)}, "expected a history like preceding"),
         (lambda tensors: tensors | {"preceding": torch.zeros(8, 1, 4, 6)}, r"preceding of torch.float32 \[8, 3, 4, 6"),
         (lambda tensors: {k: v for k, v in tensors.items() if k != "before"}, "expected before of torch.uint8"),
     ],
 )
-def test_damaged_files_are_refused_and_change_nothing(backbone: WorldModel, tmp_path: Path, change, message: str):
-    world, path = begun(backbone), tmp_path / "world.safetensors"
+def test_load_rejects_damaged_history(backbone: WorldModel, tmp_path: Path, change, message: str):
+    world, path = started(backbone), tmp_path / "world.safetensors"
     walk(world, 4)
     world.save(path)
     with safe_open(path, framework="pt") as file:
@@ -218,8 +218,8 @@ def test_damaged_files_are_refused_and_change_nothing(backbone: WorldModel, tmp_
     assert str(path) in str(caught.value) and world.snapshot() is before
 
 
-def test_worlds_of_other_kinds_are_refused(backbone: WorldModel, world: World, tmp_path: Path):
-    other = begun(backbone)
+def test_load_rejects_worlds_of_other_models(backbone: WorldModel, world: World, tmp_path: Path):
+    other = started(backbone)
     other.save(tmp_path / "backbone.safetensors")
     with pytest.raises(ValueError, match="for this model"):
         world.load(tmp_path / "backbone.safetensors")
@@ -229,23 +229,23 @@ def test_worlds_of_other_kinds_are_refused(backbone: WorldModel, world: World, t
         other.load(tmp_path / "mini.safetensors")
 
 
-def test_whatever_is_refused_changes_nothing(backbone: WorldModel, world: World):
-    own = begun(backbone)
+def test_rejected_calls_change_nothing(backbone: WorldModel, world: World):
+    own = started(backbone)
     before = own.snapshot()
     with pytest.raises(ValueError, match="prompt: expected at most 512 tokens, got"):
         own.reset(prompt="very " * 500)
     with pytest.raises(ValueError, match="prompt: expected a text, got 7"):
         own.reset(prompt=7)
     assert own.snapshot() is before
-    with pytest.raises(ValueError, match="prompt: expected none for a world that reads none, got 'a wood'"):
+    with pytest.raises(ValueError, match="prompt: expected None for a model without prompts, got 'a wood'"):
         world.reset(prompt="a wood")
     with pytest.raises(ValueError, match=r"cameras: expected batch shape \[4\]"):
         backbone.advance([own.state], [Camera(own.camera.c2w[None], own.camera.K[None], backbone.size)])
 
 
-def test_depth_that_is_no_number_ends_the_step_and_nothing_else(backbone: WorldModel):
+def test_nan_depth_fails_the_step_and_keeps_the_world(backbone: WorldModel):
     estimator = backbone.depth.estimator
-    world = begun(backbone)
+    world = started(backbone)
     before, bias = world.snapshot(), estimator.model.head.conv3.bias
     kept = bias.data.clone()
     bias.data.fill_(torch.nan)
@@ -259,16 +259,16 @@ def test_depth_that_is_no_number_ends_the_step_and_nothing_else(backbone: WorldM
 
 
 @pytest.mark.parametrize("size", [(17, 333), (501, 23), (16, 16)])
-def test_pictures_of_any_size_and_shape_start_it(backbone: WorldModel, size: tuple[int, int]):
-    picture = np.random.default_rng(0).integers(0, 255, (*size, 3), dtype=np.uint8)
-    shown = World(backbone).reset(image=picture)
+def test_images_of_any_shape_start_a_world(backbone: WorldModel, size: tuple[int, int]):
+    image = np.random.default_rng(0).integers(0, 255, (*size, 3), dtype=np.uint8)
+    shown = World(backbone).reset(image=image)
     assert shown.frames.shape == (4, 64, 96, 3) and (shown.frames == shown.frame).all()
 
 
-def test_parts_that_do_not_fit_are_refused(backbone: WorldModel, model: WorldModel):
+def test_incompatible_components_are_rejected(backbone: WorldModel, model: WorldModel):
     with pytest.raises(ValueError, match="size: expected multiples of 16 and 16, the codec's stride, got .65, 96"):
         replace(backbone, size=(65, 96))
     with pytest.raises(ValueError, match="overlap: expected 1 for a codec with a temporal stride of 4"):
         replace(backbone, horizon=Horizon())
-    with pytest.raises(ValueError, match="codec: expected one that streams"):
+    with pytest.raises(ValueError, match="codec: expected a streaming codec"):
         replace(model, horizon=backbone.horizon)

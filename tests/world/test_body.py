@@ -47,7 +47,7 @@ def place(camera: Camera) -> list[float]:
     return camera.c2w[[0, 2], 3].tolist()
 
 
-def test_a_wall_is_as_far_as_it_is():
+def test_clearance_and_contact_of_a_wall():
     around = Body().around(remembered(FLOOR, CEILING, WALL), camera())
     assert around.clearance == pytest.approx(2.0 - 0.4, abs=CELL)
     travel = around.travel(camera(z=1.5))
@@ -59,7 +59,7 @@ def test_a_wall_is_as_far_as_it_is():
     assert not around.travel(camera(x=1.0)).collision and not around.travel(camera(z=-1.0)).collision
 
 
-def test_floor_ceiling_sky_and_empty_memories_are_no_obstacle():
+def test_floor_ceiling_sky_and_empty_map_are_free():
     sky = surface((-30, 30), (0, 0), (100, 100)) + [0.0, 1.0, 0.0]
     around = Body().around(remembered(FLOOR, CEILING, sky), camera())
     assert around.clearance == math.inf
@@ -71,7 +71,7 @@ def test_floor_ceiling_sky_and_empty_memories_are_no_obstacle():
     assert not travel.collision and place(travel.camera) == pytest.approx([0.0, 1.0])
 
 
-def test_only_what_is_as_high_as_the_body_is_in_its_way():
+def test_only_points_at_body_height_are_obstacles():
     def blocked(low: float, high: float) -> bool:
         bar = surface((-1, 1), (low, high), (1, 1))
         return Body(height=1.2, step=0.3).around(remembered(bar), camera()).travel(camera(z=1.0)).collision
@@ -81,7 +81,7 @@ def test_only_what_is_as_high_as_the_body_is_in_its_way():
 
 
 @pytest.mark.parametrize(("width", "passes"), [(0.9, True), (0.7, False)])
-def test_a_doorway_passes_what_fits(width: float, passes: bool):
+def test_doorway_is_free_for_narrow_bodies(width: float, passes: bool):
     left = surface((-3, -width / 2), (0, 2.7), (2, 2))
     right = surface((width / 2, 3), (0, 2.7), (2, 2))
     lintel = surface((-3, 3), (2.0, 2.7), (2, 2))
@@ -90,7 +90,7 @@ def test_a_doorway_passes_what_fits(width: float, passes: bool):
 
 
 @pytest.mark.parametrize("stray", [1, 2])
-def test_stray_points_do_not_block_but_a_pole_does(stray: int):
+def test_isolated_points_are_free_and_a_pole_blocks(stray: int):
     points = np.array([[0.0, 0.9, 1.0], [0.02, 1.0, 1.0]])[:stray]
     around = Body().around(remembered(FLOOR, points), camera())
     assert around.clearance == math.inf and not around.travel(camera(z=1.0)).collision
@@ -101,14 +101,14 @@ def test_stray_points_do_not_block_but_a_pole_does(stray: int):
     assert around.clearance == pytest.approx(0.6, abs=1e-4) and around.travel(camera(z=1.0)).collision
 
 
-def test_points_written_from_afar_make_a_wall_although_they_lie_apart():
+def test_sparse_points_with_large_footprints_form_a_wall():
     wide = np.stack(np.meshgrid(np.arange(-4, 4, 0.5), [0.3, 0.8, 1.3], [8.0], indexing="ij"), -1).reshape(-1, 3)
     assert Body().around(remembered(wide, footprint=0.5), camera()).clearance == pytest.approx(7.6, abs=1e-3)
     assert Body().around(remembered(wide, footprint=0.02), camera()).clearance < math.inf  # three above each other
     assert Body(support=4).around(remembered(wide, footprint=0.02), camera()).clearance == math.inf
 
 
-def test_block_stays_and_turns():
+def test_block_only_rotates():
     around = Body().around(remembered(FLOOR, WALL), camera(z=1.5))
     travel = around.travel(camera(x=0.1, z=1.7, left_deg=10), "block")
     assert travel.collision and place(travel.camera) == [0.0, 1.5]
@@ -117,7 +117,7 @@ def test_block_stays_and_turns():
     assert not free.collision and place(free.camera) == pytest.approx([0.1, 1.4])
 
 
-def test_slide_keeps_what_is_along_the_wall():
+def test_slide_continues_along_the_wall():
     around = Body().around(remembered(FLOOR, WALL), camera(z=1.5))
     travel = around.travel(camera(x=0.6, z=2.1), "slide")
     x, z = place(travel.camera)
@@ -137,14 +137,14 @@ def test_slide_ends_in_a_corner():
     assert x == pytest.approx(0.6, abs=CELL) and z == pytest.approx(1.6, abs=CELL) and x <= 0.6 and z <= 1.6
 
 
-def test_what_overlaps_the_body_lets_it_out():
+def test_overlapping_obstacle_lets_the_body_leave():
     around = Body().around(remembered(FLOOR, WALL), camera(z=1.8))
     assert around.clearance == 0.0
     assert around.travel(camera(z=1.9)).contact == 0.0
     assert not around.travel(camera(z=1.5)).collision
 
 
-def test_unseen_space_is_free_or_blocked_by_option():
+def test_unseen_option_decides_about_unobserved_space():
     map = remembered(FLOOR[FLOOR[:, 2] > 1], WALL)
     free, closed = Body(), Body(unseen="blocked")
     for x, z, seen in ((0.0, 1.0, True), (0.0, -1.0, False), (5.0, 0.0, False)):
@@ -155,7 +155,7 @@ def test_unseen_space_is_free_or_blocked_by_option():
     assert not closed.around(map, camera()).travel(camera(left_deg=90), "block").collision  # a turn leads nowhere
 
 
-def test_seen_past_is_not_yet_ground_seen():
+def test_space_can_be_seen_without_its_ground():
     far = surface((-3, 3), (0, 0), (1.8, 6))
     around = Body().around(remembered(far, surface((-3, 3), (0, 2.7), (6, 6))), camera())
     ahead = np.array([0.0, 1.0], np.float32)
@@ -180,7 +180,7 @@ def test_scan_measures_the_room():
     assert np.isinf(turned[[0, 3]]).all()
 
 
-def test_scan_of_a_sector_has_both_ends_and_no_gaps():
+def test_sector_scan_has_both_ends_and_no_gaps():
     around = Body().around(remembered(WALL), camera())
     ranges = around.scan(91, -math.pi / 4, math.pi / 4)
     expected = 2.0 / np.cos(np.linspace(-math.pi / 4, math.pi / 4, 91))
@@ -202,12 +202,12 @@ def test_scan_of_a_sector_has_both_ends_and_no_gaps():
         ({"unseen": "maybe"}, "unseen: expected 'free' or 'blocked'"),
     ],
 )
-def test_unusable_bodies_are_named(arguments, message):
+def test_invalid_bodies_are_rejected(arguments, message):
     with pytest.raises(ValueError, match=f"^{message}"):
         Body(**arguments)
 
 
-def test_unusable_questions_are_named():
+def test_invalid_scans_and_responses_are_rejected():
     around = Body().around(LatentMap.empty(1), camera())
     with pytest.raises(ValueError, match="^response: expected"):
         around.travel(camera(), "bounce")

@@ -14,12 +14,12 @@ def test_frames_and_latents_are_inverse(latents, stride, frames):
 
 
 @pytest.mark.parametrize(("frames", "stride"), [(0, 1), (32, 4), (2, 4), (5, 0), (-3, 4)])
-def test_impossible_frames_are_refused(frames, stride):
+def test_frame_numbers_that_do_not_fit_are_rejected(frames, stride):
     with pytest.raises(ValueError, match="frames"):
         latents_of(frames, stride)
 
 
-def test_no_latents_are_refused():
+def test_zero_latents_are_rejected():
     with pytest.raises(ValueError, match="latents"):
         frames_of(0, 4)
 
@@ -31,7 +31,7 @@ def looking(twist: list[float]) -> Camera:
 HERE, THERE = looking([0.0, 0.2, 0.0, 0.1, 0.0, 0.0]), looking([0.3, 0.0, 0.4, 0.0, 0.5, 0.1])
 
 
-def test_the_built_in_world_goes_frame_by_frame():
+def test_default_horizon_is_one_frame_per_step():
     horizon = Horizon()
     path = horizon.path(HERE, THERE, 1)
     assert torch.equal(path.c2w[0], THERE.c2w) and len(path) == 1
@@ -40,7 +40,7 @@ def test_the_built_in_world_goes_frame_by_frame():
 
 
 @pytest.mark.parametrize("keep", [1, 3, 8])
-def test_a_step_is_a_constant_twist_that_goes_on_to_the_end_of_the_chunk(keep):
+def test_chunk_continues_the_twist_of_the_step(keep):
     horizon = Horizon(keep=keep, **CHUNK)
     assert (horizon.frames(4), horizon.window, horizon.dt(4)) == (4 * keep, 3, 0.25 * keep)
     path = horizon.path(HERE, THERE, 4)
@@ -55,7 +55,7 @@ def test_a_step_is_a_constant_twist_that_goes_on_to_the_end_of_the_chunk(keep):
         torch.testing.assert_close(ahead.c2w[i], expected, atol=1e-5, rtol=0)
 
 
-def test_a_bent_path_goes_on_as_its_last_latent_frame_moved():
+def test_chunk_continues_motion_of_last_latent_frame():
     horizon = Horizon(keep=2, **CHUNK)
     first = horizon.path(HERE, THERE, 4)[:4]
     turn = THERE.c2w @ se3_exp(torch.tensor([0.0, 0.0, 0.0, 0.0, 0.3, 0.0]))
@@ -64,7 +64,7 @@ def test_a_bent_path_goes_on_as_its_last_latent_frame_moved():
     torch.testing.assert_close(ahead.c2w[3], turn @ torch.linalg.inv(first.c2w[-1]) @ turn, atol=1e-5, rtol=0)
 
 
-def test_focal_lengths_change_on_the_way():
+def test_focal_length_is_interpolated():
     wide = Camera.from_fov(THERE.c2w, 80.0, (8, 12))
     path = Horizon(**CHUNK).path(HERE, wide, 4)
     assert torch.equal(path.K[-1], wide.K)
@@ -83,11 +83,11 @@ def test_focal_lengths_change_on_the_way():
         ({"fps": 0}, "fps: expected a positive number, got 0"),
     ],
 )
-def test_impossible_horizons_are_refused(change, message):
+def test_invalid_horizons_are_rejected(change, message):
     with pytest.raises(ValueError, match=message):
         Horizon(**{**CHUNK, **change})
 
 
-def test_a_codec_that_looks_back_needs_chunks_that_overlap():
+def test_temporal_stride_requires_overlap():
     with pytest.raises(ValueError, match="overlap: expected 1 for a codec with a temporal stride of 4, got 0"):
         Horizon().frames(4)

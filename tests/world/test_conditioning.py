@@ -41,7 +41,7 @@ def test_batch_equals_singles():
         torch.testing.assert_close(batched[one], single, atol=1e-6, rtol=1e-6)
 
 
-def test_disagreeing_shapes_are_refused():
+def test_mismatched_shapes_are_rejected():
     last = Camera.from_fov(torch.eye(4).expand(2, 4, 4), 60.0, (8, 12))
     cameras = Camera.from_fov(torch.eye(4).expand(2, 1, 4, 4), 60.0, (8, 12))
     with pytest.raises(ValueError, match="cameras, last: expected"):
@@ -50,18 +50,18 @@ def test_disagreeing_shapes_are_refused():
         build_conditioning(view(2, 1), torch.zeros(1, 4, 1, 2, 3), last, cameras)
 
 
-def test_what_a_larger_denoiser_is_told_is_handed_on():
+def test_optional_conditioning_is_passed_on():
     torch.manual_seed(2)
     last = Camera.from_fov(torch.eye(4).expand(2, 4, 4), 60.0, (8, 12))
     cameras = Camera.from_fov(torch.eye(4).expand(2, 3, 4, 4), 60.0, (8, 12))
-    told = {
+    inputs = {
         "first": torch.randn(2, 4, 1, 2, 3),
         "references": torch.randn(2, 4, 2, 2, 3),
         "preceding_readout": torch.randn(2, 4, 1, 2, 3),
         "text": torch.randn(2, 5, 7),
     }
-    conditioning = build_conditioning(view(2, 3), torch.zeros(2, 4, 1, 2, 3), last, cameras, **told)
-    assert all(getattr(conditioning, name) is value for name, value in told.items())
+    conditioning = build_conditioning(view(2, 3), torch.zeros(2, 4, 1, 2, 3), last, cameras, **inputs)
+    assert all(getattr(conditioning, name) is value for name, value in inputs.items())
     assert build_conditioning(view(2, 3), torch.zeros(2, 4, 0, 2, 3), last, cameras).motion.shape == (2, 3, 6)
 
 
@@ -70,7 +70,7 @@ def wall(yaw: float = 0.0, side: float = 0.0) -> Camera:
     return Camera.from_fov(se3_exp(twist), 60.0, (32, 48))
 
 
-def test_references_are_frames_that_saw_the_place_best_first():
+def test_references_overlap_with_the_place_best_first():
     references = References(most=2)
     depth = torch.full((1, 2, 3), 2.0)
     frames = [references.place(depth, wall(side=side)) for side in (5.0, 1.0, 0.5, 0.0)]
@@ -78,7 +78,7 @@ def test_references_are_frames_that_saw_the_place_best_first():
     assert references.choose(references.place(depth, wall(side=20.0)), frames) == []
 
 
-def test_what_is_unknown_is_no_place():
+def test_unknown_depth_has_no_voxels():
     references = References()
     depth = torch.full((2, 2, 3), 2.0)
     depth[1] = 0.0

@@ -11,7 +11,7 @@ from mirage_sim.geometry import Camera, project
 from mirage_sim.world.images import fit, read_image, to_tensor, to_uint8
 
 
-def test_bytes_survive_the_way_to_a_tensor_and_back():
+def test_to_uint8_inverts_to_tensor():
     image = np.arange(256, dtype=np.uint8).repeat(3).reshape(16, 16, 3)
     tensor = to_tensor(image)
     assert tensor.shape == (3, 16, 16)
@@ -21,20 +21,20 @@ def test_bytes_survive_the_way_to_a_tensor_and_back():
 
 def test_files_are_read_as_rgb(tmp_path):
     image = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
-    path = tmp_path / "picture.png"
+    path = tmp_path / "image.png"
     Image.fromarray(image).save(path)
     assert np.array_equal(read_image(path), image)
     assert np.array_equal(read_image(str(path)), image)
 
 
 @pytest.mark.parametrize("mode", ["L", "LA", "P", "RGBA", "CMYK", "1"])
-def test_other_kinds_of_pixels_become_rgb(tmp_path, mode):
-    Image.new("RGB", (30, 20), (255, 255, 255)).convert(mode).save(tmp_path / "picture.tiff")
-    image = read_image(tmp_path / "picture.tiff")
+def test_other_pixel_modes_become_rgb(tmp_path, mode):
+    Image.new("RGB", (30, 20), (255, 255, 255)).convert(mode).save(tmp_path / "image.tiff")
+    image = read_image(tmp_path / "image.tiff")
     assert image.shape == (20, 30, 3) and image.dtype == np.uint8 and (image == 255).all()
 
 
-def test_content_tells_the_format_and_photographs_stand_upright(tmp_path):
+def test_format_is_detected_and_orientation_applied(tmp_path):
     image = np.zeros((20, 30, 3), np.uint8)
     image[:, :15] = 200
     exif = Image.Exif()
@@ -54,7 +54,7 @@ def test_shrinking_averages(tmp_path):
 
 
 @pytest.mark.parametrize("shape", [(96, 400), (300, 128), (48, 64), (53, 71), (16, 16), (97, 128)])
-def test_fitting_keeps_where_things_are(shape):
+def test_fit_keeps_projected_positions(shape):
     """A bright dot stays where the camera says that its direction is, whatever was cut and resized."""
     height, width = shape
     camera = Camera.from_fov(torch.eye(4), 50.0, shape)
@@ -73,7 +73,7 @@ def test_fitting_keeps_where_things_are(shape):
     assert (weight * rows).sum() / weight.sum() == pytest.approx(v.item(), abs=tolerance)
 
 
-def test_fitting_the_right_size_changes_nothing():
+def test_fit_of_the_right_size_changes_nothing():
     image = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
     camera = Camera.from_fov(torch.eye(4), 60.0, (48, 64))
     fitted, at = fit(image, camera, (48, 64))
@@ -96,16 +96,16 @@ def test_fitting_the_right_size_changes_nothing():
         (3, "int"),
     ],
 )
-def test_what_is_no_picture_is_refused(image, got):
+def test_other_types_are_rejected(image, got):
     with pytest.raises(ValueError, match=f"image: expected .*got {got}"):
         read_image(image)
 
 
-def test_unreadable_files_are_refused(tmp_path):
-    (tmp_path / "text.png").write_text("no picture at all")
+def test_unreadable_files_are_rejected(tmp_path):
+    (tmp_path / "text.png").write_text("no image at all")
     (tmp_path / "empty.png").touch()
     for name in ("text.png", "empty.png", "."):
-        with pytest.raises(ValueError, match="image: expected a readable picture file"):
+        with pytest.raises(ValueError, match="image: expected a readable image file"):
             read_image(tmp_path / name)
     with pytest.raises(FileNotFoundError, match="does not exist"):
         read_image(tmp_path / "missing.png")
@@ -113,7 +113,7 @@ def test_unreadable_files_are_refused(tmp_path):
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow warns of what it then refuses
 @pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.webp", "a.bmp", "a.tiff", "a.gif", "a.ppm"])
-def test_truncated_and_damaged_files_are_refused_or_read(tmp_path, name):
+def test_damaged_files_are_rejected_or_read(tmp_path, name):
     """A file that was cut is refused; one with a wrong byte is read, or refused with the same error."""
     rng = np.random.default_rng(0)
     path = tmp_path / name
@@ -122,7 +122,7 @@ def test_truncated_and_damaged_files_are_refused_or_read(tmp_path, name):
     assert read_image(path).shape == (24, 32, 3)
     for part in (0.02, 0.1, 0.5, 0.9):
         path.write_bytes(whole[: int(part * len(whole))])
-        with pytest.raises(ValueError, match="image: expected a (readable|whole) picture file"):
+        with pytest.raises(ValueError, match="image: expected a (readable|complete) image file"):
             read_image(path)
     for _ in range(100):
         damaged = bytearray(whole)
@@ -145,19 +145,19 @@ def png_header(width: int, height: int) -> bytes:
     "size", [(8193, 64), (64, 8193), (8193, 8193), (10_000, 10_000), (2**31 - 1, 2**31 - 1), (15, 64)]
 )
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
-def test_sizes_are_refused_before_decoding(tmp_path: Path, size: tuple[int, int]):
+def test_size_is_checked_before_decoding(tmp_path: Path, size: tuple[int, int]):
     path = tmp_path / "bomb.png"
     path.write_bytes(png_header(*size))
     with pytest.raises(ValueError, match="image: expected sides of 16 to 8192 pixels"):
         read_image(path)
     path.write_bytes(png_header(8192, 1024))  # an allowed size gets as far as the pixels, which are missing
-    with pytest.raises(ValueError, match="image: expected a whole picture file"):
+    with pytest.raises(ValueError, match="image: expected a complete image file"):
         read_image(path)
 
 
-def test_formats_that_run_programs_and_deep_pixels_are_refused(tmp_path):
+def test_unsafe_formats_and_deep_pixels_are_rejected(tmp_path):
     Image.new("RGB", (32, 32)).save(tmp_path / "a.eps")
-    with pytest.raises(ValueError, match="image: expected a readable picture file"):
+    with pytest.raises(ValueError, match="image: expected a readable image file"):
         read_image(tmp_path / "a.eps")
     Image.new("I;16", (32, 32)).save(tmp_path / "deep.png")
     with pytest.raises(ValueError, match="image: expected 8 bits per channel, got .*I;16"):

@@ -10,7 +10,7 @@ from mirage_sim.world import Keyframe
 
 SIZE = (24, 32)
 FOCAL = 20.0
-FAR = 4.0  # metres, of the wall that all pictures show
+FAR = 4.0  # metres, of the wall that all images show
 
 
 def camera(x: float = 0.0, y: float = 0.0, z: float = 0.0) -> Camera:
@@ -28,16 +28,16 @@ def noise() -> torch.Tensor:
     return torch.rand(3, *SIZE, generator=torch.Generator().manual_seed(0)) * 2 - 1
 
 
-NOTHING = torch.full((3, 1, *SIZE), 9.0)  # frames of a colour that no picture has
+NOTHING = torch.full((3, 1, *SIZE), 9.0)  # frames of a colour that no image has
 
 
-def test_a_camera_that_did_not_move_sees_the_picture():
+def test_static_camera_sees_the_keyframe():
     shown = wall(noise()).reproject(NOTHING, torch.full((1, *SIZE), FAR), camera(), 1.0)
     torch.testing.assert_close(shown[:, 0], noise(), atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize(("columns", "rows"), [(3, 0), (-5, 0), (0, 2), (-1, -4)])
-def test_a_wall_moves_against_the_camera_and_what_comes_in_is_kept(columns, rows):
+def test_wall_shifts_and_new_pixels_are_kept(columns, rows):
     metre = FAR / FOCAL  # that a pixel spans on the wall
     moved = camera(columns * metre, rows * metre)
     shown = wall(noise()).reproject(NOTHING, torch.full((1, *SIZE), FAR), moved, 1.0)[:, 0]
@@ -50,7 +50,7 @@ def test_a_wall_moves_against_the_camera_and_what_comes_in_is_kept(columns, rows
 
 
 @pytest.mark.parametrize("depth", [0.0, math.inf, math.nan, FAR * 0.8, FAR * 1.3])
-def test_other_surfaces_and_unknown_ones_are_left_alone(depth):
+def test_other_and_unknown_surfaces_are_kept(depth):
     """The camera moved by eight pixels of the wall; on a surface at 0.8 of its depth that is two pixels off."""
     depths = torch.full((1, *SIZE), FAR)
     depths[..., 5:9, 10:20] = depth
@@ -62,7 +62,7 @@ def test_other_surfaces_and_unknown_ones_are_left_alone(depth):
 
 
 @pytest.mark.parametrize("off", [0.5, 1.5])
-def test_depth_may_err_by_as_much_as_can_be_seen(off):
+def test_depth_error_within_tolerance_is_accepted(off):
     """Seen from eight pixels aside, a depth of FAR / (1 + off / 8) leads to a place that is ``off`` pixels away."""
     depths = torch.full((1, *SIZE), FAR / (1 + off / 8))
     shown = wall(noise()).reproject(NOTHING, depths, camera(8 * FAR / FOCAL), 1.0)
@@ -71,12 +71,12 @@ def test_depth_may_err_by_as_much_as_can_be_seen(off):
     torch.testing.assert_close(shown[:, 0], noise(), atol=1e-4, rtol=0)  # from where it was taken, whatever the depth
 
 
-def test_what_the_picture_does_not_know_the_depth_of_is_not_shown():
+def test_keyframe_pixels_of_unknown_depth_are_not_used():
     one = Keyframe(noise(), torch.zeros(SIZE), camera()[0])
     assert torch.equal(one.reproject(NOTHING, torch.full((1, *SIZE), FAR), camera(), 1.0), NOTHING)
 
 
-def test_a_ramp_stays_a_ramp_however_near_it_is_seen():
+def test_magnified_ramp_stays_linear():
     ramp = torch.linspace(-0.5, 0.5, SIZE[1]).expand(3, *SIZE).contiguous()
     shown = wall(ramp).reproject(NOTHING, torch.full((1, *SIZE), FAR / 2), camera(z=FAR / 2), 1.0)[:, 0]
     step = 1 / (SIZE[1] - 1)  # of the ramp; half of it where twice as many pixels show it
@@ -84,7 +84,7 @@ def test_a_ramp_stays_a_ramp_however_near_it_is_seen():
     torch.testing.assert_close(shown, half, atol=step / 4, rtol=0)
 
 
-def test_what_is_seen_nearer_keeps_its_contrast():
+def test_magnified_texture_keeps_its_contrast():
     """Of stripes two pixels wide, seen half as large again, interpolation alone keeps less than what is shown."""
     stripes = 0.5 * (1 - 2 * (torch.arange(SIZE[1]) // 2 % 2).float()).expand(3, *SIZE).contiguous()
     nearer = 1.5
@@ -108,7 +108,7 @@ def test_what_is_seen_nearer_keeps_its_contrast():
     tolerance=st.floats(1e-3, 10),
 )
 @settings(max_examples=60, deadline=None)
-def test_every_pixel_is_the_frames_own_or_within_range(twist, seed, tolerance):
+def test_pixels_are_unchanged_or_within_range(twist, seed, tolerance):
     generator = torch.Generator().manual_seed(seed)
     depth = torch.rand(2, *SIZE, generator=generator) * 8 - 1
     frames = torch.full((3, 2, *SIZE), 9.0)

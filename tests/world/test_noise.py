@@ -7,7 +7,7 @@ def test_same_place_same_noise():
     assert torch.equal(noise(7, 3, (4, 5)), noise(7, 3, (4, 5)))
 
 
-def test_no_global_generator_is_touched_or_read():
+def test_noise_does_not_use_the_global_generator():
     torch.manual_seed(1)
     before = torch.get_rng_state()
     first = noise(7, 3, (16,))
@@ -16,12 +16,12 @@ def test_no_global_generator_is_touched_or_read():
     assert torch.equal(noise(7, 3, (16,)), first)
 
 
-def test_neighbouring_seeds_and_steps_are_unrelated():
-    drawn = torch.stack([noise(seed, step, (4096,)) for seed in range(6) for step in range(6)])
-    correlation = torch.corrcoef(drawn) - torch.eye(len(drawn))
+def test_neighbouring_seeds_and_steps_are_uncorrelated():
+    samples = torch.stack([noise(seed, step, (4096,)) for seed in range(6) for step in range(6)])
+    correlation = torch.corrcoef(samples) - torch.eye(len(samples))
     assert correlation.abs().max() < 0.08  # five standard deviations of the correlation of independent noise
-    assert abs(drawn.mean()) < 0.02
-    assert abs(drawn.std() - 1) < 0.02
+    assert abs(samples.mean()) < 0.02
+    assert abs(samples.std() - 1) < 0.02
 
 
 def test_large_seeds_are_fine():

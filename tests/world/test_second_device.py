@@ -76,7 +76,7 @@ def walks(process: ProcessPoolExecutor, tmp_path_factory: pytest.TempPathFactory
 
 
 @pytest.mark.parametrize("name", ["latent", "compact", RGB_MEMORY])
-def test_a_world_on_another_device_is_the_same_world(walks, name, model, tmp_path):
+def test_world_on_another_device_is_equal(walks, name, model, tmp_path):
     here = {"latent": model, "compact": compact(model), **variants_of(model, [RGB_MEMORY])}[name]
     expected, found = walk(here, tmp_path), walks[name]
     assert found.pop("device").startswith("elsewhere")
@@ -108,7 +108,7 @@ def backbone_walk(model: WorldModel) -> np.ndarray:
 
 
 @pytest.mark.slow
-def test_the_backbone_on_another_device_draws_the_same(process: ProcessPoolExecutor, backbone_cache: Path):
+def test_backbone_on_another_device_is_equal(process: ProcessPoolExecutor, backbone_cache: Path):
     here, there = process.submit(backbone_walks, backbone_cache).result()
     assert here.std() > 1
     np.testing.assert_allclose(there.astype(int), here.astype(int), atol=1, rtol=0)
@@ -127,6 +127,6 @@ def refusals() -> list[str]:
         return said
 
 
-def test_the_device_refuses_what_a_gpu_refuses(process: ProcessPoolExecutor):
+def test_simulated_device_rejects_what_a_gpu_rejects(process: ProcessPoolExecutor):
     mixed, numpy, stacked = process.submit(refusals).result()
     assert "one device" in mixed and "one device" in stacked and "numpy" in numpy

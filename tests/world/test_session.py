@@ -36,7 +36,7 @@ def same(first: list[Observation], second: list[Observation]) -> bool:
     )
 
 
-def test_observation_is_what_it_says(world, starts):
+def test_observation_has_documented_content(world, starts):
     first = world.reset(start=1, seed=4)
     assert np.array_equal(first.frame, starts[1])
     assert first.remembered.all()
@@ -66,7 +66,7 @@ def test_remembered_is_the_view_on_the_pixel_grid(model, world):
     assert np.array_equal(observation.remembered[::4, ::4], observation.remembered[3::4, 3::4])
 
 
-def test_same_seed_same_frames_and_another_seed_others(model, starts):
+def test_seed_determines_frames(model, starts):
     one, other = World(model, starts), World(model, starts)
     one.reset(seed=5)
     other.reset(seed=5)
@@ -86,7 +86,7 @@ def test_restore_replays_bit_for_bit(world):
     assert same(first, walk(world))
 
 
-def test_forks_go_their_own_ways(world):
+def test_forks_are_independent(world):
     world.reset()
     walk(world)
     left, right = world.fork(2)
@@ -96,7 +96,7 @@ def test_forks_go_their_own_ways(world):
     assert not same(walk(world.fork(1)[0]), right_walk)
 
 
-def test_saved_world_goes_on_bit_for_bit(world, model, tmp_path):
+def test_saved_world_continues_bit_for_bit(world, model, tmp_path):
     world.reset(seed=2**62)
     last = walk(world)[-1]
     path = tmp_path / "moment.safetensors"
@@ -111,7 +111,7 @@ def test_saved_world_goes_on_bit_for_bit(world, model, tmp_path):
     assert torch.equal(world.state.map.ids(), other.state.map.ids())
 
 
-def test_saved_world_goes_on_bit_for_bit_in_a_new_process(world, tmp_path):
+def test_saved_world_continues_in_a_new_process(world, tmp_path):
     world.reset(seed=9)
     walk(world)
     world.save(tmp_path / "moment.safetensors")
@@ -129,9 +129,9 @@ def test_saved_world_goes_on_bit_for_bit_in_a_new_process(world, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "damage", ["truncated", "foreign", "other", "text", "no map", "no given", "broken pose", "wrong seed"]
+    "damage", ["truncated", "foreign", "other", "text", "no map", "no keyframe", "broken pose", "wrong seed"]
 )
-def test_damaged_files_are_refused_and_the_world_left_alone(world, model, tmp_path, damage):
+def test_load_rejects_damaged_files_and_keeps_the_world(world, model, tmp_path, damage):
     world.reset(seed=1)
     walk(world)
     path = tmp_path / "moment.safetensors"
@@ -149,7 +149,7 @@ def test_damaged_files_are_refused_and_the_world_left_alone(world, model, tmp_pa
         path.write_text("not a world")
     elif damage == "no map":
         path.write_bytes(whole.replace(b'"map.xyz"', b'"map.abc"'))
-    elif damage == "no given":
+    elif damage == "no keyframe":
         path.write_bytes(whole.replace(b'"given.depth"', b'"given.abcde"'))
     elif damage == "broken pose":
         pose = world.camera.c2w.numpy().tobytes()
@@ -163,7 +163,7 @@ def test_damaged_files_are_refused_and_the_world_left_alone(world, model, tmp_pa
     assert world.snapshot() is before
 
 
-def test_flipped_bits_are_found_wherever_they_are(world, tmp_path):
+def test_load_detects_flipped_bits(world, tmp_path):
     world.reset(seed=1)
     walk(world)
     path = tmp_path / "moment.safetensors"
@@ -177,7 +177,7 @@ def test_flipped_bits_are_found_wherever_they_are(world, tmp_path):
         assert world.snapshot() is before
 
 
-def test_worlds_saved_before_there_were_digests_are_loaded(world, model, tmp_path):
+def test_load_accepts_files_without_digest(world, model, tmp_path):
     world.reset(seed=1)
     walk(world)
     path = tmp_path / "moment.safetensors"
@@ -188,12 +188,12 @@ def test_worlds_saved_before_there_were_digests_are_loaded(world, model, tmp_pat
     assert np.array_equal(other.step(other.camera).frames, world.step(world.camera).frames)
 
 
-def test_missing_files_are_refused(world, tmp_path):
+def test_load_rejects_missing_files(world, tmp_path):
     with pytest.raises(FileNotFoundError, match="expected a saved world"):
         world.load(tmp_path / "missing.safetensors")
 
 
-def test_failed_save_leaves_the_old_file(world, tmp_path, monkeypatch):
+def test_failed_save_keeps_the_old_file(world, tmp_path, monkeypatch):
     world.reset()
     path = tmp_path / "moment.safetensors"
     world.save(path)
@@ -217,7 +217,7 @@ def test_failed_save_leaves_the_old_file(world, tmp_path, monkeypatch):
         lambda w: w.camera,
     ],
 )
-def test_reset_is_needed_first(world, call):
+def test_calls_before_reset_are_rejected(world, call):
     with pytest.raises(NotReset, match=r"expected reset\(\)"):
         call(world)
 
@@ -241,7 +241,7 @@ def bad_cameras() -> dict[str, object]:
 
 
 @pytest.mark.parametrize("name", bad_cameras())
-def test_bad_cameras_are_refused_and_the_world_left_alone(world, name):
+def test_invalid_cameras_are_rejected_and_keep_the_world(world, name):
     world.reset()
     before = world.snapshot()
     for call in (world.step, lambda camera: world.reset(start=1, camera=camera)):
@@ -268,7 +268,7 @@ def test_bad_cameras_are_refused_and_the_world_left_alone(world, name):
         ({"image": np.zeros((48, 64), np.uint8)}, "image: expected"),
     ],
 )
-def test_bad_resets_are_refused_and_the_world_left_alone(world, arguments, message):
+def test_invalid_resets_are_rejected_and_keep_the_world(world, arguments, message):
     world.reset(start=1)
     before = world.snapshot()
     with pytest.raises(ValueError, match=message):
@@ -277,12 +277,12 @@ def test_bad_resets_are_refused_and_the_world_left_alone(world, arguments, messa
 
 
 @pytest.mark.parametrize("snapshot", [None, "moment", 3])
-def test_what_is_no_snapshot_is_refused(world, snapshot):
+def test_restore_rejects_other_types(world, snapshot):
     with pytest.raises(ValueError, match="snapshot: expected a Snapshot"):
         world.restore(snapshot)
 
 
-def test_moments_of_another_kind_of_model_are_refused(world, model, starts, tmp_path):
+def test_restore_and_load_reject_other_models(world, model, starts, tmp_path):
     world.reset()
     world.save(tmp_path / "here.safetensors")
     compact = World(replace(model, memory=model.memory.compacted()), starts)
@@ -291,7 +291,7 @@ def test_moments_of_another_kind_of_model_are_refused(world, model, starts, tmp_
         compact.restore(world.snapshot())
     with pytest.raises(ValueError, match=f"here.safetensors: {message}"):
         compact.load(tmp_path / "here.safetensors")
-    with pytest.raises(ValueError, match=r"here.safetensors: state: expected a given picture \('not kept',\)"):
+    with pytest.raises(ValueError, match=r"here.safetensors: state: expected a keyframe \('absent',\)"):
         World(replace(model, reprojection=None)).load(tmp_path / "here.safetensors")
     other = World(toy_model(channels=4), starts)
     with pytest.raises(
@@ -301,12 +301,12 @@ def test_moments_of_another_kind_of_model_are_refused(world, model, starts, tmp_
 
 
 @pytest.mark.parametrize("starts", [np.zeros((0, 48, 64, 3), np.uint8), np.zeros((2, 48, 64, 3)), [1], "frames"])
-def test_bad_start_frames_are_refused(model, starts):
+def test_invalid_start_images_are_rejected(model, starts):
     with pytest.raises(ValueError, match="starts: expected a uint8 array"):
         World(model, starts)
 
 
-def test_own_camera_decides_the_world_frame(world, starts):
+def test_reset_camera_determines_the_world_frame(world, starts):
     c2w = VelocityLimits().motion(torch.tensor([1.0, 1.0])) @ VelocityLimits().motion(torch.tensor([-1.0, 1.0]))
     camera = Camera.from_fov(c2w, 70.0, (48, 64))
     observation = world.reset(start=0, camera=camera)
@@ -315,9 +315,9 @@ def test_own_camera_decides_the_world_frame(world, starts):
     assert torch.nn.functional.cosine_similarity(centre, c2w[:3, 2], dim=0) > 0.95  # points lie ahead of it
 
 
-def test_own_image_of_another_shape(world):
-    picture = np.random.default_rng(0).integers(0, 256, (200, 500, 3), dtype=np.uint8)
-    observation = world.reset(picture, fov_deg=40.0)
+def test_reset_crops_images_of_another_shape(world):
+    image = np.random.default_rng(0).integers(0, 256, (200, 500, 3), dtype=np.uint8)
+    observation = world.reset(image, fov_deg=40.0)
     assert observation.frame.shape == (48, 64, 3)
     focal = 24 / np.tan(np.radians(20))  # the height was kept, the sides cut
     assert observation.camera.K[1, 1].item() == pytest.approx(focal, rel=1e-5)
@@ -325,7 +325,7 @@ def test_own_image_of_another_shape(world):
     walk(world)
 
 
-def test_worlds_step_together_or_not_at_all(model, starts):
+def test_step_together_steps_all_worlds_or_none(model, starts):
     worlds = [World(model, starts) for _ in range(3)]
     for seed, world in enumerate(worlds):
         world.reset(start=seed, seed=seed)

@@ -16,7 +16,7 @@ from mirage_sim.world.images import to_tensor
 
 def begin(model, frame, seed=0) -> WorldState:
     camera = Camera.from_fov(torch.eye(4), 60.0, model.size)
-    return model.init(to_tensor(frame), camera, seed)
+    return model.init(to_tensor(frame), camera, seed)[0]
 
 
 def ahead(state: WorldState, forward: float, turn: float) -> Camera:
@@ -28,7 +28,7 @@ def fingerprint(state: WorldState) -> list[torch.Tensor]:
     return [*(t.clone() for t in state.map.tensors().values()), state.preceding.clone(), state.camera.c2w.clone()]
 
 
-def test_chunk_has_the_promised_shapes(model, starts):
+def test_chunk_has_documented_shapes(model, starts):
     state = begin(model, starts[0])
     (after,), (chunk,) = model.advance([state], [ahead(state, 1.0, 0.5)])
     height, width = model.size
@@ -44,7 +44,7 @@ def test_chunk_has_the_promised_shapes(model, starts):
     assert after.map.points > state.map.points > 0
 
 
-def test_advance_leaves_the_state_as_it_was(model, starts):
+def test_advance_does_not_change_its_arguments(model, starts):
     state = begin(model, starts[0])
     before = fingerprint(state)
     model.advance([state], [ahead(state, 1.0, 1.0)])
@@ -61,7 +61,7 @@ def test_advance_is_a_function_of_its_arguments(model, starts):
     assert all(torch.equal(a, b) for a, b in zip(fingerprint(first), fingerprint(second), strict=True))
 
 
-def test_seed_decides_what_is_invented(model, starts):
+def test_seed_determines_generated_content(model, starts):
     one, other = begin(model, starts[0], 1), begin(model, starts[0], 2)
     camera = ahead(one, 0.0, 1.0)
     _, (first, second) = model.advance([one, other], [camera, camera])
@@ -94,7 +94,7 @@ class Dome:
         return 3.0 / (1 + x * x + y * y).sqrt()
 
 
-def test_what_was_seen_is_still_there_after_looking_away(model, starts):
+def test_view_is_restored_after_looking_away(model, starts):
     model = replace(model, depth=Dome())
     state = begin(model, starts[0])
     home = ahead(state, 0.0, 0.0)
@@ -107,7 +107,7 @@ def test_what_was_seen_is_still_there_after_looking_away(model, starts):
     assert cells_of(of_the_start, (height // 4, width // 4)).any(-1).float().mean() > 0.95
 
 
-def test_a_camera_that_stands_still_sees_what_it_saw(model, starts):
+def test_static_camera_sees_the_same_frame(model, starts):
     model = replace(model, reprojection=None)
     state = begin(model, starts[0])
     seen = state.preceding
@@ -117,7 +117,7 @@ def test_a_camera_that_stands_still_sees_what_it_saw(model, starts):
         torch.testing.assert_close(chunk.latents, seen, atol=0.01, rtol=0)
 
 
-def test_a_camera_that_stands_still_sees_the_picture_it_was_given(model, starts):
+def test_static_camera_sees_the_start_image(model, starts):
     model = replace(model, depth=Dome())
     state = begin(model, starts[0])
     for _ in range(3):
@@ -130,7 +130,7 @@ def test_a_camera_that_stands_still_sees_the_picture_it_was_given(model, starts)
     assert "reproject" not in chunk.seconds
 
 
-def test_latents_are_those_of_the_frame_that_is_shown(model, starts):
+def test_latents_encode_the_reprojected_frame(model, starts):
     state = begin(model, starts[0])
     (after,), (chunk,) = model.advance([state], [ahead(state, 0.5, 0.2)])
     with torch.inference_mode():
@@ -144,7 +144,7 @@ def test_copying_shares_the_model(model):
 
 
 @pytest.mark.parametrize("change", ["size", "batch", "count", "nothing"])
-def test_wrong_cameras_are_refused(model, starts, change):
+def test_wrong_cameras_are_rejected(model, starts, change):
     state = begin(model, starts[0])
     camera = ahead(state, 1.0, 0.0)
     wrong = {
@@ -157,7 +157,7 @@ def test_wrong_cameras_are_refused(model, starts, change):
         model.advance(*wrong[change])
 
 
-def test_wrong_image_is_refused(model):
+def test_wrong_images_are_rejected(model):
     camera = Camera.from_fov(torch.eye(4), 60.0, model.size)
     with pytest.raises(ValueError, match=r"image: expected .* \[3, 48, 64\] .*, got torch.float32 \[3, 10, 10\]"):
         model.init(torch.zeros(3, 10, 10), camera, 0)
@@ -170,13 +170,13 @@ def test_wrong_image_is_refused(model):
 
 
 @pytest.mark.parametrize("value", [0, -0.1, float("nan"), float("inf"), True, "0.1"])
-def test_wrong_reprojection_is_refused(model, value):
+def test_wrong_reprojection_is_rejected(model, value):
     with pytest.raises(ValueError, match="reprojection: expected None or a positive number of pixels, got"):
         replace(model, reprojection=value)
 
 
-def test_reprojection_is_refused_where_chunks_overlap(backbone):
-    with pytest.raises(ValueError, match="reprojection: expected None where chunks overlap, got 1.0"):
+def test_reprojection_with_overlapping_chunks_is_rejected(backbone):
+    with pytest.raises(ValueError, match="reprojection: expected None with overlapping chunks, got 1.0"):
         replace(backbone, reprojection=1.0)
 
 
@@ -197,10 +197,10 @@ class HostReads(TorchFunctionMode):
         return function(*args, **(kwargs or {}))
 
 
-def test_no_latents_and_no_points_visit_the_host(model, starts, monkeypatch):
+def test_step_copies_no_latents_or_points_to_the_host(model, starts, monkeypatch):
     """As it goes on other devices: a step reads two cameras, and lists and boxes of blocks, whatever is remembered."""
     monkeypatch.setattr(rendering, "_compiled", lambda map, camera: False)
-    monkeypatch.setattr(projection, "zoom_of", lambda scale_ratio: torch.log2(scale_ratio).float())
+    monkeypatch.setattr(projection, "log_scale_of", lambda ratio: torch.log2(ratio).float())
     state = begin(model, starts[0])
     for step in range(12):
         camera = ahead(state, 1.0, 1.0 - 0.3 * step)
@@ -212,7 +212,7 @@ def test_no_latents_and_no_points_visit_the_host(model, starts, monkeypatch):
             assert tuple(tensor.shape) in [(4, 4), (3, 3)] or tensor.numel() <= 6 * len(state.map.blocks)
 
 
-def test_number_of_threads_changes_no_bit():
+def test_number_of_threads_does_not_change_bits():
     """At the mini world's own sizes, because what is split among threads depends on them."""
     model = untrained_model()
     frame = torch.nn.functional.interpolate(torch.from_numpy(toy_starts()[1:2]).permute(0, 3, 1, 2), size=model.size)

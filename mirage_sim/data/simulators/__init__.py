@@ -1,4 +1,8 @@
-"""Reference simulators: worlds with exact images, depth and collisions, to train on and to measure against."""
+"""Reference simulators: worlds with exact images, depth and collisions, for training and evaluation.
+
+To add a simulator, write a class with the interface of :class:`ReferenceSimulator` in a module of this package and add
+it to ``SIMULATORS`` in `simulator`. Recording, training and evaluation then take it by its name.
+"""
 
 from mirage_sim.data.simulators.simulator import (
     EVALUATION_SEEDS,
@@ -8,6 +12,7 @@ from mirage_sim.data.simulators.simulator import (
     CameraMount,
     ReferenceSimulator,
     make_simulator,
+    simulator_class,
 )
 
 __all__ = [
@@ -18,4 +23,5 @@ __all__ = [
     "CameraMount",
     "ReferenceSimulator",
     "make_simulator",
+    "simulator_class",
 ]

@@ -1,7 +1,7 @@
-"""MiniWorld (Farama) as a reference simulator: rooms, mazes and boxes.
+"""The MiniWorld simulator: rooms, mazes and boxes of Farama's MiniWorld.
 
-Needs the ``twin`` extra and EGL (Debian: ``libegl1 libgl1 libegl-mesa0 libgl1-mesa-dri``). Importing this module needs
-neither; making a :class:`MiniWorldSimulator` does.
+:class:`MiniWorldSimulator` needs the ``twin`` extra and EGL (Debian: ``libegl1 libgl1 libegl-mesa0 libgl1-mesa-dri``);
+importing this module needs neither.
 """
 
 import importlib.metadata
@@ -30,21 +30,22 @@ HELD_OUT_ENVIRONMENTS = ("YMaze", "WallGap")  # evaluated, never trained on
 
 
 class MiniWorldSimulator:
-    """One MiniWorld environment with a pinned camera; a :class:`mirage_sim.data.simulators.ReferenceSimulator`.
+    """One MiniWorld environment; a :class:`mirage_sim.data.simulators.ReferenceSimulator`.
 
-    Domain randomisation is on, for variety. It would change the camera as well: every reset restores the mount.
+    Domain randomisation is on. It would also change the camera, so every reset restores the mount.
 
     Args:
         environment: such as ``"OneRoom"``.
         size: image ``(height, width)`` in pixels.
-        mount: how the camera is fixed to the body.
-        drive: what commands mean.
+        mount: pose of the camera on the body.
+        drive: scale of commands in metres and radians.
 
     Raises:
-        ImportError: where MiniWorld or EGL is missing.
-        ValueError: for an environment that does not take a size of its images and domain randomisation.
+        ImportError: if MiniWorld or EGL is missing.
+        ValueError: for an environment without settings for image size and domain randomisation.
     """
 
+    training_environments: tuple[str, ...] = TRAINING_ENVIRONMENTS
     turn_distance = 1.8
 
     def __init__(
@@ -90,27 +91,28 @@ class MiniWorldSimulator:
         self._env.reset(seed=seed)
         agent = self._env.agent
         agent.cam_height, agent.cam_fov_y, agent.cam_fwd_disp = self.mount.height, self.mount.fov_deg, 0.0
-        agent.cam_pitch = -self.mount.pitch_deg  # MiniWorld's looks up
+        agent.cam_pitch = -self.mount.pitch_deg  # MiniWorld's pitch is positive upwards
 
     def render(self) -> tuple[np.ndarray, np.ndarray]:
-        """Image uint8 ``[H, W, 3]`` and z-depth float32 ``[H, W]`` in metres (about 100 where the sky is)."""
+        """Return the image uint8 ``[H, W, 3]`` and its z-depth float32 ``[H, W]`` in metres, about 100 for the sky."""
         frame = np.ascontiguousarray(self._env.render_obs())
         return frame, np.ascontiguousarray(self._env.render_depth()[..., 0], dtype=np.float32)
 
     def static_mask(self) -> np.ndarray:
-        """All True: nothing moves in MiniWorld."""
+        """Return all True, because nothing moves in MiniWorld."""
         return np.ones(self.size, dtype=bool)
 
     def camera(self) -> Camera:
-        """The true camera; the world frame is MiniWorld's (y up, metres)."""
+        """Return the true camera; the world frame is MiniWorld's, with y up and metric."""
         agent = self._env.agent
         c2w = self.mount.camera_to_world(agent.pos, agent.dir)
         return Camera.from_fov(torch.from_numpy(c2w).float(), self.mount.fov_deg, self.size)
 
     def step(self, command: np.ndarray) -> bool:
-        """Hold ``(forward, turn)`` in [-1, 1]^2 for one step; True when the way was blocked.
+        """Hold ``(forward, turn)`` in [-1, 1]^2 for one step; a blocked step turns without moving.
 
-        A blocked step turns, as a robot would.
+        Returns:
+            True if the step was blocked.
         """
         chord, turn = arc(command, self.drive)
         self._env.turn_agent(math.degrees(turn / 2))
@@ -120,11 +122,11 @@ class MiniWorldSimulator:
 
     @property
     def radius(self) -> float:
-        """Radius of the agent in metres: 0.4, but 1.5 in RoomObjects."""
+        """Radius of the agent in metres, 0.4 except for 1.5 in RoomObjects."""
         return float(self._env.agent.radius)
 
     def free_steps(self, place: np.ndarray, direction: np.ndarray, steps: int) -> int | None:
-        """Count the full-speed steps straight ahead that succeed from ``place``; the agent is put back afterwards."""
+        """Count the full-speed steps straight ahead that succeed from ``place``; the agent returns to its pose."""
         agent = self._env.agent
         pos, heading = agent.pos.copy(), agent.dir
         agent.pos = np.array([place[0], pos[1], place[1]])
@@ -138,7 +140,7 @@ class MiniWorldSimulator:
         return free
 
     def rendered_by(self) -> dict[str, str]:
-        """Versions of MiniWorld, of the GL renderer and of GL."""
+        """Return the versions of MiniWorld, of the GL renderer and of GL."""
         from pyglet.gl import gl_info
 
         return {

@@ -1,4 +1,4 @@
-"""The contract that reference simulators fulfil, and the seeds that each use may draw from."""
+"""The interface of reference simulators, the registry of simulators, and the ranges of seeds."""
 
 import importlib
 import math
@@ -11,11 +11,11 @@ from mirage_sim.geometry import Camera, VelocityLimits
 
 TRAINING_SEEDS = range(0, 790_000)
 SHIPPED_SEEDS = range(790_000, 800_000)  # start images and demonstration walks
-EVALUATION_SEEDS = range(800_000, 900_000)  # the protocols; seeds from 900,000 up are reserved and used nowhere
+EVALUATION_SEEDS = range(800_000, 900_000)  # protocols; seeds from 900,000 on are reserved
 
 ABOVE_CAMERA = 0.1  # metres from the camera to the top of the body that carries it
 
-# module and class of every simulator; each is imported only when it is made
+# module and class of every simulator; a module is imported when its simulator is first used
 SIMULATORS = {
     "miniworld": ("mirage_sim.data.simulators.miniworld", "MiniWorldSimulator"),
     "homes": ("mirage_sim.data.simulators.homes", "HomesSimulator"),
@@ -24,12 +24,12 @@ SIMULATORS = {
 
 @dataclass(frozen=True)
 class CameraMount:
-    """How a camera is fixed to the body that carries it.
+    """Pose and field of view of a camera on the body that carries it.
 
     Attributes:
         height: above the floor, metres.
         fov_deg: vertical field of view, degrees.
-        pitch_deg: positive looks down, degrees.
+        pitch_deg: degrees, positive downwards.
     """
 
     height: float = 1.5
@@ -37,14 +37,14 @@ class CameraMount:
     pitch_deg: float = 0.0
 
     def camera_to_world(self, position: np.ndarray, heading: float) -> np.ndarray:
-        """Pose of the camera on a body that stands at ``position`` and faces ``heading``.
+        """Compute the pose of the camera on a body.
 
         Args:
-            position: ``[x, y, z]`` of the body's foot in the simulator's world frame, y up, metres.
-            heading: radians about y; 0 faces +x, positive turns left.
+            position: ``[x, y, z]`` of the body on the floor, in the simulator's world frame, metres.
+            heading: of the body, radians about y; 0 faces +x, positive is left.
 
         Returns:
-            ``c2w`` float64 ``[4, 4]``, OpenCV axes: columns right, down, forward, and the camera's position.
+            ``c2w`` float64 ``[4, 4]`` in OpenCV axes.
         """
         cos, sin = math.cos(heading), math.sin(heading)
         right, ahead, up = np.array([sin, 0.0, cos]), np.array([cos, 0.0, -sin]), np.array([0.0, 1.0, 0.0])
@@ -58,42 +58,53 @@ class CameraMount:
 
 
 class ReferenceSimulator(Protocol):
-    """A true world, driven by the same commands as the learned one.
+    """A simulator with exact images, depth and collisions, driven by the same commands as the learned world.
 
-    The world frame has y up and is metric; the floor is the x-z plane. A body stands on the floor, faces a heading and
-    carries a camera.
+    A body stands on the floor, faces a heading and carries a camera. The world frame is metric with y up; the floor is
+    the x-z plane. The arguments of the constructor are those of :func:`make_simulator`.
 
     Attributes:
+        training_environments: environments that ``mirage record`` records.
         size: image ``(height, width)`` in pixels.
-        drive: what commands mean in metres and radians.
-        mount: how the camera is fixed to the body; a change takes effect at the next reset.
+        drive: scale of commands in metres and radians.
+        mount: pose of the camera on the body; a change takes effect at the next reset.
         turn_distance: metres to an obstacle at which recorded walks turn away.
     """
 
+    training_environments: tuple[str, ...]
     size: tuple[int, int]
     drive: VelocityLimits
     mount: CameraMount
     turn_distance: float
 
+    def __init__(
+        self,
+        environment: str,
+        size: tuple[int, int] = (96, 128),
+        *,
+        mount: CameraMount | None = None,
+        drive: VelocityLimits | None = None,
+    ): ...
+
     def reset(self, seed: int) -> None:
         """Build the scene of this seed and put the body at its start. The same seed gives the same scene."""
 
     def render(self) -> tuple[np.ndarray, np.ndarray]:
-        """Image uint8 ``[H, W, 3]`` and z-depth float32 ``[H, W]`` in metres (90 or more where the sky is)."""
+        """Return the image uint8 ``[H, W, 3]`` and its z-depth float32 ``[H, W]`` in metres, 90 or more for the sky."""
 
     def static_mask(self) -> np.ndarray:
-        """Bool ``[H, W]``: True where the image that :meth:`render` gives now shows nothing that moves."""
+        """Return where the current image shows nothing that moves: bool ``[H, W]``."""
 
     def camera(self) -> Camera:
-        """The true camera, batch shape ``[]``."""
+        """Return the true camera, batch shape ``[]``."""
 
     def step(self, command: np.ndarray) -> bool:
         """Hold ``(forward, turn)`` in [-1, 1]^2 for one step.
 
-        The arc is exact: half of the turn, the chord, the other half. A blocked step turns, but does not move.
+        The body moves along an exact arc, see :func:`arc`. A blocked step turns without moving.
 
         Returns:
-            True when the way was blocked.
+            True if the step was blocked.
         """
 
     @property
@@ -105,30 +116,46 @@ class ReferenceSimulator(Protocol):
 
         Args:
             place: ``[x, z]`` in the world frame, metres.
-            direction: ``[x, z]``, where to drive to.
-            steps: try at most this many.
+            direction: ``[x, z]`` of the steps.
+            steps: largest number to try.
 
         Returns:
-            0 to ``steps``, or None where the body cannot stand.
+            0 to ``steps``, or None if the body cannot stand at ``place``.
         """
 
     def rendered_by(self) -> dict[str, str]:
-        """Name the versions that decide the pixels: of the simulator's packages, of the GL driver and its renderer."""
+        """Return the versions that determine the pixels: of packages, of the GL driver and of its renderer."""
 
     def close(self) -> None:
         """Free the graphics context."""
 
 
 def arc(command: np.ndarray, drive: VelocityLimits) -> tuple[float, float]:
-    """Chord in metres and turn in radians of one step; half of the turn, the chord, the other half make the exact arc.
+    """Return chord and turn of one step: half of the turn, the chord and the other half make the exact arc.
 
     Args:
         command: forward speed and turn rate in [-1, 1]^2.
-        drive: what they mean.
+        drive: scale of the command.
+
+    Returns:
+        Chord in metres and turn in radians.
     """
     forward = float(command[0]) * drive.max_speed * drive.dt
     turn = float(command[1]) * drive.max_turn_rate * drive.dt
     return forward * float(np.sinc(turn / 2 / math.pi)), turn
+
+
+def simulator_class(simulator: str) -> type[ReferenceSimulator]:
+    """Return the class of a simulator by its name in ``SIMULATORS``.
+
+    Raises:
+        ValueError: for an unknown name.
+    """
+    if simulator not in SIMULATORS:
+        raise ValueError(f"simulator: expected one of {sorted(SIMULATORS)}, got {simulator!r}")
+    module, name = SIMULATORS[simulator]
+    found: type[ReferenceSimulator] = getattr(importlib.import_module(module), name)
+    return found
 
 
 def make_simulator(
@@ -141,21 +168,15 @@ def make_simulator(
     """Make a reference simulator by name.
 
     Args:
-        simulator: ``"miniworld"`` or ``"homes"``.
+        simulator: name in ``SIMULATORS``, ``"miniworld"`` or ``"homes"``.
         environment: kind of scene: for MiniWorld one of its environments, such as ``"OneRoom"``; for homes see
             :class:`mirage_sim.data.simulators.homes.HomesSimulator`.
         size: image ``(height, width)`` in pixels.
-        mount: how the camera is fixed to the body; by default 1.5 m high, 60 degrees, level.
-        drive: what commands mean.
+        mount: pose of the camera on the body; by default level and 1.5 m high, with a field of view of 60 degrees.
+        drive: scale of commands in metres and radians.
 
     Raises:
         ValueError: for an unknown simulator or environment.
-        ImportError: naming what to install, where its libraries or EGL are missing.
+        ImportError: if libraries of the simulator or EGL are missing; the message says what to install.
     """
-    if simulator not in SIMULATORS:
-        raise ValueError(f"simulator: expected one of {sorted(SIMULATORS)}, got {simulator!r}")
-    module, name = SIMULATORS[simulator]
-    made: ReferenceSimulator = getattr(importlib.import_module(module), name)(
-        environment, size, mount=mount, drive=drive
-    )
-    return made
+    return simulator_class(simulator)(environment, size, mount=mount, drive=drive)

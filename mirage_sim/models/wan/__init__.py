@@ -1,1 +1,1 @@
-"""The real backbone, Wan2.2-TI2V-5B: its networks, their weights, and how they are sampled."""
+"""The Wan2.2-TI2V-5B backbone: networks, weights and sampling."""

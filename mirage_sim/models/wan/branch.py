@@ -1,4 +1,4 @@
-"""The memory side branch: blocks beside the backbone's that turn the read-out into hints for it."""
+"""The memory side branch: blocks parallel to the backbone's that turn the read-out into hints."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,20 +11,20 @@ SHARED = ("patch_size", "num_attention_heads", "attention_head_dim", "ffn_dim", 
 
 
 def in_precision(module: nn.Module, dtype: torch.dtype) -> nn.Module:
-    """The module, its weights in ``dtype``; but in float32 those that diffusers keeps there in the backbone, too."""
+    """Convert a module's weights to ``dtype``, except those that diffusers keeps in float32 in the backbone, too."""
     for name, parameter in module.named_parameters():
-        kept = set(name.split(".")) & set(WanTransformer3DModel._keep_in_fp32_modules)
-        parameter.data = parameter.data.to(torch.float32 if kept else dtype)
+        in_float32 = set(name.split(".")) & set(WanTransformer3DModel._keep_in_fp32_modules)
+        parameter.data = parameter.data.to(torch.float32 if in_float32 else dtype)
     return module
 
 
 class HintBlock(WanTransformerBlock):
-    """A block of the backbone with two projections more: diffusers' VACE block, but with one timestep per token.
+    """A block of the backbone with two more projections: diffusers' VACE block, but with one timestep per token.
 
     Args:
-        first: whether this is the first of the chain, where the backbone's own tokens enter.
+        first: whether this is the first block of the chain, which also takes the backbone's tokens.
         dim: channels of a token.
-        block: what else :class:`WanTransformerBlock` takes.
+        block: further arguments of :class:`WanTransformerBlock`.
     """
 
     def __init__(self, first: bool, dim: int, **block: Any):
@@ -34,7 +34,7 @@ class HintBlock(WanTransformerBlock):
         self.reset_projections()
 
     def reset_projections(self) -> None:
-        """Fresh projections: the hint starts at zero."""
+        """Initialise the projections so that the hint is zero."""
         if self.proj_in is not None:
             self.proj_in.reset_parameters()
         nn.init.zeros_(self.proj_out.weight)
@@ -42,21 +42,22 @@ class HintBlock(WanTransformerBlock):
 
 
 class MemoryBranch(nn.Module):
-    """Hint blocks beside blocks 0, ``every``, 2 ``every``, ... of the backbone.
+    """Hint blocks for blocks 0, ``every``, 2 ``every``, ... of the backbone.
 
-    Parameters have the names that they have in diffusers' ``WanVACETransformer3DModel``.
+    Parameters have the same names as in diffusers' ``WanVACETransformer3DModel``. From ``patch_size`` on, all arguments
+    must equal the backbone's.
 
     Args:
-        in_channels: of the latents that it is shown: those of the read-out and as many of the control latent.
-        num_layers: blocks of the backbone.
-        every: distance between the blocks of the backbone that get a hint.
-        patch_size: latent cells of a token (t, y, x), as the backbone's.
-        num_attention_heads: as the backbone's, like all that follow.
+        in_channels: channels of the input: those of the read-out plus as many of the control latent.
+        num_layers: number of blocks of the backbone.
+        every: distance between blocks of the backbone that get a hint.
+        patch_size: latent cells of a token (t, y, x).
+        num_attention_heads: number of attention heads.
         attention_head_dim: channels of a head.
         ffn_dim: channels of the feed-forward layers.
-        cross_attn_norm: whether the input of the cross-attention is normalised.
-        qk_norm: how queries and keys are normalised.
-        eps: of the normalisation.
+        cross_attn_norm: whether to normalise the input of the cross-attention.
+        qk_norm: normalisation of queries and keys.
+        eps: epsilon of the normalisation.
     """
 
     def __init__(
@@ -92,23 +93,23 @@ class MemoryBranch(nn.Module):
 
     @staticmethod
     def config_for(backbone: WanTransformer3DModel, every: int = 2) -> dict[str, Any]:
-        """The ``config`` of a branch that fits a backbone."""
+        """Return the ``config`` of a branch for a backbone."""
         config: Any = backbone.config
         shared = {name: config[name] for name in SHARED} | {"patch_size": tuple(config.patch_size)}
         return {"in_channels": 2 * config.in_channels, "num_layers": config.num_layers, "every": every, **shared}
 
     @classmethod
     def beside(cls, backbone: WanTransformer3DModel, every: int = 2) -> "MemoryBranch":
-        """A fresh branch for a backbone, on its device and in its precision.
+        """Make a fresh branch for a backbone, on its device and in its precision.
 
-        Its blocks start as copies of the blocks that they stand beside, its hints at zero: the backbone's output does
-        not change.
+        Its blocks are copies of the corresponding blocks of the backbone. Its hints are zero, so the backbone's output
+        does not change.
 
         Raises:
-            ValueError: for a backbone with adapters that are not merged.
+            ValueError: if the backbone has adapters that are not merged.
         """
         blocks: Any = backbone.blocks
-        with torch.device("meta"):  # nothing is drawn that the copies would overwrite
+        with torch.device("meta"):  # the copies replace all initial values
             branch = cls(**cls.config_for(backbone, every))
         weight: Any = backbone.patch_embedding.weight
         in_precision(branch, weight.dtype).to_empty(device=weight.device)
@@ -116,17 +117,17 @@ class MemoryBranch(nn.Module):
         copies: Any = branch.vace_blocks
         for copy, block in zip(copies, blocks[::every], strict=True):
             copy.reset_projections()
-            foreign = copy.load_state_dict(block.state_dict(), strict=False).unexpected_keys
-            if foreign:
-                raise ValueError(f"backbone: expected blocks without adapters, got {foreign[0]!r}; merge them first")
+            unexpected = copy.load_state_dict(block.state_dict(), strict=False).unexpected_keys
+            if unexpected:
+                raise ValueError(f"backbone: expected blocks without adapters, got {unexpected[0]!r}; merge them first")
         return branch
 
     def enter(self, latents: Tensor, tokens: Tensor) -> Tensor:
-        """What the first hint block takes.
+        """Compute the input of the first hint block, ``[B, N, D]``.
 
         Args:
             latents: read-out and control latent ``[B, in_channels, T, h, w]``.
-            tokens: what the backbone starts from, ``[B, N, D]``.
+            tokens: input tokens of the backbone, ``[B, N, D]``.
         """
         first: Any = self.vace_blocks[0]
         return first.proj_in(self.vace_patch_embedding(latents).flatten(2).transpose(1, 2)) + tokens
@@ -134,17 +135,17 @@ class MemoryBranch(nn.Module):
     def hint(
         self, layer: int, control: Tensor, text: Tensor, modulation: Tensor, rotary: tuple[Tensor, Tensor]
     ) -> tuple[Tensor, Tensor]:
-        """The hint beside a block of the backbone.
+        """Compute the hint for a block of the backbone.
 
         Args:
             layer: number of the block, a multiple of ``every``.
-            control: what :meth:`enter` or the call before handed on, ``[B, N, D]``.
+            control: result of :meth:`enter` or of the previous call, ``[B, N, D]``.
             text: embedded prompt ``[B, L, D]``.
-            modulation: of the timesteps, ``[B, N, 6, D]``.
+            modulation: modulation by the timesteps, ``[B, N, 6, D]``.
             rotary: cosines and sines of the positions, ``[1, N, 1, channels of a head]`` each.
 
         Returns:
-            What to add to the backbone's tokens, and what to hand to the next call; both ``[B, N, D]``.
+            The hint to add to the backbone's tokens, and ``control`` for the next call; both ``[B, N, D]``.
         """
         block: Any = self.vace_blocks[layer // self.config["every"]]
         control = block(control, text, modulation, rotary)

@@ -1,6 +1,6 @@
-"""Weights of the real backbone, in and out: published folders, files of the method's authors, and our own.
+"""Loading of the Wan2.2 weights: published folders, files in the layout of the method's authors, and exported files.
 
-Whatever does not fit is refused before any weight changes; every tensor of a file is used, and used once.
+Files that do not fit are rejected before any weight changes. Each tensor of a file is used exactly once.
 """
 
 import json
@@ -16,14 +16,13 @@ from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 from diffusers.quantizers.quantization_config import TorchAoConfig
 from torch import Tensor
 
-from mirage_sim.models.checkpoints import read_weights
+from mirage_sim.models.checkpoints import parse_dtype, read_weights
 from mirage_sim.models.pretrained import load_pretrained, require
 from mirage_sim.models.wan.branch import MemoryBranch, in_precision
 from mirage_sim.models.wan.denoiser import WanDenoiser
 from mirage_sim.protocols import Codec
 
-DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
-# names of the method's authors and of diffusers; the former are no part of the latter, so renaming twice does no harm
+# names of the method's authors and of diffusers; no pattern matches a name of diffusers, so renaming twice is harmless
 RENAMED = (
     (r"\bself_attn\.", "attn1."),
     (r"\bcross_attn\.", "attn2."),
@@ -40,10 +39,10 @@ PREFIXES = ("module.", "model.", "state_dict.", "generator.", "pipe.", "vace.", 
 
 
 def diffusers_name(name: str) -> str:
-    """The name that diffusers has for a tensor of a block of the backbone or of the side branch.
+    """Convert the name of a tensor of the backbone's or the side branch's blocks to diffusers' name.
 
     Args:
-        name: the one that the method's authors have, or diffusers' own; whatever wrapped the module may stand before.
+        name: name in the layout of the method's authors or of diffusers, with or without prefixes of wrapping modules.
     """
     stripped = ""
     while stripped != name:
@@ -58,16 +57,16 @@ def diffusers_name(name: str) -> str:
 def load_backbone(
     folder: str | Path, dtype: torch.dtype = torch.bfloat16, quantize: bool = False
 ) -> WanTransformer3DModel:
-    """The backbone from a folder as diffusers publishes it.
+    """Load the backbone from a folder in diffusers' layout.
 
     Args:
         folder: ``transformer/`` of the published model: ``config.json`` and safetensors, in one file or in shards.
-        dtype: of most weights; diffusers keeps a few in float32.
-        quantize: keep the weights of linear layers in 8 bits, with torchao.
+        dtype: type of most weights; diffusers keeps a few in float32.
+        quantize: whether to store the weights of linear layers in 8 bits, with torchao.
 
     Raises:
-        ImportError: if accelerate is not installed, with which diffusers loads it, or torchao, if it shall quantize.
-        ValueError: if files are missing or truncated, or weights and configuration do not fit each other.
+        ImportError: if accelerate is missing, which diffusers needs to load the model, or torchao for ``quantize``.
+        ValueError: if files are missing or truncated, or weights and configuration do not match.
     """
     require("accelerate", "'mirage_sim[wan]'")
     options: dict[str, Any] = {"torch_dtype": dtype, "local_files_only": True}
@@ -78,15 +77,15 @@ def load_backbone(
 
 
 def load_branch(path: str | Path, backbone: WanTransformer3DModel) -> MemoryBranch:
-    """A side branch for this backbone, in its precision and on its device.
+    """Load a side branch for a backbone, in its precision and on its device.
 
     Args:
         path: a file of :func:`~mirage_sim.models.save_model`, or one in the layout of the method's authors.
-        backbone: that it shall stand beside.
+        backbone: the backbone.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if the file is truncated or foreign, or made for another backbone.
+        ValueError: if the file is truncated, of another kind, or made for another backbone.
     """
     metadata, state = read_weights(path)
     config = MemoryBranch.config_for(backbone)
@@ -96,18 +95,18 @@ def load_branch(path: str | Path, backbone: WanTransformer3DModel) -> MemoryBran
         branch = MemoryBranch(**config)
     shapes = {name: tuple(tensor.shape) for name, tensor in branch.state_dict().items()}
     weight: Any = backbone.patch_embedding.weight
-    fitting = {name: tensor.to(weight.device) for name, tensor in _fitting(path, state, shapes).items()}
-    branch.load_state_dict(fitting, assign=True)
+    state = {name: tensor.to(weight.device) for name, tensor in _checked(path, state, shapes).items()}
+    branch.load_state_dict(state, assign=True)
     in_precision(branch, weight.dtype)
     return branch.eval().requires_grad_(False)
 
 
 def _branch_config(path: str | Path, metadata: Mapping[str, str], backbone: WanTransformer3DModel) -> dict[str, Any]:
-    """That of a file of ours; it may differ from what this backbone needs only in which blocks get a hint."""
+    """Read the config of an exported file, in which only ``every`` may differ from the default for this backbone."""
     try:
         config = json.loads(metadata["config"])
         wanted = json.loads(json.dumps(MemoryBranch.config_for(backbone, int(config["every"]))))
-    except (TypeError, ValueError, LookupError) as error:  # whatever a foreign config does
+    except (TypeError, ValueError, LookupError) as error:  # an arbitrary config
         reason = textwrap.shorten(str(error), 300)
         raise ValueError(f"{path}: expected the configuration of a MemoryBranch: {reason}") from error
     if config != wanted or config["every"] < 1:
@@ -119,20 +118,20 @@ def merge_lora(backbone: WanTransformer3DModel, path: str | Path, scale: float =
     """Add a low-rank adapter to the backbone's weights, ``W + scale * B @ A`` (Hu et al. 2021, "LoRA").
 
     Args:
-        backbone: changed in place.
-        path: of a safetensors file in the layout of peft, with names of diffusers or of the method's authors.
-        scale: 1 is what the adapter was trained with.
+        backbone: the backbone, changed in place.
+        path: a safetensors file in the layout of peft, with names of diffusers or of the method's authors.
+        scale: weight of the adapter; 1 as in training.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if the file is truncated, or if any of its tensors is not one of this backbone's; nothing is merged.
+        ValueError: if the file is truncated or any of its tensors does not fit this backbone. Nothing is merged then.
     """
     weights = dict(backbone.named_parameters())
     merged = []
     for layer, down, up in _pairs(path, read_weights(path)[1]):
         weight = weights.get(f"{layer}.weight")
         if weight is None or weight.ndim != 2:
-            raise ValueError(f"{path}: expected an adapter for this backbone, got one for {layer}, which it has not")
+            raise ValueError(f"{path}: expected an adapter for this backbone, got one for {layer}, which it lacks")
         if (up.shape[0], down.shape[1]) != tuple(weight.shape):
             raise ValueError(
                 f"{path}: expected an adapter for this backbone, {layer} {list(weight.shape)}, "
@@ -146,7 +145,7 @@ def merge_lora(backbone: WanTransformer3DModel, path: str | Path, scale: float =
 
 
 def _pairs(path: str | Path, state: Mapping[str, Tensor]) -> list[tuple[str, Tensor, Tensor]]:
-    """Layer, A ``[r, in]`` and B ``[out, r]`` of all adapters in a file."""
+    """List the adapters in a file: layer, A ``[r, in]`` and B ``[out, r]``."""
     state = _renamed(path, state)
     pairs = []
     for name, down in state.items():
@@ -160,7 +159,7 @@ def _pairs(path: str | Path, state: Mapping[str, Tensor]) -> list[tuple[str, Ten
     if not pairs:
         raise ValueError(f"{path}: expected pairs of lora_A and lora_B, got none")
     if used != set(state):
-        raise ValueError(f"{path}: expected pairs of lora_A and lora_B alone, got also {_some(set(state) - used)}")
+        raise ValueError(f"{path}: expected pairs of lora_A and lora_B alone, got also {_listed(set(state) - used)}")
     return pairs
 
 
@@ -174,49 +173,49 @@ def load_denoiser(
     offload: bool = False,
     quantize: bool = False,
 ) -> WanDenoiser:
-    """The denoiser from files, ready for inference.
+    """Load the denoiser from files, ready for inference.
 
     Args:
         folder: see :func:`load_backbone`.
-        codec: of the world; needed with a side branch.
+        codec: codec of the world; needed with a side branch.
         branch: see :func:`load_branch`; None for the backbone alone.
         lora: see :func:`merge_lora`; None for none.
-        dtype: of the weights: ``"bfloat16"``, ``"float16"`` or ``"float32"``.
-        device: where it shall be.
-        offload: keep the weights in the host's memory, from where they visit the device layer by layer.
+        dtype: type of the weights: ``"bfloat16"``, ``"float16"`` or ``"float32"``.
+        device: device that the denoiser runs on.
+        offload: whether to keep the weights in host memory and copy them to the device layer by layer.
         quantize: see :func:`load_backbone`; not together with ``lora``.
 
     Raises:
         FileNotFoundError: if a file is missing.
-        ValueError: if anything does not fit.
-        ImportError: if a library is missing that is needed to load it.
+        ValueError: if a setting is out of range or a file does not fit.
+        ImportError: if a library is missing.
     """
-    if dtype not in DTYPES:
-        raise ValueError(f"dtype: expected one of {sorted(DTYPES)}, got {dtype!r}")
+    weight_dtype = parse_dtype("dtype", dtype)
     if quantize and lora is not None:
         raise ValueError(f"lora: expected none for weights that are quantized, got {lora}")
-    backbone: Any = load_backbone(folder, DTYPES[dtype], quantize)
+    backbone: Any = load_backbone(folder, weight_dtype, quantize)
     backbone.to("cpu" if offload else device)
     if lora is not None:
         merge_lora(backbone, lora)
-    beside = None if branch is None else load_branch(branch, backbone)
-    denoiser = WanDenoiser(backbone, beside, codec).eval()
+    side_branch = None if branch is None else load_branch(branch, backbone)
+    denoiser = WanDenoiser(backbone, side_branch, codec).eval()
     if offload:
-        onto = torch.device(device)
-        apply_group_offloading(denoiser, onto, offload_type="leaf_level", use_stream=onto.type == "cuda")
+        onload_device = torch.device(device)
+        use_stream = onload_device.type == "cuda"
+        apply_group_offloading(denoiser, onload_device, offload_type="leaf_level", use_stream=use_stream)
     return denoiser
 
 
 def _renamed(path: str | Path, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The state in diffusers' names."""
+    """Return the state with diffusers' names."""
     renamed = {diffusers_name(name): tensor for name, tensor in state.items()}
     if len(renamed) < len(state):
         raise ValueError(f"{path}: expected each tensor once, got {len(state)} names for {len(renamed)} tensors")
     return renamed
 
 
-def _fitting(path: str | Path, state: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
-    """The state in diffusers' names, if these are all of ``shapes`` and nothing else."""
+def _checked(path: str | Path, state: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
+    """Return the state with diffusers' names after checking that names and shapes equal ``shapes``."""
     state = _renamed(path, state)
     faults = {
         "missing": shapes.keys() - state.keys(),
@@ -224,12 +223,12 @@ def _fitting(path: str | Path, state: Mapping[str, Tensor], shapes: Mapping[str,
         "of another shape": {name for name in shapes.keys() & state.keys() if tuple(state[name].shape) != shapes[name]},
     }
     if any(faults.values()):
-        listed = "; ".join(f"{fault} {_some(names)}" for fault, names in faults.items() if names)
+        listed = "; ".join(f"{fault} {_listed(names)}" for fault, names in faults.items() if names)
         raise ValueError(f"{path}: expected the {len(shapes)} tensors of a side branch for this backbone: {listed}")
     return state
 
 
-def _some(names: Iterable[str]) -> str:
-    """The first of them, and how many there are."""
+def _listed(names: Iterable[str]) -> str:
+    """List the first three names and their total number."""
     names = sorted(names)
     return f"{', '.join(names[:3])} ({len(names)} in all)"

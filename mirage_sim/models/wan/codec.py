@@ -1,4 +1,4 @@
-"""The codec of Wan 2.2: diffusers' ``AutoencoderKLWan`` between pictures and latents of unit variance."""
+"""The codec of Wan 2.2: diffusers' ``AutoencoderKLWan`` with normalised latents, tiling and streaming."""
 
 import json
 import math
@@ -12,38 +12,37 @@ import torch
 from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan, WanCausalConv3d, unpatchify
 from torch import Tensor, nn
 
+from mirage_sim.models.checkpoints import parse_dtype
 from mirage_sim.models.pretrained import load_pretrained
 
 Window = tuple[slice, slice]
-# of one layer of the decoder: the last frames that it saw, or the mark that it has seen only the first
+# cache of one decoder layer: its last input frames, or _SEEN_ONE
 Feature = Tensor | str | None
-_SEEN_ONE = "Rep"  # diffusers' mark
+_SEEN_ONE = "Rep"  # diffusers' value for layers that have processed only the first frame
 
 
 def published_config() -> dict[str, Any]:
-    """Arguments of ``AutoencoderKLWan`` that make it the codec of Wan2.2-TI2V-5B: ``vae/config.json`` as published."""
+    """Arguments of ``AutoencoderKLWan`` for the codec of Wan2.2-TI2V-5B, as published in ``vae/config.json``."""
     return json.loads(Path(__file__).with_name("vae.json").read_text(encoding="utf-8"))
 
 
 @dataclass(frozen=True)
 class DecoderState:
-    """What the decoder keeps of the latent frames it has decoded.
-
-    Nothing in it ever changes: keeping it is a snapshot, using it twice a fork.
+    """Immutable state of the causal decoder after some latent frames.
 
     Attributes:
-        features: per window of the picture and per layer of the decoder.
+        features: caches per window of the image and layer of the decoder.
     """
 
     features: tuple[tuple[Feature, ...], ...]
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all features."""
+        """Size of all features in bytes."""
         return sum(part.nbytes for window in self.features for part in window if isinstance(part, Tensor))
 
     def tensors(self) -> dict[str, Tensor]:
-        """All of it, by window and layer; of a layer that has seen only the first frame, an empty tensor."""
+        """Return the features by name (window and layer). Layers that processed only one frame give empty tensors."""
         return {
             f"{window}.{layer}": part if isinstance(part, Tensor) else torch.empty(0)
             for window, features in enumerate(self.features)
@@ -53,16 +52,18 @@ class DecoderState:
 
 
 class WanCodec(nn.Module):
-    """Fulfils :class:`mirage_sim.protocols.Codec`; latents are normalised by the mean and the deviation of the config.
+    """The codec of Wan 2.2. Implements :class:`mirage_sim.protocols.Codec`.
+
+    Latents are normalised with the means and standard deviations of the configuration.
 
     Args:
-        vae: in the Wan 2.2 configuration: patches, and a stride of (4, 16, 16).
-        tile: height and width, in latent cells, of the windows that are coded one after the other to save memory; None
-            codes the whole picture at once. Windows overlap by a quarter and are blended, which changes the picture
-            a little.
+        vae: an autoencoder in the Wan 2.2 configuration: patches, and a stride of (4, 16, 16).
+        tile: height and width, in latent cells, of windows that are coded one after the other to save memory; None
+            codes the whole image at once. Windows overlap by a quarter and are blended, which changes the image
+            slightly.
 
     Raises:
-        ValueError: if the configuration contradicts itself or ``tile`` is too small.
+        ValueError: if the configuration is inconsistent or ``tile`` is too small.
     """
 
     mean: Tensor
@@ -92,10 +93,10 @@ class WanCodec(nn.Module):
         self.register_buffer("std", torch.tensor(config.latents_std).view(-1, 1, 1, 1), persistent=False)
 
     def encode(self, video: Tensor) -> Tensor:
-        """See :meth:`mirage_sim.protocols.Codec.encode`; float32, the mode of the posterior.
+        """See :meth:`mirage_sim.protocols.Codec.encode`. Returns the mode of the posterior in float32.
 
         Raises:
-            ValueError: if the frames are not ``4 n + 1`` or the size is not a multiple of 16.
+            ValueError: if the number of frames is not ``4 n + 1`` or the size is not a multiple of 16.
         """
         frames, height, width = video.shape[-3:]
         t, y, x = self.stride
@@ -111,24 +112,24 @@ class WanCodec(nn.Module):
         return (_blend(pieces, windows, grid) - self.mean) / self.std
 
     def decode(self, latents: Tensor) -> Tensor:
-        """See :meth:`mirage_sim.protocols.Codec.decode`; float32."""
+        """See :meth:`mirage_sim.protocols.Codec.decode`. Returns float32."""
         grid = (latents.shape[-2], latents.shape[-1])
         windows = self._windows(grid)
         return _blend((self._decode(_cut(latents, window)) for window in windows), windows, grid).clamp(-1, 1)
 
     def decode_next(self, latents: Tensor, stream: DecoderState | None = None) -> tuple[Tensor, DecoderState]:
-        """Decode one latent frame as soon as it is made; frame by frame this gives the bits of :meth:`decode`.
+        """Decode the next latent frame. Frame by frame this equals :meth:`decode` bit for bit.
 
         Args:
-            latents: ``[B, C, 1, h, w]``.
-            stream: after the latent frame before; None at the first. It stays as it was.
+            latents: one latent frame ``[B, C, 1, h, w]``.
+            stream: state after the previous latent frame; None at the first. It does not change.
 
         Returns:
-            Video ``[B, 3, 1, H, W]`` of the first latent frame and ``[B, 3, 4, H, W]`` of others, clamped to [-1, 1];
-            and the stream after it.
+            Video ``[B, 3, 1, H, W]`` for the first latent frame and ``[B, 3, 4, H, W]`` for others, clamped to [-1, 1],
+            and the new state.
 
         Raises:
-            ValueError: if there is more than one latent frame, or the stream is of another size.
+            ValueError: if there is more than one latent frame, or the state has another size.
         """
         grid = (latents.shape[-2], latents.shape[-1])
         windows = self._windows(grid)
@@ -136,11 +137,11 @@ class WanCodec(nn.Module):
         if latents.shape[2] != 1:
             raise ValueError(f"latents: expected one latent frame, got {latents.shape[2]}")
         self._check_stream(features, windows, latents.shape[0])
-        made = [
-            self._decode_window(_cut(latents, window), before) for window, before in zip(windows, features, strict=True)
+        decoded = [
+            self._decode_window(_cut(latents, window), cache) for window, cache in zip(windows, features, strict=True)
         ]
-        frames = _blend((piece for piece, _ in made), windows, grid)
-        return frames.clamp(-1, 1), DecoderState(tuple(after for _, after in made))
+        frames = _blend((piece for piece, _ in decoded), windows, grid)
+        return frames.clamp(-1, 1), DecoderState(tuple(cache for _, cache in decoded))
 
     def stream(self, tensors: dict[str, Tensor], grid: tuple[int, int]) -> DecoderState:
         """See :meth:`mirage_sim.protocols.StreamingCodec.stream`."""
@@ -154,32 +155,32 @@ class WanCodec(nn.Module):
             raise ValueError(
                 f"stream: expected features of {len(windows)} windows of {self.layers} layers, got {name!r}"
             ) from error
-        made = tuple(map(tuple, features))
-        if not all(any(isinstance(part, Tensor) for part in window) for window in made):
+        state = DecoderState(tuple(map(tuple, features)))
+        if not all(any(isinstance(part, Tensor) for part in window) for window in features):
             raise ValueError(f"stream: expected features of each of {len(windows)} windows, got none of some")
-        self._check_stream(made, windows, 1)
-        return DecoderState(made)
+        self._check_stream(state.features, windows, 1)
+        return state
 
     def _check_stream(self, features: tuple[tuple[Feature, ...], ...], windows: list[Window], batch: int) -> None:
         expected = [(batch, row.stop - row.start, column.stop - column.start) for row, column in windows]
-        # the first layer sees the latents themselves
+        # the first layer caches the latents themselves
         first = [next((part.shape for part in window if isinstance(part, Tensor)), None) for window in features]
-        seen = [shape and (shape[0], *shape[-2:]) for shape in first]
-        if len(seen) != len(expected) or any(was not in (None, now) for was, now in zip(seen, expected, strict=True)):
-            raise ValueError(f"stream: expected one of windows (batch, h, w) {expected}, got one of {seen}")
+        got = [shape and (shape[0], *shape[-2:]) for shape in first]
+        if len(got) != len(expected) or any(a not in (None, b) for a, b in zip(got, expected, strict=True)):
+            raise ValueError(f"stream: expected one of windows (batch, h, w) {expected}, got one of {got}")
 
     def _decode(self, latents: Tensor) -> Tensor:
-        """All frames of one window, not clamped."""
+        """Decode all frames of one window, not clamped."""
         frames = []
         features: tuple[Feature, ...] = ()
         for latent in latents.split(1, dim=2):
-            made, features = self._decode_window(latent, features)
-            frames.append(made)
+            decoded, features = self._decode_window(latent, features)
+            frames.append(decoded)
         return torch.cat(frames, dim=2)
 
     def _decode_window(self, latents: Tensor, features: tuple[Feature, ...]) -> tuple[Tensor, tuple[Feature, ...]]:
         clean = (latents * self.std + self.mean).to(self.vae.dtype)
-        cache = list(features) or [None] * self.layers  # the decoder replaces entries, never what is in them
+        cache = list(features) or [None] * self.layers  # the decoder replaces entries, but does not modify them
         decoded = self.vae.decoder(
             self.vae.post_quant_conv(clean), feat_cache=cache, feat_idx=[0], first_chunk=not features
         )
@@ -193,7 +194,7 @@ class WanCodec(nn.Module):
 
 
 def _spans(length: int, tile: int) -> list[slice]:
-    """Equal spans that cover ``length``, each overlapping the next by a quarter or more."""
+    """Cover ``length`` with spans of equal size that overlap by at least a quarter."""
     tile = min(tile, length)
     overlap = tile // 4
     gaps = math.ceil((length - tile) / (tile - overlap))
@@ -201,13 +202,13 @@ def _spans(length: int, tile: int) -> list[slice]:
     return [slice(start, start + tile) for start in starts]
 
 
-def _cut(picture: Tensor, window: Window, scale: int = 1) -> Tensor:
+def _cut(image: Tensor, window: Window, scale: int = 1) -> Tensor:
     rows, columns = (slice(span.start * scale, span.stop * scale) for span in window)
-    return picture[..., rows, columns]
+    return image[..., rows, columns]
 
 
 def _blend(pieces: Iterable[Tensor], windows: list[Window], grid: tuple[int, int]) -> Tensor:
-    """The picture that equal pieces make, one of each window; a cell of the grid may be several of theirs."""
+    """Blend pieces of equal size, one per window, into an image. A grid cell is one or more pixels of a piece."""
     pieces = iter(pieces)
     first = next(pieces)
     if len(windows) == 1:
@@ -223,7 +224,7 @@ def _blend(pieces: Iterable[Tensor], windows: list[Window], grid: tuple[int, int
 
 
 def _ramp(length: int, scale: int, like: Tensor) -> Tensor:
-    """Weights that rise from either end over the least overlap of neighbouring windows; ``[length]``, at most 1."""
+    """Weights ``[length]`` that rise from both ends to 1 over the smallest overlap of neighbouring windows."""
     from_end = torch.arange(length, device=like.device, dtype=like.dtype) + 0.5
     overlap = max(length // scale // 4, 1) * scale
     return (torch.minimum(from_end, length - from_end) / overlap).clamp(max=1.0)
@@ -232,32 +233,30 @@ def _ramp(length: int, scale: int, like: Tensor) -> Tensor:
 def load_codec(
     folder: str | Path, dtype: str = "float32", tile: tuple[int, int] | None = None, device: str = "cpu"
 ) -> WanCodec:
-    """The codec in a folder as published (``vae/`` of Wan2.2-TI2V-5B for diffusers).
+    """Load the codec from a folder in diffusers' layout (``vae/`` of Wan2.2-TI2V-5B).
 
     Args:
-        folder: with ``config.json`` and ``diffusion_pytorch_model.safetensors``.
-        dtype: to compute in: ``"float32"``, ``"bfloat16"`` or ``"float16"``.
+        folder: folder with ``config.json`` and ``diffusion_pytorch_model.safetensors``.
+        dtype: type of the arithmetic: ``"float32"``, ``"bfloat16"`` or ``"float16"``.
         tile: see :class:`WanCodec`.
-        device: where it shall be.
+        device: device of the codec.
 
     Raises:
         FileNotFoundError: if there is no such folder.
-        ValueError: if a file is missing, truncated or foreign, or does not fit the others.
+        ValueError: if a file is missing, truncated or of another kind, or weights and configuration do not match.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: expected a folder with the codec of Wan 2.2 (mirage download wan5b)")
-    precisions = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-    if dtype not in precisions:
-        raise ValueError(f"dtype: expected one of {sorted(precisions)}, got {dtype!r}")
+    weight_dtype = parse_dtype("dtype", dtype)
     config = folder / "config.json"
     try:
-        named = json.loads(config.read_text(encoding="utf-8")).get("_class_name")
+        class_name = json.loads(config.read_text(encoding="utf-8")).get("_class_name")
     except (OSError, ValueError, AttributeError) as error:
         raise ValueError(f"{config}: expected the configuration of an AutoencoderKLWan: {error}") from error
-    if named != AutoencoderKLWan.__name__:
-        raise ValueError(f"{config}: expected the class AutoencoderKLWan, got {named!r}")
+    if class_name != AutoencoderKLWan.__name__:
+        raise ValueError(f"{config}: expected the class AutoencoderKLWan, got {class_name!r}")
     vae = load_pretrained(
-        AutoencoderKLWan, str(folder), torch_dtype=precisions[dtype], local_files_only=True, low_cpu_mem_usage=False
+        AutoencoderKLWan, str(folder), torch_dtype=weight_dtype, local_files_only=True, low_cpu_mem_usage=False
     )
     return WanCodec(vae, tile).to(device)

@@ -1,4 +1,4 @@
-"""The denoiser of the real backbone: diffusers' Wan2.2-TI2V-5B with a memory side branch."""
+"""The Wan2.2 denoiser: diffusers' Wan2.2-TI2V-5B with a memory side branch."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -10,22 +10,22 @@ from torch import Tensor, nn
 from mirage_sim.models.wan.branch import MemoryBranch
 from mirage_sim.protocols import Codec, Conditioning
 
-TIMESTEPS = 1000  # timestep of pure noise, as the backbone was trained
+TIMESTEPS = 1000  # timestep of pure noise in the backbone's training
 
 
 @dataclass(frozen=True)
 class WanCondition:
-    """A conditioning as the network sees it.
+    """The conditioning as the network uses it.
 
     Attributes:
-        references: clean latents of other frames of the place, ``[B, C, R, h, w]``.
+        references: clean latents of earlier frames of the same place, ``[B, C, R, h, w]``.
         preceding: clean latents of the frames before the chunk, ``[B, C, P, h, w]``.
         text: prompt embeddings ``[B, L, channels]``.
         rotary: cosines and sines of the positions of all tokens.
         control: read-out and control latent of the chunk and of the preceding frames, ``[B, 2 C, T + P, h, w]``; empty
             without a side branch.
-        first: the chunk's first latent frame where it is known, ``[B, C, 1, h, w]``, else None. A sampler keeps it.
-        readout: what the memory shows ``[B, C, T, h, w]``, zero in holes.
+        first: the chunk's first latent frame ``[B, C, 1, h, w]``, which a sampler keeps, or None if it is unknown.
+        readout: read-out of the memory ``[B, C, T, h, w]``, zero in holes.
         visible: bool ``[B, T, h, w]``, False in holes.
     """
 
@@ -40,17 +40,17 @@ class WanCondition:
 
 
 class WanDenoiser(nn.Module):
-    """Fulfils :class:`mirage_sim.protocols.Denoiser` for chunks of any number of latent frames.
+    """The Wan2.2 denoiser. Implements :class:`mirage_sim.protocols.Denoiser` for chunks of any length.
 
-    Tokens are those of [references | chunk | preceding frames]. References and preceding frames are clean, with
-    timestep 0. References have positions of their own, outside those of the chunk: time -R ... -1, and rows below the
-    picture; preceding frames follow the chunk. The side branch sees, and gives hints for, all tokens but those of
-    references. Weights may be elsewhere between uses: diffusers' ``apply_group_offloading`` at leaf level.
+    The order of the tokens is [references | chunk | preceding frames]. References and preceding frames are clean, with
+    timestep 0. The positions of references are outside those of the chunk: times -R ... -1, and rows below the image.
+    Preceding frames follow the chunk. The side branch processes all tokens except those of references. Weights may be
+    offloaded with diffusers' ``apply_group_offloading`` at leaf level.
 
     Args:
-        backbone: a ``WanTransformer3DModel`` that takes one timestep per token: as many channels out as in, no image
-            embedder.
-        branch: the memory side branch. Without one the read-out is not looked at, unless by the sampler.
+        backbone: a ``WanTransformer3DModel`` that takes one timestep per token: as many output as input channels, no
+            image embedder.
+        branch: the memory side branch. Without one, only the sampler uses the read-out.
         codec: encodes the control latent, a white video, once per shape; needed with a branch.
 
     Raises:
@@ -72,16 +72,16 @@ class WanDenoiser(nn.Module):
         if branch is not None and (codec is None or codec.channels != config.in_channels):
             got = codec and codec.channels
             raise ValueError(f"codec: expected one of {config.in_channels} channels beside a side branch, got {got}")
-        self.backbone: Any = backbone  # its layers are found by name
+        self.backbone: Any = backbone
         self.branch = branch
-        self._codec: Any = (codec,)  # in a tuple: its weights are not ours
+        self._codec: Any = (codec,)  # a tuple, so that the codec is no submodule
         self._controls: dict[tuple[object, ...], Tensor] = {}
 
     def condition(self, conditioning: Conditioning) -> WanCondition:
         """See :meth:`mirage_sim.protocols.Denoiser.condition`.
 
         Raises:
-            ValueError: if there is no text, or if shapes do not agree with each other or with the backbone.
+            ValueError: if the text is missing, or if shapes do not match each other or the backbone.
         """
         config, dtype = self.backbone.config, self.backbone.patch_embedding.weight.dtype
         batch, channels, before, height, width = conditioning.preceding.shape
@@ -114,7 +114,7 @@ class WanDenoiser(nn.Module):
         )
 
     def _control(self, readout: Tensor, conditioning: Conditioning) -> Tensor:
-        """What the side branch is shown: read-outs and control latent, of the chunk and of the preceding frames."""
+        """Input of the side branch: read-outs and control latent of the chunk and of the preceding frames."""
         if self.branch is None:
             return readout.new_empty(0)
         preceding = conditioning.preceding_readout
@@ -126,7 +126,7 @@ class WanDenoiser(nn.Module):
 
     @torch.no_grad()
     def _white(self, like: Tensor) -> Tensor:
-        """The latents of a white video in the shape of ``like``, encoded once per shape."""
+        """Latents of a white video in the shape of ``like``, encoded once per shape."""
         (codec,) = self._codec
         key = (*like.shape[2:], like.device)
         if key not in self._controls:
@@ -141,62 +141,64 @@ class WanDenoiser(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Rotary embedding of all tokens: references first, each frame row by row."""
         time, row = torch.arange(-references, frames), torch.arange(2 * rows)
-        apart = self._rotary(time[:references], row[rows:], torch.arange(columns))
-        along = self._rotary(time[references:], row[:rows], torch.arange(columns))
-        cosine, sine = (torch.cat(parts, dim=1).to(device) for parts in zip(apart, along, strict=True))
+        of_references = self._rotary(time[:references], row[rows:], torch.arange(columns))
+        of_frames = self._rotary(time[references:], row[:rows], torch.arange(columns))
+        cosine, sine = (torch.cat(parts, dim=1).to(device) for parts in zip(of_references, of_frames, strict=True))
         return cosine, sine
 
     def _rotary(self, *positions: Tensor) -> tuple[Tensor, Tensor]:
         """Cosines and sines ``[1, N, 1, channels of a head]`` on a grid of positions along time, rows and columns."""
-        rope = self.backbone.rope  # offloading may keep it elsewhere than its input
+        rope = self.backbone.rope  # its device may differ from that of the input under offloading
         widths = [rope.t_dim, rope.h_dim, rope.w_dim]
-        shape = [len(along) for along in positions]
+        shape = [len(position) for position in positions]
         cosines, sines = [], []
         tables = zip(positions, rope.freqs_cos.split(widths, dim=1), rope.freqs_sin.split(widths, dim=1), strict=True)
-        for axis, (along, cosine, sine) in enumerate(tables):
-            along = along.to(cosine.device)
-            spread = [-1 if other == axis else 1 for other in range(3)]
-            cosines.append(cosine[along.abs()].view(*spread, cosine.shape[1]).expand(*shape, -1))
-            odd = sine[along.abs()] * along.sign()[:, None]  # sin(-x) = -sin(x)
-            sines.append(odd.view(*spread, sine.shape[1]).expand(*shape, -1))
+        for axis, (position, cosine, sine) in enumerate(tables):
+            position = position.to(cosine.device)
+            broadcast = [-1 if other == axis else 1 for other in range(3)]
+            cosines.append(cosine[position.abs()].view(*broadcast, cosine.shape[1]).expand(*shape, -1))
+            signed = sine[position.abs()] * position.sign()[:, None]  # sin(-x) = -sin(x)
+            sines.append(signed.view(*broadcast, sine.shape[1]).expand(*shape, -1))
         cosine, sine = (torch.cat(parts, dim=-1).flatten(0, 2)[None, :, None] for parts in (cosines, sines))
         return cosine, sine
 
     def velocity(self, x: Tensor, sigma: Tensor, condition: WanCondition) -> Tensor:
-        """See :meth:`mirage_sim.protocols.Denoiser.velocity`; in the precision of the backbone."""
+        """See :meth:`mirage_sim.protocols.Denoiser.velocity`. The result has the precision of the backbone."""
         backbone = self.backbone
         frames = torch.cat([condition.references, x.to(condition.preceding), condition.preceding], dim=2)
         tokens = backbone.patch_embedding(frames)
         rows, columns = tokens.shape[-2:]
         tokens = tokens.flatten(2).transpose(1, 2).contiguous()
-        apart, chunk = (part.shape[2] * rows * columns for part in (condition.references, x))
+        offset, length = (part.shape[2] * rows * columns for part in (condition.references, x))
         timestep = torch.zeros(frames.shape[0], frames.shape[2], device=x.device)
         timestep[:, condition.references.shape[2] :][:, : x.shape[2]] = TIMESTEPS * sigma
         timestep = timestep.repeat_interleave(rows * columns, dim=1)
         time, modulation, text, _ = backbone.condition_embedder(
             timestep.flatten(), condition.text, timestep_seq_len=timestep.shape[1]
         )
-        tokens = self._blocks(tokens, text, modulation.unflatten(2, (6, -1)), condition, apart)
-        only = slice(apart, apart + chunk)  # nothing else is asked for
-        return self._unpatch(tokens[:, only], time[:, only], x.shape, (rows, columns))
+        tokens = self._run_blocks(tokens, text, modulation.unflatten(2, (6, -1)), condition, offset)
+        chunk = slice(offset, offset + length)
+        return self._unpatch(tokens[:, chunk], time[:, chunk], x.shape, (rows, columns))
 
-    def _blocks(self, tokens: Tensor, text: Tensor, modulation: Tensor, condition: WanCondition, apart: int) -> Tensor:
-        """Tokens through the blocks; after each that has one beside it, all but the first ``apart`` get their hint."""
-        beside, branch = slice(apart, None), self.branch
-        rotary = (condition.rotary[0][:, beside], condition.rotary[1][:, beside])
+    def _run_blocks(
+        self, tokens: Tensor, text: Tensor, modulation: Tensor, condition: WanCondition, references: int
+    ) -> Tensor:
+        """Run the blocks. After every block with a hint, all tokens except the first ``references`` get their hint."""
+        hinted, branch = slice(references, None), self.branch
+        rotary = (condition.rotary[0][:, hinted], condition.rotary[1][:, hinted])
         if branch is not None:
-            control = branch.enter(condition.control, tokens[:, beside])
+            control = branch.enter(condition.control, tokens[:, hinted])
         for layer, block in enumerate(self.backbone.blocks):
             tokens = block(tokens, text, modulation, condition.rotary)
             if branch is not None and layer % branch.config["every"] == 0:
-                hint, control = branch.hint(layer, control, text, modulation[:, beside], rotary)
-                tokens = tokens + nn.functional.pad(hint, (0, 0, apart, 0))
+                hint, control = branch.hint(layer, control, text, modulation[:, hinted], rotary)
+                tokens = tokens + nn.functional.pad(hint, (0, 0, references, 0))
         return tokens
 
     def _unpatch(self, tokens: Tensor, time: Tensor, shape: torch.Size, grid: tuple[int, int]) -> Tensor:
-        """Tokens ``[B, N, D]`` and the embedding of their timesteps to latents of ``shape``."""
+        """Convert tokens ``[B, N, D]`` and the embedding of their timesteps to latents of ``shape``."""
         backbone = self.backbone
-        table = backbone.scale_shift_table.to(time.device)  # offloading does not follow it: it is in no layer
+        table = backbone.scale_shift_table.to(time.device)  # offloading does not move it, because it is in no layer
         shift, scale = (table[:, None] + time[:, :, None]).unbind(dim=2)
         tokens = (backbone.norm_out(tokens.float()) * (1 + scale) + shift).type_as(tokens)
         patches = backbone.proj_out(tokens)
@@ -205,7 +207,7 @@ class WanDenoiser(nn.Module):
 
 
 def _check(name: str, tensor: Tensor | None, shape: tuple[int | None, ...]) -> Tensor:
-    """The tensor, if it is there and has this shape; None stands for any length."""
+    """Return the tensor after checking its shape, in which None stands for any length."""
     got = [] if tensor is None else list(tensor.shape)
     if tensor is None or len(got) != len(shape) or any(a not in (None, b) for a, b in zip(shape, got, strict=True)):
         wanted = ", ".join("any" if length is None else str(length) for length in shape)

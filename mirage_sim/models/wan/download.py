@@ -1,4 +1,4 @@
-"""The public weights of the real backbone: fetching them, and whether they are all there."""
+"""Download of the public Wan2.2 weights, and the check that they are complete."""
 
 import json
 import logging
@@ -19,22 +19,22 @@ PARTS = ("model_index.json", "scheduler/*", "tokenizer/*", *(f"{part}/*" for par
 
 
 def default_folder() -> Path:
-    """Where the weights are if nothing else is said."""
+    """Default folder of the weights, in the user's cache."""
     return user_cache("wan5b")
 
 
 def folder_of(folder: str | Path | None = None, part: str = "") -> str:
-    """The folder of a part of the published weights.
+    """Return the folder of a part of the published weights.
 
     Args:
-        folder: of all of them; None for :func:`default_folder`.
-        part: ``"transformer"``, ``"vae"``; empty for the whole.
+        folder: folder of all parts; None for :func:`default_folder`.
+        part: ``"transformer"`` or ``"vae"``; empty for all parts.
     """
     return str(Path(default_folder() if folder is None else folder) / part)
 
 
 def faults(folder: str | Path) -> list[str]:
-    """What is missing from a folder of published weights, or truncated; a line each, none if all is there."""
+    """List missing and truncated files of a folder of published weights, one line each."""
     folder = Path(folder)
     if not folder.is_dir():
         return [f"{folder}: no such folder"]
@@ -60,7 +60,7 @@ def _shards(index: Path) -> list[Path]:
 
 
 def _whole(path: Path) -> bool:
-    """Whether a file is as long as its header says; the weights themselves are not read."""
+    """Return whether a file has the length that its header declares, without reading the weights."""
     try:
         with safe_open(path, framework="pt"):
             return True
@@ -69,17 +69,17 @@ def _whole(path: Path) -> bool:
 
 
 def download(settings: DownloadSettings) -> dict[str, Any]:
-    """Fetch what the folder lacks, and check that it is all there; what was cut off continues where it stopped.
+    """Download missing files, resuming partial ones, and check that the folder is complete.
 
     Args:
-        settings: the repository is in the layout of diffusers; a folder of None is :func:`default_folder`.
+        settings: repository in diffusers' layout and destination; a folder of None is :func:`default_folder`.
 
     Returns:
-        ``folder``, where the weights are.
+        ``folder``, which holds the weights.
 
     Raises:
-        OSError: if there is no network, or not enough room.
-        ValueError: if the repository does not have what is needed.
+        OSError: if there is no network, or not enough disk space.
+        ValueError: if the repository lacks files.
     """
     folder = default_folder() if settings.folder is None else Path(settings.folder)
     if not folder.exists() or faults(folder):
@@ -89,7 +89,7 @@ def download(settings: DownloadSettings) -> dict[str, Any]:
 
 def _fetch(folder: Path, repository: str, revision: str) -> None:
     hub = require("huggingface_hub", "huggingface_hub")
-    for library in ("httpx", "httpx2"):  # of the hub's client; else a line for each request
+    for library in ("httpx", "httpx2"):  # the hub's client would log a line for each request
         logging.getLogger(library).setLevel(logging.WARNING)
     folder.mkdir(parents=True, exist_ok=True)
     wanted = {"revision": revision, "local_dir": folder, "allow_patterns": list(PARTS)}
@@ -99,7 +99,7 @@ def _fetch(folder: Path, repository: str, revision: str) -> None:
         free = shutil.disk_usage(folder).free
         if needed < free:
             hub.snapshot_download(repository, **wanted)
-    except Exception as error:  # whatever networks do
+    except Exception as error:  # network errors have many types
         reason = textwrap.shorten(str(error), 150)
         raise ConnectionError(
             f"{repository}: could not fetch it to {folder} (is there a network?): {reason}"

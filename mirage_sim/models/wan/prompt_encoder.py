@@ -1,4 +1,4 @@
-"""Prompts for Wan 2.2: embedded once by UMT5, which is then let go, and kept on disk."""
+"""Prompt embeddings for Wan 2.2: computed once by UMT5, which is then released, and cached on disk."""
 
 import gc
 import hashlib
@@ -11,25 +11,25 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from mirage_sim.io import atomic_write, read_tensors
-from mirage_sim.models.pretrained import load_pretrained, require
+from mirage_sim.models.pretrained import load_pretrained, load_processor, require
 from mirage_sim.paths import user_cache
 
-LENGTH = 512  # tokens that the backbone looks at
+LENGTH = 512  # tokens of the backbone's text input
 INSTALL = "'mirage_sim[wan]'"
 
 
 class PromptEncoder:
-    """Embeddings of prompts, from the cache where it has them.
+    """Embeds prompts and caches the embeddings.
 
-    The encoder (11 GB in bfloat16) is in memory only while :meth:`embed` meets prompts for the first time.
+    The encoder (11 GB in bfloat16) is in memory only while :meth:`embed` computes embeddings of new prompts.
 
     Args:
-        folder: of the model as published, with ``text_encoder/`` and ``tokenizer/``.
-        cache: folder for the embeddings, ``HASH.safetensors`` each; None for
-            ``mirage_sim/prompts`` among the user's cached files.
-        length: tokens of an embedding; longer prompts are refused, shorter ones padded with zeros.
-        device: where the encoder runs.
-        dtype: that it runs in and that embeddings are kept in.
+        folder: folder of the published model, with ``text_encoder/`` and ``tokenizer/``.
+        cache: folder of the embeddings, one ``HASH.safetensors`` each; None for ``mirage_sim/prompts`` in the user's
+            cache.
+        length: tokens of an embedding. Shorter prompts are padded with zeros, longer ones rejected.
+        device: device of the encoder.
+        dtype: type of the encoder's weights and of the embeddings.
     """
 
     def __init__(
@@ -47,13 +47,13 @@ class PromptEncoder:
         self.dtype = dtype
 
     def embed(self, prompts: Sequence[str]) -> Tensor:
-        """Embeddings ``[B, length, D]`` of B prompts, on the CPU; zeros after the last token of each.
+        """Embed B prompts: ``[B, length, D]`` on the CPU, zeros after the last token of each.
 
-        White space counts as one blank, and not at all around a prompt.
+        Runs of white space are equivalent to one blank, and white space around a prompt is ignored.
 
         Raises:
             FileNotFoundError: if the folder has no text encoder.
-            ValueError: if a prompt is too long or no text, or the encoder's files are not whole.
+            ValueError: if a prompt is too long or no text, or the encoder's files are incomplete.
             ImportError: if the encoder is needed and transformers is not installed.
         """
         if isinstance(prompts, str) or not all(isinstance(prompt, str) for prompt in prompts):
@@ -67,7 +67,7 @@ class PromptEncoder:
         return torch.stack([torch.nn.functional.pad(rows, (0, 0, 0, self.length - len(rows))) for rows in found])
 
     def _path(self, prompt: str) -> Path:
-        """The file of a prompt: it depends on the encoder and on how it is asked."""
+        """Cache file of a prompt. Its name depends on the prompt, the encoder and the settings."""
         config = self.folder / "text_encoder" / "config.json"
         if not config.is_file():
             raise FileNotFoundError(f"{config}: expected the text encoder of Wan 2.2 (mirage download wan5b)")
@@ -76,7 +76,7 @@ class PromptEncoder:
         return self.cache / f"{hashlib.sha256(identity.encode()).hexdigest()}.safetensors"
 
     def _cached(self, prompt: str) -> Tensor | None:
-        """Rows ``[tokens, D]`` of a prompt that was embedded before; a file that cannot be read counts as none."""
+        """Read the embedding ``[tokens, D]`` of a prompt from the cache; None if it is missing or unreadable."""
         path = self._path(prompt)
         try:
             return read_tensors(path)[0]["embedding"] if path.exists() else None
@@ -85,12 +85,10 @@ class PromptEncoder:
 
     def _compute(self, prompts: list[str]) -> dict[str, Tensor]:
         transformers = require("transformers", INSTALL)
-        tokenizer = self.folder / "tokenizer"
-        try:
-            tokenize = transformers.AutoTokenizer.from_pretrained(str(tokenizer), local_files_only=True)
-        except Exception as error:  # whatever foreign files do to a foreign loader
-            raise ValueError(f"{tokenizer}: expected a tokenizer: {' '.join(str(error).split())[:300]}") from error
-        tokens = {prompt: tokenize(prompt).input_ids for prompt in prompts}
+        tokenizer = load_processor(
+            transformers.AutoTokenizer, str(self.folder / "tokenizer"), "a tokenizer", local_files_only=True
+        )
+        tokens = {prompt: tokenizer(prompt).input_ids for prompt in prompts}
         for prompt, ids in tokens.items():
             if len(ids) > self.length:
                 short = prompt if len(prompt) <= 60 else f"{prompt[:57]}..."
@@ -98,20 +96,20 @@ class PromptEncoder:
         encoder = load_pretrained(
             transformers.UMT5EncoderModel, str(self.folder / "text_encoder"), dtype=self.dtype, local_files_only=True
         ).to(self.device)
-        made = {}
+        embeddings = {}
         with torch.no_grad():
             for prompt, ids in tokens.items():
                 rows = encoder(torch.tensor([ids], device=self.device)).last_hidden_state[0]
-                made[prompt] = rows.to("cpu", self.dtype).clone()
+                embeddings[prompt] = rows.to("cpu", self.dtype).clone()
         del encoder
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        for prompt, rows in made.items():
-            self._keep(prompt, rows)
-        return made
+        for prompt, rows in embeddings.items():
+            self._store(prompt, rows)
+        return embeddings
 
-    def _keep(self, prompt: str, rows: Tensor) -> None:
+    def _store(self, prompt: str, rows: Tensor) -> None:
         path = self._path(prompt)
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(path) as partial:

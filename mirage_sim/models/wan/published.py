@@ -1,4 +1,4 @@
-"""What published weights look like: names and shapes, without the weights."""
+"""Names and shapes of the published weights."""
 
 import json
 from functools import cache
@@ -15,16 +15,16 @@ def _file() -> dict[str, Any]:
 
 
 def config() -> dict[str, Any]:
-    """Arguments of diffusers' ``WanTransformer3DModel`` that make it Wan2.2-TI2V-5B."""
+    """Arguments of diffusers' ``WanTransformer3DModel`` for Wan2.2-TI2V-5B."""
     return dict(_file()["config"])
 
 
 def shapes(part: str) -> Shapes:
-    """Names and shapes of all tensors of a part.
+    """Return the names and shapes of all tensors of a part.
 
     Args:
-        part: ``"backbone"``, as diffusers names its tensors; ``"branch"``, as the method's authors name those of the
-            memory side branch; ``"lora"``, the linear layers ``(out, in)`` that their adapters are for, in their names.
+        part: ``"backbone"`` with diffusers' names, or with the names of the method's authors ``"branch"`` (the memory
+            side branch) or ``"lora"`` (the linear layers ``(out, in)`` that their adapters change).
     """
     stored = _file()[part]
     found = dict(stored["other"])

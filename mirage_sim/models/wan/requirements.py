@@ -1,4 +1,4 @@
-"""What the real backbone takes of a machine, and whether it is there: asked before anything is loaded."""
+"""Requirements of the Wan2.2 backbone, which are checked before anything is loaded."""
 
 import importlib.util
 import os
@@ -9,23 +9,23 @@ from pathlib import Path
 import torch
 from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
 
+from mirage_sim.models.checkpoints import DTYPES, parse_dtype
 from mirage_sim.models.wan import download, published
 from mirage_sim.models.wan.codec import published_config
 
 GIB = 2**30
-BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
-# google/umt5-xxl's encoder, the text encoder of Wan 2.2
+# the encoder of google/umt5-xxl, the text encoder of Wan 2.2
 UMT5_XXL = {"vocab_size": 256384, "d_model": 4096, "d_kv": 64, "d_ff": 10240, "layers": 24, "heads": 64, "buckets": 32}
 
 
 @dataclass(frozen=True)
 class Machine:
-    """What there is.
+    """Hardware of a machine.
 
     Attributes:
-        gpu: name, empty if there is none.
-        gpu_gib: its memory, free at the moment.
-        ram_gib: the host's memory, free at the moment.
+        gpu: name of the GPU, empty if there is none.
+        gpu_gib: free memory of the GPU in GiB.
+        ram_gib: free memory of the host in GiB.
     """
 
     gpu: str
@@ -34,10 +34,10 @@ class Machine:
 
 
 def machine() -> Machine:
-    """This one."""
+    """Inspect this machine."""
     free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / GIB
     info = Path("/proc/meminfo")
-    if info.exists():  # counts what the page cache would give back
+    if info.exists():  # includes memory that the page cache would release
         lines = (line.split() for line in info.read_text().splitlines())
         free = next((int(line[1]) * 1024 / GIB for line in lines if line[0] == "MemAvailable:"), free)
     if not torch.cuda.is_available():
@@ -47,15 +47,15 @@ def machine() -> Machine:
 
 @dataclass(frozen=True)
 class Setting:
-    """How the real backbone shall run.
+    """Settings of the backbone that determine its requirements.
 
     Attributes:
-        device: as torch names it.
-        dtype: of the backbone's weights.
-        codec_dtype: of the codec's.
-        branch: whether with a side branch.
-        offload: whether the backbone waits in the host's memory, and visits the GPU layer by layer.
-        quantize: whether the backbone's weights are kept in 8 bits.
+        device: torch's name of the device.
+        dtype: type of the backbone's weights.
+        codec_dtype: type of the codec's weights.
+        branch: whether there is a side branch.
+        offload: whether the backbone stays in host memory and is copied to the GPU layer by layer.
+        quantize: whether the backbone's weights are stored in 8 bits.
     """
 
     device: str = "cuda"
@@ -66,23 +66,23 @@ class Setting:
     quantize: bool = False
 
     def gib(self) -> tuple[float, float]:
-        """Memory for weights alone, computed: on the GPU, and on the host at the time when it takes most."""
+        """Compute the memory of the weights in GiB: on the GPU, and the peak on the host."""
         parts = parameters()
-        width, codec = BYTES[self.dtype], parts["codec"] * BYTES[self.codec_dtype] / GIB
+        width, codec = DTYPES[self.dtype].itemsize, parts["codec"] * DTYPES[self.codec_dtype].itemsize / GIB
         loaded = parts["backbone"] * width / GIB
         backbone = loaded / width if self.quantize else loaded
         if self.branch:
             backbone += parts["side branch"] * width / GIB
-        text = parts["text encoder"] * 2 / GIB  # in bfloat16, only while prompts are new
+        text = parts["text encoder"] * 2 / GIB  # in bfloat16, only while new prompts are embedded
         if torch.device(self.device).type == "cpu":
             return 0.0, backbone + codec + text
-        waiting = backbone if self.offload else 0.0
-        return codec + backbone - waiting, max(loaded, waiting + text)
+        offloaded = backbone if self.offload else 0.0
+        return codec + backbone - offloaded, max(loaded, offloaded + text)
 
 
 @cache
 def parameters() -> dict[str, int]:
-    """Numbers in the weights of each part, from published names and shapes."""
+    """Count the parameters of each part from published names and shapes."""
 
     def count(part: str) -> int:
         return sum(torch.Size(shape).numel() for shape in published.shapes(part).values())
@@ -94,13 +94,16 @@ def parameters() -> dict[str, int]:
 
 
 def umt5_parameters(vocab_size: int, d_model: int, d_kv: int, d_ff: int, layers: int, heads: int, buckets: int) -> int:
-    """Parameters of a UMT5 encoder: tokens, and per layer attention, its positions, a gated feed-forward, two norms."""
+    """Count the parameters of a UMT5 encoder.
+
+    Besides the token embedding, each layer has attention, its relative positions, a gated feed-forward and two norms.
+    """
     layer = 4 * d_model * heads * d_kv + buckets * heads + 3 * d_model * d_ff + 2 * d_model
     return vocab_size * d_model + layers * layer + d_model
 
 
 def missing_requirements(here: Machine, folder: Path, setting: Setting) -> list[str]:
-    """What keeps the real backbone from running so, and what to do about it; none if nothing does."""
+    """List the requirements that a machine does not meet, each with what to do about it."""
     found = []
     missing = [name for name in ("transformers", "accelerate") if importlib.util.find_spec(name) is None]
     if missing:
@@ -109,13 +112,15 @@ def missing_requirements(here: Machine, folder: Path, setting: Setting) -> list[
         found.append(f"weights missing ({faults[0]}): mirage download wan5b")
     gpu, ram = setting.gib()
     if gpu and not here.gpu:
-        found.append("no GPU: it takes one with CUDA or ROCm, and the torch that is made for it")
+        found.append("no GPU: expected one with CUDA or ROCm, and a torch built for it")
     elif here.gpu_gib < gpu:
         found.append(
             f"{here.gpu_gib:.1f} GiB free on the GPU are too few for weights of {gpu:.1f} GiB: free some, or offload"
         )
     if here.ram_gib < ram:
-        found.append(f"{here.ram_gib:.1f} GiB of memory free are too few to load weights, {ram:.1f} GiB at a time")
+        found.append(
+            f"{here.ram_gib:.1f} GiB of free memory are too few to load the weights, which takes {ram:.1f} GiB"
+        )
     return found
 
 
@@ -128,23 +133,22 @@ def require_device(
     offload: bool = False,
     quantize: bool = False,
 ) -> str:
-    """The device, once it is clear that the real backbone can run there; nothing has been loaded then.
+    """Return the device after checking that the backbone can run there, before anything is loaded.
 
     Args:
-        device: as torch names it.
-        folder: of the published weights; None for where ``mirage download wan5b`` puts them.
-        dtype: of the backbone's weights.
-        codec_dtype: of the codec's.
+        device: torch's name of the device.
+        folder: folder of the published weights; None for the default of ``mirage download wan5b``.
+        dtype: type of the backbone's weights.
+        codec_dtype: type of the codec's weights.
         branch: file of a side branch, or None.
         offload: see :class:`Setting`.
         quantize: see :class:`Setting`.
 
     Raises:
-        ValueError: naming the first thing that is missing, and what to do about it.
+        ValueError: with the first requirement that is not met, and what to do about it.
     """
-    for name, value in (("dtype", dtype), ("codec_dtype", codec_dtype)):
-        if value not in BYTES:
-            raise ValueError(f"{name}: expected one of {sorted(BYTES)}, got {value!r}")
+    parse_dtype("dtype", dtype)
+    parse_dtype("codec_dtype", codec_dtype)
     try:
         setting = Setting(str(torch.device(device)), dtype, codec_dtype, branch is not None, offload, quantize)
     except RuntimeError as error:
@@ -152,6 +156,6 @@ def require_device(
         raise ValueError(f"device: expected one that torch knows, got {device!r}: {reason}") from error
     folder = download.default_folder() if folder is None else Path(folder)
     if found := missing_requirements(machine(), folder, setting):
-        more = f" ({len(found)} things are missing, see mirage doctor)" if len(found) > 1 else ""
+        more = f" ({len(found)} requirements are not met, see mirage doctor)" if len(found) > 1 else ""
         raise ValueError(f"world: expected a machine that can run wan5b on {device}: {found[0]}{more}")
     return setting.device

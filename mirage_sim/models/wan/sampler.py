@@ -1,4 +1,4 @@
-"""How the real backbone is sampled: diffusers' solvers, the first frame kept, remembered cells held if wanted."""
+"""Sampling with the Wan2.2 backbone: diffusers' solvers, a fixed first frame, optional replacement by the memory."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -31,14 +31,14 @@ SOLVERS: dict[str, Callable[[int, float, torch.device], Any]] = {"unipc": _unipc
 
 @dataclass(frozen=True)
 class Replacement:
-    """Memory without training: remembered cells are held at the read-out, noised to the level of each step.
+    """Memory without training: visible cells are replaced by the read-out, noised to the level of each step.
 
-    The noise is that of the chunk, so that a held cell goes straight from its noise to the read-out; a wholly
-    remembered chunk held to the end is the read-out, exactly.
+    The noise is that of the chunk, so a replaced cell moves on a straight line from its noise to the read-out. If all
+    cells are visible and replaced in all steps, the result equals the read-out.
 
     Args:
-        until: share of the steps, in [0, 1], during which cells are held; at 1 they are in the result as well.
-        feather: cells, at least 0, over which holding fades out before a hole.
+        until: fraction of the steps, in [0, 1], in which cells are replaced; at 1 also in the result.
+        feather: number of cells, at least 0, over which the replacement fades out towards a hole.
 
     Raises:
         ValueError: for values outside these ranges.
@@ -49,15 +49,15 @@ class Replacement:
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.until <= 1.0:
-            raise ValueError(f"until: expected a share in [0, 1], got {self.until}")
+            raise ValueError(f"until: expected a fraction in [0, 1], got {self.until}")
         if self.feather < 0:
             raise ValueError(f"feather: expected at least 0 cells, got {self.feather}")
 
     def weight(self, visible: Tensor) -> Tensor:
-        """How firmly each cell is held, ``[B, 1, T, h, w]`` in [0, 1]: 0 in holes, 1 out of their reach.
+        """Weight of the replacement, ``[B, 1, T, h, w]`` in [0, 1]: 0 in holes, 1 beyond ``feather`` cells from them.
 
         Args:
-            visible: bool ``[B, T, h, w]``.
+            visible: bool ``[B, T, h, w]``, False in holes.
         """
         seen = visible.float()
         if self.feather:
@@ -67,15 +67,15 @@ class Replacement:
 
 
 class WanSampler:
-    """Samples a chunk with one of diffusers' solvers; state in float32.
+    """Samples a chunk with one of diffusers' solvers. The state is float32.
 
-    The chunk's first latent frame is kept clean, at noise level 0, where the condition knows it.
+    If the condition has the chunk's first latent frame, that frame stays clean, at noise level 0.
 
     Args:
         steps: network evaluations per chunk, at least 1.
-        shift: above 1 spends more steps at high noise; 5 is the backbone's.
+        shift: above 1 spends more steps at high noise. The backbone was trained with 5.
         solver: ``"unipc"`` or ``"euler"``.
-        replace: holds what is remembered, for a backbone that was not trained to look at the memory.
+        replace: replacement by the read-out, for a backbone that was not trained with the memory.
 
     Raises:
         ValueError: for values outside these ranges.
@@ -91,24 +91,24 @@ class WanSampler:
         self.steps, self.shift, self.solver, self.replace = steps, shift, solver, replace
 
     def sample(self, denoiser: Denoiser, condition: WanCondition, noise: Tensor) -> Tensor:
-        """Clean latents ``[B, C, T, h, w]`` from noise of that shape."""
+        """Turn noise ``[B, C, T, h, w]`` into clean latents of that shape."""
         scheduler = SOLVERS[self.solver](self.steps, self.shift, noise.device)
         noise = noise.float()
         readout, first = condition.readout.float(), condition.first
         weight = self.replace.weight(condition.visible) if self.replace else torch.zeros((), device=noise.device)
         until = self.replace.until * self.steps if self.replace else 0.0
-        scheduler.set_begin_index(0)  # it would look for the first timestep, which many steps round to
+        scheduler.set_begin_index(0)  # otherwise it searches for the first timestep, which is not unique after rounding
         x = noise
         for step, timestep in enumerate(scheduler.timesteps):
             sigma = scheduler.sigmas[step].to(noise)
-            held = weight if step < until else torch.zeros_like(weight)
-            x = torch.lerp(x, torch.lerp(readout, noise, sigma), held)
+            replaced = weight if step < until else torch.zeros_like(weight)
+            x = torch.lerp(x, torch.lerp(readout, noise, sigma), replaced)
             level = sigma.expand(x.shape[0], x.shape[2]).clone()
             if first is not None:
                 x, level[:, 0] = _with_first(x, first), 0.0
             velocity = denoiser.velocity(x, level, condition).float()
-            # solvers look back at velocities, so a held cell has that of its own straight way
-            velocity = torch.lerp(velocity, noise - readout, held)
+            # multistep solvers use earlier velocities, so those of replaced cells must match their straight line
+            velocity = torch.lerp(velocity, noise - readout, replaced)
             x = scheduler.step(velocity, timestep, x, return_dict=False)[0]
         if until >= self.steps:
             x = torch.lerp(x, readout, weight)

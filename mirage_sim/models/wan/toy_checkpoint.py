@@ -1,6 +1,6 @@
-"""The real backbone's classes at toy size with random weights, in the layout of the published folder.
+"""The Wan2.2 classes at toy size with random weights, in the layout of the published folder.
 
-So the whole way from files to frames can be gone where neither the weights nor a GPU are. What it draws is noise.
+With it, the path from files to frames can be tested without the weights and without a GPU. The frames are noise.
 """
 
 import hashlib
@@ -39,7 +39,7 @@ VAE: dict[str, Any] = published_config() | {
     "latents_std": [1.0] * CHANNELS,
 }
 ENCODER: dict[str, Any] = {
-    "vocab_size": 384,  # bytes, and what a tokenizer of bytes has besides
+    "vocab_size": 384,  # 256 bytes and special tokens
     "d_model": TEXT,
     "d_kv": 8,
     "d_ff": 32,
@@ -67,13 +67,13 @@ DEPTH_ENCODER: dict[str, Any] = {
 
 
 def toy_folder(folder: str | Path | None = None) -> str:
-    """A folder like that of ``mirage download wan5b``, with a depth model in ``depth``; written if it is not there yet.
+    """Write a folder like that of ``mirage download wan5b``, plus a depth model in ``depth``, if it is missing.
 
     Args:
-        folder: where; None for one of ours among the user's cached files.
+        folder: the folder, written atomically; None for one in the user's cache.
 
     Returns:
-        The folder. It appears whole or not at all.
+        The folder.
 
     Raises:
         ImportError: if transformers is not installed.

@@ -1,1 +1,1 @@
-"""The loss of each training stage."""
+"""Training objectives: one class per stage. All fulfil :class:`~mirage_sim.training.loop.Objective`."""

@@ -1,4 +1,4 @@
-"""The codec stage: codec and read-out aligner together, so that *warped* latents decode to the warped picture."""
+"""The objective of the codec stage: codec and aligner together, so that *warped* latents decode to a warped image."""
 
 import torch
 from torch import Tensor, nn
@@ -12,13 +12,13 @@ from mirage_sim.training.batched_memory import BatchMap
 from mirage_sim.training.precision import Precision
 
 
-def picture_loss(generated: Tensor, true: Tensor, weight: Tensor | None = None) -> Tensor:
-    """L1 of pixels plus L1 of their horizontal and vertical differences, which punishes blur.
+def image_loss(generated: Tensor, true: Tensor, weight: Tensor | None = None) -> Tensor:
+    """L1 loss of the pixels plus L1 loss of their horizontal and vertical differences, which penalises blur.
 
     Args:
-        generated: ``[N, 3, H, W]``.
-        true: of the same shape.
-        weight: ``[N, 1, H, W]`` or on a coarser grid; None weighs all pixels alike.
+        generated: generated images ``[N, 3, H, W]``.
+        true: true images of the same shape.
+        weight: weights ``[N, 1, H, W]``, or on a coarser grid; None weights all pixels equally.
     """
     error = generated - true
     weight = torch.ones_like(error[:, :1]) if weight is None else weight
@@ -30,31 +30,37 @@ def picture_loss(generated: Tensor, true: Tensor, weight: Tensor | None = None) 
     return (level.sum() + down.sum() + right.sum()) / total
 
 
-def surrounded(visible: Tensor) -> Tensor:
-    """Weights ``[N, 1, h, w]``: 1 where most cells of the 3x3 neighbourhood in ``visible`` of that shape were hit.
+def mostly_visible(visible: Tensor) -> Tensor:
+    """Return weights of the shape of ``visible [N, 1, h, w]``: 1 where over 45 % of the 3x3 neighbourhood is visible.
 
-    Counts the one-cell gaps that open between points when the camera comes nearer, not the unknown beyond an edge.
+    This includes the one-cell gaps that open between points when the camera approaches, but not areas beyond an edge.
     """
     share = nn.functional.avg_pool2d(visible.float(), 3, stride=1, padding=1)
     return (share > 0.45).float()
 
 
-class CodecStage:
-    """The loss of stage one.
+def to_float_images(images: Tensor) -> Tensor:
+    """Convert images uint8 ``[N, H, W, 3]`` to float32 ``[N, 3, H, W]`` in [-1, 1]."""
+    return images.permute(0, 3, 1, 2).float() / 127.5 - 1.0
+
+
+class CodecObjective:
+    """Reconstruction loss of frames, and of target frames that are read from a memory of two other frames.
 
     Args:
         data: recorded walks.
-        codec, aligner: what is trained.
-        batch: samples per step: each two earlier frames and one later frame of one walk.
-        noise: standard deviation of the noise put on latents before decoding, so that small errors of the denoiser
-            stay small in the picture.
-        gap: the largest number of frames between the earliest and the target.
-        photographs: images uint8 ``[N, H, W, 3]`` of the walks' size, only to be reconstructed; None for none.
-        photograph_share: of the batch that are photographs, where there are any.
-        precision: of the networks' arithmetic, see :class:`Precision`.
+        codec: the codec, trained.
+        aligner: the read-out aligner, trained.
+        batch: samples per step. Each consists of two frames to remember and one target frame of the same walk.
+        noise: standard deviation of the noise that is added to latents before decoding. It keeps the effect of small
+            denoiser errors on the image small.
+        gap: largest number of frames between the first remembered frame and the target.
+        photographs: images uint8 ``[N, H, W, 3]`` of the walks' size that are only reconstructed; None for none.
+        photograph_share: fraction of the batch that is drawn from ``photographs``, if there are any.
+        precision: precision of the networks' arithmetic, see :class:`Precision`.
 
     Raises:
-        ValueError: for a gap that the walks are too short for, or an unknown precision.
+        ValueError: if the walks are too short for ``gap``, or the precision is unknown.
     """
 
     def __init__(
@@ -74,11 +80,11 @@ class CodecStage:
         self.data, self.codec, self.aligner = data, codec, aligner
         self.photographs = None if photographs is None else photographs.to(data.device)
         self.precision = Precision(precision, data.device)
-        self.still = 0 if photographs is None else round(batch * photograph_share)
-        self.batch, self.noise, self.gap = batch - self.still, noise, gap
+        self.photograph_count = 0 if photographs is None else round(batch * photograph_share)
+        self.batch, self.noise, self.gap = batch - self.photograph_count, noise, gap
 
-    def __call__(self, generator: torch.Generator, progress: float) -> dict[str, Tensor]:
-        """One batch: reconstruct the target, and draw it from the memory of two earlier frames."""
+    def __call__(self, generator: torch.Generator) -> dict[str, Tensor]:
+        """See :class:`mirage_sim.training.loop.Objective`."""
         device = self.data.device
 
         def uniform() -> Tensor:
@@ -89,7 +95,7 @@ class CodecStage:
         first = (uniform() * (self.data.length - reach)).long()
         between = first + (uniform() * reach).long()
         target = first + reach
-        # memory works both ways: half of the samples look back in time
+        # the memory must work in both directions of time
         flip = uniform() < 0.5
         first, target = torch.where(flip, target, first), torch.where(flip, first, target)
         moments = self.data.draw(walks, torch.stack([first, between, target], dim=1))
@@ -106,16 +112,16 @@ class CodecStage:
 
         true, targets, encoded = moments.frames[:, 2], moments.frames[:, 2], latents[:, 2]
         if self.photographs is not None:
-            still = self._draw_photographs(self.photographs, generator)
-            targets, encoded = torch.cat([targets, still]), torch.cat([encoded, self._encode(still)])
-        together = torch.cat([encoded, aligned.float()])
-        together = together + self.noise * torch.randn(together.shape, generator=generator, device=device)
+            photographs = self._draw_photographs(self.photographs, generator)
+            targets, encoded = torch.cat([targets, photographs]), torch.cat([encoded, self._encode(photographs)])
+        noised = torch.cat([encoded, aligned.float()])
+        noised = noised + self.noise * torch.randn(noised.shape, generator=generator, device=device)
         with self.precision():
-            decoded = self.codec.decode_frames(together).float()
+            decoded = self.codec.decode_frames(noised).float()
         reconstructed, warped = decoded.split([len(encoded), self.batch])
-        weight = surrounded(view.resize(grid.size).visible)
-        reconstruction = picture_loss(reconstructed, targets)
-        warp = picture_loss(warped, true, weight)
+        weight = mostly_visible(view.resize(grid.size).visible)
+        reconstruction = image_loss(reconstructed, targets)
+        warp = image_loss(warped, true, weight)
         with torch.no_grad():
             psnr = -10 * torch.log10((reconstructed - targets).square().mean() / 4)
             squared = cells_of((warped - true).square().mean(1), grid.size).mean(-1)[:, None] * weight
@@ -132,6 +138,8 @@ class CodecStage:
             return self.codec.encode_frames(frames).float()
 
     def _draw_photographs(self, photographs: Tensor, generator: torch.Generator) -> Tensor:
-        """Some of them, ``[still, 3, H, W]`` in [-1, 1]."""
-        chosen = torch.randint(len(photographs), (self.still,), generator=generator, device=photographs.device)
-        return photographs[chosen].permute(0, 3, 1, 2).float() / 127.5 - 1.0
+        """Draw ``photograph_count`` of them, ``[N, 3, H, W]`` in [-1, 1]."""
+        count = (self.photograph_count,)
+        return to_float_images(
+            photographs[torch.randint(len(photographs), count, generator=generator, device=photographs.device)]
+        )

@@ -1,4 +1,4 @@
-"""The denoiser stage: flow matching on latents, conditioned on what a memory would show."""
+"""The objective of the denoiser stage: flow matching on latents, conditioned on the read-out of a memory."""
 
 import logging
 import random
@@ -11,60 +11,61 @@ from mirage_sim.data.dataset import WalkDataset
 from mirage_sim.models.codec import MiniCodec
 from mirage_sim.models.denoiser import MiniDenoiser
 from mirage_sim.models.depth import MiniDepth
-from mirage_sim.training.objectives.codec import picture_loss, surrounded
-from mirage_sim.training.objectives.texture import texture_loss, windows
+from mirage_sim.training.objectives.codec import image_loss, mostly_visible, to_float_images
+from mirage_sim.training.objectives.texture import texture_loss, window_means
 from mirage_sim.training.precision import Precision
-from mirage_sim.training.self_rollout import Episodes, Moment
+from mirage_sim.training.self_rollout import Episodes, RolloutStep
 
 logger = logging.getLogger(__name__)
 
-# weight of the mean over a few cells where the truth is one of many pictures: its colour is less free than its stones
+# where many images are plausible: weight of the window means (mean colour is less ambiguous than texture elements) ...
 LOCAL_MEAN = 5.0
-MAP_FRAMES = 16  # frames' worth of points that a map holds on an accelerator: more than episodes were seen to need
-UNDETERMINED = 0.03  # weight of the distance from the truth where the truth is one of many pictures that would do
+UNDETERMINED = 0.03  # ... and weight of the distance from the truth
+MAP_FRAMES = 16  # capacity of a map on an accelerator in frames' worth of points: more than episodes needed so far
 
 
 @torch.inference_mode()
 def encode_walks(data: WalkDataset, codec: MiniCodec) -> Tensor:
-    """Latents of every recorded frame, float16 ``[walks, frames, C, h, w]`` where the data are."""
+    """Encode every recorded frame: latents float16 ``[walks, frames, C, h, w]`` on the device of the data."""
     (height, width), (_, y, x) = data.size, codec.stride
     shape = (len(data), data.length, codec.channels, height // y, width // x)
     latents = torch.empty(shape, dtype=torch.float16, device=data.device)
     for walk in range(len(data)):
-        frames = data.frames[walk].permute(0, 3, 1, 2).float() / 127.5 - 1.0
-        latents[walk] = codec.encode_frames(frames).half()
+        latents[walk] = codec.encode_frames(to_float_images(data.frames[walk])).half()
     logger.info("encoded %d frames", latents.shape[0] * latents.shape[1])
     return latents
 
 
-class DenoiserStage:
-    """The loss of the denoiser stage.
+class DenoiserObjective:
+    """Distance from the true frame where the memory determines it, and difference of textures elsewhere.
 
-    Each sample is one step of an episode that the model itself has drawn so far (:class:`Episodes`): what its memory
-    shows at the next camera, and the true picture there. In most batches every sample is drawn from pure noise, as the
-    sampler does it in one step, and what was drawn goes into the memory: the next batch goes on from there. A share of
-    the episodes fills an RGB memory and some none, so that one network serves the baselines too.
+    Each sample is the next step of an episode that the model itself has generated so far (:class:`Episodes`): the
+    read-out of the episode's memory at the next camera, and the true frame there. In most batches the model generates
+    from pure noise, as the sampler does in one step, and the result is written to the memory for the next batch. Some
+    episodes use an RGB memory and some an empty one, so that one network serves the baselines too.
 
-    Where the memory shows points of true frames, the network is drawn to the truth. Elsewhere the truth is one of many
-    pictures that would do, and their mean is fog: what can be asked for there is the texture of the truth, not its
-    every stone (:func:`texture_loss`).
+    Where the memory shows points of true frames, the loss is the distance from the truth. Elsewhere many images are
+    plausible, and their mean is blurred. There the loss compares textures (:func:`texture_loss`).
 
-    Episodes are part of a checkpoint, so that a run that is resumed goes on with them.
+    The episodes are part of a checkpoint, so that a resumed run continues them.
 
     Args:
         data: recorded walks.
-        codec, depth: frozen.
-        model: what is trained.
-        batch: episodes, and samples per step.
-        rgb_share, empty_share: of the batch; the rest reads latent memory.
-        steps_of_episode: least and greatest length of an episode.
-        latent_noise: largest standard deviation of noise on latents of true frames after the start.
-        self_rollout_fraction: of the batches that draw from pure noise and go on; the others train all noise levels.
-        texture: weight of the difference of textures, where the network draws from nothing but what it is told.
-        precision: of the denoiser's and the decoder's arithmetic, see :class:`Precision`.
+        codec: frozen codec.
+        depth: frozen depth head.
+        model: the denoiser, trained.
+        batch: number of episodes, one sample of each per step.
+        rgb_share: fraction of the episodes with an RGB memory.
+        empty_share: fraction of the episodes without a memory.
+        steps_of_episode: shortest and longest episode.
+        latent_noise: largest standard deviation of the noise on latents of true frames after the start.
+        self_rollout_fraction: fraction of the batches that generate from pure noise and advance the episodes. The
+            others train all noise levels.
+        texture: weight of the texture loss, which applies to samples generated from pure noise.
+        precision: precision of the denoiser's and the decoder's arithmetic, see :class:`Precision`.
 
     Raises:
-        ValueError: for an unknown precision.
+        ValueError: if the walks are too short for ``steps_of_episode``, or the precision is unknown.
     """
 
     def __init__(
@@ -99,25 +100,25 @@ class DenoiserStage:
             frames=None if data.device.type == "cpu" else MAP_FRAMES,
         )
 
-    def __call__(self, generator: torch.Generator, progress: float) -> dict[str, Tensor]:
-        """One batch."""
+    def __call__(self, generator: torch.Generator) -> dict[str, Tensor]:
+        """See :class:`mirage_sim.training.loop.Objective`."""
         self.episodes.begin(generator)
-        moment = self.episodes.next()
-        clean = moment.latents
-        drawn = self._chance(generator) < self.self_rollout_fraction
-        sigma = clean.new_ones(len(clean)) if drawn else self._noise_levels(len(clean), generator)
+        step = self.episodes.next()
+        clean = step.latents
+        advances = self._chance(generator) < self.self_rollout_fraction
+        sigma = clean.new_ones(len(clean)) if advances else self._noise_levels(len(clean), generator)
         s = sigma[:, None, None, None]
         noise = torch.randn(clean.shape, generator=generator, device=clean.device)
         noisy = (1 - s) * clean + s * noise
         with self.precision():
-            predicted = self.model.predict_clean(noisy, sigma, self.model.condition(moment.conditioning)).float()
+            predicted = self.model.predict_clean(noisy, sigma, self.model.condition(step.conditioning)).float()
             generated = self.codec.decode_frames(predicted).float()
-        if drawn:
-            self.episodes.advance(moment, predicted.detach(), generated.detach(), generator)
-        return self._loss(predicted, generated, sigma, moment, generator)
+        if advances:
+            self.episodes.advance(step, predicted.detach(), generated.detach(), generator)
+        return self._loss(predicted, generated, sigma, step, generator)
 
     def _chance(self, generator: torch.Generator) -> float:
-        """A number in [0, 1) for a decision of the host, which must not wait for an accelerator to draw it."""
+        """Draw a number in [0, 1) for a decision of the host, which must not wait for an accelerator."""
         if self.episodes.device.type == "cpu":
             return torch.rand(1, generator=generator).item()
         return random.Random(generator.initial_seed()).random()
@@ -131,44 +132,46 @@ class DenoiserStage:
         self.episodes.load_state_dict(state)
 
     def _noise_levels(self, count: int, generator: torch.Generator) -> Tensor:
-        """Noise levels ``[count]``, half of them near none, where a sampler of several steps polishes."""
+        """Draw noise levels ``[count]``, half of them low, where the last steps of a multi-step sampler are."""
         device = self.episodes.device
         level = torch.rand(count, generator=generator, device=device).clamp(min=0.02)
-        polish = torch.rand(count, generator=generator, device=device) < 0.5
-        return torch.where(polish, 0.02 + 0.13 * level, level)
+        low = torch.rand(count, generator=generator, device=device) < 0.5
+        return torch.where(low, 0.02 + 0.13 * level, level)
 
     def _loss(
-        self, predicted: Tensor, generated: Tensor, sigma: Tensor, moment: Moment, generator: torch.Generator
+        self, predicted: Tensor, generated: Tensor, sigma: Tensor, step: RolloutStep, generator: torch.Generator
     ) -> dict[str, Tensor]:
-        """Distance of the prediction from the truth where it is determined, and of its texture from the true one.
+        """Compute the terms of the loss.
 
-        Determined is what is remembered of the truth. What the model itself invented before is not: drawn to a truth
-        that has nothing to do with it, it would turn to fog, step by step.
+        Cells that show observed content are *determined*. Those that show content the model generated earlier are not:
+        the truth is unrelated to that content, and a loss that compares both blurs it step by step.
         """
-        clean, frames = moment.latents, moment.true.frames[:, 0]
+        clean, frames = step.latents, step.true.frames[:, 0]
         s = sigma[:, None, None, None]
-        determined = torch.maximum(surrounded(moment.remembered), 1 - s)
+        determined = torch.maximum(mostly_visible(step.observed), 1 - s)
 
-        # the weight of a velocity loss, capped where the noise is so small that copying x is the answer
+        # the weight of a velocity loss, capped at low noise, where the network only has to copy x
         weight = (1 / s**2).clamp(max=8.0) * (UNDETERMINED + (1 - UNDETERMINED) * determined)
         latent = ((predicted - clean).square() * weight).mean()
-        picture = picture_loss(generated, frames, determined)
-        shown = nn.functional.adaptive_max_pool2d(moment.conditioning.view.visible.float()[:, 0], clean.shape[-2:])
-        blind = (sigma == 1.0).float()
-        texture = (blind * texture_loss(predicted, clean, shown[:, None], generator)).mean()
-        local_mean = ((windows(predicted) - windows(clean)).square() * windows(1 - determined)).mean()
+        image = image_loss(generated, frames, determined)
+        shown = nn.functional.adaptive_max_pool2d(step.conditioning.view.visible.float()[:, 0], clean.shape[-2:])
+        from_noise = (sigma == 1.0).float()
+        texture = (from_noise * texture_loss(predicted, clean, shown[:, None], generator)).mean()
+        local_mean = ((window_means(predicted) - window_means(clean)).square() * window_means(1 - determined)).mean()
         with torch.no_grad():
-            energy = [gradient_energy(some * blind[:, None, None, None]) for some in (generated, frames)]
+            energy, true_energy = (
+                gradient_energy(part * from_noise[:, None, None, None]) for part in (generated, frames)
+            )
         return {
-            "loss": latent + picture + self.texture * texture + LOCAL_MEAN * local_mean,
+            "loss": latent + image + self.texture * texture + LOCAL_MEAN * local_mean,
             "latent": latent,
-            "picture": picture,
+            "picture": image,
             "texture": texture,
             "tone": local_mean,
-            "sharpness": energy[0] / energy[1].clamp(min=1.0),
+            "sharpness": energy / true_energy.clamp(min=1.0),
         }
 
 
-def gradient_energy(pictures: Tensor) -> Tensor:
-    """Sum of squared horizontal and vertical differences of pictures ``[N, 3, H, W]``."""
-    return pictures.diff(dim=-1).square().sum() + pictures.diff(dim=-2).square().sum()
+def gradient_energy(images: Tensor) -> Tensor:
+    """Sum of the squared horizontal and vertical differences of images ``[N, 3, H, W]``."""
+    return images.diff(dim=-1).square().sum() + images.diff(dim=-2).square().sum()

@@ -1,4 +1,4 @@
-"""The depth stage: metric depth of a frame, alone or in agreement with what a memory knows."""
+"""The objective of the depth stage: metric depth of a frame, with or without remembered depth."""
 
 import torch
 from torch import Tensor
@@ -12,27 +12,29 @@ from mirage_sim.training.batched_memory import BatchMap
 from mirage_sim.training.precision import Precision
 
 
-class DepthStage:
-    """The loss of the depth stage.
+class DepthObjective:
+    """L1 loss of log depth and of its horizontal and vertical differences.
+
+    Half of the samples get the depth that a memory of another frame of the walk shows.
 
     Args:
         data: recorded walks.
-        codec: frozen; frames come as it decodes them, because at run time they are generated, but for ``clean``.
-        model: what is trained.
-        batch: samples per step; in half of them the depth of another frame is known where it is in view.
-        drift: standard deviation of the log scale by which a known depth, and with it the answer, is off: the memory's
-            own depth is an estimate, and agreeing with it matters more than being right.
-        latent_noise: largest standard deviation of noise on the latents that the frames are decoded from.
-        gap: the largest number of frames between the known and the target.
-        clean: share of the frames that come as they are, like the picture that an episode is given: on that one
-            all that is remembered later rests.
-        error: standard deviation of log depth by which what is remembered errs here and there: smoothly, over four
-            cells, by one and a half times as much, and each cell for itself by half of it.
-        samples_per_cell: samples per cell and axis that the memory is read with.
-        precision: of the networks' arithmetic, see :class:`Precision`.
+        codec: frozen codec that the frames are passed through, because at run time frames are generated.
+        model: the depth head, trained.
+        batch: samples per step.
+        drift: standard deviation of the log scale of the remembered depth. The target is scaled alike: the memory's
+            depth is an estimate, and agreement with it matters more than accuracy.
+        latent_noise: largest standard deviation of the noise on the latents that frames are decoded from.
+        gap: largest number of frames between the remembered frame and the target.
+        clean: fraction of the frames that do not pass through the codec, like an episode's start image, on which the
+            whole memory rests.
+        error: standard deviation of the local errors of remembered log depth. 1.5 times this is smooth over four cells,
+            half of it is independent per cell.
+        samples_per_cell: samples per cell and axis of a memory read.
+        precision: precision of the networks' arithmetic, see :class:`Precision`.
 
     Raises:
-        ValueError: for a gap that the walks are too short for, or an unknown precision.
+        ValueError: if the walks are too short for ``gap``, or the precision is unknown.
     """
 
     def __init__(
@@ -56,8 +58,8 @@ class DepthStage:
         self.clean, self.error, self.samples_per_cell = clean, error, samples_per_cell
         self.precision = Precision(precision, data.device)
 
-    def __call__(self, generator: torch.Generator, progress: float) -> dict[str, Tensor]:
-        """One batch."""
+    def __call__(self, generator: torch.Generator) -> dict[str, Tensor]:
+        """See :class:`mirage_sim.training.loop.Objective`."""
         device, count = self.data.device, self.batch
         walks = self.data.choose(count, generator)
         reach = torch.randint(1, self.gap + 1, (count,), generator=generator, device=device)
@@ -81,8 +83,8 @@ class DepthStage:
             latents = self.codec.encode_frames(frames)
             noise = torch.randn(latents.shape, generator=generator, device=device)
             noised = self.codec.decode_frames(latents + level * noise)
-        as_given = (torch.rand(count, generator=generator, device=device) < self.clean)[:, None, None, None]
-        shown = torch.where(as_given, frames, noised.float().clamp(-1, 1))
+        is_clean = (torch.rand(count, generator=generator, device=device) < self.clean)[:, None, None, None]
+        shown = torch.where(is_clean, frames, noised.float().clamp(-1, 1))
         true = torch.log((moments.depth[:, 1] * scale).clamp(NEAREST, FARTHEST))
         camera = Camera(moments.camera.c2w[:, 1], moments.camera.K[:, 1], moments.camera.size)
         with self.precision():
@@ -99,7 +101,7 @@ class DepthStage:
         }
 
     def _errors(self, grid: tuple[int, int], generator: torch.Generator) -> Tensor:
-        """Errors of what is remembered ``[B, h, w]``, in parts of ``error``."""
+        """Draw errors of remembered log depth, ``[B, h, w]``, in units of ``error``."""
         height, width = (max(side // 4, 1) for side in grid)
         device = self.data.device
         smooth = torch.randn(self.batch, 1, height, width, generator=generator, device=device)

@@ -1,4 +1,4 @@
-"""The real MiniWorld: skipped, with the reason, where MiniWorld or EGL is missing."""
+"""Tests of the MiniWorld simulator; skipped if MiniWorld or EGL is missing."""
 
 import sys
 from dataclasses import replace
@@ -22,7 +22,7 @@ def clip(simulator: MiniWorldSimulator) -> Clip:
     return record_walk(simulator, SPEC)
 
 
-def test_a_clip_holds_everything(clip: Clip):
+def test_clip_has_all_tensors(clip: Clip):
     assert clip.frames.shape == (12, 96, 128, 3) and clip.frames.dtype == torch.uint8
     assert clip.depth.shape == (12, 96, 128) and clip.depth.dtype == torch.float32
     assert clip.commands.shape == (11, 2) and clip.blocked.shape == (11,) and clip.blocked.dtype == torch.bool
@@ -34,15 +34,15 @@ def test_a_clip_holds_everything(clip: Clip):
     assert torch.equal(cameras.c2w[:, :3, 1], torch.tensor([0.0, -1.0, 0.0]).expand(12, 3))  # level
 
 
-def test_the_same_spec_gives_the_same_clip(simulator: MiniWorldSimulator, clip: Clip):
+def test_same_spec_gives_same_clip(simulator: MiniWorldSimulator, clip: Clip):
     other = record_walk(simulator, replace(SPEC, seed=10))
     assert not torch.equal(other.frames, clip.frames)
-    again = record_walk(simulator, SPEC)  # the walk between must leave no trace
+    again = record_walk(simulator, SPEC)  # the other walk must have no effect
     for name in ("frames", "depth", "c2w", "K", "commands", "blocked"):
         assert torch.equal(getattr(again, name), getattr(clip, name)), name
 
 
-def test_poses_follow_the_drive(simulator: MiniWorldSimulator):
+def test_poses_follow_the_commands(simulator: MiniWorldSimulator):
     checked = 0
     for kind in ("wander", "return", "pivot"):
         clip = record_walk(simulator, WalkSpec("RoomObjects", 5, 20, kind))
@@ -53,21 +53,21 @@ def test_poses_follow_the_drive(simulator: MiniWorldSimulator):
     assert checked > 30
 
 
-def test_a_blocked_step_turns_on_the_spot(simulator: MiniWorldSimulator):
+def test_blocked_step_turns_without_moving(simulator: MiniWorldSimulator):
     simulator.reset(3)
-    for _ in range(200):  # straight ahead until a wall
+    for _ in range(200):  # ahead until a wall
         before = simulator.camera()
         if simulator.step(np.array([1.0, 0.5])):
             break
     else:
-        pytest.fail("no wall was met")
+        pytest.fail("no wall within 200 steps")
     after = simulator.camera()
     assert torch.equal(after.c2w[:3, 3], before.c2w[:3, 3])
     turned = before.c2w @ VelocityLimits().motion(torch.tensor([0.0, 0.5]))
     torch.testing.assert_close(after.c2w, turned, atol=1e-5, rtol=0)
 
 
-def test_another_drive_is_obeyed(simulator: MiniWorldSimulator):
+def test_drive_scales_commands(simulator: MiniWorldSimulator):
     slow = VelocityLimits(dt=0.05, max_speed=0.8, max_turn_rate=2.0)
     simulator.reset(3)
     start, standard = simulator.camera(), simulator.drive
@@ -80,7 +80,7 @@ def test_another_drive_is_obeyed(simulator: MiniWorldSimulator):
     torch.testing.assert_close(simulator.camera().c2w, expected, atol=1e-4, rtol=0)
 
 
-def test_true_depth_carries_one_frame_into_another(clip: Clip):
+def test_depth_warps_one_frame_to_another(clip: Clip):
     cameras = clip.cameras
     points = unproject(clip.depth[0], cameras[0]).flatten(0, 1)
     footprint = (clip.depth[0] / clip.K[0, 0]).flatten()
@@ -94,13 +94,13 @@ def test_true_depth_carries_one_frame_into_another(clip: Clip):
 
     warped = clip.frames[0].flatten(0, 1)[seen.index.clamp(min=0)][hit].float()
     assert psnr(warped) > 25
-    assert psnr(warped) > psnr(clip.frames[0][hit].float()) + 3  # the camera did move
-    near = hit & (clip.depth[5] < 50)  # the sky is as far in every direction
+    assert psnr(warped) > psnr(clip.frames[0][hit].float()) + 3  # the camera moved
+    near = hit & (clip.depth[5] < 50)  # not the sky
     error = (seen.depth[near] / clip.depth[5][near] - 1).abs()
-    assert error.median() < 0.01 and (error > 0.1).float().mean() < 0.05  # edges fall into the next pixel
+    assert error.median() < 0.01 and (error > 0.1).float().mean() < 0.05  # errors at edges
 
 
-def test_record_skips_what_is_there(simulator: MiniWorldSimulator, tmp_path: Path):
+def test_record_keeps_existing_files(simulator: MiniWorldSimulator, tmp_path: Path):
     assert record(tmp_path, walks=2, frames=3, first_seed=40) == 2
     names = ["FourRooms-000041.safetensors", "OneRoom-000040.safetensors"]
     assert sorted(file.name for file in tmp_path.iterdir()) == names
@@ -108,7 +108,7 @@ def test_record_skips_what_is_there(simulator: MiniWorldSimulator, tmp_path: Pat
     assert len(clip) == 3 and clip.depth.dtype == torch.float16
     assert clip.source["environment"] == "FourRooms" and clip.source["seed"] == "41"
     (tmp_path / names[0]).unlink()
-    (tmp_path / names[1]).write_bytes(b"mine")  # would be replaced if it were recorded again
+    (tmp_path / names[1]).write_bytes(b"mine")  # recording would replace it
     assert record(tmp_path, walks=2, frames=3, first_seed=40) == 1
     again = load_clip(tmp_path / names[0])
     assert torch.equal(again.frames, clip.frames) and torch.equal(again.depth, clip.depth)
@@ -120,18 +120,18 @@ def test_record_skips_what_is_there(simulator: MiniWorldSimulator, tmp_path: Pat
     ("first_seed", "walks"),
     [(EVALUATION_SEEDS.start, 1), (SHIPPED_SEEDS.start, 1), (TRAINING_SEEDS.stop - 1, 2), (-1, 3)],
 )
-def test_record_refuses_the_seeds_of_the_evaluation(tmp_path: Path, first_seed: int, walks: int):
+def test_record_rejects_evaluation_seeds(tmp_path: Path, first_seed: int, walks: int):
     with pytest.raises(ValueError, match=r"seeds: expected within range\(0, 790000\)"):
         record(tmp_path / "out", walks, frames=3, first_seed=first_seed)
     assert not (tmp_path / "out").exists()
 
 
-def test_environments_that_cannot_be_set_up_are_refused(simulator: MiniWorldSimulator):
+def test_unsuitable_environment_raises(simulator: MiniWorldSimulator):
     with pytest.raises(ValueError, match="^environment: expected one of MiniWorld that takes .*, got 'Sign': "):
         MiniWorldSimulator("Sign")
 
 
-def test_missing_miniworld_is_named(monkeypatch: pytest.MonkeyPatch):
+def test_missing_miniworld_raises(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "miniworld", None)  # makes the import fail
     with pytest.raises(ImportError, match=r"needs MiniWorld and EGL: pip install mirage_sim\[twin\]"):
         MiniWorldSimulator("OneRoom")

@@ -6,7 +6,7 @@ import torch
 
 @pytest.fixture(scope="module", autouse=True)
 def one_thread() -> Iterator[None]:
-    """At toy size threads would wait for each other longer than they compute."""
+    """Use one thread: at toy size, synchronisation takes longer than the computation."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

@@ -13,7 +13,7 @@ def backbone() -> WanTransformer3DModel:
 
 
 @pytest.mark.parametrize("every", [1, 2, 3])
-def test_blocks_start_as_copies_of_those_beside_them(backbone: WanTransformer3DModel, every: int) -> None:
+def test_fresh_blocks_copy_the_backbones(backbone: WanTransformer3DModel, every: int) -> None:
     branch = MemoryBranch.beside(backbone, every)
     assert branch.config == MemoryBranch.config_for(backbone, every)
     assert len(branch.vace_blocks) == len(range(0, 4, every))
@@ -29,7 +29,7 @@ def test_blocks_start_as_copies_of_those_beside_them(backbone: WanTransformer3DM
     assert all(torch.isfinite(tensor).all() for tensor in branch.state_dict().values())
 
 
-def test_hints_start_at_zero_and_can_be_learned(backbone: WanTransformer3DModel) -> None:
+def test_fresh_hints_are_zero_and_trainable(backbone: WanTransformer3DModel) -> None:
     branch = MemoryBranch.beside(backbone)
     text, rotary = randn(1, 5, 32), toy_rotary(backbone)
     modulation, tokens = randn(1, 12, 6, 32, seed=1), randn(1, 12, 32, seed=2)
@@ -49,7 +49,7 @@ def toy_rotary(backbone: WanTransformer3DModel) -> tuple[torch.Tensor, torch.Ten
     return cosine, sine
 
 
-def test_precision_is_that_of_the_backbone_but_for_what_diffusers_keeps() -> None:
+def test_precision_equals_the_backbones() -> None:
     backbone = in_precision(toy_backbone(), torch.bfloat16)
     branch = MemoryBranch.beside(backbone)
     theirs = {name: tensor.dtype for name, tensor in backbone.named_parameters()}
@@ -61,14 +61,14 @@ def test_precision_is_that_of_the_backbone_but_for_what_diffusers_keeps() -> Non
     assert branch.vace_blocks[0].attn1.to_q.weight.dtype == torch.bfloat16
 
 
-def test_adapters_that_are_not_merged_are_refused() -> None:
+def test_unmerged_adapters_are_rejected() -> None:
     backbone = toy_backbone()
     backbone.blocks[2].attn1.to_q.register_parameter("lora_A", torch.nn.Parameter(torch.zeros(2, 32)))
     with pytest.raises(ValueError, match="backbone: expected blocks without adapters, got 'attn1.to_q.lora_A'"):
         MemoryBranch.beside(backbone)
 
 
-def test_the_full_size() -> None:
+def test_full_size_has_published_shapes() -> None:
     with torch.device("meta"):
         backbone = WanTransformer3DModel(**published.config())
     branch = MemoryBranch.beside(backbone)

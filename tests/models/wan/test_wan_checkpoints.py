@@ -21,7 +21,7 @@ from mirage_sim.models.wan.checkpoints import diffusers_name, load_backbone, loa
 INDEX = "diffusion_pytorch_model.safetensors.index.json"
 BRANCH_PREFIXES = ("", "module.", "model.", "pipe.vace.", "vace.", "module.model.", "generator.vace.", "state_dict.")
 LORA_PREFIXES = ("", "module.", "model.", "pipe.dit.", "dit.", "base_model.model.", "base_model.", "transformer.")
-# what the authors call the parts of a block, by diffusers' names; written apart from the renaming that is tested
+# the authors' names of a block's parts by diffusers' names; independent of the renaming under test
 AUTHORS = {
     "attn1.to_q": "self_attn.q",
     "attn1.to_k": "self_attn.k",
@@ -45,7 +45,7 @@ AUTHORS = {
 
 
 def authors_name(name: str) -> str:
-    """By the method's authors, for a tensor of a block; other names are the same."""
+    """The authors' name of a tensor of a block; other names are identical."""
     if not re.match(r"\w+\.\d+\.", name):
         return name
     blocks, number, part = name.split(".", 2)
@@ -70,18 +70,18 @@ class TestPublishedNames:
         with torch.device("meta"):
             return WanTransformer3DModel(**published.config())
 
-    def test_of_the_backbone(self, backbone: WanTransformer3DModel) -> None:
+    def test_backbone_names_equal_diffusers(self, backbone: WanTransformer3DModel) -> None:
         assert published.shapes("backbone") == shapes_of(backbone)
         assert len(published.shapes("backbone")) == 825
 
-    def test_of_the_side_branch(self, backbone: WanTransformer3DModel) -> None:
+    def test_branch_names_map_to_diffusers(self, backbone: WanTransformer3DModel) -> None:
         theirs = published.shapes("branch")
         renamed = {diffusers_name(name): shape for name, shape in theirs.items()}
         assert len(theirs) == len(renamed) == 439
         assert renamed == shapes_of(MemoryBranch.beside(backbone))
         assert set(theirs) == {authors_name(name) for name in renamed}
 
-    def test_of_the_layers_with_adapters(self, backbone: WanTransformer3DModel) -> None:
+    def test_adapter_names_map_to_layers(self, backbone: WanTransformer3DModel) -> None:
         layers = published.shapes("lora")
         ours = shapes_of(backbone)
         renamed = {diffusers_name(f"{name}.weight"): shape for name, shape in layers.items()}
@@ -89,7 +89,7 @@ class TestPublishedNames:
         assert renamed.items() <= ours.items()
 
     @given(part=st.sampled_from(["branch", "lora"]), prefix=st.sampled_from(BRANCH_PREFIXES + LORA_PREFIXES))
-    def test_renaming_knows_wrappers_and_is_done_once(self, part: str, prefix: str) -> None:
+    def test_renaming_strips_wrappers_and_is_idempotent(self, part: str, prefix: str) -> None:
         for name in published.shapes(part):
             name = f"{name}.lora_A.weight" if part == "lora" else name
             renamed = diffusers_name(prefix + name)
@@ -109,7 +109,7 @@ class TestBackbone:
         assert len(list(folder.glob("*.safetensors"))) > 2 and (folder / INDEX).exists()
         return folder
 
-    def test_shards_and_one_file(self, original: WanTransformer3DModel, folder: Path, tmp_path: Path) -> None:
+    def test_loads_shards_and_single_file(self, original: WanTransformer3DModel, folder: Path, tmp_path: Path) -> None:
         original.save_pretrained(tmp_path / "whole")
         for stored in (folder, tmp_path / "whole"):
             loaded = load_backbone(stored, torch.float32)
@@ -123,7 +123,7 @@ class TestBackbone:
         assert loaded.patch_embedding.weight.dtype == torch.bfloat16
         assert loaded.blocks[0].scale_shift_table.dtype == torch.float32
 
-    def test_what_is_no_whole_backbone_is_refused(self, folder: Path) -> None:
+    def test_incomplete_backbone_is_rejected(self, folder: Path) -> None:
         def load() -> object:
             return load_backbone(folder, torch.float32)
 
@@ -170,7 +170,7 @@ class TestBranch:
         )
 
     @pytest.mark.parametrize("prefix", BRANCH_PREFIXES)
-    def test_the_authors_layout(
+    def test_authors_layout_loads(
         self, prefix: str, release: Path, branch: MemoryBranch, backbone: WanTransformer3DModel
     ) -> None:
         save_file({prefix + name: tensor for name, tensor in load_file(release).items()}, release)
@@ -179,18 +179,18 @@ class TestBranch:
         assert not loaded.training and not any(parameter.requires_grad for parameter in loaded.parameters())
 
     @pytest.mark.parametrize("every", [1, 2])
-    def test_our_own(self, every: int, backbone: WanTransformer3DModel, tmp_path: Path) -> None:
+    def test_saved_branch_loads(self, every: int, backbone: WanTransformer3DModel, tmp_path: Path) -> None:
         branch = MemoryBranch.beside(backbone, every)
         save_model(branch, tmp_path / "branch.safetensors", torch.float32)
         loaded = load_branch(tmp_path / "branch.safetensors", backbone)
         assert self.same(loaded, branch) and loaded.config == branch.config
 
-    def test_precision_is_the_backbones(self, release: Path) -> None:
+    def test_branch_gets_precision_of_backbone(self, release: Path) -> None:
         loaded = load_branch(release, toy_backbone().to(torch.bfloat16))
         assert loaded.vace_patch_embedding.weight.dtype == torch.bfloat16
         assert loaded.vace_blocks[1].norm2.weight.dtype == torch.float32
 
-    def test_what_does_not_fit_is_refused(self, release: Path, backbone: WanTransformer3DModel, tmp_path: Path) -> None:
+    def test_misfit_is_rejected(self, release: Path, backbone: WanTransformer3DModel, tmp_path: Path) -> None:
         state = load_file(release)
 
         def rewritten(change: dict[str, Tensor | None]) -> Callable[[], object]:
@@ -212,13 +212,11 @@ class TestBranch:
             load_branch(tmp_path / "nowhere.safetensors", backbone)
 
     @pytest.mark.parametrize("config", ["{", "[]", "{}", '{"every": "two"}', '{"every": 0}', '{"every": 2}'])
-    def test_a_config_that_does_not_fit_is_refused(
-        self, config: str, backbone: WanTransformer3DModel, release: Path
-    ) -> None:
+    def test_misfit_config_is_rejected(self, config: str, backbone: WanTransformer3DModel, release: Path) -> None:
         save_file(load_file(release), release, {"class": "MemoryBranch", "config": config})
         refused("expected", release, lambda: load_branch(release, backbone))
 
-    def test_one_of_ours_for_another_backbone_is_refused(self, backbone: WanTransformer3DModel, tmp_path: Path) -> None:
+    def test_saved_branch_of_other_backbone_is_rejected(self, backbone: WanTransformer3DModel, tmp_path: Path) -> None:
         path = tmp_path / "branch.safetensors"
         save_model(MemoryBranch.beside(toy_backbone(ffn_dim=64)), path)
         refused("expected a side branch for this backbone, .*'ffn_dim': 48", path, lambda: load_branch(path, backbone))
@@ -229,7 +227,7 @@ LAYERS = ("attn1.to_q", "attn1.to_k", "attn1.to_v", "attn1.to_out.0", "attn2.to_
 
 class TestLora:
     def adapter(self, backbone: WanTransformer3DModel, rank: int = 3) -> dict[str, Tensor]:
-        """In the authors' names."""
+        """With the authors' names."""
         state = {}
         for number, layer in ((number, layer) for number in range(4) for layer in LAYERS):
             out, into = backbone.get_submodule(f"blocks.{number}.{layer}").weight.shape
@@ -240,7 +238,7 @@ class TestLora:
 
     @pytest.mark.parametrize("prefix", LORA_PREFIXES)
     @pytest.mark.parametrize("form", ["lora_{}", "lora_{}.default"])
-    def test_merging(self, prefix: str, form: str, tmp_path: Path) -> None:
+    def test_merge_adds_product_of_adapters(self, prefix: str, form: str, tmp_path: Path) -> None:
         backbone, before = toy_backbone(), toy_backbone().state_dict()
         adapter = self.adapter(backbone)
         stored = {prefix + name: tensor for name, tensor in adapter.items()}
@@ -258,7 +256,7 @@ class TestLora:
             else:
                 assert torch.equal(tensor, before[name]), name
 
-    def test_half_precision_is_rounded_once(self, tmp_path: Path) -> None:
+    def test_merge_rounds_half_precision_once(self, tmp_path: Path) -> None:
         backbone = toy_backbone().to(torch.bfloat16)
         name = "blocks.1.attn2.to_q"
         before = backbone.get_submodule(name).weight.clone()
@@ -268,7 +266,7 @@ class TestLora:
         change = adapter["blocks.1.cross_attn.q.lora_B.weight"] @ adapter["blocks.1.cross_attn.q.lora_A.weight"]
         assert torch.equal(backbone.get_submodule(name).weight, (before.float() + change).to(torch.bfloat16))
 
-    def test_what_does_not_fit_is_refused_and_nothing_is_merged(self, tmp_path: Path) -> None:
+    def test_misfit_adapter_is_rejected_and_nothing_merged(self, tmp_path: Path) -> None:
         backbone, before = toy_backbone(), toy_backbone().state_dict()
         path, state = tmp_path / "lora.safetensors", self.adapter(backbone)
 
@@ -284,7 +282,7 @@ class TestLora:
         refused("expected pairs .* got also alpha", path, rewritten({"alpha": torch.zeros(1)}))
         refused("expected pairs .* got none", path, rewritten({}, {}))
         deeper = {name.replace("blocks.3", "blocks.4"): tensor for name, tensor in state.items()}
-        refused(r"got one for blocks\.4\..*, which it has not", path, rewritten({}, deeper))
+        refused(r"got one for blocks\.4\..*, which it lacks", path, rewritten({}, deeper))
         rewritten(state)
         for name, tensor in backbone.state_dict().items():
             assert torch.equal(tensor, before[name]), name
@@ -292,8 +290,8 @@ class TestLora:
         refused("expected a whole safetensors file", path, lambda: merge_lora(backbone, path))
 
 
-def test_everything_together(tmp_path: Path) -> None:
-    """As a user has it: a published folder, the authors' files, and a chunk out of them."""
+def test_denoiser_loads_with_branch_and_adapter(tmp_path: Path) -> None:
+    """A published folder and the authors' files together generate a chunk."""
     backbone = toy_backbone()
     branch = toy_branch(backbone)
     backbone.save_pretrained(tmp_path / "transformer")
@@ -327,17 +325,15 @@ class TestFittingTheMachine:
             condition = denoiser.condition(toy_conditioning(references=1, preceding=1, first=True))
             return denoiser.velocity(x, torch.full((2, 3), 0.5), condition)
 
-    def test_offloading_changes_no_bit(self, folder: Path) -> None:
+    def test_offloading_keeps_results_bit_identical(self, folder: Path) -> None:
         assert torch.equal(self.velocity(folder, offload=True), self.velocity(folder))
 
-    def test_eight_bits_are_nearly_the_same(self, folder: Path) -> None:
+    def test_quantized_result_is_close(self, folder: Path) -> None:
         pytest.importorskip("torchao")
         plain, quantized = self.velocity(folder), self.velocity(folder, quantize=True)
         assert 0 < (quantized - plain).abs().max() < 0.1 * plain.abs().mean()
 
-    def test_what_quantizes_is_named_and_adapters_are_refused(
-        self, folder: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_quantize_needs_torchao_and_rejects_adapters(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, "torchao.quantization", None)
         with pytest.raises(ImportError, match="torchao: expected it to be installed .pip install torchao."):
             load_denoiser(folder, quantize=True)

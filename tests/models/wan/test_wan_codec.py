@@ -47,7 +47,7 @@ def noise(*shape: int) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(1))
 
 
-def test_coding_is_diffusers_own_but_for_the_normalisation(codec: WanCodec) -> None:
+def test_coding_equals_diffusers_after_normalisation(codec: WanCodec) -> None:
     video = noise(2, 3, 5, 32, 48).clamp(-1, 1)
     latents = codec.encode(video)
     assert latents.shape == (2, 6, 2, 2, 3)
@@ -56,7 +56,7 @@ def test_coding_is_diffusers_own_but_for_the_normalisation(codec: WanCodec) -> N
     shape = (1, 6, 1, 1, 1)
     mean, std = (torch.tensor(TOY[name]).view(shape) for name in ("latents_mean", "latents_std"))
     torch.testing.assert_close(latents * std + mean, raw)
-    # noise of unit variance, so that the decoder is awake and what it makes needs clamping
+    # noise of unit variance, so that the output depends on all weights and needs clamping
     latents = noise(2, 6, 3, 2, 3)
     decoded = codec.decode(latents)
     assert decoded.shape == (2, 3, 9, 32, 48)
@@ -65,7 +65,7 @@ def test_coding_is_diffusers_own_but_for_the_normalisation(codec: WanCodec) -> N
 
 
 @pytest.mark.parametrize("tile", [None, (4, 4)])
-def test_streaming_gives_the_bits_of_decoding_at_once(tile: tuple[int, int] | None) -> None:
+def test_streaming_equals_decoding_bit_for_bit(tile: tuple[int, int] | None) -> None:
     codec = WanCodec(toy_vae(), tile)
     latents = noise(1, 6, 4, 5, 6)
     whole = codec.decode(latents)
@@ -78,7 +78,7 @@ def test_streaming_gives_the_bits_of_decoding_at_once(tile: tuple[int, int] | No
     assert stream.nbytes > 0
 
 
-def test_a_state_is_a_value_that_can_be_forked(codec: WanCodec) -> None:
+def test_decoder_state_can_be_forked(codec: WanCodec) -> None:
     latents, other = noise(1, 6, 3, 2, 2), noise(1, 6, 1, 2, 2) * 2
     state = None
     for latent in latents[:, :, :2].split(1, dim=2):
@@ -93,8 +93,8 @@ def test_a_state_is_a_value_that_can_be_forked(codec: WanCodec) -> None:
         assert torch.equal(part, kept) if isinstance(part, torch.Tensor) else part == kept
 
 
-def test_the_past_matters(codec: WanCodec) -> None:
-    """Else a state that is lost would not be noticed."""
+def test_earlier_frames_affect_decoding(codec: WanCodec) -> None:
+    """Otherwise the other tests would not notice a lost state."""
     latents = noise(1, 6, 2, 2, 2)
     _, state = codec.decode_next(latents[:, :, :1])
     _, other = codec.decode_next(-latents[:, :, :1])
@@ -102,25 +102,25 @@ def test_the_past_matters(codec: WanCodec) -> None:
     assert not torch.equal(*made)
 
 
-def test_tiles_stay_near_the_whole_picture(codec: WanCodec) -> None:
+def test_tiled_result_is_close_to_untiled(codec: WanCodec) -> None:
     tiled = WanCodec(codec.vae, tile=(6, 6))
     video = torch.nn.functional.interpolate(noise(1, 3, 1, 4, 6).clamp(-1, 1), (1, 128, 192), mode="trilinear")
     latents = codec.encode(video)
     difference = (tiled.encode(video) - latents).abs().mean() / latents.abs().mean()
     assert 0 < difference < 0.2
-    # an untrained decoder's picture is faint
+    # an untrained decoder's image has low contrast
     whole = codec.decode(latents)
     difference = (tiled.decode(latents) - whole).abs().mean() / whole.std()
     assert 0 < difference < 0.2
 
 
-def test_a_tile_that_holds_the_picture_changes_nothing(codec: WanCodec) -> None:
+def test_tile_larger_than_image_changes_nothing(codec: WanCodec) -> None:
     latents = noise(1, 6, 2, 3, 4)
     assert torch.equal(WanCodec(codec.vae, tile=(4, 9)).decode(latents), codec.decode(latents))
 
 
 @given(st.integers(1, 90), st.integers(4, 40))
-def test_spans_cover_all_and_overlap_by_a_quarter(length: int, tile: int) -> None:
+def test_spans_cover_length_and_overlap_by_a_quarter(length: int, tile: int) -> None:
     found = spans(length, tile)
     assert {span.stop - span.start for span in found} == {min(tile, length)}
     assert (found[0].start, found[-1].stop) == (0, length)
@@ -130,25 +130,25 @@ def test_spans_cover_all_and_overlap_by_a_quarter(length: int, tile: int) -> Non
 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(4, 20), st.integers(4, 20), st.integers(4, 8), st.sampled_from([1, 3]))
-def test_pieces_of_a_picture_blend_into_the_picture(height: int, width: int, tile: int, scale: int) -> None:
-    picture = noise(2, height * scale, width * scale)
+def test_pieces_of_an_image_blend_into_the_image(height: int, width: int, tile: int, scale: int) -> None:
+    image = noise(2, height * scale, width * scale)
     windows = [(rows, columns) for rows in spans(height, tile) for columns in spans(width, tile)]
     pieces = [
-        picture[:, rows.start * scale : rows.stop * scale, columns.start * scale : columns.stop * scale]
+        image[:, rows.start * scale : rows.stop * scale, columns.start * scale : columns.stop * scale]
         for rows, columns in windows
     ]
-    torch.testing.assert_close(blend(pieces, windows, (height, width)), picture)
+    torch.testing.assert_close(blend(pieces, windows, (height, width)), image)
 
 
 @pytest.mark.parametrize("shape", [(4, 32, 32), (5, 30, 32), (5, 32, 40)])
-def test_odd_videos_are_refused(codec: WanCodec, shape: tuple[int, int, int]) -> None:
+def test_videos_of_wrong_size_are_rejected(codec: WanCodec, shape: tuple[int, int, int]) -> None:
     with pytest.raises(ValueError, match=r"video: expected 4 n \+ 1 frames of multiples of 16 x 16, got"):
         codec.encode(torch.zeros(1, 3, *shape))
 
 
 @pytest.mark.parametrize("tile", [None, (4, 4)])
 @pytest.mark.parametrize("frames", [1, 2])
-def test_a_stream_taken_apart_and_put_together_goes_on_bit_for_bit(tile: tuple[int, int] | None, frames: int) -> None:
+def test_restored_stream_continues_bit_for_bit(tile: tuple[int, int] | None, frames: int) -> None:
     codec, stream = WanCodec(toy_vae(), tile), None
     for latent in noise(frames, 6, 1, 5, 6).split(1):
         _, stream = codec.decode_next(latent, stream)
@@ -170,14 +170,14 @@ def test_a_stream_taken_apart_and_put_together_goes_on_bit_for_bit(tile: tuple[i
         (None, "got none of some"),
     ],
 )
-def test_foreign_streams_are_refused(codec: WanCodec, change: dict[str, torch.Tensor] | None, message: str) -> None:
+def test_invalid_streams_are_rejected(codec: WanCodec, change: dict[str, torch.Tensor] | None, message: str) -> None:
     _, stream = codec.decode_next(noise(1, 6, 1, 2, 3))
     tensors = {} if change is None else stream.tensors() | change
     with pytest.raises(ValueError, match=message):
         codec.stream(tensors, (2, 3))
 
 
-def test_streams_of_other_latents_are_refused(codec: WanCodec) -> None:
+def test_streams_of_other_latents_are_rejected(codec: WanCodec) -> None:
     latents = noise(1, 6, 1, 2, 3)
     _, state = codec.decode_next(latents)
     for other in (noise(1, 6, 1, 3, 3), noise(2, 6, 1, 2, 3)):
@@ -197,19 +197,19 @@ def test_streams_of_other_latents_are_refused(codec: WanCodec) -> None:
         ({"latents_mean": [0.0] * 5}, "vae: expected 6 latent means and deviations .* got 5 means and 6"),
     ],
 )
-def test_configs_that_contradict_themselves_are_refused(change: dict[str, object], message: str) -> None:
+def test_inconsistent_configs_are_rejected(change: dict[str, object], message: str) -> None:
     with torch.device("meta"):
         vae = AutoencoderKLWan(**(TOY | change))
     with pytest.raises(ValueError, match=message):
         WanCodec(vae)
 
 
-def test_small_tiles_are_refused(codec: WanCodec) -> None:
+def test_small_tiles_are_rejected(codec: WanCodec) -> None:
     with pytest.raises(ValueError, match="tile: expected height and width of at least 4 latent cells"):
         WanCodec(codec.vae, tile=(3, 8))
 
 
-def test_a_published_folder_is_loaded(published: Path, codec: WanCodec) -> None:
+def test_published_folder_loads(published: Path, codec: WanCodec) -> None:
     loaded = load_codec(published)
     latents = noise(1, 6, 2, 2, 2)
     assert torch.equal(loaded.decode(latents), codec.decode(latents))
@@ -255,7 +255,7 @@ def edit_weights(change: Callable[[dict[str, torch.Tensor]], object]) -> Callabl
         (edit_config(latents_mean=[0.0] * 5), "expected 6 latent means and deviations"),
     ],
 )
-def test_broken_folders_are_refused_in_one_line(
+def test_broken_folders_are_rejected_in_one_line(
     published: Path, tmp_path: Path, break_it: Callable[[Path], None], message: str
 ) -> None:
     folder = tmp_path / "vae"
@@ -266,14 +266,14 @@ def test_broken_folders_are_refused_in_one_line(
     assert "\n" not in str(caught.value)
 
 
-def test_missing_folders_and_unknown_precisions(tmp_path: Path, published: Path) -> None:
+def test_missing_folder_and_unknown_dtype_are_rejected(tmp_path: Path, published: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"vae: expected a folder .*mirage download wan5b"):
         load_codec(tmp_path / "vae")
     with pytest.raises(ValueError, match="dtype: expected one of .* got 'int8'"):
         load_codec(published, dtype="int8")
 
 
-def test_the_published_size() -> None:
+def test_published_config_has_the_published_size() -> None:
     """The codec of Wan2.2-TI2V-5B has 704.7 million parameters."""
     with torch.device("meta"):
         codec = WanCodec(AutoencoderKLWan(**published_config()))

@@ -50,7 +50,7 @@ def plain(backbone: WanTransformer3DModel) -> WanDenoiser:
 
 @pytest.fixture(scope="module")
 def denoiser(backbone: WanTransformer3DModel) -> WanDenoiser:
-    """With a side branch that is awake."""
+    """A denoiser whose side branch has non-zero hints."""
     return WanDenoiser(backbone, toy_branch(backbone), toy_codec())
 
 
@@ -59,7 +59,7 @@ def velocity(denoiser: WanDenoiser, conditioning: Conditioning, x: Tensor = X, s
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_a_fresh_branch_leaves_exactly_the_output_of_diffusers_own_forward(dtype: torch.dtype) -> None:
+def test_fresh_branch_keeps_diffusers_output_bit_identical(dtype: torch.dtype) -> None:
     backbone = in_precision(toy_backbone(), dtype)
     fresh = WanDenoiser(backbone, toy_branch(backbone, awake=False), toy_codec())
     conditioning = toy_conditioning()
@@ -71,18 +71,18 @@ def test_a_fresh_branch_leaves_exactly_the_output_of_diffusers_own_forward(dtype
 
 
 @pytest.mark.parametrize(("references", "preceding"), [(0, 2), (3, 0), (2, 1)])
-def test_a_fresh_branch_changes_nothing_with_context(
+def test_fresh_branch_changes_nothing_with_context(
     backbone: WanTransformer3DModel, plain: WanDenoiser, references: int, preceding: int
 ) -> None:
     fresh = WanDenoiser(backbone, toy_branch(backbone, awake=False), toy_codec())
     conditioning = toy_conditioning(references=references, preceding=preceding)
     with_context = velocity(fresh, conditioning)
     assert torch.equal(with_context, velocity(plain, conditioning))
-    assert (with_context - velocity(plain, toy_conditioning())).abs().max() > 1e-2  # the context is looked at
+    assert (with_context - velocity(plain, toy_conditioning())).abs().max() > 1e-2  # the context has an effect
 
 
-def test_with_one_timestep_it_is_diffusers_own_transformer_with_a_side_branch(denoiser: WanDenoiser) -> None:
-    """Which has the same parameters, by the same names."""
+def test_one_timestep_equals_diffusers_vace_transformer(denoiser: WanDenoiser) -> None:
+    """Diffusers' transformer has the same parameters with the same names."""
     theirs = WanVACETransformer3DModel(**CONFIG, vace_layers=[0, 2], vace_in_channels=2 * CHANNELS).eval()
     assert denoiser.branch is not None
     theirs.load_state_dict(denoiser.backbone.state_dict() | denoiser.branch.state_dict())
@@ -94,7 +94,7 @@ def test_with_one_timestep_it_is_diffusers_own_transformer_with_a_side_branch(de
     assert (without - expected).abs().max() > 1e-2
 
 
-def test_the_branch_is_shown_read_outs_and_the_latents_of_a_white_video(denoiser: WanDenoiser) -> None:
+def test_branch_input_is_read_out_and_white_video(denoiser: WanDenoiser) -> None:
     conditioning = toy_conditioning(references=2, preceding=2)
     control = denoiser.condition(conditioning).control
     assert control.shape == (2, 2 * CHANNELS, FRAMES + 2, *GRID)
@@ -107,7 +107,7 @@ def test_the_branch_is_shown_read_outs_and_the_latents_of_a_white_video(denoiser
     assert not unknown[:, :CHANNELS, FRAMES:].any()
 
 
-def test_the_control_latent_is_encoded_once_per_shape(backbone: WanTransformer3DModel) -> None:
+def test_control_latent_is_encoded_once_per_shape(backbone: WanTransformer3DModel) -> None:
     class Counting(MiniCodec):
         encoded: list[tuple[int, ...]] = []
 
@@ -127,7 +127,7 @@ def watch(module: torch.nn.Module, seen: list[Any]) -> Any:
     return module.register_forward_pre_hook(lambda _, arguments: seen.append(arguments))
 
 
-def test_tokens_are_in_order_and_what_is_given_is_clean(denoiser: WanDenoiser) -> None:
+def test_tokens_are_ordered_and_known_frames_clean(denoiser: WanDenoiser) -> None:
     conditioning = toy_conditioning(references=2, preceding=1)
     latents: list[Any] = []
     times: list[Any] = []
@@ -156,8 +156,8 @@ def test_references_get_no_hint(denoiser: WanDenoiser, plain: WanDenoiser) -> No
     assert ((hinted - bare)[:, 2 * TOKENS :].abs().amax(-1) > 1e-3).all()
 
 
-def test_positions(plain: WanDenoiser) -> None:
-    """Against the definition: angles position / 10000^(2 i / d), each beside its twin."""
+def test_positions_follow_the_published_layout(plain: WanDenoiser) -> None:
+    """Compare with the definition: angles position / 10000^(2 i / d), each repeated once."""
     cosine, sine = plain.condition(toy_conditioning(references=2, preceding=1)).rotary
     places = [(time, row, column) for time in (-2, -1) for row in (2, 3) for column in (0, 1, 2)]
     places += [(time, row, column) for time in range(FRAMES + 1) for row in (0, 1) for column in (0, 1, 2)]
@@ -176,7 +176,7 @@ def test_positions(plain: WanDenoiser) -> None:
     torch.testing.assert_close(sine[0, :, 0], angles.sin())
 
 
-def test_worlds_of_a_batch_do_not_see_each_other(denoiser: WanDenoiser) -> None:
+def test_worlds_of_a_batch_are_independent(denoiser: WanDenoiser) -> None:
     conditioning = toy_conditioning(references=1, preceding=1)
     both = velocity(denoiser, conditioning)
     fields = {name: getattr(conditioning, name) for name in ("preceding", "references", "preceding_readout", "text")}
@@ -185,7 +185,7 @@ def test_worlds_of_a_batch_do_not_see_each_other(denoiser: WanDenoiser) -> None:
     torch.testing.assert_close(velocity(denoiser, alone, X[1:], SIGMA[1:]), both[1:])
 
 
-def test_a_finer_read_out_is_brought_to_the_latent_grid(denoiser: WanDenoiser) -> None:
+def test_finer_read_out_is_resized_to_latent_grid(denoiser: WanDenoiser) -> None:
     fine = toy_view(2, size=(8, 12))
     condition = denoiser.condition(replace(toy_conditioning(), view=fine))
     coarse = fine.resize(GRID)
@@ -203,8 +203,8 @@ def test_half_precision() -> None:
     assert (got.float() - expected).abs().mean() < 0.05 * expected.abs().mean()
 
 
-def test_offloading_by_leaves_reaches_all_but_what_is_moved_by_hand(tmp_path: Path) -> None:
-    """To disk, which leaves nothing in the weights: whatever is not brought back would be noticed."""
+def test_offloading_works_at_leaf_level(tmp_path: Path) -> None:
+    """Offload to disk, which empties the weights, so that missing ones would fail."""
     conditioning = toy_conditioning(references=1, preceding=1)
     backbone = toy_backbone()
     denoiser = WanDenoiser(backbone, toy_branch(backbone), toy_codec())
@@ -232,12 +232,12 @@ def test_offloading_by_leaves_reaches_all_but_what_is_moved_by_hand(tmp_path: Pa
         ({"view": toy_view(2, size=(3, 6))}, "size: expected a multiple or a divisor"),
     ],
 )
-def test_what_does_not_fit_is_refused(denoiser: WanDenoiser, change: dict[str, Any], message: str) -> None:
+def test_misfit_is_rejected(denoiser: WanDenoiser, change: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         denoiser.condition(replace(toy_conditioning(), **change))
 
 
-def test_parts_that_do_not_fit_are_refused(backbone: WanTransformer3DModel) -> None:
+def test_mismatched_parts_are_rejected(backbone: WanTransformer3DModel) -> None:
     with pytest.raises(ValueError, match="backbone: expected one latent frame per token"):
         WanDenoiser(toy_backbone(in_channels=9))
     with pytest.raises(ValueError, match="backbone: .* image_dim 16"):
@@ -250,8 +250,8 @@ def test_parts_that_do_not_fit_are_refused(backbone: WanTransformer3DModel) -> N
         WanDenoiser(backbone, toy_branch(backbone), MiniCodec())
 
 
-def test_the_full_size_goes_through_a_chunk() -> None:
-    """On torch's meta device: shapes alone."""
+def test_full_size_chunk_has_the_right_shape() -> None:
+    """Check shapes on torch's meta device."""
     with torch.device("meta"):
         backbone = WanTransformer3DModel(**published.config())
         denoiser = WanDenoiser(backbone, MemoryBranch.beside(backbone), MiniCodec(48))

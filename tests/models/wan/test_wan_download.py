@@ -36,7 +36,7 @@ def publish(folder: Path) -> Path:
 
 
 class Hub(BaseHTTPRequestHandler):
-    """As much of the hub as fetching needs, on this machine only."""
+    """A local server with the part of the hub's interface that downloads need."""
 
     def __init__(self, folder: Path, *arguments: object):
         self.folder = folder
@@ -88,27 +88,27 @@ def hub(tmp_path: Path) -> Iterator[tuple[str, Path]]:
 
 
 def run(endpoint: str, folder: Path) -> "subprocess.CompletedProcess[str]":
-    """The command in a process of its own: the library reads where the hub is when it is imported."""
+    """Run the command in its own process, because the library reads the hub's address at import."""
     environment = {**os.environ, "HF_ENDPOINT": endpoint, "HF_HOME": str(folder.parent / "hf"), "HF_HUB_OFFLINE": "0"}
     command = [sys.executable, "-m", "mirage_sim.cli", "download", "wan5b", f"folder={folder}"]
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
 
 
-def test_weights_are_fetched_and_fetched_again_only_if_missing(hub: tuple[str, Path], tmp_path: Path) -> None:
+def test_download_fetches_only_missing_files(hub: tuple[str, Path], tmp_path: Path) -> None:
     endpoint, _ = hub
     folder = tmp_path / "weights"
     done = run(endpoint, folder)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == f"folder: {folder}"
     assert faults(folder) == [] and not (folder / "assets").exists()
-    again = run("http://127.0.0.1:9", folder)  # where nobody answers
+    again = run("http://127.0.0.1:9", folder)  # no server
     assert again.returncode == 0, again.stderr
     weights = folder / "vae" / "diffusion_pytorch_model.safetensors"
     weights.unlink()
     assert run(endpoint, folder).returncode == 0 and faults(folder) == []
 
 
-def test_a_repository_without_all_of_it_is_refused(hub: tuple[str, Path], tmp_path: Path) -> None:
+def test_incomplete_repository_is_rejected(hub: tuple[str, Path], tmp_path: Path) -> None:
     endpoint, published = hub
     (published / "vae" / "diffusion_pytorch_model.safetensors").unlink()
     done = run(endpoint, tmp_path / "weights")
@@ -117,9 +117,9 @@ def test_a_repository_without_all_of_it_is_refused(hub: tuple[str, Path], tmp_pa
 
 
 @pytest.mark.parametrize("begun", [False, True])
-def test_without_a_network_it_fails_in_one_line(begun: bool, tmp_path: Path) -> None:
+def test_missing_network_fails_in_one_line(begun: bool, tmp_path: Path) -> None:
     folder = tmp_path / "weights"
-    if begun:  # what is there is not taken for all of it
+    if begun:  # an incomplete folder must not count as complete
         publish(folder)
         (folder / "vae" / "diffusion_pytorch_model.safetensors").unlink()
     done = run("http://127.0.0.1:9", folder)
@@ -129,7 +129,7 @@ def test_without_a_network_it_fails_in_one_line(begun: bool, tmp_path: Path) -> 
     assert "is there a network?" in line and "Traceback" not in done.stderr
 
 
-def test_faults_are_found_without_reading_the_weights(tmp_path: Path) -> None:
+def test_faults_are_found_without_reading_weights(tmp_path: Path) -> None:
     assert faults(tmp_path / "nowhere") == [f"{tmp_path / 'nowhere'}: no such folder"]
     folder = publish(tmp_path / "weights")
     assert faults(folder) == []

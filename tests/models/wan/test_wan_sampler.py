@@ -18,7 +18,7 @@ NONE, ALL = torch.zeros(2, FRAMES, *GRID, dtype=torch.bool), torch.ones(2, FRAME
 
 
 class TowardsTarget:
-    """The exact velocity field of data that is one point."""
+    """The exact velocity field of data with a single point."""
 
     def __init__(self) -> None:
         self.levels: list[Tensor] = []
@@ -37,7 +37,7 @@ def condition(visible: Tensor = NONE, first: Tensor | None = None) -> Any:
 @pytest.mark.parametrize("solver", SOLVERS)
 @pytest.mark.parametrize("shift", [1.0, 5.0])
 @pytest.mark.parametrize("steps", [1, 2, 3, 10, 300])
-def test_it_lands_on_a_known_target(solver: str, steps: int, shift: float) -> None:
+def test_sampler_reaches_a_known_target(solver: str, steps: int, shift: float) -> None:
     field = TowardsTarget()
     landed = WanSampler(steps, shift, solver).sample(field, condition(), NOISE)
     torch.testing.assert_close(landed, TARGET, atol=1e-4, rtol=0)
@@ -56,8 +56,8 @@ def test_shift_spends_steps_at_high_noise() -> None:
     assert levels[5.0] == pytest.approx([5 * s / (1 + 4 * s) for s in levels[1.0]])
 
 
-def test_unipc_is_closer_than_euler_where_the_way_is_curved() -> None:
-    """Data spread by 0.5 around nothing: what is exact is known (the noise shrinks to half of itself)."""
+def test_unipc_is_closer_than_euler_on_curved_flow() -> None:
+    """Data with standard deviation 0.5 around zero, whose exact solution is half of the noise."""
 
     class Gaussian:
         def velocity(self, x: Tensor, sigma: Tensor, condition: Any) -> Tensor:
@@ -72,7 +72,7 @@ def test_unipc_is_closer_than_euler_where_the_way_is_curved() -> None:
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
-def test_the_first_frame_is_kept_clean(solver: str) -> None:
+def test_first_frame_stays_clean(solver: str) -> None:
     field = TowardsTarget()
     landed = WanSampler(5, 5.0, solver).sample(field, condition(first=FIRST), NOISE)
     assert torch.equal(landed[:, :, :1], FIRST)
@@ -82,14 +82,14 @@ def test_the_first_frame_is_kept_clean(solver: str) -> None:
         assert not level[:, 0].any() and level[:, 1:].all()
 
 
-def test_the_state_is_kept_in_single_precision() -> None:
+def test_state_is_float32() -> None:
     landed = WanSampler(3).sample(TowardsTarget(), condition(first=FIRST.half()), NOISE.half())
     assert landed.dtype == torch.float32
     torch.testing.assert_close(landed[:, :, 1:], TARGET[:, :, 1:], atol=1e-4, rtol=0)
 
 
-def test_sampling_twice_gives_the_same() -> None:
-    """Solvers keep a history; none of it may outlive a chunk."""
+def test_sampling_is_deterministic() -> None:
+    """Solvers keep a history, which must not outlive a chunk."""
     sampler = WanSampler(4, replace=Replacement())
     first = sampler.sample(TowardsTarget(), condition(NONE), NOISE)
     assert torch.equal(sampler.sample(TowardsTarget(), condition(NONE), NOISE), first)
@@ -97,11 +97,13 @@ def test_sampling_twice_gives_the_same() -> None:
 
 @pytest.mark.parametrize("solver", SOLVERS)
 @pytest.mark.parametrize("steps", [1, 2, 7])
-def test_a_wholly_remembered_chunk_is_the_read_out_exactly(solver: str, steps: int) -> None:
+def test_fully_visible_chunk_equals_the_read_out(solver: str, steps: int) -> None:
     field = TowardsTarget()
     sampler = WanSampler(steps, solver=solver, replace=Replacement(feather=2))
     assert torch.equal(sampler.sample(field, condition(ALL), NOISE), READOUT)
-    for state, level in zip(field.states, field.levels, strict=True):  # what the network sees, too, at that noise level
+    for state, level in zip(
+        field.states, field.levels, strict=True
+    ):  # also in the network's input, at that noise level
         sigma = level[0, 0]
         torch.testing.assert_close(state, (1 - sigma) * READOUT + sigma * NOISE)
     kept = sampler.sample(field, condition(ALL, FIRST), NOISE)
@@ -110,7 +112,7 @@ def test_a_wholly_remembered_chunk_is_the_read_out_exactly(solver: str, steps: i
 
 @given(seed=st.integers(0, 1000), solver=st.sampled_from(sorted(SOLVERS)), steps=st.integers(1, 6))
 @settings(max_examples=20, deadline=None)
-def test_without_feather_remembered_cells_are_exact_and_the_others_free(seed: int, solver: str, steps: int) -> None:
+def test_without_feather_only_visible_cells_are_replaced(seed: int, solver: str, steps: int) -> None:
     visible = randn(2, FRAMES, *GRID, seed=seed) < 0
     sampler = WanSampler(steps, solver=solver, replace=Replacement(feather=0))
     landed = sampler.sample(TowardsTarget(), condition(visible), NOISE)
@@ -120,31 +122,31 @@ def test_without_feather_remembered_cells_are_exact_and_the_others_free(seed: in
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
-def test_holding_ends_where_it_shall(solver: str) -> None:
+def test_replacement_ends_after_its_fraction_of_steps(solver: str) -> None:
     free = WanSampler(6, solver=solver).sample(TowardsTarget(), condition(ALL), NOISE)
     never = WanSampler(6, solver=solver, replace=Replacement(until=0)).sample(TowardsTarget(), condition(ALL), NOISE)
     assert torch.equal(never, free)
     field = TowardsTarget()
     half = WanSampler(6, solver=solver, replace=Replacement(until=0.5)).sample(field, condition(ALL), NOISE)
-    # a solver that looks back sees the way of the held cells: the state goes on from their line
+    # multistep solvers see the straight line of the replaced cells: the state continues from it
     sigma = field.levels[3][0, 0]
     torch.testing.assert_close(field.states[3], (1 - sigma) * READOUT + sigma * NOISE, atol=1e-4, rtol=0)
     assert (field.states[4] - field.states[3]).abs().max() > 1e-3
-    torch.testing.assert_close(half, TARGET, atol=1e-3, rtol=0)  # and this field forgets where it came from
+    torch.testing.assert_close(half, TARGET, atol=1e-3, rtol=0)  # this field does not depend on the path
 
 
-def test_feathered_borders() -> None:
+def test_feather_fades_towards_holes() -> None:
     visible = torch.ones(1, 1, 5, 8, dtype=torch.bool)
     visible[..., 4:] = False
     weight = Replacement(feather=1).weight(visible)[0, 0, 0]
     torch.testing.assert_close(weight[2], torch.tensor([1, 1, 1, 2 / 3, 0, 0, 0, 0]))
-    assert torch.equal(weight, weight[:1].expand(5, -1)), "the border of the picture is none of the memory"
+    assert torch.equal(weight, weight[:1].expand(5, -1)), "the image border is no hole"
     wide = Replacement(feather=2).weight(visible)[0, 0, 0, 2]
     torch.testing.assert_close(wide, torch.tensor([1, 1, 0.8, 0.6, 0, 0, 0, 0]))
     assert torch.equal(Replacement(feather=0).weight(visible)[:, 0], visible.float())
 
 
-def test_with_the_backbone() -> None:
+def test_sampler_runs_the_backbone() -> None:
     backbone = toy_backbone()
     denoiser = WanDenoiser(backbone, toy_branch(backbone), toy_codec())
     with torch.inference_mode():
@@ -165,7 +167,7 @@ def test_with_the_backbone() -> None:
         ({"solver": "heun"}, r"solver: expected one of \['euler', 'unipc'\], got 'heun'"),
     ],
 )
-def test_bad_arguments(arguments: dict[str, Any], message: str) -> None:
+def test_bad_arguments_are_rejected(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         WanSampler(**arguments)
 
@@ -173,12 +175,12 @@ def test_bad_arguments(arguments: dict[str, Any], message: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"until": 1.1}, r"until: expected a share in \[0, 1\], got 1.1"),
+        ({"until": 1.1}, r"until: expected a fraction in \[0, 1\], got 1.1"),
         ({"until": -0.1}, "until"),
         ({"until": float("nan")}, "until"),
         ({"feather": -1}, "feather: expected at least 0 cells, got -1"),
     ],
 )
-def test_bad_replacement(arguments: dict[str, Any], message: str) -> None:
+def test_bad_replacement_is_rejected(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Replacement(**arguments)

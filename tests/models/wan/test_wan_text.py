@@ -30,20 +30,20 @@ def prompts(published: Path, tmp_path: Path) -> PromptEncoder:
     return PromptEncoder(published, tmp_path / "cache", length=12, dtype=torch.float32)
 
 
-def test_embeddings_are_the_encoders_own_then_zeros(prompts: PromptEncoder, published: Path) -> None:
+def test_embeddings_equal_the_encoders_then_zeros(prompts: PromptEncoder, published: Path) -> None:
     made = prompts.embed(["a red room", ""])
     assert made.shape == (2, 12, 16) and made.dtype == torch.float32 and not made.requires_grad
     encoder = transformers.UMT5EncoderModel.from_pretrained(published / "text_encoder").eval()
-    ids = torch.tensor([[4, 7, 5, 1]])  # words by their place in the vocabulary, then the end of the text
+    ids = torch.tensor([[4, 7, 5, 1]])  # vocabulary indices of the words, then the end token
     with torch.no_grad():
         torch.testing.assert_close(made[:1, :4], encoder(ids).last_hidden_state)
         padded = torch.nn.functional.pad(ids, (0, 8))
-        masked = encoder(padded, attention_mask=(padded > 0).long()).last_hidden_state  # as diffusers' pipeline asks
+        masked = encoder(padded, attention_mask=(padded > 0).long()).last_hidden_state  # as in diffusers' pipeline
         torch.testing.assert_close(made[:1, :4], masked[:, :4])
     assert not made[0, 4:].any() and not made[1, 1:].any() and made[1, 0].any()
 
 
-def test_a_prompt_is_embedded_once(prompts: PromptEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_prompt_is_embedded_once(prompts: PromptEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
     first = prompts.embed(["a red room", "a chair"])
     files = sorted(path.name for path in prompts.cache.iterdir())
     assert len(files) == 2 and all(name.endswith(".safetensors") for name in files)
@@ -58,7 +58,7 @@ def test_a_prompt_is_embedded_once(prompts: PromptEncoder, monkeypatch: pytest.M
         prompts.embed(["a red chair"])
 
 
-def test_the_cache_knows_what_it_depends_on(prompts: PromptEncoder, published: Path, tmp_path: Path) -> None:
+def test_cache_key_depends_on_encoder_and_settings(prompts: PromptEncoder, published: Path, tmp_path: Path) -> None:
     prompts.embed(["a room"])
     assert prompts.embed(["a room"]).shape[1] == 12
     longer = PromptEncoder(published, prompts.cache, length=20, dtype=torch.float32)
@@ -73,7 +73,7 @@ def test_the_cache_knows_what_it_depends_on(prompts: PromptEncoder, published: P
     assert len(list(prompts.cache.iterdir())) == 4
 
 
-def test_a_damaged_cache_is_mended(prompts: PromptEncoder) -> None:
+def test_damaged_cache_file_is_replaced(prompts: PromptEncoder) -> None:
     first = prompts.embed(["a room"])
     (path,) = prompts.cache.iterdir()
     content = path.read_bytes()
@@ -82,14 +82,14 @@ def test_a_damaged_cache_is_mended(prompts: PromptEncoder) -> None:
     assert path.read_bytes() == content
 
 
-def test_the_encoder_is_let_go(prompts: PromptEncoder) -> None:
+def test_encoder_is_released(prompts: PromptEncoder) -> None:
     import gc
 
     prompts.embed(["a red chair"])
     assert not [found for found in gc.get_objects() if type(found) is transformers.UMT5EncoderModel]
 
 
-def test_a_long_prompt_is_refused_before_anything_is_kept(prompts: PromptEncoder) -> None:
+def test_long_prompt_is_rejected_before_caching(prompts: PromptEncoder) -> None:
     with pytest.raises(ValueError, match="prompt: expected at most 12 tokens, got 13: 'a a a a"):
         prompts.embed(["a room", "a " * 12])
     assert not prompts.cache.exists()
@@ -97,12 +97,12 @@ def test_a_long_prompt_is_refused_before_anything_is_kept(prompts: PromptEncoder
 
 
 @pytest.mark.parametrize("prompts_given", ["a room", [3], [None]])
-def test_what_is_no_list_of_texts_is_refused(prompts: PromptEncoder, prompts_given: object) -> None:
+def test_prompts_other_than_list_of_texts_are_rejected(prompts: PromptEncoder, prompts_given: object) -> None:
     with pytest.raises(ValueError, match="prompts: expected a list of texts"):
         prompts.embed(prompts_given)  # type: ignore[arg-type]
 
 
-def test_missing_and_broken_files(published: Path, tmp_path: Path) -> None:
+def test_missing_and_broken_files_are_rejected(published: Path, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"expected the text encoder .*mirage download wan5b"):
         PromptEncoder(tmp_path / "nowhere", tmp_path / "cache").embed(["a room"])
     folder = tmp_path / "model"
@@ -122,7 +122,7 @@ def test_missing_and_broken_files(published: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "cache").exists()
 
 
-def test_the_cache_is_the_users(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_default_cache_is_the_users(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert PromptEncoder("somewhere").cache == tmp_path / "mirage_sim" / "prompts"
     monkeypatch.delenv("XDG_CACHE_HOME")

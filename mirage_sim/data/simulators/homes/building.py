@@ -1,28 +1,28 @@
-"""From a furnished floor plan to what is drawn and what is bumped into."""
+"""Conversion of a furnished floor plan to a scene."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mirage_sim.data.simulators.homes.floor_plan import CELL, WALL, FloorPlan, Opening, Wall
+from mirage_sim.data.simulators.homes.floor_plan import CELL, WALL, FloorPlan, Opening, Wall, oriented
 from mirage_sim.data.simulators.homes.furniture import Piece, Placement
-from mirage_sim.data.simulators.homes.scene import TEXTURE_SIZE, Lamp, Mesh, Portal, Scene
+from mirage_sim.data.simulators.homes.scene import TEXTURE_SIZE, Lamp, Mesh, Portal, Scene, unit
 from mirage_sim.data.simulators.homes.surfaces import Surface, surfaces
 
 Vector = NDArray[np.float64]
 
 _SKIRTING = (0.08, 0.012)  # height and thickness, metres
-_FRAME = (0.06, 0.015)  # width and thickness of a door's frame, metres
+_FRAME = (0.06, 0.015)  # width and thickness of a door frame, metres
 _GROUND = 40.0  # metres of ground around the apartment
 _WHITE_LAMP = np.array([1.0, 0.92, 0.8])
-_DAYLIGHT = np.array([1.6, 1.8, 2.0])  # radiance of a bright sky beside that of lamps
+_DAYLIGHT = np.array([1.6, 1.8, 2.0])  # radiance of a bright sky, relative to lamps
 
 
 @dataclass
 class _Textures:
-    """The texture array of a scene while it grows; layer 0 is white."""
+    """The texture array of a scene in the making; layer 0 is white."""
 
     layers: list[NDArray[np.uint8]] = field(
         default_factory=lambda: [np.full((TEXTURE_SIZE, TEXTURE_SIZE, 4), 255, dtype=np.uint8)]
@@ -30,14 +30,14 @@ class _Textures:
     known: dict[int | str, int] = field(default_factory=dict)
 
     def surface(self, surface: Surface) -> int:
-        """The layer of a surface's texture."""
-        if id(surface.texture) not in self.known:  # surfaces live as long as the program
+        """Return the layer of a surface's texture."""
+        if id(surface.texture) not in self.known:  # surfaces are cached, so that ids are not reused
             self.known[id(surface.texture)] = len(self.layers)
             self.layers.append(surface.texture)
         return self.known[id(surface.texture)]
 
     def piece(self, piece: Piece) -> int:
-        """What must be added to the layers of a piece's mesh; its layer 0 is ours."""
+        """Return the offset from the layers of a piece's mesh to those of the scene; they share layer 0."""
         if piece.name not in self.known:
             self.known[piece.name] = len(self.layers) - 1
             self.layers.extend(piece.textures[1:])
@@ -51,14 +51,14 @@ def build_scene(
     movers: Sequence[Piece] = (),
     procedural: bool = False,
 ) -> Scene:
-    """Build what a renderer draws.
+    """Build the scene of a furnished apartment.
 
     Args:
-        rng: decides surfaces, colours and lamps.
+        rng: random numbers for surfaces, colours and lamps.
         plan: the apartment.
         placements: its furniture, doors and windows.
         movers: pieces that move; see :attr:`Scene.movers`.
-        procedural: use our own textures only.
+        procedural: use procedural textures only.
     """
     textures = _Textures()
     parts: list[Mesh] = []
@@ -84,29 +84,26 @@ def build_scene(
 
 
 def place(placement: Placement, layers: int = 0) -> Mesh:
-    """The mesh of a piece at its place in the world.
+    """Return the mesh of a placed piece in the world frame.
 
     Args:
-        placement: where it stands.
-        layers: added to the numbers of its textures.
+        placement: the piece and its pose.
+        layers: added to the layers of its textures.
     """
     mesh, scale = placement.piece.mesh, np.array(placement.scale, dtype=np.float32)
     cos, sin = np.cos(placement.yaw), np.sin(placement.yaw)
     turn = np.array([[cos, 0.0, sin], [0.0, 1.0, 0.0], [-sin, 0.0, cos]], dtype=np.float32)
     shift = np.array([placement.x, placement.elevation, placement.z], dtype=np.float32)
-    normals = (mesh.normals / scale) @ turn.T
-    normals = normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-9)
-    moved = Mesh((mesh.positions * scale) @ turn.T + shift, normals, mesh.uv, mesh.layer, mesh.colour, mesh.faces)
-    return _with_layers(moved, layers)
+    positions, normals = (mesh.positions * scale) @ turn.T + shift, unit((mesh.normals / scale) @ turn.T)
+    return _with_layers(replace(mesh, positions=positions, normals=normals), layers)
 
 
 def _with_layers(mesh: Mesh, layers: int) -> Mesh:
-    layer = np.where(mesh.layer > 0, mesh.layer + layers, 0).astype(np.int32)
-    return Mesh(mesh.positions, mesh.normals, mesh.uv, layer, mesh.colour, mesh.faces)
+    return replace(mesh, layer=np.where(mesh.layer > 0, mesh.layer + layers, 0).astype(np.int32))
 
 
 class _Quads:
-    """Rectangles that become one mesh."""
+    """Rectangles that form one mesh, with one texture and one colour."""
 
     def __init__(self, layer: int = 0, repeat: float = 1.0, colour: Vector | None = None):
         self.layer, self.repeat = layer, repeat
@@ -115,15 +112,15 @@ class _Quads:
         self.uv: list[Vector] = []
 
     def add(self, origin: Sequence[float], right: Sequence[float], up: Sequence[float]) -> None:
-        """A rectangle seen from where ``right`` is right and ``up`` is up."""
+        """Add a rectangle; it faces the side from which ``right`` points right and ``up`` points up."""
         o, r, u = np.array(origin, dtype=np.float64), np.array(right, dtype=np.float64), np.array(up, dtype=np.float64)
         self.corners.append(np.stack([o, o + r, o + r + u, o + u]))
         width, height = float(np.linalg.norm(r)), float(np.linalg.norm(u))
-        along = np.array([o @ r / max(width, 1e-9), o @ u / max(height, 1e-9)])  # neighbours go on with the pattern
+        along = np.array([o @ r / max(width, 1e-9), o @ u / max(height, 1e-9)])  # neighbours continue the pattern
         self.uv.append((np.array([[0, 0], [width, 0], [width, height], [0, height]]) + along) / self.repeat)
 
     def box(self, low: Sequence[float], high: Sequence[float]) -> None:
-        """An upright box."""
+        """Add an upright box."""
         (x0, y0, z0), (x1, y1, z1) = low, high
         w, h, d = x1 - x0, y1 - y0, z1 - z0
         self.add((x0, y0, z1), (w, 0, 0), (0, h, 0))
@@ -134,11 +131,10 @@ class _Quads:
         self.add((x0, y0, z0), (w, 0, 0), (0, 0, d))
 
     def mesh(self) -> Mesh:
-        """All of them."""
+        """Return the mesh."""
         corners = np.stack(self.corners)
         count = len(corners)
-        normal = np.cross(corners[:, 1] - corners[:, 0], corners[:, 3] - corners[:, 0])
-        normal /= np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-12)
+        normal = unit(np.cross(corners[:, 1] - corners[:, 0], corners[:, 3] - corners[:, 0]))
         first = 4 * np.arange(count)[:, None]
         return Mesh(
             positions=corners.reshape(-1, 3).astype(np.float32),
@@ -153,7 +149,7 @@ class _Quads:
 def _shell(
     rng: np.random.Generator, plan: FloorPlan, room: int, kind: str, textures: _Textures, procedural: bool
 ) -> Iterator[Mesh]:
-    """Floor, ceiling, walls and skirting of a room."""
+    """Yield the floor, the ceiling, the walls and the skirting of a room."""
     wall, floor, ceiling = (_choose(rng, name, kind, procedural) for name in ("wall", "floor", "ceiling"))
     hue = _pastel(rng)
     floors = _Quads(textures.surface(floor), floor.repeat, _shade(rng, 0.75, 1.0) * 255.0)
@@ -164,11 +160,11 @@ def _shell(
     yield floors.mesh()
     yield ceilings.mesh()
     skirting = _Quads(colour=np.array([235.0, 232.0, 225.0]) if rng.random() < 0.7 else np.array([120.0, 85.0, 55.0]))
-    accent = int(rng.integers(12))  # of some rooms, one wall has a colour of its own
+    accent = int(rng.integers(12))  # some rooms have one wall in another colour
     for i, face in enumerate(each for each in plan.walls if each.room == room):
         colour = _pastel(rng) if i == accent else hue
         quads = _Quads(textures.surface(wall), wall.repeat, colour)
-        for start, end, bottom, top in _solid(plan, face):
+        for start, end, bottom, top in _around_openings(plan, face):
             _upright(quads, face, start, end, bottom, top)
             if bottom == 0.0:
                 height, thickness = _SKIRTING
@@ -181,15 +177,15 @@ def _shell(
 
 
 def _choose(rng: np.random.Generator, name: str, kind: str, procedural: bool) -> Surface:
-    """A surface; rooms with water have tiles or stone, others have anything."""
+    """Choose a surface; walls other than those of bathrooms and kitchens are often plain."""
     choices = surfaces(name, procedural)
     if name == "wall" and rng.random() < 0.45 and kind not in ("bathroom", "kitchen"):
-        return choices[0]  # plain paint is what most walls have
+        return choices[0]
     return choices[int(rng.integers(len(choices)))]
 
 
 def _pastel(rng: np.random.Generator) -> Vector:
-    """A colour for paint: mostly light, seldom strong."""
+    """Draw a colour for paint: light, and seldom saturated."""
     strength = rng.uniform(0.0, 0.16) if rng.random() < 0.8 else rng.uniform(0.15, 0.35)
     return 255.0 * rng.uniform(0.82, 1.0) * (1.0 - strength * rng.dirichlet([0.7, 0.7, 0.7]) * 1.6).clip(0.15, 1.0)
 
@@ -199,7 +195,7 @@ def _shade(rng: np.random.Generator, low: float, high: float) -> Vector:
 
 
 def _rectangles(cells: NDArray[np.bool_]) -> Iterator[tuple[float, float, float, float]]:
-    """Rectangles ``(x0, z0, x1, z1)`` in metres that cover the cells: rows alike are joined."""
+    """Yield rectangles ``(x0, z0, x1, z1)`` in metres that cover the cells; equal rows share their rectangles."""
     start = 0
     while start < len(cells):
         end = start + 1
@@ -212,7 +208,7 @@ def _rectangles(cells: NDArray[np.bool_]) -> Iterator[tuple[float, float, float,
 
 
 def _holes(plan: FloorPlan, face: Wall) -> list[Opening]:
-    """The openings that are cut into a face, in order."""
+    """Return the openings in a face, in order."""
     through = [
         opening
         for opening in plan.openings
@@ -225,8 +221,8 @@ def _holes(plan: FloorPlan, face: Wall) -> list[Opening]:
     return sorted(through, key=lambda opening: opening.start)
 
 
-def _solid(plan: FloorPlan, face: Wall) -> Iterator[tuple[float, float, float, float]]:
-    """What is left of a face around its openings: ``(start, end, bottom, top)``."""
+def _around_openings(plan: FloorPlan, face: Wall) -> Iterator[tuple[float, float, float, float]]:
+    """Yield rectangles ``(start, end, bottom, top)`` that cover a face except its openings."""
     at = face.start
     for hole in _holes(plan, face):
         yield at, hole.start, 0.0, plan.height
@@ -238,25 +234,25 @@ def _solid(plan: FloorPlan, face: Wall) -> Iterator[tuple[float, float, float, f
 
 
 def _upright(quads: _Quads, face: Wall, start: float, end: float, bottom: float, top: float, away: float = 0.0) -> None:
-    """A rectangle on a wall, seen from the room."""
+    """Add a rectangle parallel to a wall that faces the room."""
     if end - start < 1e-6 or top - bottom < 1e-6:
         return
     (x0, z0), (x1, z1) = face.point(start, away), face.point(end, away)
     nx, nz = face.normal
-    if (z1 - z0) * nx - (x1 - x0) * nz > 0:  # what lies to the right of somebody who faces the wall
+    if (z1 - z0) * nx - (x1 - x0) * nz > 0:  # the origin must be on the left for an observer in the room
         (x0, z0), (x1, z1) = (x1, z1), (x0, z0)
     quads.add((x0, bottom, z0), (x1 - x0, 0.0, z1 - z0), (0.0, top - bottom, 0.0))
 
 
 def _ledge(quads: _Quads, face: Wall, start: float, end: float, height: float, depth: float) -> None:
-    """The top of a skirting board."""
+    """Add the top of a skirting board."""
     (x0, z0), (x1, z1) = face.point(start), face.point(end, depth)
     low, high = (min(x0, x1), min(z0, z1)), (max(x0, x1), max(z0, z1))
     quads.add((low[0], height, high[1]), (high[0] - low[0], 0.0, 0.0), (0.0, 0.0, low[1] - high[1]))
 
 
 def _frame(rng: np.random.Generator, opening: Opening) -> Mesh:
-    """The frame of an opening."""
+    """Make the frame around an opening."""
     white, brown = np.array([236.0, 234.0, 228.0]), np.array([130.0, 92.0, 60.0])
     frame = _Quads(colour=white if rng.random() < 0.7 else brown)
     width, thickness = _FRAME
@@ -275,15 +271,18 @@ def _frame(rng: np.random.Generator, opening: Opening) -> Mesh:
 
 
 def _portal(opening: Opening) -> Portal:
-    """The hole that a passage makes in its wall."""
-    ends = [(opening.start, opening.bottom), (opening.end, opening.bottom), (opening.end, opening.top)]
-    ends.append((opening.start, opening.top))
-    corners = [(opening.at, y, along) if opening.axis == 0 else (along, y, opening.at) for along, y in ends]
+    """Return the portal of a passage."""
+    start, end, bottom, top = opening.start, opening.end, opening.bottom, opening.top
+    corners = [
+        (x, y, z)
+        for along, y in ((start, bottom), (end, bottom), (end, top), (start, top))
+        for x, z in (oriented(opening.axis, opening.at, along),)
+    ]
     return Portal(opening.rooms, np.array(corners))
 
 
 def _ground(rng: np.random.Generator, plan: FloorPlan, textures: _Textures, procedural: bool) -> Mesh:
-    """Ground outside, as far below as the storey is high."""
+    """Make the ground outside, below the floor by the height of a random storey."""
     below = -float(rng.choice([0.2, 3.0, 6.0]))
     ground = _Quads(textures.surface(surfaces("floor", procedural)[4]), 3.0, np.array([95.0, 120.0, 70.0]))
     x1, z1 = np.array(plan.label.shape) * CELL + _GROUND
@@ -292,7 +291,7 @@ def _ground(rng: np.random.Generator, plan: FloorPlan, textures: _Textures, proc
 
 
 def _lamps(rng: np.random.Generator, plan: FloorPlan, placements: Sequence[Placement]) -> Iterator[Lamp]:
-    """A light where every ceiling lamp hangs, or in the middle of a room without one."""
+    """Yield a light at each ceiling lamp, or in the middle of a room without one."""
     for room in range(len(plan.kinds)):
         hanging = [each for each in placements if each.room == room and each.piece.category == "ceiling_lamp"]
         places = [(each.x, each.elevation - 0.05, each.z) for each in hanging]

@@ -1,4 +1,4 @@
-"""What a body bumps into in a home: a map of the free floor, and of the distance to what is not."""
+"""Collisions of a body with walls and furniture: a map of the distance to the nearest obstacle."""
 
 from collections.abc import Sequence
 
@@ -11,17 +11,20 @@ from mirage_sim.data.simulators.homes.floor_plan import CELL, OUTSIDE, WALL, Flo
 from mirage_sim.data.simulators.homes.scene import Mesh
 
 PIXEL = 0.025  # metres
-STEP = 0.15  # metres: what reaches less high is driven over, as by the body of the learned world
+STEP = 0.15  # metres: the body drives over lower obstacles, as in the learned world
 _SCALE = round(CELL / PIXEL)
 
 
 class Clearance:
-    """Distance from every place of a home to the nearest obstacle.
+    """Distance from any point on the floor of a home to the nearest obstacle.
 
     Args:
-        plan: its walls and passages.
-        furniture: meshes at their places.
-        body_height: metres; what hangs higher is no obstacle.
+        plan: the apartment.
+        furniture: meshes in the world frame.
+        body_height: metres; the body passes below higher surfaces.
+
+    Attributes:
+        free: bool ``[X, Z]``, False at obstacles; pixels of ``PIXEL`` metres from the origin.
     """
 
     def __init__(self, plan: FloorPlan, furniture: Sequence[Mesh], body_height: float):
@@ -36,42 +39,42 @@ class Clearance:
                 along = slice(round(opening.start / PIXEL), round(opening.end / PIXEL))
                 free[(across, along) if opening.axis == 0 else (along, across)] = 1
         for mesh in furniture:
-            _cover(free, mesh.positions, mesh.faces, STEP, body_height)
+            _block(free, mesh.positions, mesh.faces, STEP, body_height)
         self.free = free.astype(bool)
         self._distance = cv2.distanceTransform(free, cv2.DIST_L2, cv2.DIST_MASK_PRECISE) * np.float32(PIXEL)
         self._label = plan.label
 
     def __call__(self, x: float, z: float) -> float:
-        """Metres from ``(x, z)`` to the nearest obstacle, within a pixel; 0 inside of one or outside of the home."""
+        """Return the metres from ``(x, z)`` to the nearest obstacle, to within a pixel; 0 outside of the home."""
         i, j = int(np.floor(x / PIXEL)), int(np.floor(z / PIXEL))
         inside = 0 <= i < self.free.shape[0] and 0 <= j < self.free.shape[1]
         return float(self._distance[i, j]) if inside else 0.0
 
     def room(self, x: float, z: float) -> int:
-        """Number of the room at ``(x, z)``, or ``OUTSIDE``."""
+        """Return the number of the room at ``(x, z)``, or ``OUTSIDE``."""
         i, j = int(np.floor(x / CELL)), int(np.floor(z / CELL))
         inside = 0 <= i < self._label.shape[0] and 0 <= j < self._label.shape[1]
         return int(self._label[i, j]) if inside else OUTSIDE
 
     def places(self, radius: float) -> NDArray[np.float64]:
-        """Places ``[N, 2]`` where a disc of this radius can stand, metres, in a fixed order."""
+        """Return all points ``[N, 2]`` where a disc of this radius can stand, metres, in a fixed order."""
         return np.asarray((np.argwhere(self._distance > radius) + 0.5) * PIXEL)
 
     def can_move(self, start: NDArray[np.float64], end: NDArray[np.float64], radius: float) -> bool:
-        """Whether a disc can go straight from ``start`` to ``end``, both ``[x, z]``."""
+        """Return whether a disc can move straight from ``start`` to ``end``, both ``[x, z]``."""
         count = int(np.ceil(np.linalg.norm(end - start) / PIXEL)) + 1
         return all(self(*place) > radius for place in np.linspace(start, end, count)[1 if count > 1 else 0 :])
 
 
 @numba.njit(cache=True)
-def _cover(free: NDArray, positions: NDArray, faces: NDArray, low: float, high: float) -> None:  # type: ignore[type-arg]
-    """Take the floor under every triangle that reaches between two heights."""
+def _block(free: NDArray, positions: NDArray, faces: NDArray, low: float, high: float) -> None:  # type: ignore[type-arg]
+    """Mark the floor below all triangles between two heights as not free."""
     rows, columns = free.shape
     for face in range(len(faces)):
         a, b, c = positions[faces[face, 0]], positions[faces[face, 1]], positions[faces[face, 2]]
         if max(a[1], b[1], c[1]) < low or min(a[1], b[1], c[1]) > high:
             continue
-        # edges first: upright triangles have no area in plan
+        # also the edges, because a vertical triangle has no area in plan
         for p, q in ((a, b), (b, c), (c, a)):
             steps = int(2.0 * max(abs(q[0] - p[0]), abs(q[2] - p[2])) / PIXEL) + 1
             for step in range(steps + 1):

@@ -1,7 +1,7 @@
-"""Floor plans: rooms, walls, doors and windows of an apartment, from a seed.
+"""Random floor plans: rooms, walls, doors and windows of an apartment.
 
-Rooms are unions of rectangles on a grid of decimetres. Walls stand on the lines between cells of different rooms and
-reach ``WALL / 2`` into either room. Plans lie in the x-z plane; metres, first index x, second z.
+Rooms are unions of rectangles on a grid of cells. Walls stand on the lines between cells of different rooms and reach
+``WALL / 2`` into either room. Plans lie in the x-z plane; the first index of an array is x, the second z.
 """
 
 from dataclasses import dataclass
@@ -15,11 +15,11 @@ WALL = 0.1  # thickness, metres
 DOOR_HEIGHT = 2.05  # metres
 OUTSIDE = -1
 
-_SHORTEST = 26  # cells: shortest side of a room
+_MIN_SIDE = 26  # cells: shortest side of a room
 _CORRIDOR = 13  # cells: width of a corridor
-_STEP = 12  # cells by which a stepped wall jumps
+_STEP = 12  # cells: offset between the two parts of a stepped wall
 
-# kinds of room by number of rooms, the largest first
+# possible kinds of the rooms by number of rooms, largest room first
 _KINDS: dict[int, list[tuple[str, ...]]] = {
     1: [("studio",)],
     2: [("living", "bedroom"), ("living", "kitchen"), ("studio", "bathroom")],
@@ -34,12 +34,12 @@ _KINDS: dict[int, list[tuple[str, ...]]] = {
 
 
 class Wall(NamedTuple):
-    """One side of a wall, as a room sees it.
+    """One face of a wall.
 
     Attributes:
-        room: the room that the face bounds.
-        beyond: the room behind the wall, or ``OUTSIDE``.
-        axis: 0 where the face is normal to x, 1 where it is normal to z.
+        room: the room on this side.
+        beyond: the room on the other side, or ``OUTSIDE``.
+        axis: axis of the normal, 0 for x and 1 for z.
         at: coordinate of the face along ``axis``, metres.
         sign: direction of the normal along ``axis``, into the room.
         start, end: extent along the other axis, metres.
@@ -54,26 +54,25 @@ class Wall(NamedTuple):
     end: float
 
     def point(self, along: float, away: float = 0.0) -> tuple[float, float]:
-        """The place ``(x, z)`` at ``along`` the wall and ``away`` from its face, into the room."""
-        across = self.at + self.sign * away
-        return (across, along) if self.axis == 0 else (along, across)
+        """Return the point ``(x, z)`` at a coordinate along the wall and a distance from it, into the room."""
+        return oriented(self.axis, self.at + self.sign * away, along)
 
     @property
     def normal(self) -> tuple[float, float]:
-        """``(x, z)`` of the normal, into the room."""
-        return (float(self.sign), 0.0) if self.axis == 0 else (0.0, float(self.sign))
+        """Normal ``(x, z)``, into the room."""
+        return oriented(self.axis, float(self.sign), 0.0)
 
 
 class Opening(NamedTuple):
-    """A hole in a wall.
+    """An opening in a wall.
 
     Attributes:
-        kind: ``"passage"`` (to walk through), ``"door"`` (shut) or ``"window"``.
-        axis: that of the walls it is cut into.
-        at: coordinate of the wall's middle along ``axis``, metres.
+        kind: ``"passage"`` (a doorway that a body can pass), ``"door"`` (closed) or ``"window"``.
+        axis: axis of the wall's normal, 0 for x and 1 for z.
+        at: coordinate of the middle of the wall along ``axis``, metres.
         start, end: extent along the other axis, metres.
         bottom, top: extent in height, metres.
-        rooms: the rooms on its lower and upper side along ``axis``.
+        rooms: the rooms on its lower and its upper side along ``axis``.
     """
 
     kind: str
@@ -85,18 +84,32 @@ class Opening(NamedTuple):
     top: float
     rooms: tuple[int, int]
 
+    @property
+    def width(self) -> float:
+        """Extent along the wall, metres."""
+        return self.end - self.start
+
+    @property
+    def middle(self) -> float:
+        """Coordinate of the centre along the wall, metres."""
+        return (self.start + self.end) / 2
+
+    def side(self, room: int) -> int:
+        """Return the direction along ``axis`` from the opening into ``room``, 1 or -1."""
+        return 1 if self.rooms[1] == room else -1
+
 
 @dataclass(frozen=True)
 class FloorPlan:
     """An apartment without furniture.
 
     Attributes:
-        label: int ``[X, Z]``: number of the room of every cell, ``OUTSIDE`` around them; a margin of 5 cells surrounds
-            the apartment, and cell ``[0, 0]`` lies at the origin.
-        kinds: what each room is for: ``"living"``, ``"bedroom"``, ``"kitchen"``, ``"bathroom"``, ``"office"``,
+        label: int ``[X, Z]``, number of each cell's room, or ``OUTSIDE``. A margin of 5 cells surrounds the apartment;
+            the corner of cell ``[0, 0]`` is the origin.
+        kinds: purpose of each room: ``"living"``, ``"bedroom"``, ``"kitchen"``, ``"bathroom"``, ``"office"``,
             ``"dining"``, ``"studio"`` or ``"corridor"``.
         walls: faces of all walls.
-        openings: doors and windows; their ``kind`` and place, not yet what fills them.
+        openings: passages, doors and windows.
         height: of the ceiling, metres.
     """
 
@@ -107,12 +120,17 @@ class FloorPlan:
     height: float
 
 
+def oriented(axis: int, across: float, along: float) -> tuple[float, float]:
+    """Return ``(x, z)`` of coordinates across and along a wall whose normal has this axis."""
+    return (across, along) if axis == 0 else (along, across)
+
+
 def draw_floor_plan(rng: np.random.Generator, rooms: int | None = None) -> FloorPlan:
-    """Draw the plan of an apartment.
+    """Draw a random floor plan.
 
     Args:
-        rng: decides everything.
-        rooms: 1 to 5, corridors not counted; drawn if None.
+        rng: random numbers.
+        rooms: number of rooms without corridors, 1 to 5; random if None.
     """
     rooms = int(rng.choice([1, 2, 3, 4, 5], p=[0.15, 0.2, 0.25, 0.2, 0.2])) if rooms is None else rooms
     areas, corridor = _divide(rng, rooms)
@@ -132,7 +150,7 @@ def draw_floor_plan(rng: np.random.Generator, rooms: int | None = None) -> Floor
 
 
 def _divide(rng: np.random.Generator, rooms: int) -> tuple[NDArray[np.int64], bool]:
-    """Labels ``[X, Z]`` of an apartment, and whether the last one is a corridor."""
+    """Return the labels ``[X, Z]`` of an apartment, and whether the last room is a corridor."""
     if rooms == 1:
         return _studio(rng), False
     if rooms >= 4 and rng.random() < 0.75:
@@ -145,19 +163,20 @@ def _divide(rng: np.random.Generator, rooms: int) -> tuple[NDArray[np.int64], bo
 
 
 def _studio(rng: np.random.Generator) -> NDArray[np.int64]:
+    """Return the labels of a single room, rectangular or L-shaped."""
     label = np.zeros(tuple(rng.integers(38, 60, size=2)), dtype=np.int64)
-    if rng.random() < 0.5:  # an L: one corner lies outside
+    if rng.random() < 0.5:  # L-shaped
         cut = [
-            int(rng.integers(_STEP, side - _SHORTEST + 1)) if side > _SHORTEST + _STEP else 0 for side in label.shape
+            int(rng.integers(_STEP, side - _MIN_SIDE + 1)) if side > _MIN_SIDE + _STEP else 0 for side in label.shape
         ]
         label[: cut[0], : cut[1]] = OUTSIDE
     return _turned(rng, label)
 
 
 def _along_corridor(rng: np.random.Generator, rooms: int) -> NDArray[np.int64]:
-    """Rooms in two rows with a corridor between them."""
+    """Return the labels of rooms in two rows with a corridor between them."""
     above = rooms // 2
-    depths = rng.integers(_SHORTEST + 2, 42, size=2)
+    depths = rng.integers(_MIN_SIDE + 2, 42, size=2)
     width = int(rng.integers(30, 40)) * max(above, rooms - above)
     label = np.full((width, int(depths.sum()) + _CORRIDOR), rooms, dtype=np.int64)
     first = 0
@@ -171,22 +190,23 @@ def _along_corridor(rng: np.random.Generator, rooms: int) -> NDArray[np.int64]:
 
 
 def _turned(rng: np.random.Generator, label: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Mirror and transpose a plan at random."""
     label = label[:: int(rng.choice([-1, 1])), :: int(rng.choice([-1, 1]))]
     return np.ascontiguousarray(label.T if rng.random() < 0.5 else label)
 
 
 def _split(rng: np.random.Generator, label: NDArray[np.int64], first: int, rooms: int) -> bool:
-    """Divide the rectangle ``label`` into ``rooms`` rooms numbered from ``first``; False where it is too small."""
+    """Divide ``label`` into ``rooms`` rooms numbered from ``first``; return False if it is too small for them."""
     label[:] = first
     if rooms == 1:
-        return min(label.shape) >= _SHORTEST
-    area = label if label.shape[0] >= label.shape[1] else label.T  # a view: the longer side first
+        return min(label.shape) >= _MIN_SIDE
+    area = label if label.shape[0] >= label.shape[1] else label.T  # a view whose first side is the longer one
     near = rooms // 2
     at = int(area.shape[0] * near / rooms * rng.uniform(0.85, 1.15))
-    if not _SHORTEST <= at <= area.shape[0] - _SHORTEST:
+    if not _MIN_SIDE <= at <= area.shape[0] - _MIN_SIDE:
         return False
-    if rooms == 2 and rng.random() < 0.5 and area.shape[1] >= 2 * _STEP + 8:  # a stepped wall: two L-shaped rooms
-        step = int(rng.choice([-1, 1])) * min(_STEP, at - _SHORTEST // 2, area.shape[0] - at - _SHORTEST // 2)
+    if rooms == 2 and rng.random() < 0.5 and area.shape[1] >= 2 * _STEP + 8:  # a stepped wall between L-shaped rooms
+        step = int(rng.choice([-1, 1])) * min(_STEP, at - _MIN_SIDE // 2, area.shape[0] - at - _MIN_SIDE // 2)
         middle = int(rng.integers(_STEP, area.shape[1] - _STEP + 1))
         area[:] = first + 1
         area[:at, :middle] = first
@@ -196,7 +216,7 @@ def _split(rng: np.random.Generator, label: NDArray[np.int64], first: int, rooms
 
 
 def _walls(label: NDArray[np.int64]) -> list[Wall]:
-    """Faces of all walls: runs of cell edges with one room on this side and one other on that."""
+    """Find the faces of all walls, runs of cell edges between the same two rooms."""
     faces = []
     for axis in (0, 1):
         cells = label if axis == 0 else label.T  # rows along the axis
@@ -216,10 +236,10 @@ def _walls(label: NDArray[np.int64]) -> list[Wall]:
 def _face(
     axis: int, line: int, sign: int, start: int, end: int, inner: NDArray[np.int64], outer: NDArray[np.int64]
 ) -> Wall:
+    """Make the face of one run of cell edges; walls that meet it shorten or lengthen it by half their thickness."""
     room = int(inner[start])
 
     def inset(after: int) -> float:
-        """What a corner takes from the face's length: the thickness of the other wall, or that of this one back."""
         if inner[after] != room:
             return WALL / 2
         return -WALL / 2 if outer[after] == room else 0.0
@@ -236,7 +256,7 @@ def _face(
 
 
 def _passages(rng: np.random.Generator, walls: list[Wall], rooms: int, corridor: bool) -> list[Opening]:
-    """Ways between rooms: every room can be reached, and some have a second door."""
+    """Open doorways so that every room can be reached; some rooms get a second one."""
     shared: dict[tuple[int, int], list[Wall]] = {}
     for wall in walls:
         if wall.sign > 0 and wall.beyond != OUTSIDE and wall.end - wall.start >= 1.2:
@@ -264,7 +284,7 @@ def _passages(rng: np.random.Generator, walls: list[Wall], rooms: int, corridor:
 
 
 def _outer_openings(rng: np.random.Generator, walls: list[Wall], kinds: list[str]) -> list[Opening]:
-    """One entrance, and windows: one or two a room."""
+    """Open one entrance, and one or two windows per room."""
     openings = []
     outer = [wall for wall in walls if wall.beyond == OUTSIDE and wall.end - wall.start >= 1.6]
     entrances = [wall for wall in outer if kinds[wall.room] in ("corridor", "living", "studio")]
@@ -284,5 +304,6 @@ def _outer_openings(rng: np.random.Generator, walls: list[Wall], kinds: list[str
 
 
 def _outer(wall: Wall, kind: str, start: float, end: float, bottom: float, top: float) -> Opening:
+    """Make an opening in an outer wall."""
     rooms = (OUTSIDE, wall.room) if wall.sign > 0 else (wall.room, OUTSIDE)
     return Opening(kind, wall.axis, wall.at - wall.sign * WALL / 2, start, end, bottom, top, rooms)

@@ -1,17 +1,17 @@
-"""Furnishing: what stands in which kind of room, and what fills doors and windows."""
+"""Furnishing: which furniture each kind of room gets, and which doors and windows fill the openings."""
 
 from collections.abc import Sequence
 
 import numpy as np
 
-from mirage_sim.data.simulators.homes.floor_plan import OUTSIDE, WALL, FloorPlan, Opening
+from mirage_sim.data.simulators.homes.floor_plan import OUTSIDE, WALL, FloorPlan, Opening, oriented
 from mirage_sim.data.simulators.homes.furniture import Piece, Placement
+from mirage_sim.data.simulators.homes.furniture.shapes import Shapes
 from mirage_sim.data.simulators.homes.room_planner import RoomPlanner
-from mirage_sim.data.simulators.homes.shapes import Shapes
 
 _LEAF = 0.04  # metres: thickness of a door
 
-# what a room may hold, in order: (rule, categories, probability, how many at most)
+# A rule of the room planner, the categories it chooses from, its probability, and how often it is applied at most.
 Rule = tuple[str, tuple[str, ...], float, int]
 _WINDOWS: list[Rule] = [("window", ("radiator",), 0.8, 1), ("window", ("curtain",), 0.25, 1)]
 _FINISH: list[Rule] = [
@@ -89,15 +89,15 @@ def furnish(rng: np.random.Generator, plan: FloorPlan, pieces: Sequence[Piece]) 
     """Choose and place furniture for all rooms of a plan, and fill its doors and windows.
 
     Args:
-        rng: decides everything.
+        rng: random numbers.
         plan: the apartment.
-        pieces: what may be chosen; categories that are missing stay out.
+        pieces: the pieces to choose from; rules for categories without pieces are skipped.
     """
     stock = _by_category(pieces)
     placements = [
         _open_door(rng, plan, opening)
         for opening in plan.openings
-        if opening.kind == "passage" and opening.end - opening.start < 1.0 and rng.random() < 0.5
+        if opening.kind == "passage" and opening.width < 1.0 and rng.random() < 0.5
     ]
     doors = list(placements)
     for room, kind in enumerate(plan.kinds):
@@ -121,20 +121,18 @@ def _by_category(pieces: Sequence[Piece]) -> dict[str, list[Piece]]:
 
 
 def _fit(piece: Piece, opening: Opening) -> Placement:
-    """A door or window, stretched to fill its opening; its front faces the room."""
-    inside = 1 if opening.rooms[1] != OUTSIDE else -1
-    middle = (opening.start + opening.end) / 2
-    x, z = (opening.at, middle) if opening.axis == 0 else (middle, opening.at)
-    yaw = (np.pi / 2 if opening.axis == 0 else 0.0) + (0.0 if inside > 0 else np.pi)
+    """Stretch a door or window to fill its opening; its front faces the room."""
+    x, z = oriented(opening.axis, opening.at, opening.middle)
+    yaw = (np.pi / 2 if opening.axis == 0 else 0.0) + (0.0 if opening.rooms[1] != OUTSIDE else np.pi)
     width, height, depth = piece.size
-    scale = ((opening.end - opening.start) / width, (opening.top - opening.bottom) / height, min(1.0, 0.16 / depth))
+    scale = (opening.width / width, (opening.top - opening.bottom) / height, min(1.0, 0.16 / depth))
     return Placement(piece, OUTSIDE, x, z, yaw, opening.bottom, scale)
 
 
 def _open_door(rng: np.random.Generator, plan: FloorPlan, opening: Opening) -> Placement:
-    """A door that stands open, at a right angle to its wall; never across a corridor."""
+    """Make a door that stands open at a right angle to its wall, but never across a corridor."""
     colour, texture = ((238, 236, 230), "") if rng.random() < 0.6 else ((150, 108, 70), "wood")
-    width = opening.end - opening.start
+    width = opening.width
     leaf = Shapes()
     leaf.box((0.0, width), (0.0, opening.top - 0.01), (0.0, _LEAF), (colour, texture))
     mesh, textures, size = leaf.mesh()
@@ -142,28 +140,28 @@ def _open_door(rng: np.random.Generator, plan: FloorPlan, opening: Opening) -> P
     sides = [side for side, room in zip((-1, 1), opening.rooms, strict=True) if plan.kinds[room] != "corridor"]
     across = opening.at + int(rng.choice(sides)) * (WALL + width) / 2
     along = opening.start + _LEAF / 2 if rng.random() < 0.5 else opening.end - _LEAF / 2
-    x, z = (across, along) if opening.axis == 0 else (along, across)
+    x, z = oriented(opening.axis, across, along)
     return Placement(piece, OUTSIDE, x, z, 0.0 if opening.axis == 0 else np.pi / 2, piece.elevation)
 
 
 def substitute(placements: Sequence[Placement], pieces: Sequence[Piece]) -> list[Placement]:
-    """Replace held-out pieces by the nearest others of their categories, stretched to the same size.
+    """Replace held-out pieces by the most similar other pieces of their categories, stretched to the same size.
 
     Args:
-        placements: of a furnished home; they keep their places.
-        pieces: what may replace.
+        placements: of a furnished home; positions stay the same.
+        pieces: the replacements; held-out ones are not used.
     """
     stock = _by_category([piece for piece in pieces if not piece.held_out])
 
-    def nearest(placement: Placement) -> Placement:
+    def substituted(placement: Placement) -> Placement:
         if not placement.piece.held_out:
             return placement
         size = np.array(placement.piece.size) * placement.scale
         best = min(
             stock[placement.piece.category],
-            key=lambda each: (np.abs(np.log(np.array(each.size) / size)).sum(), each.name),
+            key=lambda piece: (np.abs(np.log(np.array(piece.size) / size)).sum(), piece.name),
         )
         width, height, depth = (float(ratio) for ratio in size / np.array(best.size))
         return placement._replace(piece=best, scale=(width, height, depth))
 
-    return [nearest(placement) for placement in placements]
+    return [substituted(placement) for placement in placements]

@@ -1,4 +1,4 @@
-"""What a renderer draws: triangles with textures, and the light that falls on them."""
+"""Scenes: the meshes, textures, lights and portals that the renderer draws."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,14 +10,14 @@ TEXTURE_SIZE = 64  # pixels of a texture's side
 
 @dataclass(frozen=True)
 class Mesh:
-    """Triangles.
+    """A triangle mesh.
 
     Attributes:
         positions: float32 ``[V, 3]``, metres, y up.
         normals: float32 ``[V, 3]``, unit length.
-        uv: float32 ``[V, 2]``, in repeats of the texture, (0, 0) at its lower left corner as in OBJ files.
-        layer: int32 ``[V]``, number of the texture; the vertices of a triangle share it.
-        colour: uint8 ``[V, 3]``, sRGB; multiplies the texture.
+        uv: float32 ``[V, 2]``, in repeats of the texture; (0, 0) is its lower left corner, as in OBJ files.
+        layer: int32 ``[V]``, index of the texture; the three vertices of a triangle share it.
+        colour: uint8 ``[V, 3]``, sRGB; it multiplies the texture.
         faces: int32 ``[F, 3]``, counter-clockwise seen from outside; both sides are drawn.
     """
 
@@ -28,6 +28,18 @@ class Mesh:
     colour: np.ndarray
     faces: np.ndarray
 
+    @classmethod
+    def from_rows(cls, rows: np.ndarray, faces: np.ndarray) -> "Mesh":
+        """Make a mesh of a table with a row per vertex: position, normal, uv, layer and colour, ``[V, 12]``."""
+        return cls(
+            rows[:, :3].astype(np.float32),
+            rows[:, 3:6].astype(np.float32),
+            rows[:, 6:8].astype(np.float32),
+            rows[:, 8].astype(np.int32),
+            rows[:, 9:].astype(np.uint8),
+            faces.astype(np.int32),
+        )
+
     @cached_property
     def is_flat(self) -> bool:
         """Whether all vertices lie in one plane and share its normal."""
@@ -37,11 +49,11 @@ class Mesh:
 
 @dataclass(frozen=True)
 class Lamp:
-    """A light that shines to all sides from a point, through doorways too. What is nearer than 0.35 m casts no shadow.
+    """A point light. Surfaces nearer than 0.35 m, such as its shade, cast no shadow.
 
     Attributes:
         position: ``[x, y, z]``, metres.
-        colour: linear RGB; 1 lights a white surface that faces it at 1 m fully.
+        colour: linear RGB; at 1, a white surface that faces the lamp at 1 m has radiance 1.
     """
 
     position: tuple[float, float, float]
@@ -50,11 +62,11 @@ class Lamp:
 
 @dataclass(frozen=True)
 class Portal:
-    """An opening in a wall, such as a doorway, through which one room is seen from another.
+    """An opening in a wall, such as a doorway, through which one room is visible from another.
 
     Attributes:
-        rooms: the numbers of the two rooms.
-        corners: float ``[4, 3]``, metres; the whole opening, in the plane of the wall.
+        rooms: numbers of the two rooms.
+        corners: float ``[4, 3]`` of the opening, in the plane of the wall, metres.
     """
 
     rooms: tuple[int, int]
@@ -63,19 +75,19 @@ class Portal:
 
 @dataclass(frozen=True)
 class Scene:
-    """A home, ready to be drawn.
+    """A home that can be rendered.
 
     Attributes:
-        parts: meshes of walls, floors, ceilings and furniture. Each is drawn or culled as a whole: keep them small.
-            A flat part, whose vertices share one plane, gets a light map: make each face of a wall, each floor and each
-            ceiling a part of its own. The light of other parts is computed at their vertices.
-        rooms: for each part, the number of the room that it stands in; -1 for what several rooms share, such as doors.
-        textures: uint8 ``[L, TEXTURE_SIZE, TEXTURE_SIZE, 4]``, sRGB and alpha, row 0 on top. Below an alpha of half
-            nothing is drawn. Layer 0 is white.
-        lamps: lights.
-        portals: openings between rooms. A camera in one room sees the parts of another only through these.
-        daylight: linear RGB radiance of the sky that is seen, and shines, through windows.
-        movers: meshes in frames of their own, drawn at poses given to every rendering.
+        parts: meshes of walls, floors, ceilings and furniture. The renderer draws or culls each part as a whole, so
+            parts should be small. A flat part (see :attr:`Mesh.is_flat`) gets a light map, so each face of a wall, each
+            floor and each ceiling should be a separate part. Other parts are lit at their vertices.
+        rooms: for each part, the number of its room; -1 for parts that several rooms share, such as doors.
+        textures: uint8 ``[L, TEXTURE_SIZE, TEXTURE_SIZE, 4]``, sRGB and alpha, top row first. Texels with an alpha
+            below one half are holes. Layer 0 is white.
+        lamps: point lights.
+        portals: openings between rooms. A camera in one room sees parts of another room only through portals.
+        daylight: linear RGB radiance of the sky.
+        movers: meshes in their own frames; every call to render them takes their poses.
     """
 
     parts: tuple[Mesh, ...]
@@ -85,3 +97,21 @@ class Scene:
     portals: tuple[Portal, ...] = ()
     daylight: tuple[float, float, float] = (1.6, 1.8, 2.0)
     movers: tuple[Mesh, ...] = ()
+
+
+def unit(vectors: np.ndarray) -> np.ndarray:
+    """Scale vectors ``[..., 3]`` to length 1; vectors of length 0 are left as they are."""
+    lengths = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    return vectors / np.where(lengths > 0, lengths, 1)
+
+
+def face_normals(positions: np.ndarray, faces: np.ndarray) -> np.ndarray:
+    """Return the normals of triangles, with lengths of twice their areas: ``[F, 3]``."""
+    a, b, c = (positions[faces[:, i]] for i in range(3))
+    return np.cross(b - a, c - a)
+
+
+def opaque(image: np.ndarray) -> np.ndarray:
+    """Convert an image ``[H, W, 3]`` of numbers from 0 to 255 to a texture uint8 ``[H, W, 4]`` without holes."""
+    alpha = np.full((*image.shape[:2], 1), 255, dtype=np.uint8)
+    return np.ascontiguousarray(np.concatenate([np.clip(image, 0, 255).astype(np.uint8), alpha], axis=2))

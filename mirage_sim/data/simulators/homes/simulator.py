@@ -1,4 +1,4 @@
-"""Furnished apartments, made from a seed, as a reference simulator."""
+"""The homes simulator: random furnished apartments."""
 
 import importlib.metadata
 import math
@@ -13,38 +13,39 @@ from mirage_sim.data.simulators.homes.collision import Clearance
 from mirage_sim.data.simulators.homes.floor_plan import FloorPlan, draw_floor_plan
 from mirage_sim.data.simulators.homes.furnishing import furnish, substitute
 from mirage_sim.data.simulators.homes.furniture import Piece, Placement, load_furniture, procedural_pieces
-from mirage_sim.data.simulators.homes.renderer import Renderer, Rendering
+from mirage_sim.data.simulators.homes.rendering.renderer import Renderer, Rendering
 from mirage_sim.data.simulators.simulator import ABOVE_CAMERA, CameraMount, arc
 from mirage_sim.geometry import Camera, VelocityLimits
 
 ENVIRONMENTS = ("seen", "unseen", "paired", "procedural")
 
-_MOVER_SPEED = 0.05  # metres a step
-_MOVER_PATH = 1.0  # metres: shortest way of an object that moves
+_MOVER_SPEED = 0.05  # metres per step
+_MOVER_PATH = 1.0  # metres: shortest path of a moving object
 _PLAN, _FURNITURE, _LOOKS, _BODY, _MOVERS = range(5)  # streams of random numbers
 
 
 class HomesSimulator:
     """Apartments of one to five furnished rooms; a :class:`mirage_sim.data.simulators.ReferenceSimulator`.
 
-    Needs the ``homes`` extra and EGL; furniture comes from ``mirage prepare furniture``, except for ``"procedural"``.
+    It needs the ``homes`` extra, EGL and, except for ``"procedural"``, the furniture of ``mirage prepare furniture``.
 
     Args:
-        environment: ``"seen"``: furniture that training may show; ``"unseen"``: of every category that has some, only
-            pieces that training never shows; ``"paired"``: the apartment that ``"unseen"`` makes of the same seed, with
-            those pieces replaced by the nearest seen ones, of the same size; ``"procedural"``: simple pieces and
-            textures of our own.
+        environment: the furniture to choose from. ``"seen"``: pieces that training may show. ``"unseen"``: held-out
+            pieces, which training never shows, in every category that has some. ``"paired"``: the same apartment as
+            ``"unseen"``, with the held-out pieces replaced by the most similar seen pieces, stretched to the same size.
+            ``"procedural"``: simple pieces and textures made in code.
         size: image ``(height, width)`` in pixels.
-        mount: how the camera is fixed to the body.
-        drive: what commands mean.
-        movers: number of objects that travel to and fro along straight paths, one step of theirs per call of
-            :meth:`step`. They are drawn, but nothing bumps into them.
+        mount: pose of the camera on the body.
+        drive: scale of commands in metres and radians.
+        movers: number of objects that move to and fro along straight paths, a step of theirs per call of
+            :meth:`step`. They are visible, but the body does not collide with them.
 
     Raises:
-        ValueError: for an unknown environment, or where furniture has not been prepared.
-        ImportError: where the extra's libraries or EGL are missing.
+        ValueError: for an unknown environment, or if furniture has not been prepared.
+        ImportError: if the extra's libraries or EGL are missing.
     """
 
+    training_environments: tuple[str, ...] = ("seen",)
     radius = 0.25  # metres
     turn_distance = 1.0
 
@@ -77,7 +78,7 @@ class HomesSimulator:
         plan = draw_floor_plan(_stream(seed, _PLAN))
         placements = furnish(_stream(seed, _FURNITURE), plan, self._stock())
         start = self._clearance = self._measure(plan, placements)
-        if self.environment == "paired":  # the body starts where it does among the pieces that are replaced
+        if self.environment == "paired":  # the body starts where it does in "unseen"
             placements = substitute(placements, self.pieces)
             self._clearance = self._measure(plan, placements)
         moving = self._draw_movers(_stream(seed, _MOVERS))
@@ -89,31 +90,32 @@ class HomesSimulator:
         self._rendering = None
 
     def render(self) -> tuple[np.ndarray, np.ndarray]:
-        """Image uint8 ``[H, W, 3]`` and z-depth float32 ``[H, W]`` in metres (100 where the sky is)."""
+        """Return the image uint8 ``[H, W, 3]`` and its z-depth float32 ``[H, W]`` in metres, 100 for the sky."""
         rendering = self._rendered()
         return rendering.image, rendering.depth
 
     def static_mask(self) -> np.ndarray:
-        """Bool ``[H, W]``: True where the image that :meth:`render` gives now shows nothing that moves."""
+        """Return where the current image shows nothing that moves: bool ``[H, W]``."""
         return self._rendered().static
 
     def camera(self) -> Camera:
-        """The true camera; y is up, metres."""
+        """Return the true camera; the world frame has y up and is metric."""
         c2w = self.mount.camera_to_world(self._position, self._heading)
         return Camera.from_fov(torch.from_numpy(c2w).float(), self.mount.fov_deg, self.size)
 
     def step(self, command: np.ndarray) -> bool:
-        """Hold ``(forward, turn)`` in [-1, 1]^2 for one step; True when the way was blocked.
+        """Hold ``(forward, turn)`` in [-1, 1]^2 for one step; a blocked step turns without moving.
 
-        A blocked step turns, as a robot would.
+        Returns:
+            True if the step was blocked.
         """
         chord, turn = arc(command, self.drive)
         ahead = self._heading + turn / 2
-        here = self._position[[0, 2]]
-        there = here + chord * np.array([math.cos(ahead), -math.sin(ahead)])
-        free = self._clearance.can_move(here, there, self.radius)
+        start = self._position[[0, 2]]
+        end = start + chord * np.array([math.cos(ahead), -math.sin(ahead)])
+        free = self._clearance.can_move(start, end, self.radius)
         if free:
-            self._position[[0, 2]] = there
+            self._position[[0, 2]] = end
         self._heading += turn
         self._step += 1
         self._rendering = None
@@ -132,7 +134,7 @@ class HomesSimulator:
         return free
 
     def rendered_by(self) -> dict[str, str]:
-        """Versions that decide the pixels."""
+        """Return the versions that determine the pixels."""
         return {"moderngl": importlib.metadata.version("moderngl"), **self._renderer.description}
 
     def close(self) -> None:
@@ -140,7 +142,7 @@ class HomesSimulator:
         self._renderer.close()
 
     def _stock(self) -> Sequence[Piece]:
-        """What a home may be furnished with."""
+        """Return the pieces that the environment chooses from."""
         if self.environment == "procedural":
             return self.pieces
         seen = [piece for piece in self.pieces if not piece.held_out]
@@ -151,12 +153,13 @@ class HomesSimulator:
         return unseen + [piece for piece in seen if piece.category not in covered]
 
     def _measure(self, plan: FloorPlan, placements: Sequence[Placement]) -> Clearance:
+        """Measure the clearance of the apartment for this body."""
         return Clearance(plan, [place(each) for each in placements], self.mount.height + ABOVE_CAMERA)
 
     def _start(self, rng: np.random.Generator, clearance: Clearance, placements: Sequence[Placement]) -> None:
-        """Stand somewhere free, from where the most furniture is in view: of a few places and headings, the best."""
-        roomy = clearance.places(self.radius + 0.35)
-        places = roomy if len(roomy) else clearance.places(self.radius)
+        """Put the body at the best of 24 random free places and headings, with the most furniture in view."""
+        spacious = clearance.places(self.radius + 0.35)
+        places = spacious if len(spacious) else clearance.places(self.radius)
         furniture = np.array([[each.x, each.z] for each in placements if each.room >= 0]).reshape(-1, 2)
         best = -1.0
         for _ in range(24):
@@ -175,7 +178,7 @@ class HomesSimulator:
         return [small[int(rng.integers(len(small)))] for _ in range(self._movers)]
 
     def _path(self, rng: np.random.Generator) -> NDArray[np.float64]:
-        """Both ends ``[2, 2]`` of a straight way for an object that moves, near the body where that is possible."""
+        """Draw both ends ``[2, 2]`` of a straight path for a moving object, near the body if possible."""
         places = self._clearance.places(self.radius)
         near = places[np.linalg.norm(places - self._position[[0, 2]], axis=1) < 4.0]
         places = near if len(near) else places
@@ -187,7 +190,7 @@ class HomesSimulator:
         return np.asarray(ends)
 
     def _mover_poses(self) -> list[np.ndarray]:
-        """Where the objects that move are now: 4 x 4, world from mesh."""
+        """Return the current poses of the moving objects, mesh to world, ``[4, 4]`` each."""
         poses = []
         for start, end in self._paths:
             length = max(float(np.linalg.norm(end - start)), 1e-6)
@@ -205,5 +208,5 @@ class HomesSimulator:
 
 
 def _stream(seed: int, use: int) -> np.random.Generator:
-    """Random numbers of their own for each use, so that a change of one leaves the others alone."""
+    """Return separate random numbers for each use, so that a change of one use does not affect the others."""
     return np.random.default_rng([seed, use])

@@ -1,4 +1,4 @@
-"""What a body bumps into, against geometry that can be worked out by hand."""
+"""Clearance against distances known from simple geometry."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ EXACT = 1.5 * PIXEL
 
 
 def two_rooms() -> FloorPlan:
-    """Rooms of 3 x 4 m side by side along x, from (0.5, 0.5), with a passage of 0.9 m in the wall at x = 3.5."""
+    """Two rooms of 3 x 4 m side by side along x, from (0.5, 0.5), with a passage of 0.9 m in the wall at x = 3.5."""
     label = np.full((70, 50), -1)
     label[5:35, 5:45], label[35:65, 5:45] = 0, 1
     passage = Opening("passage", 0, 3.5, 2.0, 2.9, 0.0, 2.05, (0, 1))
@@ -55,18 +55,18 @@ def test_distance_to_walls_is_metric():
     assert clearance(3.5, 2.45) == pytest.approx(0.45, abs=EXACT)  # in the doorway
 
 
-def test_body_passes_doorway_and_not_wall():
+def test_body_passes_doorway_but_not_wall():
     clearance = Clearance(two_rooms(), [], 1.6)
     assert clearance.can_move(np.array([2.0, 2.45]), np.array([5.0, 2.45]), 0.25)
     assert not clearance.can_move(np.array([2.0, 1.0]), np.array([5.0, 1.0]), 0.25)
-    assert not clearance.can_move(np.array([2.0, 2.2]), np.array([5.0, 2.2]), 0.25)  # too near to the jamb
+    assert not clearance.can_move(np.array([2.0, 2.2]), np.array([5.0, 2.2]), 0.25)  # too close to the jamb
 
 
 @pytest.mark.parametrize(
     ("low", "high", "blocked"),
     [(0.0, 0.7, True), (0.0, 0.1, False), (1.65, 2.0, False), (1.2, 1.3, True), (0.3, 2.4, True)],
 )
-def test_furniture_blocks_by_height(low: float, high: float, blocked: bool):
+def test_furniture_blocks_at_the_height_of_the_body(low: float, high: float, blocked: bool):
     clearance = Clearance(two_rooms(), [box((1.5, low, 1.5), (2.0, high, 2.0))], 1.6)
     assert (clearance(1.75, 1.75) == 0.0) == blocked
     assert clearance(1.0, 1.75) == pytest.approx(0.45, abs=EXACT)
@@ -74,7 +74,7 @@ def test_furniture_blocks_by_height(low: float, high: float, blocked: bool):
         assert clearance(2.4, 1.75) == pytest.approx(0.4, abs=EXACT)
 
 
-def test_upright_panel_of_no_thickness_blocks():
+def test_vertical_panel_blocks():
     panel = box((1.5, 0.0, 1.0), (1.5, 1.0, 3.0))
     clearance = Clearance(two_rooms(), [panel], 1.6)
     assert not clearance.can_move(np.array([1.0, 2.0]), np.array([2.0, 2.0]), 0.05)

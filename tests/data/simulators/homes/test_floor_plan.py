@@ -1,4 +1,4 @@
-"""Floor plans by their geometry: what a body could walk through and a camera could look out of."""
+"""Geometry of floor plans."""
 
 import cv2
 import numpy as np
@@ -36,7 +36,7 @@ def test_rooms_are_connected_by_passages(rooms: int):
         assert len(plan.kinds) - ("corridor" in plan.kinds) == rooms
 
 
-def test_every_room_is_one_piece_of_at_least_a_corridor():
+def test_rooms_are_connected_and_wide_enough():
     for seed in SEEDS:
         plan = plan_of(seed)
         assert (plan.label[:5] == OUTSIDE).all() and (plan.label[:, -5:] == OUTSIDE).all()
@@ -44,12 +44,12 @@ def test_every_room_is_one_piece_of_at_least_a_corridor():
             cells = (plan.label == room).astype(np.uint8)
             assert cv2.connectedComponents(cells, connectivity=4)[0] == 2
             assert cells.sum() * CELL**2 > 3.0
-            core = cv2.erode(cells, np.ones((11, 11), np.uint8))  # nowhere is a way narrower than 1.1 m
+            core = cv2.erode(cells, np.ones((11, 11), np.uint8))  # no part is narrower than 1.1 m
             assert (cv2.dilate(core, np.ones((11, 11), np.uint8)) == cells).all()
 
 
 def test_faces_enclose_the_inset_room():
-    """By Green's theorem the faces' own extents enclose the area of the room without its walls."""
+    """Compare the area enclosed by the faces, by Green's theorem, with the area of the room without its walls."""
     for seed in SEEDS:
         plan = plan_of(seed)
         for room in range(len(plan.kinds)):
@@ -64,7 +64,7 @@ def test_faces_enclose_the_inset_room():
             assert area == pytest.approx(inside, abs=1e-6)
 
 
-def test_both_sides_of_a_wall_are_a_thickness_apart():
+def test_faces_of_a_wall_are_its_thickness_apart():
     plan = plan_of(0)
     pairs = 0
     for wall in plan.walls:

@@ -1,4 +1,4 @@
-"""Furnished rooms: nothing overlaps or floats, backs are to walls, and ways stay free."""
+"""Furnished rooms: nothing overlaps or floats, backs face walls, and paths stay free."""
 
 import itertools
 
@@ -16,7 +16,7 @@ from mirage_sim.data.simulators.homes.room_planner import WAY
 SEEDS = range(12)
 ON_TOP = {"small", "tv", "table_lamp", "computer"}
 UNDER = {"rug"}
-TUCKED = {"chair", "office_chair"}  # they reach under their tables
+TUCKED = {"chair", "office_chair"}  # partly below their tables
 
 
 def furnished(seed: int) -> tuple[FloorPlan, list[Placement]]:
@@ -30,12 +30,12 @@ def homes() -> list[tuple[FloorPlan, list[Placement]]]:
 
 
 def extent(placement: Placement) -> np.ndarray:
-    """Box ``[low, high]`` x ``[x, y, z]`` of a piece at its place, by its mesh."""
+    """Return the bounding box ``[low, high]`` x ``[x, y, z]`` of a placed mesh."""
     positions = place(placement).positions
     return np.stack([positions.min(0), positions.max(0)])
 
 
-def test_same_seed_places_the_same_furniture():
+def test_same_seed_gives_same_placements():
     def places(seed: int) -> list[tuple]:
         return [(each.piece.name, *each[1:]) for each in furnished(seed)[1]]
 
@@ -43,7 +43,7 @@ def test_same_seed_places_the_same_furniture():
     assert places(3) != places(4)
 
 
-def test_rooms_hold_what_they_are_for(homes):
+def test_rooms_have_the_furniture_of_their_kind(homes):
     wanted = {"bedroom": "bed", "kitchen": "kitchen_base", "living": "sofa", "office": "desk"}
     for kind, category in wanted.items():
         rooms = [(home, room) for home in homes for room, name in enumerate(home[0].kinds) if name == kind]
@@ -75,7 +75,7 @@ def test_nothing_floats_or_leaves_its_room(homes):
                 assert low[1] < 0.01 or min(abs(top - low[1]) for top in tops) < 0.02
 
 
-def test_backs_are_to_walls(homes):
+def test_backs_face_walls(homes):
     checked = 0
     for plan, placements in homes:
         for placement in placements:
@@ -92,7 +92,7 @@ def test_backs_are_to_walls(homes):
     assert checked > 20
 
 
-def test_ways_between_doors_stay_free(homes):
+def test_paths_between_doors_stay_free(homes):
     for plan, placements in homes:
         meshes = [place(p) for p in placements]
         clearance = Clearance(plan, meshes, 1.6)
@@ -116,7 +116,7 @@ def test_ways_between_doors_stay_free(homes):
             assert len(own) <= 1 and 0 not in own, room
 
 
-def test_open_doors_block_and_leave_a_way(homes):
+def test_open_doors_block_but_leave_a_path(homes):
     doors = 0
     for plan, placements in homes:
         clearance = Clearance(plan, [place(p) for p in placements], 1.6)

@@ -1,18 +1,20 @@
 import json
 import re
+import tarfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
-from support.furniture import MATERIALS, entry, write_deb, write_sh3f
+from support.furniture import MATERIALS, entry, write_sh3f
+from support.packages import write_deb
 
 from mirage_sim.cli import main
-from mirage_sim.data.simulators.homes.furniture import load_furniture
-from mirage_sim.data.simulators.homes.furniture_cache import FILE, UNIT, _digest, load_pieces, save_pieces
-from mirage_sim.data.simulators.homes.furniture_kinds import CATEGORIES, NAMES, category_of
-from mirage_sim.data.simulators.homes.furniture_prepare import prepare_furniture
+from mirage_sim.data.simulators.homes.furniture import load_furniture, procedural_pieces
+from mirage_sim.data.simulators.homes.furniture.cache import FILE, UNIT, _digest, save_pieces
+from mirage_sim.data.simulators.homes.furniture.categories import CATEGORIES, category_of
+from mirage_sim.data.simulators.homes.furniture.prepare import prepare_furniture
 from mirage_sim.paths import user_cache
 from mirage_sim.settings import FurnitureSettings
 
@@ -29,7 +31,7 @@ def prepared(tmp_path: Path) -> None:
     prepare_furniture(FurnitureSettings(source=str(tmp_path / "source")))
 
 
-def test_piece_is_turned_scaled_and_stands_on_its_origin(tmp_path: Path) -> None:
+def test_piece_is_rotated_scaled_and_centred(tmp_path: Path) -> None:
     prepared(tmp_path)
     (chair,) = load_furniture().pieces
     assert (chair.name, chair.index, chair.category) == ("Toys#chair9", 9, "chair")
@@ -50,7 +52,7 @@ def test_material_becomes_colour_and_texture(tmp_path: Path) -> None:
     assert (chair.textures[0] == 255).all()
     assert (chair.textures[1] == [200, 100, 50, 255]).all()
     assert {tuple(colour) for colour in mesh.colour[mesh.layer == 0]} == {(51, 102, 153)}
-    assert {tuple(colour) for colour in mesh.colour[mesh.layer == 1]} == {(255, 255, 255)}  # the grey is a default
+    assert {tuple(colour) for colour in mesh.colour[mesh.layer == 1]} == {(255, 255, 255)}  # an exporter's default grey
     seat = mesh.positions[mesh.layer == 1]
     np.testing.assert_allclose(mesh.uv[mesh.layer == 1], (seat[:, [2, 0]] + [0.3, 0.25]) / [0.6, 0.5], atol=2e-3)
     np.testing.assert_allclose(np.abs(mesh.normals[mesh.layer == 1]), np.tile([0, 1, 0], (len(seat), 1)), atol=1e-6)
@@ -77,7 +79,9 @@ def test_package_and_folder_give_the_same_bytes(tmp_path: Path, cache: Path) -> 
 def test_package_writes_nothing_elsewhere(tmp_path: Path, cache: Path) -> None:
     pytest.importorskip("trimesh")
     catalogue = write_sh3f(tmp_path / "made" / "Toys.sh3f").read_bytes()
-    package = write_deb(tmp_path / "toys.deb", {"../../../evil.sh3f": catalogue, "/evil2": b"x"}, link="link.sh3f")
+    link = tarfile.TarInfo("link.sh3f")
+    link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+    package = write_deb(tmp_path / "toys.deb", {"../../../evil.sh3f": catalogue, "/evil2": b"x"}, [link])
     prepare_furniture(FurnitureSettings(source=str(package)))
     assert not list(tmp_path.rglob("evil*"))
     assert [path.name for path in cache.iterdir()] == [FILE]
@@ -92,22 +96,19 @@ def test_command_prints_pieces_bytes_and_digest(tmp_path: Path, cache: Path, cap
     assert printed["digest"] == load_furniture().digest
 
 
-def test_pieces_of_no_use_in_a_home_are_left_out(tmp_path: Path) -> None:
+def test_pieces_without_category_are_left_out(tmp_path: Path) -> None:
     pytest.importorskip("trimesh")
     tree = entry(3, id="Toys#tree", name="Palm tree", height=1200, model="/toys/none.obj")
     write_sh3f(tmp_path / "Toys.sh3f", entry(1) + tree + entry(2, name="Sofa"))
     prepare_furniture(FurnitureSettings(source=str(tmp_path)))
-    furniture = load_furniture()
-    assert [piece.category for piece in furniture.pieces] == ["chair", "sofa"]
-    assert furniture.of("sofa") == furniture.pieces[1:]
-    assert furniture.of("bed") == ()
+    assert [piece.category for piece in load_furniture().pieces] == ["chair", "sofa"]
 
 
-def test_every_name_has_one_category() -> None:
-    names = [name for listed in NAMES.values() for name in listed]
-    assert len(set(names)) == len(names)
-    assert all(isinstance(listed, tuple) for listed in NAMES.values())
+def test_category_comes_from_name_or_piece() -> None:
     assert category_of("Scopia#bed1", "Bed") == "bed"
+    assert category_of("Scopia#any", "Winchester sofa") == "sofa"
+    assert category_of("Scopia#any", "Palm tree") == category_of("Scopia#any", "") == ""
+    assert category_of("Scopia#living_lamp", "Lamp") == "floor_lamp"
     assert category_of("Scopia#bamboo", "Bamboo") == ""
 
 
@@ -145,7 +146,7 @@ def damaged(folder: Path, how: str) -> None:
     elif how == "no array":
         del arrays["uv"]
     if "uv" in arrays:
-        header["digest"] = _digest(header["pieces"], arrays)  # a lie that fits
+        header["digest"] = _digest(header["pieces"], arrays)  # so that only the damage itself is found
     save_file(arrays, path, metadata={"furniture": json.dumps(header)})
 
 
@@ -166,27 +167,25 @@ def damaged(folder: Path, how: str) -> None:
         "no array",
     ],
 )
-def test_damaged_cache_is_refused_in_one_line(tmp_path: Path, cache: Path, how: str) -> None:
+def test_damaged_cache_raises_one_line(tmp_path: Path, cache: Path, how: str) -> None:
     prepared(tmp_path)
     damaged(cache, how)
-    with pytest.raises(ValueError, match=rf"{FILE}: expected the furniture.*`mirage prepare furniture`"):
+    with pytest.raises(ValueError, match=rf"{FILE}: expected furniture.*`mirage prepare furniture`"):
         load_furniture()
 
 
 def test_missing_cache_names_the_command(cache: Path) -> None:
-    with pytest.raises(ValueError, match=r"expected the furniture, got no such file .*`mirage prepare furniture`"):
+    with pytest.raises(ValueError, match=r"expected prepared furniture, got no such file .*`mirage prepare furniture`"):
         load_furniture()
 
 
-def test_saved_pieces_come_back(tmp_path: Path) -> None:
-    from mirage_sim.data.simulators.homes.furniture import procedural_pieces
-
+def test_saved_pieces_are_loaded_again(tmp_path: Path) -> None:
     pieces = procedural_pieces()[:20]
     digest = save_pieces(pieces, tmp_path / "there")
-    loaded, same = load_pieces(tmp_path / "there")
-    assert same == digest
+    furniture = load_furniture(tmp_path / "there")
+    assert furniture.digest == digest
     assert re.fullmatch(r"[0-9a-f]{64}", digest)
-    for piece, reference in zip(pieces, loaded, strict=True):
+    for piece, reference in zip(pieces, furniture.pieces, strict=True):
         assert (piece.name, piece.index, piece.category, piece.credit) == (
             reference.name,
             reference.index,
@@ -200,4 +199,4 @@ def test_saved_pieces_come_back(tmp_path: Path) -> None:
             np.testing.assert_array_equal(getattr(reference.mesh, name), getattr(piece.mesh, name))
             assert getattr(reference.mesh, name).dtype == getattr(piece.mesh, name).dtype
         np.testing.assert_array_equal(reference.textures, piece.textures)
-    assert set(CATEGORIES) >= {piece.category for piece in loaded}
+    assert set(CATEGORIES) >= {piece.category for piece in furniture.pieces}

@@ -5,9 +5,10 @@ import pytest
 from support.furniture import sphere
 
 from mirage_sim.data.simulators.homes.furniture import Piece, load_furniture, procedural_pieces
-from mirage_sim.data.simulators.homes.furniture_cache import FILE
-from mirage_sim.data.simulators.homes.furniture_kinds import CATEGORIES
-from mirage_sim.data.simulators.homes.models3d import Material, Model, components, face_normals, thin
+from mirage_sim.data.simulators.homes.furniture.cache import FILE
+from mirage_sim.data.simulators.homes.furniture.categories import CATEGORIES
+from mirage_sim.data.simulators.homes.furniture.models import Material, Model, thin
+from mirage_sim.data.simulators.homes.scene import face_normals
 from mirage_sim.paths import user_cache
 
 CLOTH = Material((1.0, 1.0, 1.0), 1.0, np.zeros((64, 64, 4), np.uint8))
@@ -47,7 +48,7 @@ def test_thinned_sphere_stays_a_sphere() -> None:
     assert area == pytest.approx(4 * np.pi, rel=0.02)
 
 
-def test_thinned_plane_keeps_its_border_materials_and_texture() -> None:
+def test_thinned_plane_keeps_border_materials_and_texture() -> None:
     thinned = thin(grid(40), 40)
     assert len(thinned.faces) <= 40
     areas = np.linalg.norm(face_normals(thinned.positions, thinned.faces), axis=1) / 2
@@ -71,18 +72,13 @@ def test_thinning_keeps_a_ridge() -> None:
     assert at[:, 2].max() == 10
 
 
-def test_few_triangles_are_left_alone() -> None:
+def test_small_model_is_not_thinned() -> None:
     model = grid(5)
     assert thin(model, 50) is model
 
 
-def test_components_are_named_by_their_least_member() -> None:
-    pairs = np.array([[5, 4], [4, 3], [1, 0], [7, 5]])
-    assert components(8, pairs).tolist() == [0, 0, 2, 3, 3, 3, 6, 3]
-
-
-def check(piece: Piece, tolerance: float) -> None:
-    """What every mesh promises."""
+def assert_valid(piece: Piece, tolerance: float) -> None:
+    """Check what the documentation of pieces and meshes says."""
     mesh, (width, height, depth) = piece.mesh, piece.size
     assert piece.category in CATEGORIES
     assert piece.credit
@@ -100,22 +96,22 @@ def check(piece: Piece, tolerance: float) -> None:
 
 
 def back_is_behind(piece: Piece) -> bool:
-    """Whether what rises above the seat is at -z."""
+    """Return whether the parts above the seat are at -z."""
     top = piece.mesh.positions[piece.mesh.positions[:, 1] > 0.8 * piece.size[1]]
     return bool(top[:, 2].mean() < -0.05 * piece.size[2])
 
 
-def test_procedural_pieces_keep_what_meshes_promise() -> None:
+def test_procedural_pieces_are_valid() -> None:
     pieces = procedural_pieces()
     for piece in pieces:
-        check(piece, 1e-6)
+        assert_valid(piece, 1e-6)
         corners, normals = piece.mesh.positions[piece.mesh.faces], piece.mesh.normals[piece.mesh.faces]
         out = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
         assert ((out * normals.mean(1)).sum(1) > 0).all(), piece.name  # counter-clockwise seen from outside
         np.testing.assert_allclose(np.ptp(piece.mesh.positions, axis=0), piece.size, atol=1e-6)
 
 
-def test_procedural_pieces_serve_every_room() -> None:
+def test_procedural_pieces_cover_all_rooms() -> None:
     pieces = procedural_pieces()
     assert len({piece.name for piece in pieces}) == len(pieces)
     assert [piece.index for piece in pieces] == list(range(len(pieces)))
@@ -133,7 +129,7 @@ def test_procedural_pieces_are_the_same_each_time() -> None:
         np.testing.assert_array_equal(first.textures, second.textures)
 
 
-def test_prepared_furniture_keeps_what_meshes_promise() -> None:
+def test_prepared_furniture_is_valid() -> None:
     path: Path = user_cache("furniture") / FILE
     if not path.is_file():
         pytest.skip("`mirage prepare furniture` was not run on this machine")
@@ -141,6 +137,6 @@ def test_prepared_furniture_keeps_what_meshes_promise() -> None:
     assert path.stat().st_size <= 18_000_000
     assert len({piece.name for piece in pieces}) == len(pieces) > 300
     for piece in pieces:
-        check(piece, 1e-3)
+        assert_valid(piece, 1e-3)
     seats = [piece for piece in pieces if piece.category in ("sofa", "chair")]
     assert np.mean([back_is_behind(piece) for piece in seats]) > 0.9

@@ -1,4 +1,4 @@
-"""The renderer: skipped, with the reason, where moderngl or EGL is missing."""
+"""Tests of the renderer; skipped if moderngl or EGL is missing."""
 
 import hashlib
 import math
@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from support.synthetic_home import LEAVES, box, home, panel, textures
+from support.scenes import TEXTURED, box, home, panel, room, textures
 
-from mirage_sim.data.simulators.homes.culling import Culling
-from mirage_sim.data.simulators.homes.renderer import SKY_DEPTH, Renderer
-from mirage_sim.data.simulators.homes.scene import Mesh, Scene
+from mirage_sim.data.simulators.homes.rendering.culling import Culling
+from mirage_sim.data.simulators.homes.rendering.renderer import SKY_DEPTH, Renderer
+from mirage_sim.data.simulators.homes.scene import Lamp, Mesh, Scene
 from mirage_sim.data.simulators.miniworld import MiniWorldSimulator
 from mirage_sim.data.simulators.simulator import CameraMount
 from mirage_sim.geometry import Camera
@@ -49,7 +49,7 @@ def scene_of(*parts: Mesh) -> Scene:
 
 
 def depth_of_plane(camera: Camera, point: np.ndarray, normal: np.ndarray) -> np.ndarray:
-    """z-depth along the rays through the pixel centres, in double precision."""
+    """Return the z-depth of a plane along the rays through pixel centres, in double precision."""
     rows, columns = np.mgrid[0 : SIZE[0], 0 : SIZE[1]] + 0.5
     rays = np.stack([columns, rows, np.ones(SIZE)], -1) @ np.linalg.inv(camera.K.double().numpy()).T
     c2w = camera.c2w.double().numpy()
@@ -65,7 +65,7 @@ CAMERAS = [
 
 @pytest.mark.parametrize("camera", CAMERAS, ids=["level", "pitched", "rolled"])
 @pytest.mark.parametrize("distance", [0.3, 3.0, 19.0])
-def test_depth_is_that_of_a_tilted_plane(renderer: Renderer, camera: Camera, distance: float) -> None:
+def test_depth_of_tilted_plane_is_exact(renderer: Renderer, camera: Camera, distance: float) -> None:
     c2w = camera.c2w.double().numpy()
     normal = c2w[:3, :3] @ np.array([0.5, -0.3, -1.0]) / math.sqrt(1.34)
     centre = c2w[:3, 3] + distance * c2w[:3, 2]
@@ -93,8 +93,8 @@ def test_image_and_depth_agree_at_edges(renderer: Renderer) -> None:
     assert between[edge].mean() > 0.15 and not between[~edge & in_depth].any(), "edges are smooth"
 
 
-def test_a_surface_has_the_colour_of_its_light(renderer: Renderer) -> None:
-    """Outside, where the light is known: daylight times the colour, both linear, then the tone curve and sRGB."""
+def test_colour_is_product_of_light_and_albedo(renderer: Renderer) -> None:
+    """Outside the light is known: daylight times the colour, both linear, then the tone curve and sRGB."""
     ground = panel((-60, -2, 60), (120, 0, 0), (0, 0, -120), colour=(188, 255, 99))
     inside = box((0, -0.2, 0), (0.1, -0.1, 0.1))
     scene = replace(scene_of(inside, ground), rooms=(0, -1), daylight=(0.2, 0.4, 0.6))
@@ -106,15 +106,15 @@ def test_a_surface_has_the_colour_of_its_light(renderer: Renderer) -> None:
     expected = 255 * (1.055 * toned ** (1 / 2.4) - 0.055)
     assert np.abs(found - expected).max() < 2.5
     renderer.load(replace(scene, daylight=(0.0, 0.0, 0.0)))
-    assert renderer.render(camera_at(5, 0, 0.0, pitch_deg=30)).image.max() == 0, "without light all is black"
+    assert renderer.render(camera_at(5, 0, 0.0, pitch_deg=30)).image.max() == 0, "without light the image is black"
 
 
-def test_textures_stand_upright_and_holes_are_open(renderer: Renderer) -> None:
+def test_textures_are_upright_and_have_holes(renderer: Renderer) -> None:
     layers = textures()
-    layers[LEAVES] = 255
-    layers[LEAVES, 32:] = [0, 0, 0, 255]  # the lower half is black
-    layers[LEAVES, :, 32:, 3] = 0  # the right half is a hole
-    sheet = panel((3, 0.3, -1), (0, 0, 2), (0, 2, 0), layer=LEAVES, repeat=2.0)
+    layers[TEXTURED] = 255
+    layers[TEXTURED, 32:] = [0, 0, 0, 255]  # the lower half is black
+    layers[TEXTURED, :, 32:, 3] = 0  # the right half is a hole
+    sheet = panel((3, 0.3, -1), (0, 0, 2), (0, 2, 0), layer=TEXTURED, repeat=2.0)
     renderer.load(replace(scene_of(sheet), textures=layers, daylight=(2.0, 2.0, 2.0)))
     seen = renderer.render(camera_at(0, 0, 0.0))
     assert seen.depth[40, 50] < 4 and seen.depth[56, 50] < 4
@@ -124,36 +124,34 @@ def test_textures_stand_upright_and_holes_are_open(renderer: Renderer) -> None:
 
 def views(count: int) -> list[Camera]:
     rng = np.random.default_rng(3)
-    spots = [(2.5, 3.5), (7, 3.3), (7, 6), (2.5, 6.5), (6, 4.7), (4.6, 4.6), (7, 4.0), (1.6, 5.01), (7, 5.2)]
-    return [
-        camera_at(*(spots[i % len(spots)] + rng.normal(0, 0.05, 2)), rng.uniform(-4, 4), rng.uniform(-10, 40))
-        for i in range(count)
-    ]
+    places = home()[1].places(0.3)
+    return [camera_at(*rng.choice(places), rng.uniform(-4, 4), rng.uniform(-10, 40)) for _ in range(count)]
 
 
 def test_culling_never_changes_the_image(renderer: Renderer, monkeypatch: pytest.MonkeyPatch) -> None:
-    renderer.load(home(30))
+    renderer.load(home()[0])
     cameras = views(40)
     culled = [renderer.render(camera) for camera in cameras]
     parts = []
 
-    def all_of_them(culling: Culling, clip: np.ndarray, *_: np.ndarray) -> np.ndarray:
-        parts.append(int(right(culling, clip, *_).sum()))
+    def all_parts(culling: Culling, clip: np.ndarray, *_: np.ndarray) -> np.ndarray:
+        parts.append(int(may_show(culling, clip, *_).sum()))
         return np.ones(len(clip), bool)
 
-    right = Culling._may_show
-    monkeypatch.setattr(Culling, "_may_show", all_of_them)
+    may_show = Culling._may_show
+    monkeypatch.setattr(Culling, "_may_show", all_parts)
     for camera, expected in zip(cameras, culled, strict=True):
         found = renderer.render(camera)
         np.testing.assert_array_equal(found.image, expected.image)
         np.testing.assert_array_equal(found.depth, expected.depth)
-    assert 3 < np.mean(parts) < 0.4 * len(home(30).parts), "culling culls"
+    assert 3 < np.mean(parts) < 0.4 * len(home()[0].parts), "culling culls"
 
 
-def test_the_mask_shows_where_a_mover_is(renderer: Renderer) -> None:
-    renderer.load(home(6))
-    camera, pose = camera_at(2.5, 4.2, math.pi / 2, pitch_deg=15), np.eye(4)
-    pose[:3, 3] = 2.5, 0.0, 2.9
+def test_mask_shows_where_movers_are(renderer: Renderer) -> None:
+    scene = replace(scene_of(*room()), lamps=(Lamp((0, 2, 0), (3, 3, 3)),))
+    renderer.load(replace(scene, movers=(box((-0.2, 0, -0.2), (0.2, 0.3, 0.2), colour=(90, 20, 20)),)))
+    camera, pose = camera_at(-1.5, 0, 0.0, pitch_deg=25), np.eye(4)
+    pose[:3, 3] = 0.4, 0.0, 0.1
     without, seen = renderer.render(camera), renderer.render(camera, [pose])
     assert without.static.all()
     moved = ~seen.static
@@ -167,11 +165,11 @@ def test_the_mask_shows_where_a_mover_is(renderer: Renderer) -> None:
     assert renderer.render(camera, [pose]).static.all()
 
 
-def test_the_same_scene_gives_the_same_bits(renderer: Renderer) -> None:
-    scene, cameras = home(20), views(5)
+def test_same_scene_gives_same_bits(renderer: Renderer) -> None:
+    scene, cameras = home()[0], views(5)
     renderer.load(scene)
     first = [renderer.render(camera) for camera in cameras]
-    renderer.load(home(3))
+    renderer.load(home(1)[0])
     renderer.render(cameras[0])
     renderer.load(scene)
     other = Renderer(SIZE)
@@ -184,7 +182,7 @@ def test_the_same_scene_gives_the_same_bits(renderer: Renderer) -> None:
                 np.testing.assert_array_equal(found.depth, expected.depth)
     finally:
         other.close()
-    expected_image = renderer.render(cameras[1]).image  # the other one's end leaves this one alone
+    expected_image = renderer.render(cameras[1]).image  # closing another renderer has no effect
     np.testing.assert_array_equal(expected_image, first[1].image)
 
 
@@ -192,7 +190,7 @@ HASH = """
 import hashlib
 from test_renderer import SIZE, Renderer, home, views
 renderer = Renderer(SIZE)
-renderer.load(home(20))
+renderer.load(home()[0])
 seen = [renderer.render(camera) for camera in views(5)]
 print(hashlib.sha256(b"".join(each.image.tobytes() + each.depth.tobytes() for each in seen)).hexdigest())
 """
@@ -204,8 +202,8 @@ def in_a_process(code: str, **environment: str) -> subprocess.CompletedProcess[s
     return subprocess.run([sys.executable, "-c", code], env=settings, capture_output=True, text=True, check=False)
 
 
-def test_threads_do_not_change_a_bit(renderer: Renderer) -> None:
-    renderer.load(home(20))
+def test_number_of_threads_does_not_change_bits(renderer: Renderer) -> None:
+    renderer.load(home()[0])
     seen = [renderer.render(camera) for camera in views(5)]
     expected = hashlib.sha256(b"".join(each.image.tobytes() + each.depth.tobytes() for each in seen)).hexdigest()
     threads = "1" if (os.cpu_count() or 1) > 1 else "3"
@@ -213,34 +211,35 @@ def test_threads_do_not_change_a_bit(renderer: Renderer) -> None:
     assert done.stdout.strip() == expected, done.stderr
 
 
-def test_it_takes_turns_with_miniworld(renderer: Renderer, simulator: MiniWorldSimulator) -> None:
+def test_renderer_takes_turns_with_miniworld(renderer: Renderer, simulator: MiniWorldSimulator) -> None:
     camera = views(1)[0]
-    renderer.load(home(6))
+    renderer.load(home()[0])
     simulator.reset(5)
-    ours, theirs = renderer.render(camera), simulator.render()
+    home_view, maze_view = renderer.render(camera), simulator.render()
     for _ in range(3):
-        renderer.load(home(6))
+        renderer.load(home()[0])
         found = renderer.render(camera)
-        np.testing.assert_array_equal(found.image, ours.image)
-        simulator.reset(5)  # makes textures and lists of its own
-        for expected, each in zip(theirs, simulator.render(), strict=True):
+        np.testing.assert_array_equal(found.image, home_view.image)
+        simulator.reset(5)  # creates textures and display lists
+        for expected, each in zip(maze_view, simulator.render(), strict=True):
             np.testing.assert_array_equal(each, expected)
         Renderer((8, 8)).close()
-        np.testing.assert_array_equal(simulator.render()[0], theirs[0])
-        np.testing.assert_array_equal(renderer.render(camera).depth, ours.depth)
+        np.testing.assert_array_equal(simulator.render()[0], maze_view[0])
+        np.testing.assert_array_equal(renderer.render(camera).depth, home_view.depth)
 
 
-def test_what_does_not_fit_is_refused(renderer: Renderer) -> None:
-    scene, camera = home(3), views(1)[0]
+def test_invalid_scene_camera_and_poses_raise(renderer: Renderer) -> None:
+    scene, camera = home()[0], views(1)[0]
     renderer.load(scene)
     before = renderer.render(camera).image
     with pytest.raises(ValueError, match=r"^scene: expected a room for each of 1 parts, got \(-1,\)"):
         renderer.load(replace(scene, parts=scene.parts[:1], rooms=(-1,)))
-    with pytest.raises(ValueError, match=r"^scene.textures: expected 4 or more layers, got 2"):
-        renderer.load(replace(scene, textures=scene.textures[:2], parts=scene.parts[-3:], rooms=(0, 0, 0)))
+    used = max(part.layer.max() for part in scene.parts) + 1
+    with pytest.raises(ValueError, match=rf"^scene.textures: expected {used} or more layers, got 2"):
+        renderer.load(replace(scene, textures=scene.textures[:2]))
     with pytest.raises(ValueError, match=r"^camera: expected one of size \(96, 128\), got \[\] \(48, 64\)"):
         renderer.render(camera.resize((48, 64)))
-    with pytest.raises(ValueError, match=r"^mover_poses: expected 1 or none, got 2"):
+    with pytest.raises(ValueError, match=r"^mover_poses: expected 0 or none, got 2"):
         renderer.render(camera, [np.eye(4)] * 2)
     np.testing.assert_array_equal(renderer.render(camera).image, before)
     fresh = Renderer((8, 8))
@@ -249,11 +248,11 @@ def test_what_does_not_fit_is_refused(renderer: Renderer) -> None:
     fresh.close()
 
 
-def test_the_renderer_is_named(renderer: Renderer) -> None:
+def test_description_names_renderer_and_version(renderer: Renderer) -> None:
     assert set(renderer.description) == {"renderer", "version"} and all(renderer.description.values())
 
 
-def test_missing_moderngl_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_moderngl_raises(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "moderngl", None)  # makes the import fail
     with pytest.raises(
         ImportError, match=r"needs moderngl and EGL.*pip install mirage_sim\[homes\]; Debian: apt install"
@@ -261,8 +260,8 @@ def test_missing_moderngl_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         Renderer()
 
 
-def test_missing_drivers_of_egl_are_named(renderer: Renderer) -> None:
-    code = "from mirage_sim.data.simulators.homes.renderer import Renderer; Renderer()"
+def test_missing_egl_driver_raises(renderer: Renderer) -> None:
+    code = "from mirage_sim.data.simulators.homes.rendering.renderer import Renderer; Renderer()"
     done = in_a_process(code, __EGL_VENDOR_LIBRARY_FILENAMES="/nowhere.json")
     assert done.returncode == 1
     assert "ImportError: the homes simulator needs moderngl and EGL" in done.stderr.splitlines()[-1]

@@ -1,4 +1,4 @@
-"""Homes through the contract of reference simulators; skipped, with the reason, where EGL or furniture is missing."""
+"""The homes simulator through the interface of reference simulators; skipped if EGL is missing."""
 
 from collections.abc import Iterator
 
@@ -49,14 +49,14 @@ def test_floor_lies_at_height_zero(home: ReferenceSimulator, mount: CameraMount)
         home.reset(seed)
         _, depth = home.render()
         height = unproject(torch.from_numpy(depth), home.camera())[..., 1]
-        lowest.append(float(height[height > -0.1].min()))  # the ground outside lies lower
+        lowest.append(float(height[height > -0.1].min()))  # the ground outside is lower
     home.mount = CameraMount()
-    # of some views furniture hides the floor; nothing is ever seen below it
+    # furniture hides the floor in some views; nothing is visible below it
     assert min(lowest) == pytest.approx(0.0, abs=1e-3) and sum(each < 1e-3 for each in lowest) >= 2
 
 
 def test_depth_agrees_between_two_views(home: ReferenceSimulator):
-    """Points seen from one place lie on surfaces seen from the next: as far as they are visible from both."""
+    """Points of one view lie on surfaces of the next, except where they are hidden."""
     home.reset(3)
     _, depth = home.render()
     camera = home.camera()
@@ -65,19 +65,19 @@ def test_depth_agrees_between_two_views(home: ReferenceSimulator):
     _, other = home.render()
     u, v, z = project(points, home.camera())
     within = (u >= 0) & (u < 128) & (v >= 0) & (v < 96) & (z > 0)
-    there = torch.from_numpy(other)[v[within].long(), u[within].long()]
-    agrees = (there - z[within]).abs() < 0.05 * there
+    expected = torch.from_numpy(other)[v[within].long(), u[within].long()]
+    agrees = (expected - z[within]).abs() < 0.05 * expected
     assert within.float().mean() > 0.6 and agrees.float().mean() > 0.9
 
 
-def test_body_is_blocked_and_turns(home: ReferenceSimulator):
+def test_blocked_step_turns_without_moving(home: ReferenceSimulator):
     home.reset(4)
     for _ in range(200):
         before = home.camera()
         if home.step(np.array([1.0, 0.5])):
             break
     else:
-        pytest.fail("nothing was in the way for 200 steps")
+        pytest.fail("no obstacle within 200 steps")
     after = home.camera()
     assert torch.equal(after.c2w[:3, 3], before.c2w[:3, 3]) and not torch.equal(after.c2w, before.c2w)
 
@@ -95,7 +95,7 @@ def test_free_steps_agree_with_steps(home: ReferenceSimulator):
     assert home.free_steps(here + 1000.0, ahead, 3) is None
 
 
-def test_movers_are_masked_and_move():
+def test_movers_move_and_are_masked():
     try:
         home = make_simulator("homes", ENVIRONMENT)
     except ImportError as error:
@@ -116,7 +116,7 @@ def test_movers_are_masked_and_move():
     busy.close()
 
 
-def test_unknown_environment_is_refused():
+def test_unknown_environment_and_simulator_raise():
     with pytest.raises(ValueError, match="environment: expected one of"):
         make_simulator("homes", "castle")
     with pytest.raises(ValueError, match=r"simulator: expected one of \['homes', 'miniworld'\], got 'moon'"):

@@ -1,1 +1,0 @@
-"""Benchmarks: one module and one function each, returning plain marks."""
