@@ -32,6 +32,7 @@ from mirage_sim.models.wan.denoiser import WanDenoiser
 from mirage_sim.paths import ASSETS
 from mirage_sim.protocols import Conditioning, MemoryView
 from mirage_sim.settings import TrainSettings
+from mirage_sim.settings.benchmarks import BackboneBenchSettings
 from mirage_sim.training.loop import Objective, Trainer
 from mirage_sim.training.objectives.chunk import ChunkObjective
 from mirage_sim.training.train import build_stage
@@ -60,11 +61,11 @@ TILE = (44, 46)  # two windows side by side: a sixth more work than the whole im
 GIB = 2**30
 
 
-def bench_backbone(cfg: dict[str, Any]) -> dict[str, Any]:
+def bench_backbone(settings: BackboneBenchSettings) -> dict[str, Any]:
     """Run the benchmark.
 
     Args:
-        cfg: ``vae``, which part of the codec to measure: ``"encode"``, ``"decode"`` (both) or None.
+        settings: of the benchmark.
 
     Returns:
         ``{"marks": ...}``: ``params_b`` and ``side_branch_b``, billions of parameters at full size; ``keys_unmatched``,
@@ -76,8 +77,6 @@ def bench_backbone(cfg: dict[str, Any]) -> dict[str, Any]:
         ValueError: for an unknown ``vae``.
         ImportError: if the libraries that load the toy world are not installed.
     """
-    if cfg["vae"] not in (None, "encode", "decode"):
-        raise ValueError(f"vae: expected 'encode', 'decode' or null, got {cfg['vae']!r}")
     with torch.device("meta"):
         backbone = WanTransformer3DModel(**published.config())
     branch = MemoryBranch.beside(backbone)
@@ -90,7 +89,7 @@ def bench_backbone(cfg: dict[str, Any]) -> dict[str, Any]:
         "toy_stage1_loss_drop": round(stage1_loss_drop(), 3),
         "resume_identical": resume_identical(),
     }
-    return {"marks": metrics | (codec_cost(cfg["vae"] == "decode") if cfg["vae"] else {})}
+    return {"marks": metrics | (codec_cost(settings.vae == "decode") if settings.vae else {})}
 
 
 def _parameters(network: nn.Module) -> int:

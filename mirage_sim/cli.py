@@ -92,7 +92,7 @@ def _run_benchmark(name: str, settings: Settings) -> Result:
         )
     sys.path.insert(0, str(root))  # processes that a benchmark starts inherit it
     try:
-        result: Result = importlib.import_module("benchmarks.runner").run(name, dict(vars(settings)))
+        result: Result = importlib.import_module("benchmarks.runner").run(name, settings)
         return result
     finally:
         sys.path.remove(str(root))
