@@ -1,7 +1,7 @@
-"""The real backbone at its real size with random weights: how long a step takes, and how much memory.
+"""The real backbone at its real size with random weights: time and memory of a step.
 
-What it draws is noise, so that only time and memory mean something. Depth is a constant: its network is not part of
-the backbone. Weights are drawn on the device, in bfloat16.
+The generated images are noise. Depth is a constant, because depth networks are not part of the backbone. Weights are
+drawn on the device, in bfloat16.
 """
 
 from dataclasses import replace
@@ -30,13 +30,13 @@ from mirage_sim.models.wan.sampler import WanSampler
 from mirage_sim.world import Horizon, World, WorldModel
 
 DEPTH = 3.0  # metres
-STEPS = 3  # before a step is timed: a chunk then looks back at as much as it ever does, but for references
-EVALUATIONS = 20  # of the network per step, as configs/world/wan5b.yaml has it
+STEPS = 3  # before a step is timed; then a chunk has its largest history, except for references
+EVALUATIONS = 20  # of the network per step, as in configs/world/wan5b.yaml
 TEXT = 512  # tokens of a prompt
 
 
 def main() -> None:
-    """Build it, and measure."""
+    """Build the world, and measure."""
     part = Part("backbone", __doc__)
     reset_peak(part.device)
     model: WorldModel | None = part.attempt("build", partial(build, part.device, part.toy))
@@ -56,12 +56,12 @@ def main() -> None:
 
 @torch.no_grad()
 def build(device: str, toy_size: bool) -> WorldModel:
-    """The classes of ``world=wan5b`` with the side branch, on random weights."""
+    """A world of the classes of ``world=wan5b`` with the side branch and random weights."""
     transformer, vae = (
         (toy_checkpoint.TRANSFORMER, toy_checkpoint.VAE) if toy_size else (published.config(), published_config())
     )
     before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.bfloat16)  # nothing larger is ever allocated
+    torch.set_default_dtype(torch.bfloat16)  # so that no float32 copy of the weights is allocated
     try:
         with torch.device(device), torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
@@ -87,12 +87,12 @@ def build(device: str, toy_size: bool) -> WorldModel:
 
 
 def constant_depth(frames: Tensor, camera: Camera, known: Tensor) -> Tensor:
-    """The same depth everywhere, ``[B, F, H, W]``."""
+    """Return a constant depth ``[B, F, H, W]``."""
     return torch.full_like(frames[:, 0], DEPTH)
 
 
 class RandomText:
-    """Stands for the text encoder: its embedding is made once per prompt, and not looked at here."""
+    """Replaces the text encoder, whose embedding is computed once per prompt and not measured here."""
 
     def __init__(self, channels: int):
         self.channels = channels
@@ -103,7 +103,7 @@ class RandomText:
 
 
 def walked(model: WorldModel) -> tuple[World, Camera]:
-    """A world some short steps after a random picture, and where it goes next."""
+    """A world a few short steps after a random image, and its next camera."""
     motion = VelocityLimits(dt=model.dt).motion(torch.tensor([0.4, 0.5]))
     walker = World(replace(model, sampler=WanSampler(1)))
     walker.reset(np.random.default_rng(0).integers(0, 256, (*model.size, 3), dtype=np.uint8), seed=0)
@@ -113,14 +113,14 @@ def walked(model: WorldModel) -> tuple[World, Camera]:
 
 
 def step_seconds(walker: World, goal: Camera, model: WorldModel, device: str) -> float:
-    """Wall time of the next step of a world, made by this model."""
+    """Wall time of the next step of a world with this model."""
     ahead = World(model)
     ahead.restore(walker.snapshot())
     return timed(lambda: (ahead.step(goal), synchronize(device)))
 
 
 def step(part: Part, model: WorldModel, most: float) -> dict[str, Any]:
-    """A whole step, and what its conditioning takes per latent frame.
+    """Measure a whole step, and its conditioning per latent frame.
 
     Args:
         part: whose device and time it takes.
@@ -149,7 +149,7 @@ def step(part: Part, model: WorldModel, most: float) -> dict[str, Any]:
 
 
 def offloaded(part: Part, model: WorldModel) -> dict[str, Any]:
-    """A step of one evaluation while the denoiser waits in the host's memory; changes the denoiser for good."""
+    """Measure a step of one evaluation with the denoiser offloaded to host memory, which changes the denoiser."""
     denoiser: Any = model.denoiser
     onto = torch.device(part.device)
     denoiser.to("cpu")

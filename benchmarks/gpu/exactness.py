@@ -1,4 +1,4 @@
-"""Memory, environment and batched environment on the device, against the same on the CPU.
+"""Memory, environment and batched environment on the device, compared with the CPU.
 
 From one state both must read the same points and, after one step, draw the same frame but for rounding. On a longer
 walk rounding tips single cells to other points, so that there the frames are scored: against each other, and against
@@ -29,7 +29,7 @@ from mirage_sim.paths import ASSETS
 from mirage_sim.world import World, WorldModel
 
 CHANNELS, STRIDE = 48, (4, 16, 16)  # of the real backbone's latents
-BEFORE = 4  # steps on the CPU to the state that both go on from
+BEFORE = 4  # steps on the CPU before the state from which both continue
 SCORED = ("psnr_whole", "ssim_whole", "sharpness", "abs_rel")
 
 
@@ -54,13 +54,13 @@ def main() -> None:
 
 
 def allow_tf32(allowed: bool) -> None:
-    """Whether products and convolutions may round their factors to 10 bits."""
+    """Allow or forbid TF32: products and convolutions that round their factors to 10 bits."""
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = allowed
 
 
 @torch.inference_mode()
 def memory(part: Part, compact: bool) -> dict[str, Any]:
-    """Write views of a furnished room, and read them from elsewhere, on both devices."""
+    """Write views of a furnished room, and read them from other cameras, on both devices."""
     views, size = (2, (192, 320)) if part.toy else (8, (704, 1280))
     cameras, elsewhere = circuit(views, size), circuit(4 * views, size)[1::4]
     generator = torch.Generator().manual_seed(0)
@@ -91,7 +91,7 @@ def memory(part: Part, compact: bool) -> dict[str, Any]:
 
 
 def one_step(here: WorldModel, there: WorldModel, part: Part) -> dict[str, Any]:
-    """One step from the same state on both, for several starts: what is read, and what is drawn."""
+    """Compare one step from the same state on both devices, for several starts: memory reads and frames."""
     motions = VelocityLimits(dt=here.dt).motion(torch.tensor([[1.0, 0.4], [0.6, -0.8], [1.0, 0.0]]))
     winners, levels = [], []
     for start in range(2 if part.toy else 12):
@@ -113,7 +113,7 @@ def one_step(here: WorldModel, there: WorldModel, part: Part) -> dict[str, Any]:
 
 
 def batch(here: WorldModel, there: WorldModel, worlds: int) -> dict[str, Any]:
-    """A batched environment on the device: against single ones there, against itself, and against the CPU's batch."""
+    """Compare a batched environment on the device with single ones, with a second run, and with the CPU's batch."""
     actions = np.random.default_rng(0).uniform(-1, 1, (4, worlds, 2)).astype(np.float32)
     levels, same = compare(there, actions, seed=0)
     frames = []
@@ -129,7 +129,7 @@ def batch(here: WorldModel, there: WorldModel, worlds: int) -> dict[str, Any]:
 
 
 def walk(here: WorldModel, there: WorldModel, steps: int) -> dict[str, Any]:
-    """The environment along one drive, on both; PSNR of the frames against each other in dB, 50 at most."""
+    """PSNR between frames of both devices along one drive, in dB, at most 50."""
     walks = []
     for model in (here, there):
         env = gymnasium.make("MirageWorld-v0", world=model, collisions="block")
@@ -147,7 +147,7 @@ def walk(here: WorldModel, there: WorldModel, steps: int) -> dict[str, Any]:
 
 
 def truth(here: WorldModel, there: WorldModel, steps: int) -> dict[str, Any]:
-    """Both worlds along the true cameras of recorded walks: means of the protocol's figures after the last step."""
+    """Drive both worlds along recorded walks: means of the protocol's scores after the last step."""
     clips = [load_clip(path) for path in sorted(Path(ASSETS / "mini" / "walks").glob("*.safetensors"))]
     scores = {}
     for name, model in (("cpu", here), ("device", there)):
@@ -159,7 +159,7 @@ def truth(here: WorldModel, there: WorldModel, steps: int) -> dict[str, Any]:
 
 
 def share(agree: Tensor) -> float:
-    """Part that is True."""
+    """Fraction of values that are True."""
     return float(agree.double().mean())
 
 
@@ -169,7 +169,7 @@ def apart(a: Tensor, b: Tensor) -> float:
 
 
 def grey_levels(difference: Tensor) -> dict[str, Any]:
-    """What is to be said about differences in grey levels, not rounded where frames were not."""
+    """Statistics of differences in grey levels, unrounded if the frames are."""
     return {
         "within_one_grey_level": share(difference <= 1.0),
         "largest_grey_level_difference": float(difference.max()),

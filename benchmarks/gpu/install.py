@@ -1,4 +1,4 @@
-"""Installs from the bundle what this machine lacks, into a folder of its own; reaches for no network."""
+"""Installs the packages that this machine lacks from the bundle into a temporary folder, without a network."""
 
 import hashlib
 import importlib.metadata
@@ -19,7 +19,7 @@ def main() -> None:
     part = Part("install", __doc__)
     manifest = BUNDLE / "manifest.json"
     if not manifest.exists():
-        part.report.missing("bundle", f"no {manifest.name}: pack.py has not run, and what is missing stays missing")
+        part.report.missing("bundle", f"no {manifest.name}: pack.py has not run, so missing packages are not installed")
         return
     for name, facts in json.loads(manifest.read_text())["files"].items():
         if hashlib.sha256((BUNDLE / name).read_bytes()).hexdigest() != facts["sha256"]:
@@ -35,7 +35,7 @@ def main() -> None:
 
 
 def installed(wheel: Path) -> bool:
-    """Whether the machine has this library, in whatever version."""
+    """Whether the machine has this library, in any version."""
     try:
         importlib.metadata.version(wheel.name.split("-")[0])
     except importlib.metadata.PackageNotFoundError:

@@ -1,4 +1,4 @@
-"""What the figures were measured on: card, driver, libraries, commit, and whether OpenGL starts without a display."""
+"""Reports the machine: card, driver, libraries, commit, and whether OpenGL starts without a display."""
 
 import importlib.metadata
 import json
@@ -15,7 +15,7 @@ BUNDLE = Path(__file__).parent / "bundle"
 
 
 def main() -> None:
-    """Ask, and write down."""
+    """Report everything."""
     part = Part("machine", __doc__)
     report = part.report
     report.put("python", platform.python_version())
@@ -40,17 +40,17 @@ def main() -> None:
     report.put("packed_at_commit", packed)
     report.put("cuda", torch.version.cuda)
     if part.device != "cpu":
-        place = torch.zeros(1, device=part.device).device  # fails here, by name, where there is no such device
+        place = torch.zeros(1, device=part.device).device  # raises an error that names a missing device
         report.put("device", torch.cuda.get_device_name(place))
         report.put("gpu_gib_free", round(torch.cuda.mem_get_info(place)[0] / 2**30, 1))
     try:
         report.put("opengl", renderer())
-    except (RuntimeError, subprocess.SubprocessError) as error:  # no fault of this part
+    except (RuntimeError, subprocess.SubprocessError) as error:  # does not make the part fail
         report.missing("opengl", error)
 
 
 def renderer() -> str:
-    """Who renders without a display; asked in a new process, which a driver that is not whole can end, or hang."""
+    """Name of the renderer without a display, found in a new process, because a broken driver may crash or hang."""
     done = subprocess.run([sys.executable, "-c", RENDERER], capture_output=True, text=True, timeout=20)
     if done.returncode:
         raise RuntimeError((done.stderr.strip().splitlines() or [f"ended with code {done.returncode}"])[-1])

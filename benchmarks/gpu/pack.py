@@ -1,8 +1,8 @@
-"""Packs benchmarks/gpu/bundle: what run.sh needs on a machine without a network. Run it where there is one.
+"""Packs benchmarks/gpu/bundle, which run.sh needs on a machine without a network. Run it on one with a network.
 
 Wheels for CPython 3.12 (wheels.txt), loaders of OpenGL (Debian packages), textures of MiniWorld, prepared furniture
-from the user's cache, and a manifest with sizes and hashes. What is missing here is left out, with a warning, except
-for wheels. The bundle appears whole or not at all.
+from the user's cache, and a manifest with sizes and hashes. Missing parts are left out with a warning, except
+wheels. The bundle is written atomically.
 """
 
 import hashlib
@@ -34,7 +34,7 @@ logger = logging.getLogger("pack")
 
 
 def main() -> int:
-    """Pack, and say what there is."""
+    """Pack the bundle, and print a summary."""
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s")
     partial = HERE / "bundle.partial"
     shutil.rmtree(partial, ignore_errors=True)
@@ -83,7 +83,7 @@ def loaders(folder: Path) -> None:
         for package in sorted(Path(scratch).glob("*.deb")):
             subprocess.run(["dpkg-deb", "-x", package, f"{scratch}/unpacked"], check=True)
         for link in sorted(Path(scratch, "unpacked", "usr", "lib", "x86_64-linux-gnu").glob("lib*.so.?")):
-            shutil.copyfile(link, folder / link.name)  # what the link points to
+            shutil.copyfile(link, folder / link.name)  # copies the target of the link
 
 
 def textures(folder: Path) -> None:

@@ -1,6 +1,6 @@
-"""What all parts share: their arguments, and ``results.json``, which each of them fills as it goes.
+"""Shared by all parts: their arguments, and ``results.json``, which each part fills as it runs.
 
-As a program it notes how a part ended: ``report.py OUT PART STATUS SECONDS REASON``. Needs no torch.
+As a program, it records how a part ended: ``report.py OUT PART STATUS SECONDS REASON``. Needs no torch.
 """
 
 import argparse
@@ -17,14 +17,13 @@ logger = logging.getLogger("gpu")
 
 
 class Report:
-    """The results of one part, in ``results.json`` among those of the others.
+    """The results of one part in ``results.json``, which all parts share.
 
-    Every change rewrites the file, which appears whole or not at all, so that what was measured before a part is
-    stopped is kept.
+    Every change rewrites the file atomically, so that the results of a stopped part are kept.
 
     Args:
         out: folder of ``results.json``.
-        part: whose results these are.
+        part: name of the part.
     """
 
     def __init__(self, out: Path, part: str):
@@ -32,18 +31,18 @@ class Report:
         self.part = part
 
     def put(self, name: str, value: Any) -> None:
-        """Keep one result; ``value`` is whatever JSON can hold."""
+        """Save one result; ``value`` must be fit for JSON."""
         logger.info("%s.%s: %s", self.part, name, json.dumps(value))
         self._change(lambda entry: entry.setdefault("results", {}).update({name: value}))
 
     def missing(self, name: str, reason: object) -> None:
-        """Keep null as a result, and why there is no other."""
+        """Save null as a result, and the reason."""
         self.put(name, None)
         line = " ".join(str(reason).split())[:300] or type(reason).__name__
         self._change(lambda entry: entry.setdefault("missing", {}).update({name: line}))
 
     def end(self, status: str, seconds: float, reason: str) -> None:
-        """Keep how the part ended: ``"ok"``, ``"failed"``, ``"timeout"`` or ``"skipped"``."""
+        """Save how the part ended: ``"ok"``, ``"failed"``, ``"timeout"`` or ``"skipped"``."""
         ended = {"status": status, "seconds": seconds, "reason": reason or None}
         self._change(lambda entry: entry.update(ended))
 
@@ -56,35 +55,35 @@ class Report:
 
 
 class Part:
-    """One part at work: its settings, its report and its time.
+    """A running part: its settings, report and time limit.
 
     Attributes:
-        out: folder for what comes back.
-        work: folder for what does not.
-        device: as torch names it.
-        toy: whether everything is at toy size.
+        out: folder for results.
+        work: folder for temporary files.
+        device: name of a torch device.
+        toy: whether to use toy sizes.
         report: see :class:`Report`.
     """
 
     def __init__(self, name: str, description: str | None):
         self._began = time.monotonic()
         parser = argparse.ArgumentParser(description=description)
-        parser.add_argument("--out", type=Path, required=True, help="folder for what comes back")
-        parser.add_argument("--work", type=Path, required=True, help="folder for what does not")
-        parser.add_argument("--seconds", type=float, required=True, help="after which this part will be stopped")
-        parser.add_argument("--device", default="cuda", help="as torch names it")
-        parser.add_argument("--toy", action="store_true", help="toy sizes, to rehearse")
-        given = parser.parse_args()
-        self.out, self.work, self.device, self.toy = given.out, given.work, given.device, given.toy
-        self._seconds = given.seconds
-        self.report = Report(given.out, name)
+        parser.add_argument("--out", type=Path, required=True, help="folder for results")
+        parser.add_argument("--work", type=Path, required=True, help="folder for temporary files")
+        parser.add_argument("--seconds", type=float, required=True, help="time limit of this part")
+        parser.add_argument("--device", default="cuda", help="name of a torch device")
+        parser.add_argument("--toy", action="store_true", help="use toy sizes")
+        arguments = parser.parse_args()
+        self.out, self.work, self.device, self.toy = arguments.out, arguments.work, arguments.device, arguments.toy
+        self._seconds = arguments.seconds
+        self.report = Report(arguments.out, name)
         self._failed: list[str] = []
         logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s")
 
     def attempt(self, name: str, call: Callable[[], Any]) -> Any:
-        """What a call returns; or None, and the error is reported in place of a result. The part goes on either way.
+        """Return the result of a call; on an error, report it and return None.
 
-        Too little memory on the device is a result; any other error makes the part fail in the end.
+        The part continues in both cases. Any error but too little memory on the device makes the part fail at its end.
         """
         try:
             return call()
@@ -96,19 +95,19 @@ class Part:
             return None
 
     def measure(self, name: str, call: Callable[[], Any]) -> Any:
-        """Report what a call returns; see :meth:`attempt`."""
+        """Report the result of a call; see :meth:`attempt`."""
         result = self.attempt(name, call)
         if result is not None:
             self.report.put(name, result)
         return result
 
     def end(self) -> NoReturn:
-        """Leave the process, with an exit code of 1 and a line that says why if anything failed."""
+        """Exit, with code 1 and the names of failed measurements if there are any."""
         sys.exit(f"failed: {', '.join(self._failed)}" if self._failed else 0)
 
     @property
     def seconds_left(self) -> float:
-        """Until this part is stopped."""
+        """Seconds until this part is stopped."""
         return self._seconds - (time.monotonic() - self._began)
 
 

@@ -1,4 +1,4 @@
-"""How fast the mini world steps and the memory works: on the device, and on the CPU beside it."""
+"""Speed of the mini world's steps and of its memory, on the device and on the CPU."""
 
 from functools import partial
 from typing import Any
@@ -16,38 +16,38 @@ from mirage_sim.memory import LatentMap, PointMemory
 from mirage_sim.world import WorldModel
 
 CHANNELS, GRID = 48, (44, 80)  # of the real backbone's latents
-WARM_UP = 3  # steps, of few worlds
+WARM_UP = 3  # steps, unless there are many worlds
 
 
 def main() -> None:
     """Measure everything."""
     part = Part("speed", __doc__)
     devices = list(dict.fromkeys([part.device, "cpu"]))
-    most = part.seconds_left / 50  # for the repeats of one figure, of which there are about twenty
+    most = part.seconds_left / 50  # for the repeats of one measurement, of which there are about twenty
     environments(part, devices[0], most)
     for size, count in {"3k": 3_000}.items() if part.toy else {"300k": 300_000, "3m": 3_000_000}.items():
         map = hall(count, CHANNELS)
         for device in devices:
             part.measure(f"memory_{size}_{device}", partial(memory, map, device, most))
-    for device in devices[1:]:  # many worlds on the CPU take longest
+    for device in devices[1:]:  # last, because many worlds on the CPU take longest
         environments(part, device, most)
     part.end()
 
 
 def environments(part: Part, device: str, most: float) -> None:
-    """:func:`environment`, of one world and of more."""
+    """Measure :func:`environment` for one world and for several."""
     model = build_world_model("mini", [f"world.device={device}"])
     for worlds in (1, 2) if part.toy else (1, 8, 64, 256):
         part.measure(f"environment_{worlds}_{device}", partial(environment, model, worlds, most))
 
 
 def environment(model: WorldModel, worlds: int, most: float) -> dict[str, Any]:
-    """Steps of all worlds together per second, collisions and rewards included, and where the time goes.
+    """Total steps per second of all worlds, including collisions and rewards, and the time of each phase.
 
     Args:
         model: of the worlds.
         worlds: stepped as one batch.
-        most: seconds after which no further step begins; one is always made, after one or more to warm up.
+        most: seconds after which no further step begins; there is at least one, after one or more to warm up.
     """
     env: Any = gymnasium.make_vec("MirageWorld-v0", num_envs=worlds, world=model)
     env.reset(seed=0)
@@ -55,13 +55,13 @@ def environment(model: WorldModel, worlds: int, most: float) -> dict[str, Any]:
     following = iter(actions)
     for _ in range(WARM_UP if worlds < 64 else 0):
         env.step(next(following))
-    # a step ends with its frames on the host, so that nothing is left to wait for
+    # a step ends with its frames on the host, so there is no need to wait for the device
     step = seconds(lambda: env.step(next(following)), "cpu", most, repeats=100)
     phases = env.envs[0].unwrapped.world.snapshot().observation.info["seconds"]
     return {
         "steps_per_s": round(worlds / step, 2),
         "ms_per_batch": round(1e3 * step, 2),
-        # of the last step; on a GPU a phase also waits for what the one before left running
+        # of the last step; on a GPU a phase also waits for unfinished work of the one before
         "ms_per_phase": {name: round(1e3 * spent, 2) for name, spent in phases.items()},
     }
 
@@ -74,7 +74,7 @@ def memory(map: LatentMap, device: str, most: float) -> dict[str, Any]:
     frame: dict[str, Any] = {
         "latents": torch.randn(CHANNELS, 1, *GRID, device=device),
         "frames": torch.zeros(3, 1, 1, 1, device=device),
-        "depth": torch.full((1, *GRID), 1.0, device=device),  # nearer than most of what is there: much is written
+        "depth": torch.full((1, *GRID), 1.0, device=device),  # nearer than most points, so that many cells are written
         "static": torch.ones(1, *GRID, dtype=torch.bool, device=device),
         "camera": camera,
     }

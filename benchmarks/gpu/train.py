@@ -27,19 +27,19 @@ from mirage_sim.settings import RecipeSettings
 
 SIMULATORS = ("homes", "miniworld")
 FRAMES = 40  # per walk
-BLOCK = 5  # walks that a process records before it looks at the clock
+BLOCK = 5  # walks that a process records between two checks of the time
 MOST_WALKS = 100_000
-VALIDATION, VALIDATION_SEED = 6, 700_000  # walks of each simulator that choose among weights
+VALIDATION, VALIDATION_SEED = 6, 700_000  # validation walks of each simulator
 RENDERING = 0.25  # of the time of this part
-PATIENCE = 90.0  # seconds after that for what has begun
-RESERVE = 45.0  # seconds by which the recipe may exceed its budget: it does not cut short what chooses among weights
+PATIENCE = 90.0  # seconds after that to finish blocks in progress
+RESERVE = 45.0  # seconds by which the recipe may exceed its budget, because it never interrupts validation
 TOY = 20.0  # seconds of a rehearsed training, the least that the recipe takes
 NETWORKS = ("codec", "depth", "denoiser")
 SHIPPED = ASSETS / "mini" / "walks"
 
 
 def main() -> None:
-    """Render, train, and bring the weights home."""
+    """Render walks, train, and copy the weights to the output."""
     part = Part("train", __doc__)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped before its end"))
     clips = render(part)
@@ -53,7 +53,7 @@ def main() -> None:
 
 
 def render(part: Part) -> dict[str, Any]:
-    """Walks of all simulators that work here, as the recipe's settings describe them."""
+    """Record walks of all simulators that work on this machine, and return the recipe's settings for them."""
     each, block, validation = RENDERING * part.seconds_left / len(SIMULATORS), BLOCK, VALIDATION
     if part.toy:
         each, block, validation = 0.0, 1, 1
@@ -117,7 +117,7 @@ def copy_shipped(folder: Path) -> None:
 
 
 def train(part: Part, data: dict[str, Any], output: Path, seconds: float) -> dict[str, Any]:
-    """Run the recipe on these walks; what it says of itself."""
+    """Run the recipe on these walks, and return its report."""
     recipe = "mini" if part.device == "cpu" else "mini-gpu"
     settings = [f"recipe={recipe}", f"budget={max(seconds, 1):.0f}s", f"device={part.device}", f"output={output}"]
     if "shipped" in data["clips"]:
@@ -132,7 +132,7 @@ def train(part: Part, data: dict[str, Any], output: Path, seconds: float) -> dic
 
 
 def bring_home(part: Part, output: Path) -> None:
-    """Copy the best weights that there are, and report what the recipe says of each of its stages."""
+    """Copy the best available weights, and report each stage of the recipe."""
     state = output / "recipe.json"
     if not state.exists():
         return

@@ -1,4 +1,4 @@
-"""``benchmarks/gpu/run.sh`` without a GPU: all of it at toy size, and what becomes of parts that hang or crash."""
+"""``benchmarks/gpu/run.sh`` without a GPU: at toy size, and with parts that hang or crash."""
 
 import hashlib
 import json
@@ -17,7 +17,7 @@ PARTS = ("install", "machine", "exactness", "speed", "backbone", "train")
 
 
 def run(out: Path, *arguments: str, **variables: str) -> dict[str, Any]:
-    """What run.sh leaves in results.json."""
+    """Run run.sh, and return results.json."""
     command = ["bash", str(FOLDER / "run.sh"), str(out), *arguments]
     done = subprocess.run(
         command, env=os.environ | {"PYTHON": sys.executable} | variables, capture_output=True, text=True, timeout=600
@@ -28,19 +28,19 @@ def run(out: Path, *arguments: str, **variables: str) -> dict[str, Any]:
 
 @pytest.fixture
 def parts(tmp_path: Path) -> Path:
-    """A folder of parts that report one figure and end well."""
+    """A folder of parts that report one value and succeed."""
     folder = tmp_path / "parts"
     folder.mkdir()
     shutil.copy(FOLDER / "report.py", folder)
     for name in PARTS:
         (folder / f"{name}.py").write_text(
-            f"from report import Part\npart = Part({name!r}, None)\npart.measure('figure', lambda: 1)\n"
+            f"from report import Part\npart = Part({name!r}, None)\npart.measure('value', lambda: 1)\n"
         )
     return folder
 
 
 @pytest.mark.slow
-def test_a_part_that_hangs_or_crashes_spoils_no_other(parts: Path, tmp_path: Path):
+def test_hanging_and_crashing_parts_do_not_stop_others(parts: Path, tmp_path: Path):
     more = {
         "exactness": "import signal, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\ntime.sleep(99)\n",
         "speed": "import os, signal\nos.kill(os.getpid(), signal.SIGSEGV)\n",
@@ -58,21 +58,21 @@ def test_a_part_that_hangs_or_crashes_spoils_no_other(parts: Path, tmp_path: Pat
         "backbone": "failed",
         "train": "ok",
     }
-    assert all(results[name]["results"]["figure"] == 1 for name in PARTS)  # what they had before they ended
+    assert all(results[name]["results"]["value"] == 1 for name in PARTS)  # results from before they ended
     assert "139" in results["speed"]["reason"]
     assert "impossible" in results["backbone"]["reason"]
     assert results["backbone"]["missing"]["impossible"] == "ZeroDivisionError: division by zero"
     assert results["run"]["status"] == "finished"
 
 
-def test_no_part_begins_when_the_budget_is_spent(parts: Path, tmp_path: Path):
+def test_parts_are_skipped_when_the_budget_is_spent(parts: Path, tmp_path: Path):
     results = run(tmp_path / "out", "11s", PARTS=str(parts))
     assert {results[name]["status"] for name in PARTS} == {"skipped"}
 
 
 @pytest.fixture
 def bundle(tmp_path: Path) -> Path:
-    """A bundle with one wheel, beside a copy of what installs it."""
+    """A bundle with one wheel, next to a copy of its installer."""
     for name in ("report.py", "install.py"):
         shutil.copy(FOLDER / name, tmp_path)
     folder = tmp_path / "bundle"
@@ -96,13 +96,13 @@ def install(bundle: Path) -> "subprocess.CompletedProcess[str]":
     return subprocess.run([sys.executable, place / "install.py", *options], capture_output=True, text=True)
 
 
-def test_what_is_missing_is_installed_from_the_bundle(bundle: Path):
+def test_missing_packages_are_installed_from_the_bundle(bundle: Path):
     done = install(bundle)
     assert done.returncode == 0, done.stderr
     assert (bundle.parent / "site" / "mirage_probe.py").read_text() == "FOUND = True\n"
 
 
-def test_a_damaged_bundle_is_refused(bundle: Path):
+def test_damaged_bundle_is_rejected(bundle: Path):
     (wheel,) = (bundle / "wheels").iterdir()
     wheel.write_bytes(wheel.read_bytes()[:-1])
     done = install(bundle)
@@ -111,14 +111,14 @@ def test_a_damaged_bundle_is_refused(bundle: Path):
 
 
 @pytest.mark.parametrize("arguments", [["out", "soon"], ["out", "1m", "more"], ["--fast"], ["out", "0"]])
-def test_wrong_arguments_are_refused(arguments: list[str], tmp_path: Path):
+def test_wrong_arguments_are_rejected(arguments: list[str], tmp_path: Path):
     done = subprocess.run(["bash", FOLDER / "run.sh", *arguments], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 2 and done.stderr.startswith("usage: run.sh")
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.slow
-def test_every_part_ends_well_at_toy_size_on_the_cpu(tmp_path: Path):
+def test_every_part_succeeds_at_toy_size_on_the_cpu(tmp_path: Path):
     pytest.importorskip("accelerate")
     results = run(tmp_path / "out", "10m", "--device", "cpu", "--toy")
     assert {name: (results[name]["status"], results[name]["reason"]) for name in PARTS} == dict.fromkeys(

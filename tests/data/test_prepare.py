@@ -139,13 +139,13 @@ def test_unusable_video_is_skipped_with_a_warning(fault: str, tmp_path: Path, ca
     assert "skipped walk: " in caplog.text
 
 
-def test_bad_numbers(tmp_path: Path) -> None:
+def test_invalid_poses_intrinsics_and_videos_raise(tmp_path: Path) -> None:
     videos = tmp_path / "videos"
     walk = write_vipe(videos)
     scaled = walk.c2w.numpy().copy()
     scaled[:, :3, :3] *= 2
     write_table(videos / "pose" / "walk.npz", scaled)
-    with pytest.raises(ValueError, match="walk: c2w: expected finite rigid motions"):
+    with pytest.raises(ValueError, match="walk: c2w: expected finite rigid transforms"):
         prepare(config("vipe", videos, tmp_path / "clips"))
     write_table(videos / "pose" / "walk.npz", walk.c2w.numpy())
     log_scale = np.linspace(50, 60, FRAMES, dtype=np.float32)

@@ -145,7 +145,7 @@ def test_reset_reports_contact_state(make):
         ({"body": 0.4}, "body: expected a mirage_sim.world.Body"),
         ({"scan": 0}, "scan: expected None or a positive number"),
         ({"scan": True}, "scan: expected None or a positive number"),
-        ({"collisions": "ignore", "body": Body()}, "body: expected none with"),
+        ({"collisions": "ignore", "body": Body()}, "body: expected None with"),
         ({"collisions": "ignore", "terminate_on": ("collision",)}, "terminate_on: expected no 'collision'"),
     ],
 )
