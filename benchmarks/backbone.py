@@ -1,5 +1,6 @@
 """The real backbone without its weights: size, names of published weights, a toy walk, training and codec cost."""
 
+import dataclasses
 import multiprocessing
 import resource
 import shutil
@@ -22,13 +23,16 @@ from mirage_sim.build import compose
 from mirage_sim.data.prepare import prepare
 from mirage_sim.geometry import Camera
 from mirage_sim.models import MiniCodec
-from mirage_sim.models.checkpoints import ASSETS, read_weights
+from mirage_sim.models.checkpoints import read_weights
 from mirage_sim.models.wan import published
 from mirage_sim.models.wan.branch import MemoryBranch
 from mirage_sim.models.wan.checkpoints import diffusers_name
 from mirage_sim.models.wan.codec import AutoencoderKLWan, WanCodec, published_config
 from mirage_sim.models.wan.denoiser import WanDenoiser
+from mirage_sim.paths import ASSETS
 from mirage_sim.protocols import Conditioning, MemoryView
+from mirage_sim.settings import TrainSettings
+from mirage_sim.settings.benchmarks import BackboneBenchSettings
 from mirage_sim.training.loop import Objective, Trainer
 from mirage_sim.training.objectives.chunk import ChunkObjective
 from mirage_sim.training.train import build_stage
@@ -57,11 +61,11 @@ TILE = (44, 46)  # two windows side by side: a sixth more work than the whole im
 GIB = 2**30
 
 
-def bench_backbone(cfg: dict[str, Any]) -> dict[str, Any]:
+def bench_backbone(settings: BackboneBenchSettings) -> dict[str, Any]:
     """Run the benchmark.
 
     Args:
-        cfg: ``vae``, which part of the codec to measure: ``"encode"``, ``"decode"`` (both) or None.
+        settings: of the benchmark.
 
     Returns:
         ``{"marks": ...}``: ``params_b`` and ``side_branch_b``, billions of parameters at full size; ``keys_unmatched``,
@@ -73,8 +77,6 @@ def bench_backbone(cfg: dict[str, Any]) -> dict[str, Any]:
         ValueError: for an unknown ``vae``.
         ImportError: if the libraries that load the toy world are not installed.
     """
-    if cfg["vae"] not in (None, "encode", "decode"):
-        raise ValueError(f"vae: expected 'encode', 'decode' or null, got {cfg['vae']!r}")
     with torch.device("meta"):
         backbone = WanTransformer3DModel(**published.config())
     branch = MemoryBranch.beside(backbone)
@@ -87,7 +89,7 @@ def bench_backbone(cfg: dict[str, Any]) -> dict[str, Any]:
         "toy_stage1_loss_drop": round(stage1_loss_drop(), 3),
         "resume_identical": resume_identical(),
     }
-    return {"marks": metrics | (codec_cost(cfg["vae"] == "decode") if cfg["vae"] else {})}
+    return {"marks": metrics | (codec_cost(settings.vae == "decode") if settings.vae else {})}
 
 
 def _parameters(network: nn.Module) -> int:
@@ -171,8 +173,8 @@ def stage1_loss_drop() -> float:
     """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        clips = compose("prepare", ["prepare=clips", f"source={WALKS}", f"output={folder / 'clips'}"])
-        prepare(clips | {"size": CLIP_SIZE, "frames": CLIP_FRAMES})
+        clips = compose("prepare clips", [f"source={WALKS}", f"output={folder / 'clips'}"])
+        prepare(dataclasses.replace(clips, size=CLIP_SIZE, frames=CLIP_FRAMES))
         first, *_ = sorted((folder / "clips").iterdir())
         (folder / "held").mkdir()
         held_out = first.replace(folder / "held" / first.name)
@@ -188,11 +190,12 @@ def stage1_loss_drop() -> float:
         return 1.0 - _mean_loss(held) / before
 
 
-def _branch_config(folder: Path, clips: Path) -> dict[str, Any]:
-    settings = ("stage.precision=float32", "stage.gradient_checkpointing=false", f"stage.latents={folder / 'latents'}")
+def _branch_config(folder: Path, clips: Path) -> TrainSettings:
+    quick = ("stage.precision=float32", "stage.gradient_checkpointing=false", f"stage.latents={folder / 'latents'}")
     # the walks are shorter than a chunk of the real backbone
     world = ("world=wan5b-toy", "world.horizon.latents=5")
-    return compose("train", ["stage=branch", *world, f"clips={clips}", f"output={folder}", *settings])
+    settings: TrainSettings = compose("train", ["stage=branch", *world, f"clips={clips}", f"output={folder}", *quick])
+    return settings
 
 
 @torch.no_grad()

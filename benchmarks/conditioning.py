@@ -4,23 +4,24 @@ from typing import Any
 
 import torch
 
-from benchmarks.runner import positive_integers, side_by_side, timed
+from benchmarks.runner import side_by_side, timed
 from benchmarks.scenes import circuit, furnished_room, ray_cast
 from mirage_sim.geometry import Camera
 from mirage_sim.memory import PointMemory, RgbMemory
 from mirage_sim.models.wan.codec import AutoencoderKLWan, WanCodec, published_config
+from mirage_sim.settings.benchmarks import ConditioningBenchSettings
 
 STRIDE = 16  # pixels per latent cell and axis
 READS = 9  # of the latent memory, before and after the read of coloured points
 
 
-def bench_conditioning(cfg: dict[str, Any]) -> dict[str, Any]:
+def bench_conditioning(settings: ConditioningBenchSettings) -> dict[str, Any]:
     """Write views of a furnished room into both memories, and read each from another camera.
 
     The codec has the real architecture of Wan 2.2 and random weights.
 
     Args:
-        cfg: ``size`` of the frames, height and width in pixels, multiples of 16; ``frames`` to remember.
+        settings: of the benchmark.
 
     Returns:
         ``{"marks": ...}``: ``ratio``, the time per latent frame from coloured points (``rgb_s``: drawn and encoded, one
@@ -30,12 +31,11 @@ def bench_conditioning(cfg: dict[str, Any]) -> dict[str, Any]:
     Raises:
         ValueError: for unusable settings.
     """
-    positive_integers(cfg, "frames")
-    size = tuple(cfg["size"])
+    size = tuple(settings.size)
     if len(size) != 2 or any(not isinstance(n, int) or n < 1 or n % STRIDE for n in size):
         raise ValueError(f"size: expected height and width, multiples of {STRIDE}, got {list(size)}")
     with torch.inference_mode():
-        return {"marks": _measure(size, cfg["frames"])}
+        return {"marks": _measure(size, settings.frames)}
 
 
 def _measure(size: tuple[int, int], frames: int) -> dict[str, float]:

@@ -6,23 +6,23 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.runner import positive_integers
 from benchmarks.scenes import HALL, hall
 from mirage_sim.geometry import Camera, se3_exp
 from mirage_sim.memory import LatentMap, PointMemory
+from mirage_sim.settings.benchmarks import ForkBenchSettings
 
 GRID = (44, 80)
 CHANNELS = 48
 
 
-def bench_fork(cfg: dict[str, Any]) -> dict[str, Any]:
+def bench_fork(settings: ForkBenchSettings) -> dict[str, Any]:
     """Fork a map of many points and write a different frame into each fork; all forks stay in memory.
 
     The cameras stand at the side of a hall and look along it, each from another place: one half of the image shows
     about a twentieth of all points, the other half is new and is written.
 
     Args:
-        cfg: ``points`` of the map and ``forks``.
+        settings: of the benchmark.
 
     Returns:
         ``{"marks": ...}``: ``s_per_1000_forks_3m``, seconds for 1,000 forks and writes (named after the default of
@@ -32,8 +32,7 @@ def bench_fork(cfg: dict[str, Any]) -> dict[str, Any]:
     Raises:
         ValueError: for unusable settings.
     """
-    positive_integers(cfg, "points", "forks")
-    base = hall(cfg["points"], CHANNELS)
+    base = hall(settings.points, CHANNELS)
     memory = PointMemory(CHANNELS, (1, 1, 1))
     frame = {
         "latents": torch.randn(CHANNELS, 1, *GRID, generator=torch.Generator().manual_seed(0)),
@@ -41,19 +40,19 @@ def bench_fork(cfg: dict[str, Any]) -> dict[str, Any]:
         "depth": torch.full((1, *GRID), 8.0),
         "static": torch.ones(1, *GRID, dtype=torch.bool),
     }
-    cameras = _beside_the_hall(cfg["forks"])
+    cameras = _beside_the_hall(settings.forks)
     memory.write(base, **frame, camera=cameras[:1])  # to warm up
     began = time.perf_counter()
-    forks = [memory.write(base, **frame, camera=cameras[i : i + 1]) for i in range(cfg["forks"])]
+    forks = [memory.write(base, **frame, camera=cameras[i : i + 1]) for i in range(settings.forks)]
     seconds = time.perf_counter() - began
     new_points = sum(fork.points - base.points for fork in forks)
     written = new_points * sum(column[0].nbytes for column in base.blocks[0][1:])
     return {
         "marks": {
-            "s_per_1000_forks_3m": seconds / cfg["forks"] * 1000,
+            "s_per_1000_forks_3m": seconds / settings.forks * 1000,
             "extra_bytes_ratio": extra_bytes(base, forks) / written,
             "written_mib": written / 2**20,
-            "points_per_fork": new_points / cfg["forks"],
+            "points_per_fork": new_points / settings.forks,
         }
     }
 

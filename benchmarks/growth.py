@@ -7,24 +7,25 @@ from typing import Any
 
 import torch
 
-from benchmarks.runner import positive_integers, work_of
+from benchmarks.runner import work_of
 from benchmarks.scenes import circuit, furnished_room, ray_cast
 from mirage_sim.geometry import Camera
 from mirage_sim.memory import LatentMap, PointMemory
+from mirage_sim.settings.benchmarks import GrowthBenchSettings
 
 GRID = (44, 80)
 CHANNELS = 48
 ERROR = 0.03  # relative error of depth: one common to the frame and one for each cell
 
 
-def bench_growth(cfg: dict[str, Any]) -> dict[str, Any]:
+def bench_growth(settings: GrowthBenchSettings) -> dict[str, Any]:
     """Walk a fixed circuit repeatedly, reading and writing at each camera, with new errors in depth each time.
 
     The memory has the real backbone's shape, 44 x 80 cells of 48 channels. It works on the latent grid alone, because
     the cost of pixels is the same at each step.
 
     Args:
-        cfg: ``cameras`` of the circuit and ``rounds``, at least 2.
+        settings: of the benchmark.
 
     Returns:
         ``{"marks": ...}``: ``growth_after_first_round``, the fraction by which the number of points grows;
@@ -35,10 +36,7 @@ def bench_growth(cfg: dict[str, Any]) -> dict[str, Any]:
     Raises:
         ValueError: for unusable settings.
     """
-    positive_integers(cfg, "cameras", "rounds")
-    if cfg["rounds"] < 2:
-        raise ValueError(f"rounds: expected at least 2, got {cfg['rounds']}")
-    cameras = circuit(cfg["cameras"], GRID)
+    cameras = circuit(settings.cameras, GRID)
     truth = ray_cast(cameras, *furnished_room())
     memory = PointMemory(CHANNELS, (1, 1, 1))
     generator = torch.Generator().manual_seed(0)
@@ -49,7 +47,7 @@ def bench_growth(cfg: dict[str, Any]) -> dict[str, Any]:
     }
     map = memory.empty()
     points, seconds, work = [], [], []
-    for _ in range(cfg["rounds"]):
+    for _ in range(settings.rounds):
         times = []
         for i in range(len(cameras)):
             camera = cameras[i : i + 1]

@@ -12,11 +12,11 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from benchmarks.runner import positive_integers
 from mirage_sim.build import instantiate
 from mirage_sim.envs.actions import DISCRETE_COMMANDS
 from mirage_sim.evaluation.metrics import Interval
-from mirage_sim.files import whole
+from mirage_sim.io import atomic_write
+from mirage_sim.settings.benchmarks import LearnBenchSettings
 from mirage_sim.world import WorldModel
 from mirage_sim.world.images import builtin_starts
 
@@ -41,13 +41,13 @@ _log = logging.getLogger(__name__)
 Choose = Callable[[np.ndarray], np.ndarray]
 
 
-def bench_learn(cfg: dict[str, Any]) -> dict[str, Any]:
+def bench_learn(settings: LearnBenchSettings) -> dict[str, Any]:
     """Train policies, and measure how often they reach goals in held-out episodes.
 
     All policies are evaluated on the same episodes, which begin with start images that were not used in training.
 
     Args:
-        cfg: ``world`` (config of a world model) and the settings of ``configs/bench/learn.yaml``.
+        settings: of the benchmark.
 
     Returns:
         ``{"marks": ...}``: ``steps`` of each training; the fractions of episodes that reach the goal with trained
@@ -59,65 +59,64 @@ def bench_learn(cfg: dict[str, Any]) -> dict[str, Any]:
         ImportError: if stable-baselines3 is not installed.
         ValueError: for unusable settings.
     """
-    positive_integers(cfg, "steps", "seeds", "episodes", "max_episode_steps", "worlds")
-    first, most = cfg["seed"], FIRST_MEASURED // cfg["worlds"] - cfg["seeds"]
+    first, most = settings.seed, FIRST_MEASURED // settings.worlds - settings.seeds
     if isinstance(first, bool) or not isinstance(first, int) or not 0 <= first <= most:
         raise ValueError(f"seed: expected an integer in [0, {most}], got {first!r}")
-    model: WorldModel = instantiate(cfg["world"])
+    model: WorldModel = instantiate(settings.world)
     learned, chance, seconds, steps = [], [], 0.0, 0
-    for seed in range(first, first + cfg["seeds"]):
+    for seed in range(first, first + settings.seeds):
         began = time.perf_counter()
-        policy = train(model, cfg, seed)
+        policy = train(model, settings, seed)
         seconds += time.perf_counter() - began
         steps = policy.num_timesteps
-        if cfg["output"] is not None:
-            save(policy, Path(cfg["output"]) / f"policy_{seed}.zip")
-        learned.append(successes(model, cfg, partial(act, policy)))
-        chance.append(successes(model, cfg, partial(act_randomly, np.random.default_rng(seed))))
+        if settings.output is not None:
+            save(policy, Path(settings.output) / f"policy_{seed}.zip")
+        learned.append(successes(model, settings, partial(act, policy)))
+        chance.append(successes(model, settings, partial(act_randomly, np.random.default_rng(seed))))
         _log.info("seed %d: success %.2f, with random actions %.2f", seed, learned[-1].mean(), chance[-1].mean())
-    forward = successes(model, cfg, lambda frames: np.full(len(frames), FORWARD))
+    forward = successes(model, settings, lambda frames: np.full(len(frames), FORWARD))
     metrics: dict[str, float] = {"steps": steps}
     reached, by_chance = np.stack(learned), np.stack(chance)
     for name, values in (("success", reached), ("success_random", by_chance), ("success_forward", forward[None])):
         metrics |= interval_of_shares(values).metrics(name)
     for name, baseline in (("gain_over_random", by_chance), ("gain_over_forward", forward[None])):
         metrics |= interval(reached.astype(np.int64) - baseline).metrics(name)
-    return {"marks": metrics | {"steps_per_s": cfg["seeds"] * steps / seconds}}
+    return {"marks": metrics | {"steps_per_s": settings.seeds * steps / seconds}}
 
 
-def make_worlds(model: WorldModel, cfg: dict[str, Any], measured: bool) -> Any:
+def make_worlds(model: WorldModel, settings: LearnBenchSettings, measured: bool) -> Any:
     """The worlds for evaluation (``measured``) or for training; they share no start image."""
     starts = builtin_starts()
     held_out = np.arange(len(starts)) % HELD_OUT == HELD_OUT - 1
     return gymnasium.make_vec(
         "MirageWorld-v0",
-        num_envs=cfg["worlds"],
+        num_envs=settings.worlds,
         world=model,
         starts=starts[held_out if measured else ~held_out],
-        max_episode_steps=cfg["max_episode_steps"],
+        max_episode_steps=settings.max_episode_steps,
         autoreset_mode="SameStep",
         **ENVIRONMENT,
     )
 
 
-def train(model: WorldModel, cfg: dict[str, Any], seed: int) -> Any:
-    """Train PPO for at least ``cfg["steps"]`` steps of the world, rounded up to whole batches.
+def train(model: WorldModel, settings: LearnBenchSettings, seed: int) -> Any:
+    """Train PPO for at least ``settings.steps`` steps of the world, rounded up to whole batches.
 
     Raises:
         ImportError: if stable-baselines3 is not installed.
     """
     from mirage_sim.envs.sb3 import PPO, SB3VecEnv, SmallCNN
 
-    worlds = SB3VecEnv(make_worlds(model, cfg, measured=False))
+    worlds = SB3VecEnv(make_worlds(model, settings, measured=False))
     policy = PPO(
         "CnnPolicy",
         worlds,
-        seed=seed * cfg["worlds"],  # worlds count up from it, so that no two trainings share a world
+        seed=seed * settings.worlds,  # worlds count up from it, so that no two trainings share a world
         device="cpu",
         policy_kwargs={"features_extractor_class": SmallCNN},
         **PPO_SETTINGS,
     )
-    return policy.learn(cfg["steps"])
+    return policy.learn(settings.steps)
 
 
 def act(policy: Any, frames: np.ndarray) -> np.ndarray:
@@ -133,23 +132,23 @@ def act_randomly(rng: np.random.Generator, frames: np.ndarray) -> np.ndarray:
 def save(policy: Any, path: Path) -> None:
     """Write a policy to a zip file atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with whole(path) as partial_path:
+    with atomic_write(path) as partial_path:
         policy.save(partial_path)
 
 
-def successes(model: WorldModel, cfg: dict[str, Any], choose: Choose) -> np.ndarray:
+def successes(model: WorldModel, settings: LearnBenchSettings, choose: Choose) -> np.ndarray:
     """Whether each evaluation episode reached its goal, bool ``[episodes]``; the same episodes in each call.
 
     Args:
         model: of the worlds.
-        cfg: as of :func:`bench_learn`.
+        settings: of the benchmark.
         choose: frames ``[worlds, H, W, 3]`` to actions ``[worlds]``.
     """
-    count, total = cfg["worlds"], cfg["episodes"]
+    count, total = settings.worlds, settings.episodes
     # a fixed number of each world's first episodes: taking those that end first would prefer short ones
     counts = [total // count + (i < total % count) for i in range(count)]
     reached: list[list[bool]] = [[] for _ in range(count)]
-    worlds = make_worlds(model, cfg, measured=True)
+    worlds = make_worlds(model, settings, measured=True)
     frames, _ = worlds.reset(seed=FIRST_MEASURED)
     while any(len(episodes) < number for episodes, number in zip(reached, counts, strict=True)):
         frames, _, terminated, truncated, infos = worlds.step(choose(frames))

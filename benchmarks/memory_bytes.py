@@ -1,11 +1,11 @@
 """Bytes of a remembered frame compared with coloured points, and the quality that compact points cost."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
 
-from benchmarks.runner import positive_integers
 from benchmarks.scenes import circuit, furnished_room, ray_cast
 from mirage_sim.build import instantiate
 from mirage_sim.evaluation.ground_truth import load_truth
@@ -13,6 +13,7 @@ from mirage_sim.evaluation.manifest import load_manifest
 from mirage_sim.evaluation.metrics import bootstrap_mean
 from mirage_sim.evaluation.runner import score_circuits
 from mirage_sim.memory import LatentMap, PointMemory
+from mirage_sim.settings.benchmarks import BytesBenchSettings
 from mirage_sim.world import WorldModel
 
 SIZE, GRID, CHANNELS = (704, 1280), (44, 80), 48
@@ -20,15 +21,14 @@ RGB_COMPACT = 3 * 4 + 3  # bytes of a coloured point: float32 coordinates, uint8
 RGB_FP64 = 3 * 8 + 3  # the same with float64 coordinates
 
 
-def bench_bytes(cfg: dict[str, Any]) -> dict[str, Any]:
+def bench_bytes(settings: BytesBenchSettings) -> dict[str, Any]:
     """Count the bytes of compact points at the real shape, and drive mini's revisit circuits with either memory.
 
     The loss holds for the built-in world alone, and is measured without reprojection of the start image, so that all of
     the image comes from latents.
 
     Args:
-        cfg: ``world`` (config of a world model), ``frames`` to remember, ``walks`` and ``cache`` (which
-            circuits, and where true clips are kept) and ``batch``.
+        settings: of the benchmark.
 
     Returns:
         ``{"marks": ...}``: ``bytes_per_cell`` of compact points and ``bytes_per_cell_full`` of full ones, including
@@ -40,14 +40,13 @@ def bench_bytes(cfg: dict[str, Any]) -> dict[str, Any]:
         ValueError: for unusable settings, or when rendered truth differs from the manifest.
         ImportError: where truth must be rendered and MiniWorld or EGL is missing.
     """
-    positive_integers(cfg, "frames", "batch")
-    compact, full = (bytes_per_cell(cfg["frames"], compact) for compact in (True, False))
+    compact, full = (bytes_per_cell(settings.frames, compact) for compact in (True, False))
     frame_bytes = compact * GRID[0] * GRID[1]
     # reprojection would show the start image itself, and hide what the coding of latents costs
-    model: WorldModel = replace(instantiate(cfg["world"]), reprojection=None)
-    manifest = load_manifest().subset(cfg["walks"])
-    circuits = load_truth(manifest.circuits, manifest, cfg["cache"])
-    run = score_circuits({"full": model, "compact": with_compact_memory(model)}, circuits, batch=cfg["batch"])
+    model: WorldModel = replace(instantiate(settings.world), reprojection=None)
+    manifest = load_manifest().subset(settings.walks)
+    circuits = load_truth(manifest.circuits, manifest, Path(settings.cache) if settings.cache else None)
+    run = score_circuits({"full": model, "compact": with_compact_memory(model)}, circuits, batch=settings.batch)
     loss = bootstrap_mean(run.scores["full"]["revisit_a"] - run.scores["compact"]["revisit_a"])
     return {
         "marks": {

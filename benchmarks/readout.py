@@ -18,6 +18,7 @@ from mirage_sim.memory.latent_map import InView
 from mirage_sim.memory.point_memory import resample_depth
 from mirage_sim.memory.rendering import RenderOutput, RenderParams, render
 from mirage_sim.protocols import MemoryView
+from mirage_sim.settings.benchmarks import ReadoutBenchSettings
 
 GRID = (44, 80)
 CHANNELS = 48
@@ -205,11 +206,11 @@ def _resampling() -> dict[str, float]:
     return metrics
 
 
-def bench_readout(cfg: dict[str, Any]) -> dict[str, Any]:
+def bench_readout(settings: ReadoutBenchSettings) -> dict[str, Any]:
     """Run the benchmark, with 44 x 80 cells and 48 channels.
 
     Args:
-        cfg: ``threads``, the numbers of threads for which to check that reads have the same bits.
+        settings: of the benchmark.
 
     Returns:
         ``{"marks": ...}``, for maps of 300 thousand (``_300k``) and 3 million (``_3m``) points:
@@ -226,7 +227,7 @@ def bench_readout(cfg: dict[str, Any]) -> dict[str, Any]:
         * ``hole_rate_*`` and ``wrong_rate_*`` of each way to resample depth, fractions in [0, 1].
     """
     same, culled = culling(3_000_000, 5)
-    metrics: dict[str, Any] = {"exact": same and is_exact(cfg["threads"], 60_000)}
+    metrics: dict[str, Any] = {"exact": same and is_exact(settings.threads, 60_000)}
     for name, count, repeats in (("300k", 300_000, 9), ("3m", 3_000_000, 5)):
         seconds = _speed(count, repeats)
         metrics |= {

@@ -7,13 +7,14 @@ import cv2
 import torch
 
 from mirage_sim.data.recordings import open_recording, to_size
+from mirage_sim.settings.recordings import RecordingsBenchSettings
 
 
-def bench_recordings(cfg: dict[str, Any]) -> dict[str, Any]:
+def bench_recordings(settings: RecordingsBenchSettings) -> dict[str, Any]:
     """Open a recording and read all of it on one core.
 
     Args:
-        cfg: ``source``, the recording, and ``size``, (height, width) of the frames wanted.
+        settings: of the benchmark.
 
     Returns:
         ``{"marks": ...}``: ``images_per_s`` and ``open_s``, the seconds that opening took.
@@ -27,10 +28,10 @@ def bench_recordings(cfg: dict[str, Any]) -> dict[str, Any]:
     cv2.setNumThreads(1)
     try:
         began = time.perf_counter()
-        recording = open_recording(cfg["source"])
+        recording = open_recording(settings.source)
         opened = time.perf_counter()
         for frame in recording.frames():
-            to_size(frame, tuple(cfg["size"]))
+            to_size(frame, settings.size)
         done = time.perf_counter()
     finally:
         torch.set_num_threads(threads[0])

@@ -5,9 +5,10 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from benchmarks.runner import positive_integers, side_by_side
+from benchmarks.runner import side_by_side
 from benchmarks.scenes import room_views
 from mirage_sim.memory.retrieval import Occupancy, choose_references, occupancy
+from mirage_sim.settings.benchmarks import RetrievalBenchSettings
 
 SIZE = (168, 300)  # 50,400 points a frame
 VOXEL, THRESHOLD, MOST = 0.1, 0.04, 4
@@ -27,11 +28,11 @@ def choose_with_sets(place: Voxels, frames: list[Voxels]) -> list[int]:
     return [i for i in ranked if shares[i] >= THRESHOLD]
 
 
-def bench_retrieval(cfg: dict[str, Any]) -> dict[str, Any]:
+def bench_retrieval(settings: RetrievalBenchSettings) -> dict[str, Any]:
     """Choose reference frames among views of a furnished room, 50,400 points each.
 
     Args:
-        cfg: ``frames`` to choose from and ``repeats`` of each timing.
+        settings: of the benchmark.
 
     Returns:
         ``{"marks": ...}``: ``same``, whether both ways always choose the same frames; ``speedup_vs_sets`` of one choice
@@ -41,8 +42,7 @@ def bench_retrieval(cfg: dict[str, Any]) -> dict[str, Any]:
     Raises:
         ValueError: for unusable settings.
     """
-    positive_integers(cfg, "frames", "repeats")
-    views = list(room_views(cfg["frames"], SIZE))
+    views = list(room_views(settings.frames, SIZE))
     place = views[len(views) // 2]
     ours: list[Occupancy] = [occupancy(points, VOXEL) for points in views]
     sets = [voxels_of(points) for points in views]
@@ -55,10 +55,10 @@ def bench_retrieval(cfg: dict[str, Any]) -> dict[str, Any]:
         return choose_references(occupancy(place, VOXEL), frames, THRESHOLD, MOST)
 
     seconds, seconds_sets = side_by_side(
-        cfg["repeats"], lambda: choose(ours), lambda: choose_with_sets(voxels_of(place), sets)
+        settings.repeats, lambda: choose(ours), lambda: choose_with_sets(voxels_of(place), sets)
     )
     anew, anew_sets = side_by_side(
-        max(cfg["repeats"] // 4, 1),
+        max(settings.repeats // 4, 1),
         lambda: choose([occupancy(points, VOXEL) for points in views]),
         lambda: choose_with_sets(voxels_of(place), [voxels_of(points) for points in views]),
     )

@@ -13,18 +13,18 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.runner import positive_integers
+from mirage_sim.settings.benchmarks import RolloutBenchSettings
 
 TIMEOUT = 600.0  # seconds within which a rollout must write its first episode
 
 
-def bench_rollout(cfg: dict[str, Any]) -> dict[str, Any]:
+def bench_rollout(settings: RolloutBenchSettings) -> dict[str, Any]:
     """Roll out the same episodes with ``backend=local``, ``backend=ray``, and ``backend=ray`` with a worker killed.
 
     Uses the built-in world with its default settings and random actions.
 
     Args:
-        cfg: ``episodes``, ``steps`` of each, ``worlds`` generated as one batch, ``num_workers`` and ``seed``.
+        settings: of the benchmark.
 
     Returns:
         ``{"marks": ...}``: after a worker was killed, the number of ``lost`` and ``doubled`` episodes; ``identical``,
@@ -35,8 +35,7 @@ def bench_rollout(cfg: dict[str, Any]) -> dict[str, Any]:
         ValueError: for unusable settings.
         ChildProcessError: with the last line of a rollout's output, if it fails.
     """
-    positive_integers(cfg, "episodes", "steps", "worlds", "num_workers")
-    workers, worlds, episodes = cfg["num_workers"], cfg["worlds"], cfg["episodes"]
+    workers, worlds, episodes = settings.num_workers, settings.worlds, settings.episodes
     if episodes <= (workers + 1) * worlds:
         raise ValueError(
             f"episodes: expected more than {(workers + 1) * worlds}, more than a batch of {worlds} for each of "
@@ -44,7 +43,7 @@ def bench_rollout(cfg: dict[str, Any]) -> dict[str, Any]:
         )
     names = ("episodes", "steps", "worlds", "seed")
     command = [sys.executable, "-m", "mirage_sim.cli", "rollout", "policy=random", "format=npz"]
-    command += [f"{name}={cfg[name]}" for name in names]
+    command += [f"{name}={getattr(settings, name)}" for name in names]
     by_ray = [*command, "backend=ray", f"num_workers={workers}"]
     with tempfile.TemporaryDirectory() as folder:
         local, ray, disturbed = (
@@ -55,7 +54,7 @@ def bench_rollout(cfg: dict[str, Any]) -> dict[str, Any]:
         disturbed.start()
         os.kill(disturbed.workers()[0], signal.SIGKILL)
         disturbed.finish()
-        lost, doubled = compare(disturbed.folder, range(cfg["seed"], cfg["seed"] + episodes))
+        lost, doubled = compare(disturbed.folder, range(settings.seed, settings.seed + episodes))
         identical = local.content() == ray.content() == disturbed.content()
     return {
         "marks": {

@@ -16,6 +16,7 @@ from mirage_sim.geometry import VelocityLimits
 from mirage_sim.ros import conversions
 from mirage_sim.ros.launching import node_command
 from mirage_sim.ros.parameters import WorldParameters
+from mirage_sim.settings.benchmarks import RosBenchSettings
 
 BLOCK = 10  # steps of the node, then as many of the plain environment
 TURN = 60  # steps of a full turn on the spot, after which the memory holds all of it
@@ -23,11 +24,11 @@ WIDE: dict[str, Any] = {"image_width": 640, "image_height": 480}
 FULL_RATE: dict[str, Any] = {"real_time_factor": 0.0}
 
 
-def bench_ros(cfg: dict[str, Any]) -> dict[str, Any]:
+def bench_ros(settings: RosBenchSettings) -> dict[str, Any]:
     """Measure the node `mirage_world` in the mini world.
 
     Args:
-        cfg: ``steps``, ``frames``, ``seconds`` and ``seed``; see ``configs/bench/ros.yaml``.
+        settings: of the benchmark.
 
     Returns:
         ``{"marks": ...}`` with
@@ -44,19 +45,11 @@ def bench_ros(cfg: dict[str, Any]) -> dict[str, Any]:
     Raises:
         ImportError: if ROS 2 is not installed.
         RuntimeError: if the node ends or stops publishing.
-        ValueError: for unusable settings.
     """
-    for name in ("steps", "frames"):
-        if isinstance(cfg[name], bool) or not isinstance(cfg[name], int) or cfg[name] < 1:
-            raise ValueError(f"{name}: expected a positive integer, got {cfg[name]!r}")
-    if isinstance(cfg["seconds"], bool) or not isinstance(cfg["seconds"], (int, float)) or not cfg["seconds"] > 0:
-        raise ValueError(f"seconds: expected a positive number, got {cfg['seconds']!r}")
-    if isinstance(cfg["seed"], bool) or not isinstance(cfg["seed"], int) or cfg["seed"] < 0:
-        raise ValueError(f"seed: expected an integer of at least 0, got {cfg['seed']!r}")
     domain = private_domain()
-    metrics = full_rate(domain, cfg["steps"], cfg["seconds"], cfg["seed"])
-    metrics |= lockstep(domain, cfg["steps"], cfg["seed"])
-    metrics |= wide_images(domain, cfg["frames"], cfg["seed"])
+    metrics = full_rate(domain, settings.steps, settings.seconds, settings.seed)
+    metrics |= lockstep(domain, settings.steps, settings.seed)
+    metrics |= wide_images(domain, settings.frames, settings.seed)
     return {"marks": metrics}
 
 

@@ -18,6 +18,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from mirage_sim.memory.kernels import WORK
+from mirage_sim.settings import Settings
+from mirage_sim.settings.benchmarks import AllBenchSettings
 
 # benchmarks whose function is not in the module of their name; modules are imported when they are run
 MODULES = {"all": "benchmarks.runner", "bytes": "benchmarks.memory_bytes"}
@@ -67,15 +69,15 @@ _INDEXED = {  # operations that visit only the entries of their first argument t
 _log = logging.getLogger(__name__)
 
 
-def run(name: str, cfg: dict[str, Any]) -> dict[str, Any]:
+def run(name: str, settings: Settings) -> dict[str, Any]:
     """Run one benchmark in this process: ``bench_NAME`` of its module.
 
     Args:
         name: of the benchmark.
-        cfg: its settings, see ``configs/bench/NAME.yaml``.
+        settings: of the benchmark.
     """
     module = importlib.import_module(MODULES.get(name, f"benchmarks.{name}"))
-    result: dict[str, Any] = getattr(module, f"bench_{name}")(cfg)
+    result: dict[str, Any] = getattr(module, f"bench_{name}")(settings)
     return result
 
 
@@ -98,11 +100,11 @@ def run_in_process(name: str, *settings: str) -> dict[str, Any]:
     return metrics
 
 
-def bench_all(cfg: dict[str, Any]) -> dict[str, Any]:
+def bench_all(settings: AllBenchSettings) -> dict[str, Any]:
     """Run benchmarks with their default settings, each in a new process, so that none affects another.
 
     Args:
-        cfg: ``benchmarks``, some keys of :data:`WANTED`, or None for all.
+        settings: of the benchmark.
 
     Returns:
         ``marks``, named ``BENCHMARK.METRIC``; ``missing``, the reason for each benchmark that failed; and ``table``, in
@@ -111,7 +113,7 @@ def bench_all(cfg: dict[str, Any]) -> dict[str, Any]:
     Raises:
         ValueError: for an unknown benchmark.
     """
-    names = list(WANTED) if cfg["benchmarks"] is None else list(cfg["benchmarks"])
+    names = list(WANTED) if settings.benchmarks is None else list(settings.benchmarks)
     if unknown := [name for name in names if name not in WANTED]:
         raise ValueError(f"benchmarks: expected some of {list(WANTED)}, got {unknown}")
     metrics: dict[str, Any] = {}
@@ -234,14 +236,3 @@ def _tensor_bytes() -> int:
     tensors = [each for each in gc.get_objects() if issubclass(type(each), Tensor) and each.layout is torch.strided]
     storages = [each.untyped_storage() for each in tensors]
     return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
-
-
-def positive_integers(cfg: Mapping[str, Any], *names: str) -> None:
-    """Check settings that count something.
-
-    Raises:
-        ValueError: if one of the named settings is not a positive integer.
-    """
-    for name in names:
-        if isinstance(cfg[name], bool) or not isinstance(cfg[name], int) or cfg[name] < 1:
-            raise ValueError(f"{name}: expected a positive integer, got {cfg[name]!r}")

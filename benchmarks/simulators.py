@@ -6,19 +6,20 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.runner import positive_integers, timed
+from benchmarks.runner import timed
 from mirage_sim.data.simulators import TRAINING_SEEDS, make_simulator
 from mirage_sim.data.simulators.simulator import ReferenceSimulator
+from mirage_sim.settings.benchmarks import SimulatorsBenchSettings
 
 SIZE = (96, 128)
 TURN = np.array([0.0, 1.0])  # in place, so that every direction is rendered
 
 
-def bench_simulators(cfg: dict[str, Any]) -> dict[str, Any]:
+def bench_simulators(settings: SimulatorsBenchSettings) -> dict[str, Any]:
     """Step and render homes and MiniWorld, images with depth, while the body turns in place.
 
     Args:
-        cfg: ``homes`` and ``miniworld``, an environment of each; ``scenes`` to visit and ``frames`` to render in each.
+        settings: of the benchmark.
 
     Returns:
         ``{"marks": ...}``: ``homes_fps`` and ``miniworld_fps``, rendered steps per second, and ``homes_build_s`` and
@@ -28,12 +29,11 @@ def bench_simulators(cfg: dict[str, Any]) -> dict[str, Any]:
         ValueError: for unusable settings, or if furniture has not been prepared.
         ImportError: if libraries or EGL are missing.
     """
-    positive_integers(cfg, "scenes", "frames")
     metrics: dict[str, float] = {}
     for name in ("homes", "miniworld"):
-        simulator = make_simulator(name, cfg[name], SIZE)
+        simulator = make_simulator(name, getattr(settings, name), SIZE)
         try:
-            build, fps = rates(simulator, cfg["scenes"], cfg["frames"])
+            build, fps = rates(simulator, settings.scenes, settings.frames)
         finally:
             simulator.close()
         metrics |= {f"{name}_fps": fps, f"{name}_build_s": build}

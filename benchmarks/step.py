@@ -14,6 +14,7 @@ import numpy as np
 from benchmarks.runner import side_by_side
 from mirage_sim.build import instantiate
 from mirage_sim.evaluation.rollout import LATENT, RGB_MEMORY, variants_of
+from mirage_sim.settings.benchmarks import StepBenchSettings
 from mirage_sim.world import WorldModel
 
 WARM_UP = 20  # steps that fill caches and let oneDNN choose its kernels
@@ -28,12 +29,11 @@ print(time.perf_counter() - began)
 """
 
 
-def bench_step(cfg: dict[str, Any]) -> dict[str, Any]:
+def bench_step(settings: StepBenchSettings) -> dict[str, Any]:
     """Time imports, the first reset, and steps along a smooth scripted drive.
 
     Args:
-        cfg: ``world`` (config of a world model), ``steps`` to time, ``seed`` of the episode, and ``rgb_steps`` to time
-            with each memory.
+        settings: of the benchmark.
 
     Returns:
         ``{"marks": ...}``: ``steps_per_s`` over all timed steps; ``import_s`` of ``import mirage_sim`` (median of five
@@ -45,12 +45,12 @@ def bench_step(cfg: dict[str, Any]) -> dict[str, Any]:
         "import_s": statistics.median(_seconds_of(_IMPORT) for _ in range(5)),
         "first_reset_s": statistics.median(_seconds_of(_FIRST_RESET) for _ in range(3)),
     }
-    model: WorldModel = instantiate(cfg["world"])
+    model: WorldModel = instantiate(settings.world)
     env: Any = gymnasium.make("MirageWorld-v0", world=model).unwrapped
-    _, info = env.reset(seed=int(cfg["seed"]))
+    _, info = env.reset(seed=int(settings.seed))
     whole: list[float] = []
     phases: dict[str, list[float]] = defaultdict(list)
-    for step in range(WARM_UP + int(cfg["steps"])):
+    for step in range(WARM_UP + int(settings.steps)):
         began = time.perf_counter()
         *_, info = env.step(_command(step))
         took = time.perf_counter() - began
@@ -63,7 +63,7 @@ def bench_step(cfg: dict[str, Any]) -> dict[str, Any]:
     around = [total - sum(parts) for total, parts in zip(whole, zip(*phases.values(), strict=True), strict=True)]
     metrics["other_ms"] = 1e3 * statistics.median(around)
     metrics["memory_points"] = info["memory_points"]
-    return {"marks": metrics | _rgb_ratio(model, int(cfg["seed"]), int(cfg["rgb_steps"]))}
+    return {"marks": metrics | _rgb_ratio(model, int(settings.seed), int(settings.rgb_steps))}
 
 
 def _rgb_ratio(model: WorldModel, seed: int, steps: int) -> dict[str, float]:

@@ -5,19 +5,20 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from benchmarks.runner import held_bytes, positive_integers, side_by_side
+from benchmarks.runner import held_bytes, side_by_side
 from mirage_sim.build import instantiate
+from mirage_sim.settings.benchmarks import VectorBenchSettings
 from mirage_sim.world import WorldModel
 
 REPEATED = 4  # steps over which two runs of the same batch must have the same bits
 TOLERANCE = 1  # grey level that a batch may differ from single worlds after one step; see envs/vector_env.py
 
 
-def bench_vector(cfg: dict[str, Any]) -> dict[str, Any]:
+def bench_vector(settings: VectorBenchSettings) -> dict[str, Any]:
     """Step single environments and a vector environment in turns, with the same seeds and actions.
 
     Args:
-        cfg: ``world`` (config of a world model), ``worlds`` of the vector environment, ``steps`` to time and ``seed``.
+        settings: of the benchmark.
 
     Returns:
         ``{"marks": ...}``: ``throughput_ratio_N``, steps per second of all N worlds divided by those of one
@@ -29,10 +30,9 @@ def bench_vector(cfg: dict[str, Any]) -> dict[str, Any]:
     Raises:
         ValueError: for unusable settings.
     """
-    positive_integers(cfg, "worlds", "steps")
-    model: WorldModel = instantiate(cfg["world"])
-    count, seed = cfg["worlds"], int(cfg["seed"])
-    actions = np.random.default_rng(seed).uniform(-1, 1, (cfg["steps"] + 1, count, 2)).astype(np.float32)
+    model: WorldModel = instantiate(settings.world)
+    count, seed = settings.worlds, int(settings.seed)
+    actions = np.random.default_rng(seed).uniform(-1, 1, (settings.steps + 1, count, 2)).astype(np.float32)
     apart, same = compare(model, actions, seed)
     single = gymnasium.make("MirageWorld-v0", world=model)
     batch = gymnasium.make_vec("MirageWorld-v0", num_envs=count, world=model)
@@ -40,7 +40,7 @@ def bench_vector(cfg: dict[str, Any]) -> dict[str, Any]:
     batch.reset(seed=seed)
     alone, together = iter(actions[:, 0]), iter(actions)
     seconds, seconds_batch = side_by_side(
-        cfg["steps"], lambda: single.step(next(alone)), lambda: batch.step(next(together))
+        settings.steps, lambda: single.step(next(alone)), lambda: batch.step(next(together))
     )
 
     def make(worlds: int) -> gymnasium.vector.VectorEnv:

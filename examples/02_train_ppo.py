@@ -1,4 +1,4 @@
-"""Train PPO to walk to a place that is marked in the frames. Needs `pip install 'mirage_sim[learn]'`.
+"""Train PPO to walk to a goal that is visible in the frames. Needs `pip install 'mirage_sim[learn]'`.
 
 python examples/02_train_ppo.py --steps 6000
 mirage rollout policy=policy.zip trust_policy=true env.task=goal env.action_mode=discrete steps=40
@@ -17,8 +17,8 @@ parser.add_argument("--worlds", type=int, default=8)
 parser.add_argument("--output", default="policy.zip")
 args = parser.parse_args()
 
-# Eight worlds that share the networks, which generate all of them as one batch. The task pays for every metre that the
-# goal comes nearer; a magenta ball in the frame shows where it is.
+# Eight worlds share the networks, which generate all of them as one batch. The reward is the approach to the goal in
+# metres; a magenta ball in the frame shows where the goal is.
 worlds = gym.make_vec(
     "MirageWorld-v0",
     num_envs=args.worlds,
@@ -35,7 +35,7 @@ policy.learn(args.steps)
 policy.save(args.output)
 print(f"saved {args.output} after {policy.num_timesteps} steps")
 
-# Let it act for a while.
+# Run the policy.
 frames, _ = worlds.reset(seed=1000)
 reached = ended = 0
 for _ in range(min(args.steps, 50)):

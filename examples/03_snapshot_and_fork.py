@@ -1,4 +1,4 @@
-"""Plan by trying: fork the world, walk a few steps each way, keep the best, go there for real.
+"""Plan by trial: fork the world, walk a few steps in each fork, and take the best plan in the world itself.
 
 python examples/03_snapshot_and_fork.py --steps 5
 """
@@ -18,7 +18,7 @@ args = parser.parse_args()
 env = gym.make("MirageWorld-v0", task="explore").unwrapped
 env.reset(seed=args.seed)
 
-# Three futures. Forks share the past with the environment and with each other; what they do stays their own.
+# Three futures. Forks share their past with the environment; their steps change nothing outside them.
 plans = {"left": [0.5, 1.0], "straight": [1.0, 0.0], "right": [0.5, -1.0]}
 explored = {}
 for fork, (name, command) in zip(env.fork(len(plans)), plans.items(), strict=True):
@@ -26,7 +26,7 @@ for fork, (name, command) in zip(env.fork(len(plans)), plans.items(), strict=Tru
     explored[name] = sum(fork.step(action)[1] for _ in range(args.steps))
     print(f"{name:<8} would explore {explored[name]:.1f} m2")
 
-# The environment itself has not moved. A snapshot costs nothing, and going back to it is exact.
+# The environment itself has not moved. A snapshot is a reference, and restoring it is exact.
 before = env.snapshot()
 best = np.array(plans[max(explored, key=explored.__getitem__)], dtype=np.float32)
 first = [env.step(best)[0] for _ in range(args.steps)]

@@ -1,4 +1,4 @@
-"""Drive a running world over ROS 2 and draw what it tells: camera, depth, memory and scan, as ros_session.png.
+"""Drive a running world over ROS 2, and plot camera, depth, memory and scan to ros_session.png.
 
 mirage_world                                     # in one terminal; or: ros2 launch mirage_sim world.launch.py
 python examples/04_ros_session.py --frames 100   # in another
@@ -21,7 +21,7 @@ matplotlib.use("Agg")
 from matplotlib import pyplot as plt  # noqa: E402
 
 parser = argparse.ArgumentParser(description=__doc__)
-parser.add_argument("--frames", type=int, default=100, help="to drive")
+parser.add_argument("--frames", type=int, default=100, help="frames to drive")
 args = parser.parse_args()
 
 rclpy.init()
@@ -31,7 +31,7 @@ latest, path = {}, []
 
 
 def drive(odometry):
-    """Answer every pose with the next command: forward, swaying left and right."""
+    """Answer every pose with the next command: forward, weaving left and right."""
     position = odometry.pose.pose.position
     path.append((position.x, position.y, odometry.pose.pose.orientation))
     command = Twist()
@@ -48,11 +48,11 @@ node.create_subscription(PointCloud2, "memory/points", lambda message: latest.up
 node.create_subscription(Odometry, "odom", drive, 10)
 while len(path) < args.frames or len(latest) < len(topics) + 1:
     rclpy.spin_once(node)
-commands.publish(Twist())  # stand
+commands.publish(Twist())  # stop
 node.destroy_node()
 rclpy.shutdown()
 
-# x, y, z as floats and 0x00RRGGBB; what reaches from knee to head is worth a place in a plan
+# x, y, z as floats and 0x00RRGGBB; the plan shows points between knee and head height
 words = np.frombuffer(latest["points"].data, "<u4").reshape(-1, 4)
 x, y, z = words[:, :3].view("<f4").T
 shown = (z > 0.2) & (z < 1.8) & (np.hypot(x, y) < 15)

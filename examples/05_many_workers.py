@@ -1,4 +1,4 @@
-"""Collect episodes with several worker processes. Kill it and start it again: it goes on, and no episode is made twice.
+"""Collect episodes with several worker processes. If it is killed, the same command continues it.
 
 Needs `pip install 'mirage_sim[ray]'`. On a cluster whose nodes share this folder, add --address HOST:6379.
 
@@ -17,11 +17,11 @@ parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.R
 parser.add_argument("--workers", type=int, default=2)
 parser.add_argument("--episodes", type=int, default=32)
 parser.add_argument("--steps", type=int, default=50)
-parser.add_argument("--address", default="null", help="of a running cluster; without it Ray starts on this machine")
+parser.add_argument("--address", default="null", help="of a running cluster; by default Ray starts on this machine")
 parser.add_argument("--output", default="episodes")
 args = parser.parse_args()
 
-# The same settings as those of `mirage rollout`. Each worker generates four episodes as one batch.
+# The settings of `mirage rollout`. Each worker generates four episodes as one batch.
 settings = compose(
     "rollout",
     [
@@ -37,10 +37,10 @@ settings = compose(
     ],
 )
 
-figures = rollout(settings)
-print(f"{figures['steps']} steps; {figures['remembered']:.0%} of what was seen was remembered, the rest invented")
+metrics = rollout(settings)
+print(f"{metrics['steps']} steps; {metrics['remembered']:.0%} of the frames was remembered, the rest generated")
 
-# An episode is one file: what was seen, what was done, what came of it.
+# Each episode is one file with observations, actions and rewards.
 files = sorted(Path(args.output).glob("episode_*.npz"))
 with np.load(files[-1], allow_pickle=False) as episode:
-    print(f"{len(files)} episodes; the last one saw frames of shape {episode['observations/rgb'].shape}")
+    print(f"{len(files)} episodes; the last one has frames of shape {episode['observations/rgb'].shape}")

@@ -1,4 +1,4 @@
-"""Look at furnished apartments of the reference simulator: images and depth of the first view of each, as one sheet.
+"""Render furnished apartments of the reference simulator: image and depth of the first view of each, as one sheet.
 
 python examples/06_homes.py --homes 24 --output homes.jpg
 """
@@ -14,7 +14,9 @@ from mirage_sim.data.simulators import SHIPPED_SEEDS, make_simulator
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--homes", type=int, default=24)
 parser.add_argument("--columns", type=int, default=6)
-parser.add_argument("--environment", default="procedural", help="seen: furniture of `mirage prepare furniture`")
+parser.add_argument(
+    "--environment", default="procedural", help="procedural; or seen, which needs `mirage prepare furniture`"
+)
 parser.add_argument("--first-seed", type=int, default=SHIPPED_SEEDS.start)
 parser.add_argument("--output", type=Path, default=Path("homes.jpg"))
 args = parser.parse_args()
@@ -32,5 +34,5 @@ simulator.close()
 tiles += [np.zeros_like(tiles[0])] * (-len(tiles) % args.columns)
 rows = [np.hstack(tiles[start : start + args.columns]) for start in range(0, len(tiles), args.columns)]
 if not cv2.imwrite(str(args.output), np.vstack(rows)):
-    raise SystemExit(f"output: expected a place to write an image, got {args.output}")
+    raise SystemExit(f"output: expected a file name of an image that can be written, got {args.output}")
 print(f"wrote {args.output}")

@@ -1,7 +1,7 @@
 """mirage_sim: a world model with a latent spatial memory that you can step.
 
-``import mirage_sim`` registers the Gymnasium environments and loads nothing heavy; the names below are imported when
-they are first used.
+``import mirage_sim`` registers the Gymnasium environments without importing torch; the names in ``__all__`` are
+imported when they are first used.
 """
 
 import importlib
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from mirage_sim.geometry import Camera, VelocityLimits
     from mirage_sim.world import Observation, World, WorldModel
 
-_HOMES = {
+_MODULES = {
     "Camera": "mirage_sim.geometry",
     "VelocityLimits": "mirage_sim.geometry",
     "Observation": "mirage_sim.world",
@@ -36,7 +36,7 @@ __all__ = [
 
 
 def _version() -> str:
-    """The installed version, or package.xml's when run from a checkout."""
+    """Return the installed version, or that of package.xml in a checkout that is not installed."""
     import importlib.metadata
     import xml.etree.ElementTree as ElementTree
     from pathlib import Path
@@ -51,8 +51,8 @@ def _version() -> str:
 def __getattr__(name: str) -> Any:
     if name == "__version__":
         value = _version()
-    elif name in _HOMES:
-        value = getattr(importlib.import_module(_HOMES[name]), name)
+    elif name in _MODULES:
+        value = getattr(importlib.import_module(_MODULES[name]), name)
     else:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     globals()[name] = value
@@ -63,9 +63,9 @@ def __dir__() -> list[str]:
     return sorted(__all__)
 
 
-# Before torch is loaded: OpenMP's threads wait for each other hundreds of times a step. Spinning for long keeps others
-# from the cores, the thread that is waited for among them; going to sleep at once costs a third of an idle machine's
-# speed. So they spin for a moment and then sleep, unless the user has said how to wait.
+# OpenMP's threads wait for each other hundreds of times a step. Long spinning blocks cores, even the one that the
+# awaited thread needs; sleeping at once costs a third of the speed on an idle machine. So they spin briefly, then
+# sleep, unless the user has set a policy. It must be set before torch is loaded.
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 register_envs()

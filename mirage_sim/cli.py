@@ -6,109 +6,83 @@ import importlib
 import json
 import logging
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+import textwrap
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, NoReturn
 
 import mirage_sim
-from mirage_sim.build import CONFIGS, compose
+from mirage_sim.build import compose, find_command
 from mirage_sim.evaluation.doctor import commit, cpu
-from mirage_sim.files import check_folder
+from mirage_sim.io import check_folder
+from mirage_sim.paths import CONFIGS
+from mirage_sim.settings import (
+    BENCHMARKS,
+    COMMANDS,
+    CompareSettings,
+    RecipeSettings,
+    RecordSettings,
+    ReportSettings,
+    Settings,
+)
+from mirage_sim.settings.fields import groups, rows
 
-Config = dict[str, Any]
+Result = dict[str, Any]
+WIDTH = 100  # columns of --help
 
-
-@dataclass(frozen=True)
-class Command:
-    """A subcommand: what it is for, how it is called, what it does, and the variants that it offers.
-
-    A variant in ``files`` takes these files or folders instead of settings. The first word may be the value of the
-    setting ``first_word``.
-    """
-
-    help: str
-    example: str
-    run: Callable[[str, Config], Config]
-    variants: tuple[str, ...] = ()
-    group: str = ""  # of configs, or several, separated by spaces; shown by --help
-    files: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    first_word: str = ""
-
-
-class _Parser(argparse.ArgumentParser):
-    """Errors take one line, as all of ours do."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"mirage: error: {message} (see {self.prog} --help)\n")
+SUMMARIES = {  # of the commands that have variants
+    "prepare": "Prepare training data: clips of videos, crops of photographs, furniture.",
+    "recording": "Read recordings of places and turn them into worlds.",
+    "eval": "Evaluate generated worlds against ground truth.",
+    "bench": "Measure speed, exactness and learning.",
+    "download": "Download the public weights of a world.",
+}
 
 
-def _rollout(_: str, config: Config) -> Config:
-    from mirage_sim.agents.rollout import rollout
+def _train_recipe(settings: RecipeSettings) -> Result:
+    from mirage_sim.training.recipe import train_recipe
 
-    return rollout(config)
-
-
-def _train(_: str, config: Config) -> Config:
-    if "recipe" in config:
-        from mirage_sim.training.recipe import train_recipe
-
-        return train_recipe(config, _quick_protocols, commit())
-    from mirage_sim.training import train
-
-    train(config)
-    return {"output": config["output"]}
+    return train_recipe(settings, _quick_protocols, commit())
 
 
-def _quick_protocols(world: Config, output: Path) -> Config:
-    """Metrics of the quick fidelity and collision protocols, with the latent memory alone."""
+def _quick_protocols(world: dict[str, Any], output: Path) -> Result:
+    """Return metrics of the quick fidelity and collision protocols, with the latent memory alone."""
     settings = {"world": world, "walks": "quick", "variants": ["latent_memory"], "output": str(output)}
-    return {name: _eval(name, settings)["marks"] for name in ("fidelity", "collision")}
+    return {name: _evaluate(name, settings)["marks"] for name in ("fidelity", "collision")}
 
 
-def _record(_: str, config: Config) -> Config:
+def _evaluate(name: str, values: dict[str, Any]) -> Result:
+    from mirage_sim.evaluation import collision, photos, runner
+
+    if name in ("collision", "photos"):
+        return {"collision": collision, "photos": photos}[name].evaluate(values)
+    return runner.evaluate(name, values)
+
+
+def _record(settings: RecordSettings) -> Result:
     from mirage_sim.data.record import record
 
-    return {"recorded": record(**config | {"output": Path(config["output"])}), "output": config["output"]}
+    return {"recorded": record(**vars(settings) | {"output": Path(settings.output)}), "output": settings.output}
 
 
-def _prepare(variant: str, config: Config) -> Config:
-    if variant == "photographs":
-        from mirage_sim.data.photographs import prepare_photographs
+def _compare(settings: CompareSettings) -> Result:
+    from mirage_sim.evaluation.summary import compare
 
-        return prepare_photographs(config) | {"output": config["output"]}
-    if variant == "furniture":
-        from mirage_sim.data.simulators.homes.furniture.prepare import prepare_furniture
-
-        return prepare_furniture(config["source"])
-    from mirage_sim.data.prepare import prepare
-
-    return prepare(config) | {"output": config["output"]}
+    return compare(Path(settings.first), Path(settings.second))
 
 
-def _eval(variant: str, config: Config) -> Config:
-    if variant == "compare":
-        from mirage_sim.evaluation.summary import compare
+def _report(settings: ReportSettings) -> Result:
+    from mirage_sim.evaluation.report import report
 
-        return compare(Path(config["a.json"]), Path(config["b.json"]))
-    if variant == "report":
-        from mirage_sim.evaluation.report import report
-
-        return report(Path(config["folder"]))
-    if variant in ("collision", "photos"):
-        return importlib.import_module(f"mirage_sim.evaluation.{variant}").evaluate(config)  # type: ignore[no-any-return]
-    from mirage_sim.evaluation.runner import evaluate
-
-    return evaluate(variant, config)
+    return report(Path(settings.folder))
 
 
-def _recording(_: str, config: Config) -> Config:
-    from mirage_sim.evaluation.recordings import describe_recording
-
-    return describe_recording(config)
+def _benchmark(name: str) -> Callable[[Settings], Result]:
+    return lambda settings: _run_benchmark(name, settings)
 
 
-def _bench(variant: str, config: Config) -> Config:
+def _run_benchmark(name: str, settings: Settings) -> Result:
     """Run a benchmark of the source checkout: the one that holds this package, or the current folder."""
     roots = (Path(mirage_sim.__file__).resolve().parent.parent, Path.cwd())
     root = next((root for root in roots if (root / "benchmarks" / "runner.py").is_file()), None)
@@ -119,148 +93,174 @@ def _bench(variant: str, config: Config) -> Config:
         )
     sys.path.insert(0, str(root))  # processes that a benchmark starts inherit it
     try:
-        return importlib.import_module("benchmarks.runner").run(variant, config)  # type: ignore[no-any-return]
+        result: Result = importlib.import_module("benchmarks.runner").run(name, settings)
+        return result
     finally:
         sys.path.remove(str(root))
 
 
-def _doctor(_: str, config: Config) -> Config:
-    from mirage_sim.evaluation.doctor import doctor
-
-    return doctor(config)
+def _evaluation(name: str) -> Callable[[Settings], Result]:
+    return lambda settings: _evaluate(name, dict(vars(settings)))
 
 
-def _download(_: str, config: Config) -> Config:
-    from mirage_sim.models.wan.download import download
-
-    return {"folder": str(download(**config))}
-
-
-#: Last words of the names of settings that are text: files, folders, addresses, prompts.
-TEXTS = frozenset(
-    "image output source clips policy walk prompt cache folder path name branch lora latents wan5b "
-    "address repository revision".split()
-)
-
-COMMANDS = {
-    "rollout": Command(
-        "walk an agent through a generated world: video, pictures, metrics",
-        "mirage rollout world=mini steps=200 policy=scripted",
-        _rollout,
-    ),
-    "train": Command(
-        "train a stage of a world, or all of mini (recipe=mini); continues where it stopped",
-        "mirage train recipe=mini budget=2h",
-        _train,
-        group="stage recipe",
-    ),
-    "record": Command(
-        "record training walks in a reference simulator", "mirage record simulator=homes walks=1000", _record
-    ),
-    "prepare": Command(
-        "make data to train on: clips of films, crops of photographs, furniture for homes",
-        "mirage prepare vipe source=data/films output=data/clips",
-        _prepare,
-        ("vipe", "realestate10k", "clips", "photographs", "furniture"),
-        group="prepare",
-    ),
-    "recording": Command(
-        "read a recording of a place: a bag, a TUM folder, an export of a phone",
-        "mirage recording info source=data/recording output=outputs/recording",
-        _recording,
-        ("info",),
-        group="recording",
-        first_word="source",
-    ),
-    "eval": Command(
-        "measure the generated world against the true one",
-        "mirage eval fidelity walks=quick --json",
-        _eval,
-        ("fidelity", "revisit", "collision", "photos", "compare", "report"),
-        group="eval",
-        files={"compare": ("a.json", "b.json"), "report": ("folder",)},
-    ),
-    "bench": Command(
-        "measure speed, exactness and learning",
-        "mirage bench step --json",
-        _bench,
-        tuple(sorted(path.stem for path in (CONFIGS / "bench").glob("*.yaml"))),
-        group="bench",
-    ),
-    "doctor": Command("tell what this machine has and lacks, and which worlds it can run", "mirage doctor", _doctor),
-    "download": Command(
-        "fetch the public weights of the real backbone",
-        "mirage download wan5b folder=weights",
-        _download,
-        ("wan5b",),
-        group="download",
-    ),
+#: the function of every command, which takes its settings: ``module:name``, or one of this module
+RUN: dict[str, str | Callable[[Any], Result]] = {
+    "rollout": "mirage_sim.agents.rollout:rollout",
+    "train": "mirage_sim.training.train:train",
+    "train recipe": _train_recipe,
+    "record": _record,
+    "prepare vipe": "mirage_sim.data.prepare:prepare",
+    "prepare realestate10k": "mirage_sim.data.prepare:prepare",
+    "prepare clips": "mirage_sim.data.prepare:prepare",
+    "prepare photographs": "mirage_sim.data.photographs:prepare_photographs",
+    "prepare furniture": "mirage_sim.data.simulators.homes.furniture.prepare:prepare_furniture",
+    "recording info": "mirage_sim.evaluation.recordings:describe_recording",
+    "recording import": "mirage_sim.evaluation.recordings:import_recording",
+    "recording export": "mirage_sim.evaluation.recordings:export_world",
+    "doctor": "mirage_sim.evaluation.doctor:doctor",
+    "download wan5b": "mirage_sim.models.wan.download:download",
+    **{f"eval {name}": _evaluation(name) for name in ("fidelity", "revisit", "collision", "photos")},
+    "eval recording": "mirage_sim.evaluation.place:evaluate",
+    "eval compare": _compare,
+    "eval report": _report,
+    **{f"bench {name}": _benchmark(name) for name in BENCHMARKS},
 }
+
+
+def run_command(name: str, settings: Settings) -> Result:
+    """Run a command with its settings and return its result."""
+    function = RUN[name]
+    if isinstance(function, str):
+        module, _, attribute = function.partition(":")
+        function = getattr(importlib.import_module(module), attribute)
+    return function(settings)
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"mirage: error: {message} (see mirage --help)\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="mirage", add_help=False, allow_abbrev=False)
+    parser.add_argument("--help", "-h", action="store_true")
+    parser.add_argument("--version", action="version", version=f"mirage_sim {mirage_sim.__version__}")
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("words", nargs="*")
+    return parser
+
+
+def help_text(words: Sequence[str] = ()) -> str:
+    """Return the help of the program, of a command, or of a command with its variant.
+
+    Raises:
+        ValueError: if there is no such command.
+    """
+    if not words:
+        return "\n".join(_overview())
+    command = words[0]
+    variants = [name for name in COMMANDS if name.startswith(f"{command} ")]
+    if variants and len(words) == 1 and command not in COMMANDS:
+        lines = [f"usage: mirage {command} VARIANT [key=value ...] [--json]", "", SUMMARIES[command], ""]
+        lines += [f"variants (mirage {command} VARIANT --help lists the settings):", *_table(variants)]
+        return "\n".join(lines)
+    name, _ = find_command(command, words[1:])
+    return "\n".join(_command_help(name, variants if name == command else []))
+
+
+def _overview() -> Iterator[str]:
+    yield "usage: mirage COMMAND [VARIANT] [key=value ...] [--json]"
+    yield from ("", "A world model with a latent spatial memory that you can step.", "", "commands:")
+    for command in dict.fromkeys(name.partition(" ")[0] for name in COMMANDS):
+        variants = [name for name in COMMANDS if name.startswith(f"{command} ")]
+        settings = COMMANDS.get(command) or COMMANDS[variants[0]]
+        yield f"  {command:<9} {SUMMARIES.get(command) or _summary(settings)}"
+        yield f"  {'':<9} {settings.example}"
+    yield from ("", "options:")
+    yield "  --help     with a command: its variants and settings"
+    yield "  --json     print one JSON object on stdout and nothing else"
+    yield "  --version  print the version"
+    yield ""
+    yield from textwrap.wrap(
+        f"Settings have hydra's override syntax. world={_choices('world')} and memory={_choices('memory')} choose a "
+        "configuration, world.sampler.steps=4 changes a value of it. Paths, prompts and other texts are taken "
+        f"literally. Configurations: {CONFIGS.resolve()}",
+        WIDTH,
+        break_on_hyphens=False,
+        break_long_words=False,
+    )
+
+
+def _command_help(name: str, variants: Sequence[str]) -> Iterator[str]:
+    settings = COMMANDS[name]
+    words = " ".join([*map(str.upper, settings.positional), "[key=value ...]"])
+    yield from (f"usage: mirage {name} {words} [--json]", "")
+    yield from (settings.__doc__ or "").replace("`", "").replace("\n    ", "\n").strip().splitlines()
+    yield from ("", f"  {settings.example}", "")
+    if variants:
+        yield from (f"variants (mirage {name} VARIANT --help lists the settings):", *_table(variants), "")
+    yield "settings:"
+    for row in rows(settings):
+        yield f"  {row.name}={row.default}  ({row.expected})"
+        yield from _indented(row.help)
+    chosen = [(field, field.metadata["group"]) for field in groups(settings)]
+    chosen += [(field, field.metadata["presets"]) for field in fields(settings) if "presets" in field.metadata]
+    for field, default in chosen:
+        yield f"  {field.name}={default}  (one of {_choices(field.name) or '|'.join(field.metadata['options'])})"
+        yield from _indented(field.metadata["help"])
+        options = field.metadata.get("options")
+        yield from _options(field.name, options) if options else _files(field.name)
+    if chosen:
+        text = f"The values of these configurations are in {CONFIGS.resolve()}; NAME.KEY=VALUE changes one."
+        yield from ("", *textwrap.wrap(text, WIDTH, break_on_hyphens=False, break_long_words=False))
+
+
+def _table(names: Sequence[str]) -> Iterator[str]:
+    for name in names:
+        yield f"  {name.partition(' ')[2]}"
+        yield from (*_indented(_summary(COMMANDS[name])), f"      {COMMANDS[name].example}")
+
+
+def _options(group: str, options: Mapping[str, type[Settings]]) -> Iterator[str]:
+    """Describe the options of a group that are settings classes."""
+    for option, settings in options.items():
+        yield f"        {option}: {_summary(settings)}"
+        for row in rows(settings, f"{group}."):
+            yield f"          {row.name}={row.default}  ({row.expected})"
+            yield from (f"        {line}" for line in _indented(row.help))
+
+
+def _files(group: str) -> Iterator[str]:
+    """Describe the options of a group that are YAML files by their first comment."""
+    for path in sorted((CONFIGS / group).glob("*.yaml")):
+        lines = path.read_text(encoding="utf-8").splitlines()
+        comment = next(line for line in lines if line.startswith("# ") and "@package" not in line)
+        yield from (f"  {line}" for line in _indented(f"{path.stem}: {comment[2:]}"))
+
+
+def _indented(text: str) -> list[str]:
+    indent = " " * 6
+    return textwrap.wrap(text, WIDTH, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False)
+
+
+def _summary(settings: type[Settings]) -> str:
+    return (settings.__doc__ or "").partition("\n\n")[0].replace("`", "")
 
 
 def _choices(group: str) -> str:
     return "|".join(sorted(path.stem for path in (CONFIGS / group).glob("*.yaml")))
 
 
-def _parser() -> argparse.ArgumentParser:
-    lines = [f"  {name:<8} {command.help}\n           {command.example}" for name, command in COMMANDS.items()]
-    parser = _Parser(
-        prog="mirage",
-        description="A world model with a latent spatial memory that you can step.",
-        epilog="commands, with an example each:\n"
-        + "\n".join(lines)
-        + "\n\nSettings are given as key=value (hydra's override syntax): "
-        f"`world={_choices('world')}` and\n`memory={_choices('memory')}` choose a configuration, "
-        "`world.sampler.steps=4` changes a value.\nPaths, prompts and other texts are taken as they are."
-        "\n`mirage COMMAND --help` lists the settings of a command; those of worlds, memories and so on are in"
-        f"\n{CONFIGS.resolve()}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        usage="mirage COMMAND [VARIANT] [key=value ...] [--json]",
-    )
-    parser.add_argument("--version", action="version", version=f"mirage_sim {mirage_sim.__version__}")
-    subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", help=argparse.SUPPRESS)
-    for name, command in COMMANDS.items():
-        groups = (sorted((CONFIGS / group).glob("*.yaml")) for group in command.group.split())
-        files = [CONFIGS / f"{name}.yaml", *(file for group in groups for file in group)]
-        sub = subparsers.add_parser(
-            name,
-            description=f"{command.help}\n\n  {command.example}",
-            prog=f"mirage {name}",
-            epilog="settings and their defaults:\n\n"
-            + "\n".join(f"--- {path.relative_to(CONFIGS)}\n{path.read_text(encoding='utf-8')}" for path in files),
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
-        if command.files:
-            calls = "\n".join(
-                f"  mirage {name} {variant} {' '.join(files)}" for variant, files in command.files.items()
-            )
-            sub.description = f"{sub.description}\n{calls}"
-        if command.variants:
-            sub.add_argument("variant", choices=command.variants, metavar="|".join(command.variants))
-        sub.add_argument("--json", action="store_true", help="print one JSON object on stdout, nothing else")
-        sub.add_argument("overrides", nargs="*", default=[], metavar="key=value", help="settings, see below")
-    return parser
-
-
-def _run(arguments: argparse.Namespace) -> str:
-    """Do what was asked; returns what goes to stdout."""
-    command = COMMANDS[arguments.command]
-    variant = arguments.variant if command.variants else ""
-    if variant in command.files:
-        config = _files(f"{arguments.command} {variant}", command.files[variant], arguments.overrides)
-    else:
-        choice = [f"{arguments.command}={variant}"] if variant else []
-        words = list(arguments.overrides)
-        if command.first_word and words and "=" not in words[0]:
-            words[0] = f"{command.first_word}={words[0]}"
-        settings, texts = _taken_apart(words)
-        config = compose(arguments.command, [*choice, *settings], texts)
-        for name in ("output", "folder"):  # before any work, which would be lost
-            if isinstance(folder := config.get(name), str):
-                check_folder(name, folder)
+def _run(words: Sequence[str], as_json: bool) -> str:
+    """Run the command in these words and return the text for stdout."""
+    name, _ = find_command(words[0], words[1:])
+    settings = compose(words[0], words[1:])
+    for field in ("output", "folder"):  # before the work, whose result would be lost
+        if field not in settings.positional and (folder := getattr(settings, field, None)) is not None:
+            check_folder(field, folder)
     with contextlib.redirect_stdout(sys.stderr):  # libraries may print; stdout is for the result
-        result = command.run(variant, config)
-    if arguments.json:
+        result = run_command(name, settings)
+    if as_json:
         return json.dumps({"cpu": cpu(), "commit": commit(), **result})
     if "table" in result:
         return str(result["table"])
@@ -269,42 +269,8 @@ def _run(arguments: argparse.Namespace) -> str:
     return "\n".join(_lines(result["marks"]))
 
 
-def _taken_apart(overrides: Sequence[str]) -> tuple[list[str], dict[str, str]]:
-    """Settings in hydra's syntax, and those that are text by their names (:data:`TEXTS`), which hydra must not parse.
-
-    Text in quotes is left to hydra, and so is ``null``, which means none, and a number of a walk.
-
-    Raises:
-        ValueError: for ``null`` where a file has that name.
-    """
-    settings, texts = [], {}
-    for override in overrides:
-        key, equals, text = override.partition("=")
-        quoted = len(text) > 1 and text[0] == text[-1] and text[0] in "'\""
-        if (
-            not equals
-            or key.rpartition(".")[2] not in TEXTS
-            or quoted
-            or (key == "walk" and text.lstrip("-").isdecimal())
-        ):
-            settings.append(override)
-        elif text == "null":
-            if Path(text).exists():
-                raise ValueError(f"{key}: expected ./null for the file of that name, got null, which means none")
-            settings.append(override)
-        else:
-            texts[key] = text
-    return settings, texts
-
-
-def _files(call: str, names: Sequence[str], given: Sequence[str]) -> Config:
-    if len(given) != len(names):
-        raise ValueError(f"{call}: expected {' '.join(names)}, got {' '.join(given) or 'nothing'}")
-    return dict(zip(names, given, strict=True))
-
-
 def _lines(metrics: Mapping[str, Any]) -> list[str]:
-    """One line per mark; an interval stands beside its mean."""
+    """Return one line per metric, with its interval after its mean."""
     lines = []
     for key, value in metrics.items():
         mean = key.removesuffix("_lo").removesuffix("_hi")
@@ -316,15 +282,17 @@ def _lines(metrics: Mapping[str, Any]) -> list[str]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code: 0, or 2 after one line on stderr about bad input."""
+    """Run the command line and return the exit code: 0, or 2 after one line on stderr about bad input."""
     parser = _parser()
-    arguments, rest = parser.parse_known_args(argv)  # argparse gives up on key=value after an option; we do not
-    if unknown := [word for word in rest if word.startswith("-")]:
-        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
-    arguments.overrides = [*arguments.overrides, *rest]
+    arguments = parser.parse_intermixed_args(argv)
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
     try:
-        output = _run(arguments)
+        if arguments.help:
+            output = help_text(arguments.words)
+        elif not arguments.words:
+            parser.error("expected a command")
+        else:
+            output = _run(arguments.words, arguments.json)
     except (ValueError, OSError, ImportError) as error:
         print(f"mirage: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2

@@ -56,7 +56,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     for name in ("codec", "denoiser", "depth"):
         save_model(getattr(model, name), folder / f"{name}.safetensors")
         overrides.append(f"world.{name}.path={folder / name}.safetensors")
-    return compose("world", overrides)["world"]
+    return compose("world", overrides).world
 
 
 def walk(

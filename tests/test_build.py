@@ -1,3 +1,4 @@
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -5,12 +6,14 @@ from fractions import Fraction
 from pathlib import Path
 
 import pytest
-import yaml
 from support.toy_world import SIZE, toy_model
 
-from mirage_sim.build import CONFIGS, build_world_model, compose, instantiate
+from mirage_sim.build import build_world_model, compose, instantiate
 from mirage_sim.memory import EmptyMemory, PointMemory, RgbMemory
 from mirage_sim.models import FlowSampler, save_model
+from mirage_sim.paths import CONFIGS
+from mirage_sim.settings import COMMANDS, WorldSettings
+from mirage_sim.settings.fields import groups
 
 
 @pytest.fixture(scope="module")
@@ -24,28 +27,27 @@ def toy_world(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 
 def all_choices() -> Iterator[tuple[str, list[str]]]:
-    for root in sorted(CONFIGS.glob("*.yaml")):
-        yield root.stem, []
-        for default in yaml.safe_load(root.read_text())["defaults"]:
-            for group in default if isinstance(default, dict) else ():
-                for option in sorted((CONFIGS / group).glob("*.yaml")):
-                    yield root.stem, [f"{group}={option.stem}"]
+    for name, settings in {**COMMANDS, "world": WorldSettings}.items():
+        if settings.positional:  # they need values
+            continue
+        yield name, []
+        for field in groups(settings):
+            for option in field.metadata["options"] or [path.stem for path in (CONFIGS / field.name).glob("*.yaml")]:
+                yield name, [f"{field.name}={option}"]
 
 
-@pytest.mark.parametrize(("name", "overrides"), list(all_choices()))
-def test_every_configuration_composes_to_plain_values(name: str, overrides: list[str]) -> None:
-    def plain(node: object) -> bool:
-        if type(node) is dict:
-            return all(type(key) is str and plain(value) for key, value in node.items())
-        return all(map(plain, node)) if type(node) is list else node is None or type(node) in (str, int, float, bool)
-
-    config = compose(name, overrides)
-    assert plain(config)
-    assert "${" not in str(config)
+@pytest.mark.parametrize(("name", "overrides"), sorted(all_choices()))
+def test_every_choice_composes_to_settings_of_plain_values(name: str, overrides: list[str]) -> None:
+    settings = compose(name, overrides)
+    assert type(settings) is (COMMANDS | {"world": WorldSettings})[name]
+    plain = settings.plain()
+    assert json.loads(json.dumps(plain)) == plain
+    assert "${" not in str(plain)
+    assert type(settings).read(plain) == settings
 
 
 @pytest.mark.parametrize(("option", "cls"), [("latent", PointMemory), ("rgb", RgbMemory), ("none", EmptyMemory)])
-def test_memory_is_a_choice(toy_world: list[str], option: str, cls: type) -> None:
+def test_memory_option_selects_the_class(toy_world: list[str], option: str, cls: type) -> None:
     model = build_world_model("mini", [*toy_world, f"memory={option}"])
     assert isinstance(model.memory, cls)
     assert model.size == SIZE
@@ -71,6 +73,7 @@ def test_values_can_be_overridden(toy_world: list[str]) -> None:
     [
         (["memory=foo"], ["memory", "'foo'", "'latent', 'none', 'rgb'"]),
         (["nothing=1"], ["nothing", "'memory', 'world'"]),
+        (["+nothing=1"], ["nothing", "'memory', 'world'"]),
         (["world.sampler.stepz=1"], ["world.sampler.stepz", "'shift', 'steps'"]),
         (["world.zap.k=1"], ["world.zap", "'sampler'"]),
         (["memory.tolerance=${nope}"], ["nope", "memory.tolerance"]),
@@ -79,7 +82,7 @@ def test_values_can_be_overridden(toy_world: list[str]) -> None:
         (["~memory"], ["memory"]),
     ],
 )
-def test_bad_overrides_are_one_line_that_names_them(overrides: list[str], named: list[str]) -> None:
+def test_bad_overrides_are_named_in_one_line(overrides: list[str], named: list[str]) -> None:
     with pytest.raises(ValueError) as error:
         compose("world", overrides)
     message = str(error.value)
@@ -91,10 +94,16 @@ def test_bad_overrides_are_one_line_that_names_them(overrides: list[str], named:
 def test_unknown_worlds_and_configurations() -> None:
     with pytest.raises(ValueError, match=r"world: expected one of .*'mini'.*, got 'moon'"):
         build_world_model("moon")
-    with pytest.raises(ValueError, match=r"config: expected one of .*'rollout'.*, got 'nope'"):
+    with pytest.raises(ValueError, match=r"command: expected one of .*'rollout'.*, got 'nope'"):
         compose("nope")
     with pytest.raises(ValueError, match="overrides: expected a list of strings"):
         compose("world", "memory=rgb")
+
+
+def test_numbers_are_no_text_whatever_their_last_word() -> None:
+    settings = compose("train", ["world=wan5b-toy", "stage=branch", "world.horizon.latents=4", "stage.latents=4"])
+    assert settings.world["horizon"]["latents"] == 4 and settings.stage.latents == "4"
+    assert compose("train", ["recipe=mini", "clips.homes.folder=a, b"]).clips["homes"].folder == "a, b"
 
 
 def test_missing_weights_are_named() -> None:
@@ -102,17 +111,20 @@ def test_missing_weights_are_named() -> None:
         build_world_model("mini", ["world.codec.path=nowhere.safetensors"])
 
 
-def test_a_surrounding_hydra_application_stays_as_it_was(tmp_path: Path) -> None:
+def test_callers_hydra_application_is_unchanged(tmp_path: Path) -> None:
     import hydra
+    from hydra.core.config_store import ConfigStore
     from hydra.core.global_hydra import GlobalHydra
 
+    ConfigStore.instance().store("stage", {"theirs": 1})
+    stored = ConfigStore.instance().list("")
     (tmp_path / "app.yaml").write_text("answer: 42\n")
     with hydra.initialize_config_dir(str(tmp_path), version_base="1.2"):
         theirs = GlobalHydra.instance()
-        assert compose("world")["latent"]["channels"] == 16
+        assert compose("world").latent["channels"] == 16
         with pytest.raises(ValueError, match="unknown key"):
             compose("world", ["foo=1"])
-        assert GlobalHydra.instance() is theirs
+        assert GlobalHydra.instance() is theirs and ConfigStore.instance().list("") == stored
         assert hydra.compose("app").answer == 42
     assert not GlobalHydra.instance().is_initialized()
     compose("world")
@@ -167,7 +179,7 @@ def test_lists_become_tuples_and_equal_nodes_one_object() -> None:
     assert isinstance(built["b"], tuple)
 
 
-def test_the_mini_world_imports_nothing_it_does_not_use() -> None:
+def test_mini_world_imports_no_unused_libraries() -> None:
     """What diffusers drags in beyond its basic blocks takes seconds, and first resets are waited for."""
     program = (
         "import sys; from mirage_sim.build import build_world_model; build_world_model(); "
@@ -180,12 +192,12 @@ def test_the_mini_world_imports_nothing_it_does_not_use() -> None:
     assert done.stdout.strip() == "[]", done.stdout + done.stderr
 
 
-def test_a_device_that_is_not_there_is_refused() -> None:
+def test_missing_device_is_refused() -> None:
     with pytest.raises(ValueError, match=r"device: expected one that torch can use, got 'cuda:77'"):
         build_world_model("mini", ["world.device=cuda:77"])
 
 
 @pytest.mark.parametrize("overrides", [[], ["world.denoiser.branch=null", "world.device.branch=null"]])
-def test_a_value_that_must_be_given_is_named(overrides):
+def test_missing_mandatory_value_is_named(overrides):
     with pytest.raises(ValueError, match=r"^inject\.branch: expected a value, got none$"):
         compose("world", ["world=wan5b", "inject=branch", *overrides])

@@ -3,7 +3,7 @@ import logging
 import os
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import fields
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,28 +14,54 @@ from PIL import Image
 
 import mirage_sim
 from mirage_sim import cli
+from mirage_sim.build import compose
+from mirage_sim.paths import CONFIGS
+from mirage_sim.settings import COMMANDS, RecipeSettings, Settings
+from mirage_sim.settings.fields import user_name
+from mirage_sim.settings.training import LoraSettings
 
 
-def test_help_tells_all(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as end:
-        cli.main(["--help"])
-    assert end.value.code == 0
+def test_help_lists_every_command_with_an_example(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["--help"]) == 0
     text = capsys.readouterr().out
-    for name, command in cli.COMMANDS.items():
-        assert f"  {name} " in text
-        assert command.example in text
+    for name in COMMANDS:
+        assert f"\n  {name.split()[0]} " in text
+    for command in ("rollout", "train", "eval fidelity", "bench step"):
+        assert COMMANDS[command].example in text
+    assert "world=mini|wan5b|wan5b-toy" in text and "memory=compact|latent|none|rgb" in text
+    assert str(CONFIGS.resolve()) in text
 
 
-@pytest.mark.parametrize("name", cli.COMMANDS)
-def test_examples_compose_and_settings_are_listed(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        cli.main([name, "--help"])
-    assert "settings and their defaults" in capsys.readouterr().out
-    command = cli.COMMANDS[name]
-    words = [word for word in command.example.split()[2:] if word != "--json"]
-    if command.variants:
-        words[0] = f"{name}={words[0]}"
-    assert cli.compose(name, words)
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_lists_every_setting_and_the_example_works(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    settings = COMMANDS[name]
+    assert cli.main([*name.split(), "--help"]) == 0
+    text = capsys.readouterr().out
+    assert f"\n  {settings.example}\n" in text
+    for field in fields(settings):
+        if field.metadata:
+            assert f"\n  {user_name(field)}" in text
+    command, *words = [word for word in settings.example.replace("'", "").split()[1:] if word != "--json"]
+    assert isinstance(compose(command, words), Settings)
+
+
+def test_help_shows_type_default_range_and_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["record", "--help"]) == 0
+    text = capsys.readouterr().out
+    assert "  walks=1000  (a positive integer)\n      Number of walks, spread over" in text
+    assert "  robot_share=0.0  (a number from 0 to 1)\n" in text
+    assert cli.main(["train", "recipe=mini-gpu", "--help"]) == 0
+    text = capsys.readouterr().out
+    assert "  from=mini  (text or null)\n" in text and "        mini-gpu: For one GPU" in text
+    assert "  recipe.codec.precision=auto  (one of" in text, "of the recipe, not of the stage alone"
+
+
+def test_help_of_a_command_lists_its_variants(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["prepare", "--help"]) == 0
+    text = capsys.readouterr().out
+    for variant in ("vipe", "realestate10k", "clips", "photographs", "furniture"):
+        assert f"\n  {variant}\n" in text
+    assert cli.main(["fly", "--help"]) == 2
 
 
 @pytest.mark.parametrize(
@@ -65,12 +91,27 @@ def test_bad_input_is_one_line_and_code_2(
     assert "Traceback" not in streams.err
 
 
-@pytest.mark.parametrize("words", [[], ["fly"], ["eval"], ["eval", "taste"], ["bench", "step", "--fast"]])
-def test_bad_commands_are_one_line_and_code_2(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as end:
-        cli.main(words)
-    assert end.value.code == 2
-    assert len(capsys.readouterr().err.splitlines()) == 1
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        ([], "expected a command"),
+        (["fly"], "command: expected one of ['rollout', 'train', "),
+        (["eval"], "eval: expected one of ['fidelity', 'revisit', "),
+        (["eval", "taste"], "got taste"),
+        (["eval", "compare", "a.json"], "second: expected a value, got none"),
+        (["eval", "report", "a", "b"], "eval report: expected FOLDER key=value ..., got 'b'"),
+        (["rollout", "fast"], "rollout: expected key=value ..., got 'fast'"),
+        (["bench", "step", "--fast"], "--fast"),
+    ],
+)
+def test_bad_commands_are_one_line_and_code_2(words: list[str], named: str, capsys: pytest.CaptureFixture[str]) -> None:
+    try:
+        code = cli.main(words)
+    except SystemExit as end:
+        code = end.code
+    assert code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("mirage: error: ") and named in line
 
 
 def test_json_is_alone_on_stdout(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -92,13 +133,11 @@ def test_json_is_alone_on_stdout(monkeypatch: pytest.MonkeyPatch, capsys: pytest
 
 
 @pytest.fixture
-def composed(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    """What commands are given, without their running."""
-    configs: list[dict[str, Any]] = []
-    for name, command in cli.COMMANDS.items():
-        run = lambda _, config: configs.append(config) or {}  # noqa: E731
-        monkeypatch.setitem(cli.COMMANDS, name, replace(command, run=run))
-    return configs
+def composed(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Settings of commands, which do not run."""
+    settings: list[Any] = []
+    monkeypatch.setattr(cli, "run_command", lambda _, chosen: settings.append(chosen) or {})
+    return settings
 
 
 TEXTS = [
@@ -124,46 +163,59 @@ TEXTS = [
 
 
 @pytest.mark.parametrize("text", TEXTS)
-def test_text_is_taken_as_it_is(
-    text: str, composed: list[dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_text_is_taken_literally(
+    text: str, composed: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    texts = [f"{key}={text}" for key in ("image", "policy", "world.codec.path", "address", "output")]
-    assert cli.main(["rollout", "backend=ray", *texts, "steps=3"]) == 0
-    (config,) = composed
-    found = config["image"], config["policy"], config["world"]["codec"]["path"], config["address"], config["output"]
-    assert found == (text,) * 5
-    assert config["backend"]["address"] == text, "what points to a text sees it"
-    assert config["steps"] == 3
+    texts = [f"{key}={text}" for key in ("image", "world.codec.path", "address", "output")]
+    assert cli.main(["rollout", "backend=ray", *texts, f"policy={text}.zip", "steps=3"]) == 0
+    (settings,) = composed
+    found = settings.image, settings.world["codec"]["path"], settings.output, settings.policy.removesuffix(".zip")
+    assert found == (text,) * 4
+    assert settings.backend["address"] == text, "an interpolation of a text sees it"
+    assert settings.steps == 3
 
 
-def test_null_means_none_unless_a_file_has_that_name(
-    composed: list[dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_null_is_none_unless_a_file_has_that_name(
+    composed: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert cli.main(["rollout", "image=null"]) == 0 and composed[-1]["image"] is None
+    assert cli.main(["rollout", "image=null"]) == 0 and composed[-1].image is None
     (tmp_path / "null").touch()
     assert cli.main(["rollout", "image=null"]) == 2
     assert "image: expected ./null for the file of that name" in capsys.readouterr().err
-    assert cli.main(["rollout", "image=./null"]) == 0 and composed[-1]["image"] == "./null"
+    assert cli.main(["rollout", "image=./null"]) == 0 and composed[-1].image == "./null"
 
 
-def test_other_settings_are_hydras(composed: list[dict[str, Any]]) -> None:
+def test_other_settings_have_hydras_syntax(composed: list[Any]) -> None:
     words = ["rollout", "image='my photo.jpg'", "walk=2", "world.size=[48,64]", "memory=rgb", "output=a", "output=b"]
     assert cli.main(words) == 0
-    config = composed[-1]
-    assert (config["image"], config["walk"], config["world"]["size"]) == ("my photo.jpg", 2, [48, 64])
-    assert config["memory"]["_target_"].endswith("RgbMemory")
-    assert config["output"] == "b", "the last one counts"
+    settings = composed[-1]
+    assert (settings.image, settings.walk, settings.world["size"]) == ("my photo.jpg", 2, [48, 64])
+    assert settings.memory["_target_"].endswith("RgbMemory")
+    assert settings.output == "b", "the last one counts"
     assert cli.main(["rollout", "walk=my walk (1).safetensors"]) == 0
-    assert composed[-1]["walk"] == "my walk (1).safetensors"
+    assert composed[-1].walk == "my walk (1).safetensors"
     assert cli.main(["prepare", "vipe", "source=films (2)"]) == 0
-    assert composed[-1]["source"] == "films (2)"
+    assert composed[-1].source == "films (2)"
     assert cli.main(["eval", "fidelity", "cache=a, b", "output=null"]) == 0
-    assert (composed[-1]["cache"], composed[-1]["output"]) == ("a, b", None)
+    assert (composed[-1].cache, composed[-1].output) == ("a, b", None)
 
 
-def test_an_image_of_any_name_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_variant_is_a_word_or_a_choice_at_any_place(composed: list[Any]) -> None:
+    assert cli.main(["train", "budget=8m", "recipe=mini-gpu", "from=null"]) == 0
+    settings = composed[-1]
+    assert isinstance(settings, RecipeSettings)
+    assert (settings.budget, settings.start, settings.device) == ("8m", None, "cuda")
+    assert settings.recipe.denoiser.batch == 512 and settings.clips["homes"].weight == 1.0
+    assert cli.main(["train", "world=wan5b", "stage=lora"]) == 0
+    assert isinstance(composed[-1].stage, LoraSettings) and composed[-1].output == "checkpoints/wan5b"
+    for words in (["a (1).json", "b.json"], ["second=b.json", "first=a (1).json"], ["second=b.json", "a (1).json"]):
+        assert cli.main(["eval", "compare", *words]) == 0
+        assert (composed[-1].first, composed[-1].second) == ("a (1).json", "b.json")
+
+
+def test_image_path_may_have_any_characters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Image.fromarray(np.full((96, 128, 3), 77, np.uint8)).save(tmp_path / "Küche=1 (2).png")
     words = ["rollout", "image=Küche=1 (2).png", "policy=random", "steps=1", "format=npz", "output=[a] {b}"]
@@ -175,8 +227,8 @@ def test_an_image_of_any_name_is_shown(tmp_path: Path, monkeypatch: pytest.Monke
 @pytest.mark.parametrize(
     "words", [["record"], ["eval", "fidelity"], ["bench", "learn"], ["train"], ["prepare", "clips"], ["rollout"]]
 )
-def test_unusable_folders_are_refused_before_the_work(
-    words: list[str], composed: list[dict[str, Any]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_unusable_folders_are_refused_before_the_command(
+    words: list[str], composed: list[Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "file").touch()
     assert cli.main([*words, f"output={tmp_path / 'file'}"]) == 2
@@ -184,16 +236,15 @@ def test_unusable_folders_are_refused_before_the_work(
     assert not composed
 
 
-@pytest.mark.parametrize("name", cli.COMMANDS)
-def test_every_command_prints_json(
-    name: str, composed: list[dict[str, Any]], capsys: pytest.CaptureFixture[str]
-) -> None:
-    variants = cli.COMMANDS[name].variants
-    assert cli.main([name, *variants[:1], "--json"]) == 0
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_prints_json(name: str, composed: list[Any], capsys: pytest.CaptureFixture[str]) -> None:
+    assert name in cli.RUN
+    files = ["a", "b"][: len(COMMANDS[name].positional)]
+    assert cli.main([*name.split(), *files, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["cpu"].endswith("cores")
 
 
-def test_doctors_json_has_what_it_prints(capsys: pytest.CaptureFixture[str]) -> None:
+def test_doctor_json_equals_its_text(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["doctor", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert cli.main(["doctor"]) == 0
@@ -208,15 +259,7 @@ def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == f"mirage_sim {mirage_sim.__version__}\n"
 
 
-def test_help_names_the_choices_there_are(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        cli.main(["--help"])
-    text = capsys.readouterr().out
-    assert "`world=mini|wan5b|wan5b-toy`" in text and "`memory=compact|latent|none|rgb`" in text
-    assert f"\n{cli.CONFIGS.resolve()}\n" in text
-
-
-def test_commit_is_gits_or_the_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_commit_is_from_git_or_the_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mirage_sim, "__file__", str(tmp_path / "mirage_sim" / "__init__.py"))
     assert cli.commit() == f"v{mirage_sim.__version__}"
     run = {"cwd": tmp_path, "check": True, "capture_output": True}
@@ -241,7 +284,7 @@ def test_import_loads_nothing_heavy() -> None:
 @pytest.mark.parametrize(
     ("given", "wanted"), [({}, "10000"), ({"GOMP_SPINCOUNT": "77"}, "77"), ({"OMP_WAIT_POLICY": "passive"}, "0")]
 )
-def test_threads_that_wait_spin_for_a_moment_unless_told_otherwise(given: dict[str, str], wanted: str) -> None:
+def test_openmp_spins_briefly_unless_the_user_decides(given: dict[str, str], wanted: str) -> None:
     others = {name: value for name, value in os.environ.items() if name not in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")}
     program = "import mirage_sim, torch"
     environment = {**others, **given, "OMP_DISPLAY_ENV": "verbose"}
@@ -262,14 +305,14 @@ def test_importing_registers_the_environments(lines: str) -> None:
     subprocess.run([sys.executable, "-W", "error", "-c", lines], check=True)
 
 
-def test_public_names_are_found_when_used() -> None:
+def test_public_names_are_imported_lazily() -> None:
     for name in mirage_sim.__all__:
         assert getattr(mirage_sim, name)
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         mirage_sim.nothing  # noqa: B018
 
 
-def test_the_module_is_the_command() -> None:
+def test_module_runs_as_the_command() -> None:
     command = [sys.executable, "-m", "mirage_sim.cli", "rollout", "stepz=1"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 2

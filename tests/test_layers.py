@@ -7,7 +7,7 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "mirage_sim"
 LAYERS = (  # from left to right
-    "ambient files paths io settings geometry protocols memory models world data build envs training evaluation agents "
+    "ambient paths io settings geometry protocols memory models world data build envs training evaluation agents "
     "viewer ros cli"
 ).split()
 

@@ -25,7 +25,7 @@ from mirage_sim.evaluation.rollout import drive
 from mirage_sim.evaluation.scores import walk_row
 from mirage_sim.geometry import VelocityLimits
 from mirage_sim.memory import PointMemory
-from mirage_sim.models.checkpoints import ASSETS
+from mirage_sim.paths import ASSETS
 from mirage_sim.world import World, WorldModel
 
 CHANNELS, STRIDE = 48, (4, 16, 16)  # of the real backbone's latents

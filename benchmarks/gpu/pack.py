@@ -19,7 +19,7 @@ import cv2
 
 from mirage_sim.data.simulators.homes.scene import TEXTURE_SIZE
 from mirage_sim.evaluation.doctor import commit
-from mirage_sim.models.pretrained import user_cache
+from mirage_sim.paths import user_cache
 
 HERE = Path(__file__).parent
 BUNDLE = HERE / "bundle"

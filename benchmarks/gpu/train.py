@@ -22,7 +22,8 @@ from report import Part
 from mirage_sim.build import compose
 from mirage_sim.data.record import record
 from mirage_sim.evaluation.doctor import commit
-from mirage_sim.models.checkpoints import ASSETS
+from mirage_sim.paths import ASSETS
+from mirage_sim.settings import RecipeSettings
 
 SIMULATORS = ("homes", "miniworld")
 FRAMES = 40  # per walk
@@ -121,12 +122,12 @@ def train(part: Part, data: dict[str, Any], output: Path, seconds: float) -> dic
     settings = [f"recipe={recipe}", f"budget={max(seconds, 1):.0f}s", f"device={part.device}", f"output={output}"]
     if "shipped" in data["clips"]:
         settings.append("recipe.denoiser.steps_of_episode=[14,24]")  # those walks are that short
-    cfg = compose("train", [*settings, "recipe.protocols=false"]) | data
+    composed = compose("train", [*settings, "recipe.protocols=false"])
 
     from mirage_sim.training.recipe import train_recipe
 
     began = time.monotonic()
-    train_recipe(cfg, commit=commit())
+    train_recipe(RecipeSettings.read(composed.plain() | data), commit=commit())
     return {"recipe": recipe, "budget_s": round(seconds), "seconds": round(time.monotonic() - began, 1)}
 
 

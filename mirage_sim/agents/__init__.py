@@ -1,1 +1,1 @@
-"""Agents: what walks through the worlds, and what is kept of its walks."""
+"""Agents that walk through generated worlds, and the files that their episodes are saved to."""

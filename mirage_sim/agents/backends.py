@@ -1,4 +1,4 @@
-"""Where the episodes of a roll-out are made: here, or in workers of Ray. The only module that imports Ray."""
+"""Backends of a rollout: generate episodes in this process or in Ray workers. The only module that imports Ray."""
 
 import logging
 import os
@@ -8,48 +8,49 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from mirage_sim.agents.recorder import Recorder
+from mirage_sim.settings import RolloutSettings
 
-RESTARTS = 8  # of a worker and of what it was at, before the roll-out gives up
+RESTARTS = 8  # of a worker and its batch, before the rollout fails
 READY = 300.0  # seconds within which all workers must have started
-OBJECT_STORE = 80 * 2**20  # bytes, little more than Ray's least: only numbers pass between processes
+OBJECT_STORE = 80 * 2**20  # bytes, near Ray's minimum: only numbers pass between processes
 
 log = logging.getLogger(__name__)
 
 
 class Backend(Protocol):
-    """Makes batches of episodes."""
+    """Generates batches of episodes."""
 
-    def run(self, cfg: dict[str, Any], batches: list[list[int]]) -> Iterator[int]:
-        """Make all batches, each as :meth:`Recorder.record` does; yields how many episodes each has added."""
+    def run(self, settings: RolloutSettings, batches: list[list[int]]) -> Iterator[int]:
+        """Generate and save all batches of episode numbers; yield the number of episodes that each has added."""
 
 
 @dataclass(frozen=True)
 class Local:
-    """One batch after the other, in this process."""
+    """Generates one batch after the other in this process."""
 
-    def run(self, cfg: dict[str, Any], batches: list[list[int]]) -> Iterator[int]:
+    def run(self, settings: RolloutSettings, batches: list[list[int]]) -> Iterator[int]:
         """See :class:`Backend`."""
-        recorder = Recorder(cfg)
+        recorder = Recorder(settings)
         for batch in batches:
             yield recorder.record(batch)
 
 
 @dataclass(frozen=True)
 class Ray:
-    """Workers that make a batch each at the same time. One that dies is started anew and does its batch again.
+    """Generates a batch in each of several worker processes. A worker that dies is restarted and repeats its batch.
 
-    Ray passes settings and calls between its processes as pickles. They never leave the cluster, which is the user's
-    own, and no file that is read or kept holds any.
+    Ray passes settings and calls between its processes as pickles. They stay within the user's cluster; no file that
+    is read or written contains any.
 
     Attributes:
-        num_workers: how many.
-        address: of a running cluster (``HOST:6379``, or ``auto``), whose nodes see the same folders as this one; None
-            starts Ray on this machine, for itself: it listens on localhost alone and ends with this process.
-        cpus: cores of a worker, and its threads.
-        gpus: of a worker; may be a fraction.
+        num_workers: number of workers.
+        address: of a running cluster (``HOST:6379``, or ``auto``), whose nodes see the same folders as this one. None
+            starts Ray on this machine: it listens on localhost only and ends with this process.
+        cpus: cores and threads of a worker.
+        gpus: GPUs of a worker; may be a fraction.
 
     Raises:
-        ValueError: for unusable numbers.
+        ValueError: for values out of range.
     """
 
     num_workers: int = 2
@@ -67,18 +68,18 @@ class Ray:
         if self.address is not None and not isinstance(self.address, str):
             raise ValueError(f"address: expected HOST:PORT, got {self.address!r}")
 
-    def run(self, cfg: dict[str, Any], batches: list[list[int]]) -> Iterator[int]:
+    def run(self, settings: RolloutSettings, batches: list[list[int]]) -> Iterator[int]:
         """See :class:`Backend`.
 
         Raises:
             ImportError: if Ray is not installed.
             ConnectionError: if there is no cluster at the address.
-            ChildProcessError: if a worker has died too often.
-            ValueError: if the cluster has no room for the workers; and whatever making an episode raises.
+            ChildProcessError: if a worker died too often.
+            ValueError: if the cluster lacks resources for the workers. Errors of episodes pass through.
         """
         if not batches:
             return
-        ray = self._connected()
+        ray = self._connect()
         from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
         from ray.util import ActorPool
 
@@ -86,54 +87,54 @@ class Ray:
         again = {"max_restarts": RESTARTS, "max_task_retries": RESTARTS}
         try:
             worker = ray.remote(_Worker).options(**options, **again)
-            workers = [worker.remote(cfg, os.getcwd()) for _ in range(min(self.num_workers, len(batches)))]
+            workers = [worker.remote(settings, os.getcwd()) for _ in range(min(self.num_workers, len(batches)))]
             for i, (host, process) in enumerate(ray.get([each.where.remote() for each in workers], timeout=READY)):
                 log.info("worker %d is process %d on %s", i, process, host)
             yield from ActorPool(workers).map_unordered(lambda each, batch: each.record.remote(batch), batches)
         except GetTimeoutError as error:
             raise ValueError(
-                f"num_workers: expected as many as the cluster has room for, got {self.num_workers} with {options} each"
+                f"num_workers: expected as many as fit the cluster, got {self.num_workers} with {options} each"
             ) from error
         except RayTaskError as error:
             raise error.cause from None
         except RayActorError as error:
             raise ChildProcessError(
-                f"backend: a worker died more than {RESTARTS} times; the same command would go on from there: {error}"
+                f"backend: a worker died more than {RESTARTS} times; the same command continues from there: {error}"
             ) from error
         finally:
             ray.shutdown()
 
-    def _connected(self) -> Any:
-        """Ray, with a cluster behind it."""
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would report to its makers
+    def _connect(self) -> Any:
+        """Connect to the cluster, or start one, and return the module of Ray."""
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # no usage reports
         if self.address is None:
-            os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # on Linux, too: listen on localhost alone
-            os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's own 15 gets next to nothing of a busy machine
+            os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # listen on localhost only, on Linux, too
+            os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's default, 15, starves on a busy machine
         try:
             import ray
         except ImportError as error:
             raise ImportError("Ray is not installed: pip install 'mirage_sim[ray]'") from error
-        settings: dict[str, Any] = {"address": self.address, "log_to_driver": False, "configure_logging": False}
+        options: dict[str, Any] = {"address": self.address, "log_to_driver": False, "configure_logging": False}
         if self.address is None:
-            settings |= {
+            options |= {
                 "address": "local",
                 "num_cpus": self.num_workers * self.cpus,
                 "object_store_memory": OBJECT_STORE,
                 "include_dashboard": False,
             }
-        ray.init(**settings)
+        ray.init(**options)
         return ray
 
 
 class _Worker:
-    """A recorder in a process of its own."""
+    """A recorder in a Ray process."""
 
-    def __init__(self, cfg: dict[str, Any], folder: str):
-        os.chdir(folder)  # so that relative paths are the same here
-        self._recorder = Recorder(cfg)
+    def __init__(self, settings: RolloutSettings, folder: str):
+        os.chdir(folder)  # relative paths mean the same in all workers
+        self._recorder = Recorder(settings)
 
     def where(self) -> tuple[str, int]:
-        """Names of the host and the process."""
+        """Return the host and the process id."""
         return socket.gethostname(), os.getpid()
 
     def record(self, numbers: list[int]) -> int:

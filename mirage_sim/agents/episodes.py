@@ -1,4 +1,4 @@
-"""Episodes of ``MirageWorld-v0``: what an agent saw and did, how they are made, and their figures."""
+"""Episodes of ``MirageWorld-v0``: what an agent saw and did, how they are generated, and their metrics."""
 
 import math
 import time
@@ -10,10 +10,8 @@ from typing import Any
 
 import gymnasium
 import numpy as np
-from gymnasium.envs.registration import EnvSpec
 from tqdm import tqdm
 
-from mirage_sim.agents.formats import specification, stacked
 from mirage_sim.agents.policies import Policy, RandomPolicy, ReplayPolicy, ScriptedPolicy
 from mirage_sim.agents.sb3_policy import LearnedPolicy
 from mirage_sim.build import instantiate
@@ -23,34 +21,38 @@ from mirage_sim.envs.stepping import step_envs
 from mirage_sim.envs.world_env import MirageWorldEnv
 from mirage_sim.evaluation.metrics import psnr
 from mirage_sim.geometry import VelocityLimits
+from mirage_sim.paths import ASSETS
+from mirage_sim.settings import RolloutSettings
 from mirage_sim.world import Snapshot, WorldModel
 from mirage_sim.world.images import fit
 
-WALKS = Path(__file__).parent.parent / "assets" / "mini" / "walks"
+WALKS = ASSETS / "mini" / "walks"
 
 
 @dataclass
 class Episode:
-    """What was seen, done and measured, one entry per frame or step; the first frame is the given one.
+    """The observations, actions and results of an episode: lists with one entry per frame or per step.
+
+    The first frame is the start image, so there is one frame more than steps.
 
     Attributes:
         seed: of the episode.
-        observations: the environment's.
+        observations: of the environment, per frame.
         frames: uint8 ``[H, W, 3]``.
-        shown: the same as people are to see them, with a goal drawn into them.
+        shown: the frames as ``env.render`` returns them, with the goal drawn in.
         depths: float32 ``[H, W]``, metres, 0 where unknown.
-        remembered: bool ``[H, W]``.
-        infos: the environment's, without ``frames``.
-        actions: one fewer than frames, as all that follow.
-        rewards: of the steps.
-        terminations: of the steps.
-        truncations: of the steps.
-        truth: true frames, uint8 ``[H, W, 3]``; empty where there is no truth.
-        K: intrinsics ``[3, 3]``, float32, of all frames; see :class:`~mirage_sim.geometry.Camera`.
-        seconds: wall-clock time of all steps, of all episodes that were made together.
-        last: the world's last moment.
-        latents: latent frames of a step.
-        dt: simulated seconds of a step.
+        remembered: bool ``[H, W]``, per frame.
+        infos: of the environment, without ``frames``.
+        actions: per step.
+        rewards: per step.
+        terminations: per step.
+        truncations: per step.
+        truth: true frames of a replay, uint8 ``[H, W, 3]``; empty for other policies.
+        K: intrinsics of all frames, float32 ``[3, 3]``; see :class:`~mirage_sim.geometry.Camera`.
+        seconds: wall-clock time of all steps of all episodes in the batch.
+        last: snapshot of the world after the last step.
+        latents: latent frames per step.
+        dt: simulated seconds per step.
     """
 
     seed: int
@@ -72,7 +74,7 @@ class Episode:
     dt: float = 0.1
 
     def add(self, env: gymnasium.Env, observation: Any, info: dict[str, Any]) -> None:
-        """Keep a frame and what is known about it."""
+        """Append a frame with its observation and info."""
         world = env.unwrapped.world  # type: ignore[attr-defined]
         self.last, self.latents, self.dt = world.snapshot(), world.model.horizon.keep, world.model.dt
         seen = self.last.observation
@@ -82,10 +84,10 @@ class Episode:
         self.K = seen.camera.K.numpy()
         self.shown.append(np.asarray(env.render()))
         self.remembered.append(info["remembered_mask"])
-        self.infos.append({name: value for name, value in info.items() if name != "frames"})  # they weigh the most
+        self.infos.append({name: value for name, value in info.items() if name != "frames"})  # the largest entry
 
     def add_step(self, env: gymnasium.Env, action: Any, result: tuple[Any, Any, bool, bool, dict[str, Any]]) -> None:
-        """Keep an action and what came of it: what ``env.step`` returned."""
+        """Append an action and the `result` of ``env.step``."""
         observation, reward, terminated, truncated, info = result
         self.add(env, observation, info)
         self.actions.append(action)
@@ -95,19 +97,23 @@ class Episode:
 
     @property
     def ended(self) -> bool:
-        """Whether the last step was the last."""
+        """Return whether the last step terminated or truncated the episode."""
         return bool(self.terminations) and (self.terminations[-1] or self.truncations[-1])
 
     @property
     def c2w(self) -> np.ndarray:
-        """Camera-to-world motions ``[frames, 4, 4]``."""
+        """Return the camera-to-world poses ``[frames, 4, 4]``."""
         return np.stack([info["c2w"] for info in self.infos])
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """What a learner needs, by name; see ``configs/rollout.yaml``."""
+        """Return the arrays of an archive.
+
+        ``observations`` (or ``observations/KEY``) and ``c2w`` have ``T + 1`` entries; ``actions``, ``rewards``,
+        ``terminations`` and ``truncations`` have ``T``; ``seed`` is a scalar.
+        """
         return {
-            **stacked("observations", self.observations),
-            **stacked("actions", self.actions),
+            **_stacked("observations", self.observations),
+            **_stacked("actions", self.actions),
             "rewards": np.array(self.rewards),
             "terminations": np.array(self.terminations),
             "truncations": np.array(self.truncations),
@@ -118,68 +124,74 @@ class Episode:
         }
 
 
-class EpisodeMaker:
-    """Makes the episodes of a roll-out, each known by its number: the one place where agents walk.
+def _stacked(name: str, values: list[Any]) -> dict[str, np.ndarray]:
+    """Return values of equal shape as one array ``[steps, ...]``; those of dicts as one array per ``name/key``."""
+    if isinstance(values[0], dict):
+        return {f"{name}/{key}": np.stack([value[key] for value in values]) for key in values[0]}
+    return {name: np.stack(values)}
 
-    An episode depends on the settings, on its number and, by rounding, on the others that are generated with it as one
-    batch; not on who makes it, when, or how often.
+
+class EpisodeMaker:
+    """Generates the episodes of a rollout by their numbers.
+
+    An episode depends on the settings, its number and, by rounding, on the other episodes of its batch. It does not
+    depend on the process that generates it.
+
+    Attributes:
+        world: configuration of the world model.
+        arguments: of the environment, as plain configuration.
+        steps: maximum steps of an episode.
 
     Args:
-        cfg: as ``configs/rollout.yaml`` composes it. Networks are loaded when the first episode is made.
+        settings: of the rollout. Networks are loaded when the first episode is generated.
 
     Raises:
         ValueError: for an unusable walk or policy.
         FileNotFoundError: for walks and policies that do not exist.
-        ImportError: if what a learned policy needs is not installed.
+        ImportError: if the library of a learned policy is not installed.
     """
 
-    def __init__(self, cfg: dict[str, Any]):
-        self._policy, self._seed, self._steps, self._world = cfg["policy"], cfg["seed"], cfg["steps"], cfg["world"]
-        self._clip = _walk(cfg["walk"]) if cfg["policy"] == "replay" else None
-        self._learned = LearnedPolicy(cfg["policy"], cfg["trust_policy"]) if cfg["policy"].endswith(".zip") else None
-        self._arguments = {**cfg["env"], "observation": "dict", "render_mode": "rgb_array"}
+    def __init__(self, settings: RolloutSettings):
+        policy = settings.policy
+        self.world, self.steps = settings.world, settings.steps
+        self.arguments = {**settings.env, "observation": "dict", "render_mode": "rgb_array"}
+        self._policy, self._seed = policy, settings.seed
+        self._clip = _load_walk(settings.walk) if policy == "replay" else None
+        self._learned = LearnedPolicy(policy, settings.trust_policy) if policy.endswith(".zip") else None
         if self._learned is not None:
-            self._arguments["observation"] = self._learned.observation
+            self.arguments["observation"] = self._learned.observation
         if self._clip is None:
-            self._options = _start(cfg)
+            self._options = _start_options(settings)
         else:
-            self._options = _start_of(self._clip)
-            self._arguments["action_mode"] = "se3"
-            self._steps = 2 * (len(self._clip) - 1)
-
-    @property
-    def specification(self) -> EnvSpec:
-        """Of the environment, for ``gymnasium.make``."""
-        return specification(self._world, self._steps, **self._arguments)
+            self._options = _start_of_walk(self._clip)
+            self.arguments["action_mode"] = "se3"
+            self.steps = 2 * (len(self._clip) - 1)
 
     @property
     def action_mode(self) -> ActionMode:
-        """Of the environment; it tells what actions mean."""
-        return self._arguments["action_mode"]
+        """Return the action mode of the environment, which defines the meaning of actions."""
+        return self.arguments["action_mode"]
 
     def make(self, numbers: Sequence[int]) -> list[Episode]:
-        """Walk through the worlds of some episodes, which are generated as one batch.
-
-        Args:
-            numbers: of the episodes.
+        """Generate the episodes of these numbers as one batch.
 
         Raises:
             ValueError: for unusable settings.
-            FileNotFoundError: for pictures or weights that do not exist.
+            FileNotFoundError: for images or weights that do not exist.
         """
-        envs = [MirageWorldEnv(self._model, **instantiate(self._arguments)) for _ in numbers]
+        envs = [MirageWorldEnv(self._model, **instantiate(self.arguments)) for _ in numbers]
         episodes = [Episode(self._seed + number) for number in numbers]
         policies = [self._policy_for(env, episode.seed) for env, episode in zip(envs, episodes, strict=True)]
         for env, episode in zip(envs, episodes, strict=True):
             episode.add(env, *env.reset(seed=episode.seed, options=self._options))
         began = time.perf_counter()
         walks = list(zip(envs, policies, episodes, strict=True))
-        for step in tqdm(range(1, self._steps + 1), desc="steps", unit="step", leave=False):
+        for step in tqdm(range(1, self.steps + 1), desc="steps", unit="step", leave=False):
             actions = [policy(episode.observations[-1]) for _, policy, episode in walks]
             transitions = step_envs([env for env, *_ in walks], actions)
             for (env, _, episode), action, transition in zip(walks, actions, transitions, strict=True):
                 episode.add_step(env, action, transition)
-                episode.truncations[-1] |= step == self._steps
+                episode.truncations[-1] |= step == self.steps
             walks = [walk for walk in walks if not walk[-1].ended]
             if not walks:
                 break
@@ -191,7 +203,7 @@ class EpisodeMaker:
 
     @cached_property
     def _model(self) -> WorldModel:
-        return instantiate(self._world)
+        return instantiate(self.world)
 
     def _policy_for(self, env: gymnasium.Env, seed: int) -> Policy:
         if self._learned is not None:
@@ -200,13 +212,11 @@ class EpisodeMaker:
         drive = VelocityLimits(dt=self._model.dt)
         if self._clip is not None:
             return ReplayPolicy(self._clip, drive)
-        return (
-            ScriptedPolicy(self._steps, drive) if self._policy == "scripted" else RandomPolicy(env.action_space, seed)
-        )
+        return ScriptedPolicy(self.steps, drive) if self._policy == "scripted" else RandomPolicy(env.action_space, seed)
 
 
 def scores_of(episode: Episode) -> dict[str, Any]:
-    """The figures of an episode; ``per_step`` holds lists with one entry per frame."""
+    """Return the metrics of an episode; ``per_step`` holds lists with one entry per frame."""
     last = episode.infos[-1]
     steps = len(episode.rewards)
     remembered = [float(mask.mean()) for mask in episode.remembered]
@@ -236,8 +246,8 @@ def scores_of(episode: Episode) -> dict[str, Any]:
     return metrics | {"per_step": per_step}
 
 
-def _walk(walk: int | str) -> Clip:
-    """A shipped held-out walk by index, or a recorded clip by path."""
+def _load_walk(walk: int | str) -> Clip:
+    """Load a shipped held-out walk by index, or a recorded clip by path."""
     if isinstance(walk, str):
         path = Path(walk)
         if not path.exists():
@@ -251,18 +261,19 @@ def _walk(walk: int | str) -> Clip:
     return load_clip(shipped[walk])
 
 
-def _start(cfg: dict[str, Any]) -> dict[str, Any]:
-    if cfg["image"] is not None:
-        return {"image": cfg["image"], "fov_deg": cfg["fov_deg"]}
-    return {} if cfg["start"] is None else {"start": cfg["start"]}
+def _start_options(settings: RolloutSettings) -> dict[str, Any]:
+    """Return the options of ``env.reset``."""
+    if settings.image is not None:
+        return {"image": settings.image, "fov_deg": settings.fov_deg}
+    return {} if settings.start is None else {"start": settings.start}
 
 
-def _start_of(clip: Clip) -> dict[str, Any]:
+def _start_of_walk(clip: Clip) -> dict[str, Any]:
     height, focal = clip.frames.shape[1], clip.K[1, 1].item()
     return {"image": clip.frames[0].numpy(), "fov_deg": 2 * math.degrees(math.atan(height / 2 / focal))}
 
 
 def _there_and_back(clip: Clip, size: tuple[int, int]) -> list[np.ndarray]:
-    """The true frames of a replay."""
+    """Return the true frames of a replay, which walks out and back."""
     true = [fit(frame.numpy(), clip.cameras[0], size)[0] for frame in clip.frames]
     return true + true[-2::-1]

@@ -1,4 +1,4 @@
-"""Policies for roll-outs: functions from the last observation to the next action, which may remember what they did."""
+"""Policies of rollouts: functions from the last observation to the next action, which may keep state."""
 
 from typing import Any, Protocol
 
@@ -14,15 +14,15 @@ class Policy(Protocol):
     """Chooses actions."""
 
     def __call__(self, observation: dict[str, np.ndarray]) -> Any:
-        """The next action, given an observation of ``MirageWorld-v0`` with ``observation="dict"``."""
+        """Return the next action for an observation of ``MirageWorld-v0`` with ``observation="dict"``."""
 
 
 class RandomPolicy:
-    """Draws from an action space.
+    """Samples an action space.
 
     Args:
-        space: to draw from; it is seeded.
-        seed: decides all draws.
+        space: the action space, which is seeded.
+        seed: of all samples.
     """
 
     def __init__(self, space: gymnasium.Space, seed: int):
@@ -35,18 +35,18 @@ class RandomPolicy:
 
 
 class ScriptedPolicy:
-    """Looks around, walks to where there is room, and comes back the way it went. For ``action_mode="twist"``.
+    """Looks around, walks to open space, and returns on the same path. For ``action_mode="twist"``.
 
-    A third of the walk (at most a full turn) is spent on looking around; then it turns to the most open direction seen
-    and walks there, turning away from what comes near; the last part undoes every command since the look around.
-    Undone commands retrace arcs exactly, so the walk ends where the way out began.
+    The first third of the walk (at most a full turn) looks around. Then the policy turns to the most open direction it
+    saw and walks, turning away from near obstacles. The last part reverses every command of the way out, which retraces
+    the arcs exactly, so the walk ends where the way out began.
 
     Args:
         steps: of the whole walk.
-        drive: what commands mean.
+        drive: limits that scale the commands.
     """
 
-    NEAR = 1.2  # metres; what is nearer in front makes it turn
+    NEAR = 1.2  # metres; an obstacle nearer than this makes the policy turn
 
     def __init__(self, steps: int, drive: VelocityLimits | None = None):
         drive = drive or VelocityLimits()
@@ -55,7 +55,7 @@ class ScriptedPolicy:
         self._out = (steps - self._look) // 2
         self._step = 0
         self._clearances: list[float] = []
-        self._to_turn = 0.0  # steps of turning left, to the direction chosen
+        self._to_turn = 0.0  # steps of left turn that remain to the chosen direction
         self._commands: list[np.ndarray] = []
 
     def __call__(self, observation: dict[str, np.ndarray]) -> np.ndarray:
@@ -66,14 +66,14 @@ class ScriptedPolicy:
             self._clearances.append(middle)
             return np.array([0.0, 1.0], dtype=np.float32)
         if step == self._look:
-            self._to_turn = self._way_to_the_most_open()
+            self._to_turn = self._steps_to_most_open()
         if step < self._look + self._out:
             command = self._walk(left, middle, right)
             self._commands.append(command)
             return command
         return -self._commands.pop() if self._commands else np.zeros(2, dtype=np.float32)
 
-    def _way_to_the_most_open(self) -> float:
+    def _steps_to_most_open(self) -> float:
         if not self._clearances:
             return 0.0
         best, turned = int(np.argmax(self._clearances)), len(self._clearances)
@@ -92,7 +92,7 @@ class ScriptedPolicy:
 
 
 def clearance(depth: np.ndarray) -> float:
-    """Metres to what stands in the way: the lower quartile of the middle rows; unknown counts as near.
+    """Return the distance to obstacles in metres: the lower quartile of the middle rows; unknown depth counts as near.
 
     Args:
         depth: z-depth ``[H, W]`` in metres, 0 where unknown.
@@ -102,11 +102,11 @@ def clearance(depth: np.ndarray) -> float:
 
 
 class ReplayPolicy:
-    """Follows the cameras of a recorded walk, and then goes back over them to its start. For ``action_mode="se3"``.
+    """Follows the cameras of a recorded walk and then returns along them. For ``action_mode="se3"``.
 
     Args:
         clip: the walk.
-        drive: whose maxima scale the actions; see the environment.
+        drive: limits that scale the actions; see the environment.
 
     Raises:
         ValueError: if the walk moves faster than the environment can.

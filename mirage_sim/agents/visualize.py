@@ -1,4 +1,4 @@
-"""A roll-out for people to look at: a video, a sheet of pictures and a map."""
+"""Images of an episode: a video, a contact sheet and a map from above."""
 
 import math
 from pathlib import Path
@@ -21,7 +21,7 @@ SHEET_COLUMNS = 9
 
 
 def save_pictures(episode: Episode, output: Path) -> None:
-    """Write ``rollout.mp4``, ``sheet.png`` and ``map.png`` for people to look at."""
+    """Write ``rollout.mp4``, ``sheet.png`` and ``map.png``."""
     truth = {"truth": episode.truth} if episode.truth else {}
     tinted = [tint_generated(*pair) for pair in zip(episode.frames, episode.remembered, strict=True)]
     rows = truth | {"generated": episode.shown, "remembered": tinted}
@@ -42,26 +42,25 @@ def save_pictures(episode: Episode, output: Path) -> None:
 
 
 def coloured_points(map: LatentMap, frames: list[np.ndarray], latents: int = 1) -> tuple[np.ndarray, np.ndarray]:
-    """The memory's points and the colour that each had in the frame it was written from.
+    """Return the points of the memory, and their colours in the frames that they were written from.
 
-    A point's id says where it came from: (latent frame written x cells of the grid) + cell, latent frames counted from
-    0. Where a step has several, they get the colours of its last frame.
+    A point's id is (number of the latent frame x cells of the grid) + cell. If a step has several latent frames, all of
+    them take the colours of its last frame.
 
     Args:
         map: the memory, which was empty before the first frame.
-        frames: all frames since, uint8 ``[H, W, 3]``, the last of each step.
-        latents: latent frames of a step.
+        frames: the last frame of each step since then, uint8 ``[H, W, 3]``.
+        latents: latent frames per step.
 
     Returns:
-        ``[N, 3]`` metres and uint8 ``[N, 3]``.
+        Points ``[N, 3]`` in metres, and colours uint8 ``[N, 3]``.
     """
     height, width = frames[0].shape[:2]
     points, ids = map.xyz().cpu().numpy(), map.ids().cpu().numpy()
     if not len(ids):
         return points, np.zeros((0, 3), dtype=np.uint8)
-    cells = map.next_id // (1 + latents * (len(frames) - 1))  # of one latent frame
-    side = round(math.sqrt(height * width / cells))  # pixels of a cell
+    cells = map.next_id // (1 + latents * (len(frames) - 1))  # per latent frame
+    side = round(math.sqrt(height * width / cells))  # pixels per cell
     rows, columns = np.divmod(ids % cells, width // side)
-    pictures = np.stack(frames)
-    means = pictures.reshape(len(frames), height // side, side, width // side, side, 3).mean((2, 4))
+    means = np.stack(frames).reshape(len(frames), height // side, side, width // side, side, 3).mean((2, 4))
     return points, means[-(-(ids // cells) // latents), rows, columns].astype(np.uint8)

@@ -6,12 +6,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from mirage_sim.files import whole
 from mirage_sim.geometry import Camera
+from mirage_sim.io import atomic_write, open_tensors
 
 
 @dataclass(frozen=True)
@@ -53,7 +52,7 @@ _FIELDS = ("frames", "depth", "c2w", "K", "commands", "blocked")
 def save_clip(clip: Clip, path: Path) -> None:
     """Write a clip to a file."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with whole(path) as partial:
+    with atomic_write(path) as partial:
         save_file({name: getattr(clip, name).contiguous() for name in _FIELDS}, partial, metadata=clip.source)
 
 
@@ -90,11 +89,8 @@ def load_size(path: Path) -> tuple[int, int, int]:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
-    try:
-        with safe_open(path, framework="pt") as file:
-            missing = set(_FIELDS) - set(file.keys())
-            if missing:
-                raise ValueError(f"{path}: expected a clip with tensors {list(_FIELDS)}, missing {sorted(missing)}")
-            yield file
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path}: expected a readable clip in safetensors format: {error}") from error
+    with open_tensors(path, "a readable clip in safetensors format") as file:
+        missing = set(_FIELDS) - set(file.keys())
+        if missing:
+            raise ValueError(f"{path}: expected a clip with tensors {list(_FIELDS)}, missing {sorted(missing)}")
+        yield file

@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from mirage_sim.data.clips import load_clip, load_size
 from mirage_sim.geometry import Camera
+from mirage_sim.io import open_tensors
 
 
 class Moments(NamedTuple):
@@ -115,12 +115,10 @@ def load_photographs(path: Path, size: tuple[int, int]) -> Tensor:
         ValueError: if the file holds no images of this size.
     """
     wanted = f"images uint8 [N, {size[0]}, {size[1]}, 3]"
-    try:
-        with safe_open(path, framework="pt") as file:
-            found = file.get_slice("images") if "images" in file.keys() else None
-            shape = found.get_shape() if found else []
-            if not found or found.get_dtype() != "U8" or shape[1:] != [*size, 3] or not shape[0]:
-                raise ValueError(f"photographs: expected {wanted} in {path}, got {shape or sorted(file.keys())}")
-            return file.get_tensor("images")
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"photographs: expected {wanted} in a safetensors file, got {path}: {error}") from error
+    with open_tensors(path, f"photographs, {wanted}, in a safetensors file") as file:
+        found = file.get_slice("images") if "images" in file.keys() else None
+        shape = found.get_shape() if found else []
+        if not found or found.get_dtype() != "U8" or shape[1:] != [*size, 3] or not shape[0]:
+            raise ValueError(f"photographs: expected {wanted} in {path}, got {shape or sorted(file.keys())}")
+        images: Tensor = file.get_tensor("images")
+        return images

@@ -7,15 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from mirage_sim.data.clips import load_clip, load_source
-from mirage_sim.files import whole
 from mirage_sim.geometry import Camera
+from mirage_sim.io import atomic_write, open_tensors
 from mirage_sim.memory.point_memory import resample_depth
-from mirage_sim.models.pretrained import user_cache
+from mirage_sim.paths import user_cache
 from mirage_sim.protocols import Codec
 
 logger = logging.getLogger(__name__)
@@ -94,13 +93,13 @@ class LatentClips:
             self._encode(self.paths[index], path)
         try:
             return self._read(path)
-        except (SafetensorError, OSError) as error:
-            logger.warning("%s is damaged (%s), encoding the clip again", path, error)
+        except ValueError as error:
+            logger.warning("%s; it is encoded again", error)
             self._encode(self.paths[index], path)
             return self._read(path)
 
     def _read(self, path: Path) -> LatentClip:
-        with safe_open(path, framework="pt") as file:
+        with open_tensors(path) as file:
             latents, depth, c2w, K = (file.get_tensor(name).float().to(self.device) for name in _FIELDS)
             camera = Camera(c2w, K.expand(len(c2w), 3, 3), (self.size[0], self.size[1]))
             return LatentClip(latents, depth, camera)
@@ -120,7 +119,7 @@ class LatentClips:
         depth = resample_depth(clip.depth[:frames:stride].float(), (self.size[0] // y, self.size[1] // x))
         tensors = {"latents": latents.half().cpu(), "depth": depth, "c2w": clip.c2w[:frames:stride], "K": clip.K}
         path.parent.mkdir(parents=True, exist_ok=True)
-        with whole(path) as partial:
+        with atomic_write(path) as partial:
             save_file({name: tensors[name].contiguous() for name in _FIELDS}, partial, {"clip": source.name})
 
 

@@ -22,7 +22,8 @@ from tqdm import tqdm
 
 from mirage_sim.data.debian_packages import files_of_package
 from mirage_sim.data.samples import IN_OPENCV_DOC, IN_SCIKIT_IMAGE
-from mirage_sim.files import whole
+from mirage_sim.io import atomic_write
+from mirage_sim.settings import PhotographsSettings
 
 NAME = "photographs"  # stem of the output files
 SIZE = (96, 128)  # height and width of a crop, pixels
@@ -61,7 +62,7 @@ def known_photographs() -> tuple[Photograph, ...]:
     return tuple(Photograph(**entry) for entry in content)
 
 
-def prepare_photographs(cfg: Mapping[str, Any]) -> dict[str, int]:
+def prepare_photographs(settings: PhotographsSettings) -> dict[str, Any]:
     """Write ``photographs.safetensors`` and ``photographs.json`` to a folder, both or neither.
 
     The tensors are ``images`` uint8 ``[N, 96, 128, 3]`` and ``photograph`` int64 ``[N]``, the number of the photograph
@@ -69,19 +70,16 @@ def prepare_photographs(cfg: Mapping[str, Any]) -> dict[str, int]:
     of the tensors, lists the photographs. The same photographs give the same crops.
 
     Args:
-        cfg: ``source`` (folder that holds Debian packages or their unpacked files, at any depth), ``output`` (folder)
-            and ``images`` (number of crops).
+        settings: ``source`` holds Debian packages or their unpacked files at any depth.
 
     Returns:
-        Numbers of ``photographs`` and ``images``.
+        Numbers of ``photographs`` and ``images``, and ``output``.
 
     Raises:
-        ValueError: for invalid settings, a damaged package or a missing photograph.
+        ValueError: for a missing folder, a damaged package or a missing photograph.
     """
-    source, output, count = Path(cfg["source"]), Path(cfg["output"]), cfg["images"]
+    source, output, count = Path(settings.source), Path(settings.output), settings.images
     wanted = known_photographs()
-    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-        raise ValueError(f"images: expected a positive integer, got {count!r}")
     if not source.is_dir():
         raise ValueError(f"source: expected a folder with packages or photographs, got {source}")
     found = find_photographs(source, wanted)
@@ -101,7 +99,7 @@ def prepare_photographs(cfg: Mapping[str, Any]) -> dict[str, int]:
         "photographs": [asdict(each) | {"crops": int((numbers == i).sum())} for i, each in enumerate(wanted)],
     }
     _write(output, images, numbers, description)
-    return {"photographs": len(wanted), "images": count}
+    return {"photographs": len(wanted), "images": count, "output": settings.output}
 
 
 def find_photographs(folder: Path, wanted: Sequence[Photograph]) -> dict[str, bytes]:
@@ -180,6 +178,6 @@ def _write(output: Path, images: NDArray[np.uint8], numbers: NDArray[np.int64], 
     output.mkdir(parents=True, exist_ok=True)
     tensors, text = output / f"{NAME}.safetensors", output / f"{NAME}.json"
     content = json.dumps(description, ensure_ascii=False, indent=1)
-    with whole(tensors) as partial, whole(text) as partial_text:
+    with atomic_write(tensors) as partial, atomic_write(text) as partial_text:
         partial_text.write_text(content + "\n", encoding="utf-8")
         save_file({"images": images, "photograph": numbers}, partial, metadata={"description": content})

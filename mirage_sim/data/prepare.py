@@ -12,6 +12,7 @@ from tqdm import tqdm
 from mirage_sim.data.clips import Clip, save_clip
 from mirage_sim.data.video_datasets import LAYOUTS, Video
 from mirage_sim.geometry import Camera
+from mirage_sim.settings import VideoSettings
 from mirage_sim.world.images import fit
 
 logger = logging.getLogger(__name__)
@@ -19,44 +20,37 @@ logger = logging.getLogger(__name__)
 MAX_ZOOM = 0.01  # relative change of the focal length within a clip, whose frames share their intrinsics
 
 
-def prepare(cfg: dict[str, Any]) -> dict[str, int]:
+def prepare(settings: VideoSettings) -> dict[str, Any]:
     """Make clips of all videos in a folder. Existing clips are kept, and unusable videos are skipped with a warning.
 
     Args:
-        cfg: ``layout`` (one of ``LAYOUTS``), ``source`` and ``output`` (folders), ``size`` (height, width), ``fps`` and
-            ``frames`` of a clip.
+        settings: of the class for the layout of the videos.
 
     Returns:
-        Numbers of new ``clips`` and of ``refused`` videos; the log says why they were refused.
+        Numbers of new ``clips`` and of ``refused`` videos (the log says why they were refused), and ``output``.
 
     Raises:
-        ValueError: for invalid settings, or if the folder holds no usable video.
+        ValueError: if the folder holds no usable video.
     """
-    source, output, frames, fps = Path(cfg["source"]), Path(cfg["output"]), cfg["frames"], float(cfg["fps"])
-    height, width = cfg["size"]
-    if cfg["layout"] not in LAYOUTS:
-        raise ValueError(f"layout: expected one of {sorted(LAYOUTS)}, got {cfg['layout']!r}")
-    if min(height, width, frames) < 2 or not 0 < fps < float("inf"):
-        raise ValueError(f"size, frames, fps: expected positive numbers, got {[height, width]}, {frames} and {fps}")
-    layout = LAYOUTS[cfg["layout"]]
+    source, output, layout = Path(settings.source), Path(settings.output), LAYOUTS[settings.layout]
     names = [path.stem for path in sorted(source.glob(layout.pattern))]
     if not names:
-        raise ValueError(f"{source}: expected videos in the layout {cfg['layout']}, got no {layout.pattern}")
+        raise ValueError(f"{source}: expected videos in the layout {settings.layout}, got no {layout.pattern}")
     made, faults = 0, []
     for name in tqdm(names, unit="video", disable=None):
         try:
             video = layout.read(source, name)
-            for number, chosen in enumerate(choose_frames(video.times, fps, frames)):
+            for number, chosen in enumerate(choose_frames(video.times, settings.fps, settings.frames)):
                 path = output / f"{name}-{number:03d}.safetensors"
                 if not path.exists():
-                    save_clip(cut(video, chosen, (height, width), {"film": name}), path)
+                    save_clip(cut(video, chosen, settings.size, {"film": name}), path)
                     made += 1
         except (ValueError, OSError) as error:
             faults.append(f"{name}: {error}")
             logger.warning("skipped %s", faults[-1])
     if len(faults) == len(names):
         raise ValueError(f"{source}: expected a usable video, got {len(faults)} others; the first: {faults[0]}")
-    return {"clips": made, "refused": len(faults)}
+    return {"clips": made, "refused": len(faults), "output": settings.output}
 
 
 def choose_frames(times: np.ndarray, fps: float, frames: int) -> list[list[int]]:

@@ -23,7 +23,7 @@ from mirage_sim.data.simulators import (
 )
 from mirage_sim.data.simulators.miniworld import HELD_OUT_ENVIRONMENTS, TRAINING_ENVIRONMENTS, MiniWorldSimulator
 from mirage_sim.data.trajectories import Walker
-from mirage_sim.files import whole
+from mirage_sim.io import atomic_write
 
 _BATCH = 50  # walks per task of a worker
 _MOUNT = 7  # stream of random numbers for cameras
@@ -192,7 +192,7 @@ def record_shipped(output: Path, starts: int = 72, walks: int = 3, frames: int =
                 wanted -= 1
         simulator.close()
     output.mkdir(parents=True, exist_ok=True)
-    with whole(output / "starts.safetensors") as partial:
+    with atomic_write(output / "starts.safetensors") as partial:
         save_file({"frames": torch.stack(chosen)}, partial)
 
     seeds = iter(SHIPPED_SEEDS[9_000:])

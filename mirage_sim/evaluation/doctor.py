@@ -8,9 +8,10 @@ import os
 import platform
 import subprocess
 from pathlib import Path
-from typing import Any
 
 import mirage_sim
+from mirage_sim.paths import ASSETS
+from mirage_sim.settings import DoctorSettings
 
 # module, argument of pip install, purpose
 OPTIONAL = (
@@ -54,11 +55,11 @@ def commit() -> str:
         return f"v{mirage_sim.__version__}"
 
 
-def doctor(config: dict[str, Any]) -> dict[str, str]:
+def doctor(settings: DoctorSettings) -> dict[str, str]:
     """Describe this machine: hardware, packages, and for each world whether it can run and what to do.
 
     Args:
-        config: ``wan5b``, folder of the real backbone's weights or None.
+        settings: ``wan5b`` is the folder of the real backbone's weights.
 
     Returns:
         Lines to show, by topic.
@@ -69,7 +70,7 @@ def doctor(config: dict[str, Any]) -> dict[str, str]:
     from mirage_sim.models.wan.requirements import Setting, machine, missing_requirements
 
     hardware = machine()
-    folder = Path(config["wan5b"]) if config["wan5b"] else download.default_folder()
+    folder = Path(settings.wan5b) if settings.wan5b else download.default_folder()
     gpu = f"{hardware.gpu}, {hardware.gpu_gib:.1f} GiB free" if hardware.gpu else "no GPU that this torch can use"
     lines = {
         "host": f"{cpu()}; {hardware.ram_gib:.1f} GiB of memory free; Python {platform.python_version()}",
@@ -99,8 +100,6 @@ def _backbone_weights() -> str:
 
 def _mini_gib() -> float:
     """Size of the built-in world's weights in float32; the files store float16."""
-    from mirage_sim.models.checkpoints import ASSETS
-
     return 2 * sum(path.stat().st_size for path in (ASSETS / "mini").glob("*.safetensors")) / 2**30
 
 

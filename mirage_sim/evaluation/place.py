@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mirage_sim.build import build_world_model, instantiate
+from mirage_sim.build import instantiate
 from mirage_sim.data.recordings import RecordedFrame, Recording, open_recording
 from mirage_sim.data.recordings.place import ImportedPlace, import_place, level_frame, level_from_recording
 from mirage_sim.evaluation.ground_truth import seen_from
@@ -25,6 +25,7 @@ from mirage_sim.evaluation.media import contact_sheet, save_image
 from mirage_sim.evaluation.metrics import abs_rel, bootstrap_mean, psnr, ssim
 from mirage_sim.evaluation.summary import write_json
 from mirage_sim.geometry import Camera
+from mirage_sim.settings import RecordingEvalSettings
 from mirage_sim.world import World, WorldModel
 
 logger = logging.getLogger(__name__)
@@ -85,13 +86,8 @@ def without_keyframes(place: ImportedPlace, model: WorldModel) -> World:
     return world
 
 
-def evaluate(cfg: Mapping[str, Any], model: WorldModel | None = None) -> dict[str, Any]:
-    """Evaluate a world made from a recording.
-
-    Args:
-        cfg: ``source`` (a recording, or a folder of recordings), ``world``, ``output`` (folder for ``recording.json``
-            and a contact sheet of each recording; None writes nothing).
-        model: evaluate this one instead of ``world``.
+def evaluate(settings: RecordingEvalSettings) -> dict[str, Any]:
+    """Evaluate worlds made from recordings.
 
     Returns:
         ``marks``: means over recordings, with ``_lo`` and ``_hi``; ``recordings``: scores of each.
@@ -100,17 +96,15 @@ def evaluate(cfg: Mapping[str, Any], model: WorldModel | None = None) -> dict[st
         FileNotFoundError: for missing files.
         ValueError: for recordings that cannot be read, or are too short.
     """
-    if model is None:
-        world = cfg["world"]
-        model = build_world_model(world) if isinstance(world, str) else instantiate(world)
-    output, started = Path(cfg["output"]) if cfg["output"] else None, time.perf_counter()
+    model = instantiate(settings.world)
+    output, started = Path(settings.output) if settings.output else None, time.perf_counter()
     scores = {}
-    for source in sources_of(Path(cfg["source"])):
+    for source in sources_of(Path(settings.source)):
         scores[source.name], sheet = score_recording(open_recording(source), model)
         if output:
             output.mkdir(parents=True, exist_ok=True)
             save_image(sheet, output / f"{source.stem}.png")
-    result = {"marks": means(list(scores.values())), "recordings": scores}
+    result: dict[str, Any] = {"marks": means(list(scores.values())), "recordings": scores}
     result["seconds"] = round(time.perf_counter() - started, 1)
     if output:
         write_json(result, output / "recording.json")

@@ -1,4 +1,4 @@
-"""``mirage recording info``: what is in a recording, as facts and as images for people."""
+"""``mirage recording``: show what is in a recording, make a world of it, and write that world for other programs."""
 
 from pathlib import Path
 from typing import Any
@@ -8,10 +8,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from mirage_sim.build import instantiate
 from mirage_sim.data.recordings import RecordedFrame, Recording, open_recording, to_size
-from mirage_sim.data.recordings.place import level_from_recording
+from mirage_sim.data.recordings.place import import_place, level_from_recording
 from mirage_sim.evaluation.media import contact_sheet, save_image, top_down
 from mirage_sim.geometry import unproject
+from mirage_sim.io import check_folder
+from mirage_sim.settings import RecordingExportSettings, RecordingImportSettings, RecordingInfoSettings
+from mirage_sim.world import World
+from mirage_sim.world.export import point_colours, save_grid, save_ply
+from mirage_sim.world.occupancy import occupancy_map
 
 _COLUMNS = 8  # of the contact sheet
 _VIEWS = 48  # images whose depth is drawn into the map
@@ -19,11 +25,8 @@ _HEIGHT = 120  # pixels of an image in the sheet
 _FAR = 8.0  # metres; farther points have one colour, and are not in the map
 
 
-def describe_recording(config: dict[str, Any]) -> dict[str, Any]:
+def describe_recording(settings: RecordingInfoSettings) -> dict[str, Any]:
     """Open a recording, and draw its map and contact sheet if an output folder is named.
-
-    Args:
-        config: as ``configs/recording.yaml`` composes it.
 
     Returns:
         The fields of :class:`~mirage_sim.data.recordings.RecordingInfo`, and the files written.
@@ -33,16 +36,65 @@ def describe_recording(config: dict[str, Any]) -> dict[str, Any]:
         ValueError: for recordings that cannot be read.
         ImportError: if the library for bags is not installed.
     """
-    topics = {role: topic for role, topic in config["topics"].items() if topic}
-    recording = open_recording(config["source"], topics)
+    recording = open_recording(settings.source, settings.topics.chosen())
     result = recording.info.as_dict()
-    if config["output"]:
-        folder = Path(config["output"])
+    if settings.output:
+        folder = Path(settings.output)
         drawn = {"map": (folder / "map.png", path_map(recording)), "sheet": (folder / "sheet.png", sheet(recording))}
         folder.mkdir(parents=True, exist_ok=True)
         for name, (path, image) in drawn.items():
             save_image(image, path)
             result[name] = str(path)
+    return result
+
+
+def import_recording(settings: RecordingImportSettings) -> dict[str, Any]:
+    """Make a world from a recording and save it.
+
+    Returns:
+        ``output``, ``images``, ``keyframes``, ``points``, ``nbytes`` of the memory and ``images_per_s``.
+
+    Raises:
+        FileNotFoundError: for missing files.
+        ValueError: for recordings that cannot be read, and an output that cannot be written; nothing is written then.
+        ImportError: if the library for bags is not installed.
+    """
+    output = Path(settings.output)
+    check_folder("output", output.absolute().parent)
+    recording = open_recording(settings.source, settings.topics.chosen())
+    place = import_place(recording, instantiate(settings.world), seed=settings.seed)
+    place.world.save(output)
+    map = place.world.state.map
+    counts = {"images": place.images, "keyframes": len(place.keyframes), "images_per_s": place.images_per_s}
+    return {"output": str(output), **counts, "points": int(map.points), "nbytes": int(map.nbytes)}
+
+
+def export_world(settings: RecordingExportSettings) -> dict[str, Any]:
+    """Write the memory of a saved world as a point cloud and as a map.
+
+    Returns:
+        ``points`` and ``grid``: the files written, and the height of the camera over the ``floor`` that was found.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is no saved world, or nothing is to be written.
+    """
+    if settings.points is None and settings.grid is None:
+        raise ValueError("points, grid: expected at least one of them, got neither")
+    for name, file in (("points", settings.points), ("grid", settings.grid)):
+        if file is not None:
+            check_folder(name, Path(file).absolute().parent)
+    model = instantiate(settings.world)
+    world = World(model)
+    world.load(settings.source)
+    map, result = world.state.map, dict[str, Any]()
+    if settings.points is not None:
+        save_ply(Path(settings.points), map, point_colours(model, map))
+        result["points"] = settings.points
+    if settings.grid is not None:
+        grid = occupancy_map(map, settings.resolution)
+        result["grid"] = [str(path) for path in save_grid(Path(settings.grid), grid)]
+        result["camera_height"] = round(grid.floor - float(world.camera.c2w[1, 3]), 3)
     return result
 
 

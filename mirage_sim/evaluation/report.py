@@ -29,7 +29,7 @@ from mirage_sim.evaluation.scores import (
     walk_series,
 )
 from mirage_sim.evaluation.summary import load_result, scores_of
-from mirage_sim.files import whole
+from mirage_sim.io import atomic_write
 from mirage_sim.models.pretrained import require
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ def report(folder: Path) -> dict[str, Any]:
         ],
     )
     path = folder / "report.html"
-    with whole(path) as partial:
+    with atomic_write(path) as partial:
         partial.write_text(page, encoding="utf-8")
     return {"page": str(path), "bytes": len(page.encode())}
 

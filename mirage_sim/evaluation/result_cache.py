@@ -20,7 +20,7 @@ import mirage_sim
 from mirage_sim.data.clips import Clip
 from mirage_sim.evaluation.ground_truth import digest
 from mirage_sim.evaluation.scores import Row
-from mirage_sim.files import whole
+from mirage_sim.io import atomic_write
 from mirage_sim.world import WorldModel
 
 ARRAYS = ("frames", "features")  # that a file may hold in addition to scores
@@ -97,7 +97,7 @@ class ResultCache:
         path.parent.mkdir(parents=True, exist_ok=True)
         tensors = {name: torch.tensor(value, dtype=torch.float64) for name, value in row.items()}
         tensors |= {name: torch.from_numpy(array) for name, array in arrays.items()}
-        with whole(path) as partial:
+        with atomic_write(path) as partial:
             save_file(tensors, partial)
 
     def load(

@@ -23,7 +23,7 @@ from mirage_sim.evaluation.scores import (
     step_series,
     walk_series,
 )
-from mirage_sim.files import save_json
+from mirage_sim.io import save_json
 
 
 def finite(value: float) -> float | None:

@@ -5,16 +5,15 @@ import textwrap
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from mirage_sim.ambient import own_torch
-from mirage_sim.files import check_digest, save_tensors
+from mirage_sim.io import read_tensors, save_tensors
 from mirage_sim.models.codec import MiniCodec
 from mirage_sim.models.denoiser import MiniDenoiser
 from mirage_sim.models.depth import MiniDepth
+from mirage_sim.paths import ASSETS
 
-ASSETS = Path(__file__).parent.parent / "assets"
 #: arguments that have another name in files of earlier versions
 RENAMED = {"detail": "samples_per_cell"}
 CLASSES: dict[str, type[nn.Module]] = {cls.__name__: cls for cls in (MiniCodec, MiniDenoiser, MiniDepth)}
@@ -51,12 +50,7 @@ def read_weights(path: str | Path) -> tuple[dict[str, str], dict[str, Tensor]]:
         path = ASSETS / path
     if not path.exists():
         raise FileNotFoundError(f"{path}: expected a weights file (safetensors)")
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata, tensors = file.metadata() or {}, {key: file.get_tensor(key) for key in file.keys()}
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path}: expected a whole safetensors file: {error}") from error
-    check_digest(path, tensors, metadata)
+    tensors, metadata = read_tensors(path)
     return metadata, tensors
 
 

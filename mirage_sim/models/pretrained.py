@@ -1,19 +1,12 @@
 """Loading of published models from folders or hubs, with strict checks and one-line errors."""
 
 import importlib
-import os
 import textwrap
-from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-
-def user_cache(name: str) -> Path:
-    """Path of a folder in the user's cache, for files that can be downloaded or computed again."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mirage_sim" / name
 
 
 def require(module: str, install: str) -> ModuleType:

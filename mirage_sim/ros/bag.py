@@ -1,7 +1,6 @@
 """Roll-outs as rosbag2 folders with an MCAP file, for ROS tools and Foxglove. Needs ``rosbags``, but no ROS."""
 
 import math
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,8 @@ from numpy.typing import ArrayLike
 
 from mirage_sim.agents.episodes import Episode
 from mirage_sim.envs.actions import ActionMode, Actions
-from mirage_sim.files import PARTIAL
 from mirage_sim.geometry import VelocityLimits
+from mirage_sim.io import atomic_folder
 from mirage_sim.ros import conversions
 from mirage_sim.ros.conversions import Fields
 from mirage_sim.ros.frames import CAMERA_HEIGHT, velocity
@@ -83,13 +82,11 @@ class BagWriter:
         """
         if path.exists():
             raise ValueError(f"path: expected a new folder, got {path}, which exists; delete it first")
-        with tempfile.TemporaryDirectory(prefix=PARTIAL, suffix=f"-{path.name}", dir=path.parent) as partial:
-            folder = Path(partial) / path.name  # the file in it takes this name
+        with atomic_folder(path) as folder:  # the file in it takes its name
             bag = Writer(folder, version=9, storage_plugin=StoragePlugin.MCAP)
             bag.set_compression(CompressionMode.STORAGE, CompressionFormat.ZSTD)
             with bag:
                 self._fill(bag, episode, action_mode)
-            folder.rename(path)
 
     def _fill(self, bag: Writer, episode: Episode, action_mode: ActionMode) -> None:
         connections: dict[str, Connection] = {}

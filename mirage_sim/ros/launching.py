@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mirage_sim.build import CONFIGS
+from mirage_sim.paths import CONFIGS
 from mirage_sim.ros.parameters import PolicyParameters, WorldParameters, check_file, parsed
 
 WORLD_PARAMETERS = CONFIGS / "ros" / "world.yaml"

@@ -13,7 +13,7 @@ from dataclasses import Field, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from mirage_sim.build import CONFIGS
+from mirage_sim.paths import CONFIGS
 
 WORLDS = tuple(sorted(path.stem for path in (CONFIGS / "world").glob("*.yaml")))
 MODES = ("realtime", "lockstep")

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from mirage_sim.io import atomic_write, read_tensors, remove_partial
 from mirage_sim.models.pretrained import require
 
 logger = logging.getLogger(__name__)
@@ -284,21 +284,14 @@ class Trainer:
             for name, value in self.optimizer.state.get(parameter, {}).items():
                 tensors[f"optimizer.{name}.{key}"] = value
         tensors = {key: value.contiguous() for key, value in tensors.items()}
-        partial = self._state_path.with_suffix(".partial")  # one name: what a killed run left is overwritten
         spent = {} if self.seconds is None else {"seconds": str(self.spent)}
-        save_file(tensors, partial, metadata={"step": str(self.step), **spent})
-        partial.replace(self._state_path)
+        remove_partial(self.folder, self._state_path.name)  # of a killed run
+        with atomic_write(self._state_path) as partial:
+            save_file(tensors, partial, metadata={"step": str(self.step), **spent})
 
     @torch.no_grad()
     def _resume(self) -> None:
-        try:
-            with safe_open(self._state_path, framework="pt") as file:
-                metadata = file.metadata()
-                stored = {key: file.get_tensor(key) for key in file.keys()}
-        except SafetensorError as error:
-            raise ValueError(
-                f"{self._state_path}: expected a whole checkpoint in safetensors format: {error}"
-            ) from error
+        stored, metadata = read_tensors(self._state_path, "a whole checkpoint in safetensors format")
         wanted = {f"weight.{key}": parameter.shape for key, parameter in self.parameters.items()}
         found = {key: value.shape for key, value in stored.items() if key.startswith("weight.")}
         if wanted != found:

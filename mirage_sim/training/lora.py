@@ -1,11 +1,11 @@
 """Low-rank adapters (LoRA) of the Wan2.2 backbone: peft adds them; a world merges the file that training leaves."""
 
-import os
 from pathlib import Path
 
 from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 from safetensors.torch import save_file
 
+from mirage_sim.io import atomic_write
 from mirage_sim.models.pretrained import require
 
 LAYERS = ("to_q", "to_k", "to_v", "to_out.0")  # of every attention
@@ -44,6 +44,5 @@ def save_lora(backbone: WanTransformer3DModel, path: Path) -> None:
     peft = require("peft", "'mirage_sim[train]'")
     state = peft.get_peft_model_state_dict(backbone)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(f".partial{os.getpid()}")
-    save_file({name: tensor.float().cpu().contiguous() for name, tensor in state.items()}, partial)
-    partial.replace(path)
+    with atomic_write(path) as partial:
+        save_file({name: tensor.float().cpu().contiguous() for name, tensor in state.items()}, partial)

@@ -11,6 +11,7 @@ from torch import nn
 from mirage_sim.data.dataset import WalkDataset
 from mirage_sim.models import MiniCodec, MiniDenoiser, MiniDepth, load_model, save_model
 from mirage_sim.models.checkpoints import usable_device
+from mirage_sim.settings import TrainSettings
 from mirage_sim.training.loop import Objective, Stage, make_accelerator
 from mirage_sim.training.objectives.codec import CodecObjective
 from mirage_sim.training.objectives.denoiser import DenoiserObjective
@@ -76,46 +77,46 @@ def load_network(path: Path, kind: type[Model]) -> Model:
     return model
 
 
-def codec_stage(cfg: dict[str, Any], folder: Path, **options: Any) -> Stage:
+def codec_stage(settings: TrainSettings, folder: Path, **options: Any) -> Stage:
     """Build the stage that trains the codec and the read-out aligner of the denoiser."""
-    data, networks = _walks(cfg), Networks(MiniCodec(), MiniDenoiser(), MiniDepth())
-    return _stage(cfg, folder, data, networks, ("codec", "denoiser"), options)
+    data, networks = _walks(settings), Networks(MiniCodec(), MiniDenoiser(), MiniDepth())
+    return _stage(settings, folder, data, networks, ("codec", "denoiser"), options)
 
 
-def depth_stage(cfg: dict[str, Any], folder: Path, **options: Any) -> Stage:
+def depth_stage(settings: TrainSettings, folder: Path, **options: Any) -> Stage:
     """Build the stage that trains the depth head."""
-    data, codec, depth = _walks(cfg), _trained(cfg, "codec", MiniCodec), MiniDepth()
-    networks = Networks(codec, MiniDenoiser(samples_per_cell=cfg["latent"]["samples_per_cell"]), depth)
-    return _stage(cfg, folder, data, networks, ("depth",), options)
+    data, codec, depth = _walks(settings), _trained(settings, "codec", MiniCodec), MiniDepth()
+    networks = Networks(codec, MiniDenoiser(samples_per_cell=settings.latent["samples_per_cell"]), depth)
+    return _stage(settings, folder, data, networks, ("depth",), options)
 
 
-def denoiser_stage(cfg: dict[str, Any], folder: Path, **options: Any) -> Stage:
+def denoiser_stage(settings: TrainSettings, folder: Path, **options: Any) -> Stage:
     """Build the stage that trains the denoiser."""
-    data = _walks(cfg)
-    codec, denoiser = _trained(cfg, "codec", MiniCodec), _trained(cfg, "denoiser", MiniDenoiser)
-    networks = Networks(codec, denoiser, _trained(cfg, "depth", MiniDepth))
-    return _stage(cfg, folder, data, networks, ("denoiser",), options)
+    data = _walks(settings)
+    codec, denoiser = _trained(settings, "codec", MiniCodec), _trained(settings, "denoiser", MiniDenoiser)
+    networks = Networks(codec, denoiser, _trained(settings, "depth", MiniDepth))
+    return _stage(settings, folder, data, networks, ("denoiser",), options)
 
 
 def _stage(
-    cfg: dict[str, Any],
+    settings: TrainSettings,
     folder: Path,
     data: WalkDataset,
     networks: Networks,
     exports: Sequence[str],
     options: Mapping[str, Any],
 ) -> Stage:
-    modules, objective = build_objective(cfg["stage"]["name"], data, networks.to(data.device), options)
+    modules, objective = build_objective(settings.stage.name, data, networks.to(data.device), options)
     writers = {name: partial(save_model, getattr(networks, name)) for name in exports}
     return Stage(modules, writers, objective, make_accelerator(folder, cpu=data.device.type == "cpu"), data.device)
 
 
-def _walks(cfg: dict[str, Any]) -> WalkDataset:
-    if cfg["world"]["denoiser"]["_target_"] != "mirage_sim.models.load_model":
-        raise ValueError(f"world: expected mini, which stage={cfg['stage']['name']} trains, got another one")
-    return WalkDataset(Path(cfg["clips"]), usable_device(cfg["device"]))
+def _walks(settings: TrainSettings) -> WalkDataset:
+    if settings.world["denoiser"]["_target_"] != "mirage_sim.models.load_model":
+        raise ValueError(f"world: expected mini, which stage={settings.stage.name} trains, got another one")
+    return WalkDataset(Path(settings.clips), usable_device(settings.device))
 
 
-def _trained(cfg: dict[str, Any], name: str, kind: type[Model]) -> Model:
+def _trained(settings: TrainSettings, name: str, kind: type[Model]) -> Model:
     """Load a network that an earlier stage trained."""
-    return load_network(Path(cfg["output"]).absolute() / f"{name}.safetensors", kind)
+    return load_network(Path(settings.output).absolute() / f"{name}.safetensors", kind)

@@ -5,7 +5,6 @@ choose among the stage's initial weights, its last weights and their average. ``
 that was killed resumes when it is started again with the same settings.
 """
 
-import inspect
 import json
 import logging
 import re
@@ -23,6 +22,8 @@ from mirage_sim.data.dataset import WalkDataset, load_photographs
 from mirage_sim.data.record import record
 from mirage_sim.models import MiniCodec, MiniDenoiser, MiniDepth, load_model, save_model
 from mirage_sim.models.checkpoints import usable_device
+from mirage_sim.settings import RecipeSettings, StageSettings
+from mirage_sim.settings.training import SourceSettings
 from mirage_sim.training.loop import Trainer, make_accelerator
 from mirage_sim.training.mini_stages import Networks, build_objective, load_network
 from mirage_sim.training.recipe_state import RecipeState
@@ -38,7 +39,6 @@ PARTS = ("record", *TRAINED, "finish")  # parts of a run, which share its time
 SETTINGS = ("recipe", "clips", "validation", "photographs", "from", "budget", "seed")
 MIN_SECONDS = 1.0  # per part
 WALKS_AT_ONCE = 20  # walks to record between checks of the time
-SOURCE_KEYS = ("folder", "weight", "walks", "first_seed")  # of a source of walks; other keys are for the recorder
 UNITS = {"s": 1, "m": 60, "h": 3600}
 
 Weights = dict[str, Path]
@@ -57,11 +57,11 @@ def seconds_of(budget: Any) -> float:
     return float(match[1]) * UNITS[match[2]]
 
 
-def train_recipe(cfg: dict[str, Any], evaluate: Evaluate | None = None, commit: str = "") -> dict[str, Any]:
+def train_recipe(settings: RecipeSettings, evaluate: Evaluate | None = None, commit: str = "") -> dict[str, Any]:
     """Train the mini world, or resume its training.
 
     Args:
-        cfg: configuration as in ``configs/train.yaml`` and ``configs/recipe/mini.yaml``.
+        settings: of ``mirage train recipe=mini``.
         evaluate: function that runs the quick protocols on a world's configuration, writes results to a folder and
             returns scores; None skips them.
         commit: commit of the code, stored with the results.
@@ -73,51 +73,42 @@ def train_recipe(cfg: dict[str, Any], evaluate: Evaluate | None = None, commit: 
         ImportError: if accelerate is missing, or a simulator that must record walks.
         ValueError: if settings are unusable or the output folder belongs to another run. Nothing was written then.
     """
-    return _Run(cfg, commit).run(evaluate)
+    return _Run(settings, commit).run(evaluate)
 
 
 class _Run:
     """A run of the recipe."""
 
-    def __init__(self, cfg: dict[str, Any], commit: str):
-        self.cfg, self.output = cfg, Path(cfg["output"])
-        self.budget, self.shares = seconds_of(cfg["budget"]), cfg["recipe"]["shares"]
-        self.device = usable_device(cfg["device"])
+    def __init__(self, settings: RecipeSettings, commit: str):
+        self.settings, self.output = settings, Path(settings.output)
+        self.budget, self.shares = seconds_of(settings.budget), vars(settings.recipe.shares)
+        self.device = usable_device(settings.device)
         self._check()
-        size = tuple(cfg["world"]["size"])
-        self.photographs = None if cfg["photographs"] is None else load_photographs(Path(cfg["photographs"]), size)
+        size, photographs = tuple(settings.world["size"]), settings.photographs
+        self.photographs = None if photographs is None else load_photographs(Path(photographs), size)
         missing = [name for name, path in self._start.items() if not path.exists()]
-        torch.manual_seed(cfg["seed"])
-        initial = _initial_networks(cfg["from"]) if missing else None
-        settings = {key: cfg[key] for key in SETTINGS}
-        self.state = RecipeState(self.output, settings, {"commit": commit, "torch": torch.__version__})
+        torch.manual_seed(settings.seed)
+        initial = _initial_networks(settings.start) if missing else None
+        plain = settings.plain()
+        kept = {key: plain[key] for key in SETTINGS}
+        self.state = RecipeState(self.output, kept, {"commit": commit, "torch": torch.__version__})
         for name in missing:
             save_model(getattr(initial, name), self._start[name])
 
     def _check(self) -> None:
         """Check the settings before anything is written."""
-        world, shares, validation = self.cfg["world"], self.shares, self.cfg["validation"]
+        world, shares, validation = self.settings.world, self.shares, self.settings.validation
         if world["denoiser"]["_target_"] != "mirage_sim.models.load_model":
             raise ValueError("world: expected mini, which recipe=mini trains, got another one")
-        if set(shares) != set(PARTS) or not all(share > 0 for share in shares.values()):
-            raise ValueError(f"recipe.shares: expected a positive share for each of {list(PARTS)}, got {shares}")
         total = sum(shares.values())
         for part, share in shares.items():
             if self.budget * share / total < MIN_SECONDS:
                 raise ValueError(
                     f"budget: expected at least {MIN_SECONDS * total / share:.0f}s, so that {part} gets "
-                    f"{MIN_SECONDS:.0f} s, got {self.cfg['budget']}"
+                    f"{MIN_SECONDS:.0f} s, got {self.settings.budget}"
                 )
-        if not self.cfg["clips"] or not isinstance(self.cfg["clips"], Mapping):
-            raise ValueError(f"clips: expected one or more sources with a folder each, got {self.cfg['clips']!r}")
-        for name, source in self.cfg["clips"].items():
-            known = {*SOURCE_KEYS, *inspect.signature(record).parameters} - {"output"}
-            if set(SOURCE_KEYS) - set(source) or set(source) - known:
-                expected, got = sorted(SOURCE_KEYS), sorted(source)
-                raise ValueError(f"clips.{name}: expected {expected} and settings of mirage record, got {got}")
-            if not source["weight"] > 0:
-                raise ValueError(f"clips.{name}.weight: expected a positive number, got {source['weight']}")
-            wanted = {Path(source["folder"]): source["walks"], _validation_folder(source): validation["walks"]}
+        for name, source in self.settings.clips.items():
+            wanted = {Path(source.folder): source.walks, _validation_folder(source): validation.walks}
             for folder, walks in wanted.items():
                 if not walks and not list(folder.glob("*.safetensors")):
                     raise ValueError(f"clips.{name}: expected clips in {folder}, or a number of walks to record")
@@ -154,41 +145,41 @@ class _Run:
 
     def _record(self) -> None:
         """Record missing walks: all validation walks first, then training walks until the time is up."""
-        limit, validation = self._limit("record"), self.cfg["validation"]
+        limit, validation = self._limit("record"), self.settings.validation
         before, started = self.state.part("record").get("seconds", 0.0), time.monotonic()
-        total = sum(source["weight"] for source in self.cfg["clips"].values())
+        total = sum(source.weight for source in self.settings.clips.values())
         counts, until = {}, 0.0
-        for source in self.cfg["clips"].values():
-            _record_walks(source, validation["walks"], validation["first_seed"], _validation_folder(source))
-        for name, source in self.cfg["clips"].items():
-            until += limit * source["weight"] / total
-            for count in range(WALKS_AT_ONCE, source["walks"] + WALKS_AT_ONCE, WALKS_AT_ONCE):
-                _record_walks(source, min(count, source["walks"]), source["first_seed"], Path(source["folder"]))
+        for source in self.settings.clips.values():
+            _record_walks(source, validation.walks, validation.first_seed, _validation_folder(source))
+        for name, source in self.settings.clips.items():
+            until += limit * source.weight / total
+            for count in range(WALKS_AT_ONCE, source.walks + WALKS_AT_ONCE, WALKS_AT_ONCE):
+                _record_walks(source, min(count, source.walks), source.first_seed, Path(source.folder))
                 seconds = before + time.monotonic() - started
                 self.state.update("record", seconds=round(seconds, 1))
                 if seconds > until:
                     break
-            counts[name] = len(list(Path(source["folder"]).glob("*.safetensors")))
+            counts[name] = len(list(Path(source.folder).glob("*.safetensors")))
         logger.info("walks to train on: %s", counts)
         self.state.update("record", seconds=round(before + time.monotonic() - started, 1), walks=counts, done=True)
 
     @cached_property
     def _data(self) -> WalkDataset:
-        folders = {Path(source["folder"]): float(source["weight"]) for source in self.cfg["clips"].values()}
+        folders = {Path(source.folder): float(source.weight) for source in self.settings.clips.values()}
         return WalkDataset(folders, self.device)
 
     @cached_property
     def _validation(self) -> WalkDataset:
-        sources = self.cfg["clips"].values()
+        sources = self.settings.clips.values()
         return WalkDataset({_validation_folder(source): 1.0 for source in sources}, self.device)
 
     @cached_property
     def _validation_clips(self) -> list[Clip]:
-        folders = [_validation_folder(source) for source in self.cfg["clips"].values()]
+        folders = [_validation_folder(source) for source in self.settings.clips.values()]
         return [load_clip(path) for folder in folders for path in sorted(folder.glob("*.safetensors"))]
 
     def _check_walks(self) -> None:
-        size, wanted = self._data.size, tuple(self.cfg["world"]["size"])
+        size, wanted = self._data.size, tuple(self.settings.world["size"])
         if size != wanted or self._validation.size != wanted:
             raise ValueError(f"clips: expected frames of the world's size {wanted}, got {size}")
         if self._validation.length <= max(STEPS):
@@ -208,10 +199,8 @@ class _Run:
     def _train(self, name: str) -> None:
         """Run a training stage, or the rest of it, and choose its weights."""
         started, limit, folder = time.monotonic(), self._limit(name), self.output / name
-        options = dict(self.cfg["recipe"][name])
-        rate = options.pop("learning_rate")
-        for unused in ("name", "model", "steps"):
-            options.pop(unused, None)
+        stage: StageSettings = getattr(self.settings.recipe, name)
+        options = stage.options
         weights, photographs = self._weights(), {}
         networks = _load(weights).to(self.device)
         if name == "codec" and self.photographs is not None:
@@ -222,12 +211,12 @@ class _Run:
             folder,
             seconds=limit,
             started=started,
-            learning_rate=rate,
-            seed=self.cfg["seed"],
+            learning_rate=stage.learning_rate,
+            seed=self.settings.seed,
             accelerator=make_accelerator(folder, cpu=self.device.type == "cpu"),
             generator_device=self.device,
         )
-        trainer.run(objective, save_every=self.cfg["save_every"])
+        trainer.run(objective, save_every=self.settings.save_every)
         ended = time.monotonic()
         candidates = {"start": weights}
         for candidate in ("raw", "average"):
@@ -252,15 +241,15 @@ class _Run:
 
     def _score(self, name: str, weights: Weights, options: Mapping[str, Any]) -> Scores:
         if name == "denoiser":
-            return world_scores(self.cfg["world"], weights, self._validation_clips)
+            return world_scores(self.settings.world, weights, self._validation_clips)
         return stage_scores(name, self._validation, _load(weights), options)
 
     def _finish(self, evaluate: Evaluate | None) -> None:
         """Compare the result with the initial weights, write it, and run the quick protocols on it."""
         started, weights = time.monotonic(), self._weights()
-        world, parts = self.cfg["world"], self.state.content["parts"]
+        world, parts = self.settings.world, self.state.content["parts"]
         validation = {"result": parts["denoiser"]["scores"][parts["denoiser"]["chosen"]]}
-        if self.cfg["from"] is not None:
+        if self.settings.start is not None:
             validation["start"] = world_scores(world, self._start, self._validation_clips)
             worse = validation["result"]["score"] < validation["start"]["score"]
             self.state.update("finish", worse_than_start=worse)
@@ -270,7 +259,7 @@ class _Run:
         for name, path in weights.items():
             save_model(load_model(path.absolute()), files[name])
         scores = {}
-        if evaluate is not None and self.cfg["recipe"]["protocols"]:
+        if evaluate is not None and self.settings.recipe.protocols:
             paths = {name: {**world[name], "path": str(path.absolute())} for name, path in files.items()}
             scores = evaluate({**world, **paths}, self.output / "protocols")
         seconds = round(time.monotonic() - started, 1)
@@ -283,15 +272,14 @@ def _last_line(log: Path) -> dict[str, float]:
     return dict(json.loads(lines[-1])) if lines else {}
 
 
-def _validation_folder(source: Mapping[str, Any]) -> Path:
-    return Path(source["folder"]) / "validation"
+def _validation_folder(source: SourceSettings) -> Path:
+    return Path(source.folder) / "validation"
 
 
-def _record_walks(source: Mapping[str, Any], walks: int, first_seed: int, folder: Path) -> None:
+def _record_walks(source: SourceSettings, walks: int, first_seed: int, folder: Path) -> None:
     """Record the missing walks of one source."""
     if walks:
-        options = {key: value for key, value in source.items() if key not in SOURCE_KEYS}
-        record(folder, walks, first_seed=first_seed, **options)
+        record(folder, walks, source.frames, first_seed, source.simulator, source.robot_share, source.workers)
 
 
 def _initial_networks(folder: str | None) -> Networks:

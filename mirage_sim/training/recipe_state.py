@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mirage_sim.files import save_json
+from mirage_sim.io import save_json
 
 
 class RecipeState:

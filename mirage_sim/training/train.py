@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from mirage_sim.settings import TrainSettings
 from mirage_sim.training import mini_stages, wan_stages
 from mirage_sim.training.loop import Stage, Trainer
 
@@ -25,55 +26,50 @@ STAGES: dict[str, Callable[..., Stage]] = {
     "lora": wan_stages.lora_stage,
 }
 
-LOOP = ("name", "model", "steps", "learning_rate")  # settings of a stage that its objective does not take
 
-
-def build_stage(cfg: dict[str, Any]) -> Stage:
-    """Build the stage that a configuration describes.
+def build_stage(settings: TrainSettings) -> Stage:
+    """Build the stage that the settings describe.
 
     Args:
-        cfg: see :func:`train`.
+        settings: see :func:`train`.
 
     Raises:
         ImportError: if accelerate or peft is missing.
-        ValueError: if the stage is unknown or does not train this world, or if there are no clips.
+        ValueError: if the stage does not train this world, or if there are no clips.
         FileNotFoundError: if the weights of an earlier stage are missing.
     """
-    options = dict(cfg["stage"])
-    for key in LOOP:
-        del options[key]
-    name = cfg["stage"]["name"]
-    if name not in STAGES:
-        raise ValueError(f"stage: expected one of {sorted(STAGES)}, got {name!r}")
-    torch.manual_seed(cfg["seed"])
-    return STAGES[name](cfg, Path(cfg["output"]) / name, **options)
+    torch.manual_seed(settings.seed)
+    name = settings.stage.name
+    return STAGES[name](settings, Path(settings.output) / name, **settings.stage.options)
 
 
-def train(cfg: dict[str, Any]) -> None:
+def train(settings: TrainSettings) -> dict[str, Any]:
     """Train one stage, or resume it.
 
     Args:
-        cfg: ``world`` (as in ``configs/world``), ``clips`` (folder of clips), ``output`` (folder), ``seed``,
-            ``save_every`` (seconds between checkpoints), and ``stage``: its ``name`` (one of ``STAGES``), ``model``
-            (name of the world that it is part of), ``steps``, ``learning_rate``, and keyword arguments of the stage.
+        settings: of ``mirage train``.
+
+    Returns:
+        ``output``, the folder of the results.
 
     Raises:
         ImportError, ValueError, FileNotFoundError: see :func:`build_stage`.
     """
-    modules, exports, objective, accelerator, generator_device = build_stage(cfg)
-    stage, output = cfg["stage"], Path(cfg["output"])
+    modules, exports, objective, accelerator, generator_device = build_stage(settings)
+    stage, output = settings.stage, Path(settings.output)
     trainer = Trainer(
         modules,
-        output / stage["name"],
-        steps=stage["steps"],
-        learning_rate=stage["learning_rate"],
-        seed=cfg["seed"],
+        output / stage.name,
+        steps=stage.steps,
+        learning_rate=stage.learning_rate,
+        seed=settings.seed,
         accelerator=accelerator,
         generator_device=generator_device,
     )
-    trainer.run(objective, save_every=cfg["save_every"])
+    trainer.run(objective, save_every=settings.save_every)
     trainer.use_ema()
     if accelerator.is_main_process:
         for file, write in exports.items():
             write(output / f"{file}.safetensors")
             logger.info("wrote %s", output / f"{file}.safetensors")
+    return {"output": settings.output}

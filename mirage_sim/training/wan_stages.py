@@ -15,6 +15,8 @@ from mirage_sim.models import save_model
 from mirage_sim.models.wan.branch import MemoryBranch
 from mirage_sim.models.wan.checkpoints import load_branch
 from mirage_sim.models.wan.denoiser import WanDenoiser
+from mirage_sim.settings import TrainSettings
+from mirage_sim.settings.training import DropSettings
 from mirage_sim.training.chunk_samples import ChunkSamples, Drop
 from mirage_sim.training.loop import Stage, make_accelerator
 from mirage_sim.training.lora import add_lora, save_lora
@@ -23,43 +25,43 @@ from mirage_sim.training.objectives.chunk import ChunkObjective
 PARTS = ("codec", "denoiser", "memory", "horizon", "references", "text")  # parts of a world that training needs
 
 
-def branch_stage(cfg: dict[str, Any], folder: Path, **options: Any) -> Stage:
+def branch_stage(settings: TrainSettings, folder: Path, **options: Any) -> Stage:
     """Build stage 1, which trains the side branch beside the frozen backbone.
 
     Training starts from the branch of ``world.denoiser.branch``, or from a fresh one.
     """
-    world = _world(cfg)
+    world = _world(settings)
     backbone = world["denoiser"].backbone
     branch = world["denoiser"].branch or MemoryBranch.beside(backbone)
-    return _stage(cfg, folder, world, branch, {"branch": _branch_writer(branch, backbone)}, **options)
+    return _stage(settings, folder, world, branch, {"branch": _branch_writer(branch, backbone)}, **options)
 
 
-def lora_stage(cfg: dict[str, Any], folder: Path, *, rank: int, **options: Any) -> Stage:
+def lora_stage(settings: TrainSettings, folder: Path, *, rank: int, **options: Any) -> Stage:
     """Build stage 2, which trains the side branch together with adapters of the backbone.
 
     Training starts from the branch of ``world.denoiser.branch``, or from the result of stage 1 in the output folder.
     """
-    world = _world(cfg)
+    world = _world(settings)
     backbone = world["denoiser"].backbone
-    branch = world["denoiser"].branch or load_branch(Path(cfg["output"]).absolute() / "branch.safetensors", backbone)
+    branch = world["denoiser"].branch or load_branch(Path(settings.output).absolute() / "branch.safetensors", backbone)
     add_lora(backbone, rank)
     exports: dict[str, Callable[[Path], None]] = {
         "lora_branch": _branch_writer(branch, backbone),
         "lora": partial(save_lora, backbone),
     }
-    return _stage(cfg, folder, world, branch, exports, **options)
+    return _stage(settings, folder, world, branch, exports, **options)
 
 
-def _world(cfg: dict[str, Any]) -> dict[str, Any]:
+def _world(settings: TrainSettings) -> dict[str, Any]:
     """Build the parts of the world that training needs, in host memory; accelerate moves them to each device."""
     world: dict[str, Any] = {}
-    if all(name in cfg["world"] for name in PARTS):
-        parts = {name: cfg["world"][name] for name in PARTS}
+    if all(name in settings.world for name in PARTS):
+        parts = {name: settings.world[name] for name in PARTS}
         parts["codec"] = parts["codec"] | {"device": "cpu"}
         parts["denoiser"] = parts["denoiser"] | {"codec": parts["codec"], "device": "cpu"}
         world = instantiate(parts)
     if not isinstance(world.get("denoiser"), WanDenoiser):
-        raise ValueError(f"world: expected one with a Wan backbone, such as wan5b, for stage={cfg['stage']['name']}")
+        raise ValueError(f"world: expected one with a Wan backbone, such as wan5b, for stage={settings.stage.name}")
     return world
 
 
@@ -68,7 +70,7 @@ def _branch_writer(branch: MemoryBranch, backbone: Any) -> Callable[[Path], None
 
 
 def _stage(
-    cfg: dict[str, Any],
+    settings: TrainSettings,
     folder: Path,
     world: dict[str, Any],
     branch: MemoryBranch,
@@ -78,13 +80,13 @@ def _stage(
     gradient_accumulation_steps: int,
     gradient_checkpointing: bool,
     shift: float,
-    drop: dict[str, float],
+    drop: DropSettings,
     latents: str | None,
 ) -> Stage:
     """Build the stage that trains a branch and all parameters of the backbone that require gradients.
 
     Args:
-        cfg: see :func:`mirage_sim.training.train`.
+        settings: see :func:`mirage_sim.training.train`.
         folder: folder of the stage.
         world: see :func:`_world`.
         branch: branch to train beside the backbone.
@@ -104,15 +106,15 @@ def _stage(
     if isinstance(codec, nn.Module):
         codec.to(accelerator.device)
     clips = LatentClips(
-        Path(cfg["clips"]),
+        Path(settings.clips),
         codec,
-        tuple(cfg["world"]["size"]),
+        tuple(settings.world["size"]),
         None if latents is None else Path(latents),
         accelerator.device,
     )
-    prompts = [caption or cfg["world"]["prompt"] for caption in clips.captions]
+    prompts = [caption or settings.world["prompt"] for caption in clips.captions]
     samples = ChunkSamples(
-        clips, prompts, world["memory"], world["horizon"], world["references"], world["text"], Drop(**drop)
+        clips, prompts, world["memory"], world["horizon"], world["references"], world["text"], Drop(**vars(drop))
     )
     branch.float().requires_grad_(True)  # reduced precision would round small updates away
     denoiser = WanDenoiser(backbone, branch, codec)

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image, ImageOps
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from mirage_sim.geometry import Camera
-from mirage_sim.models.checkpoints import ASSETS
+from mirage_sim.io import open_tensors
+from mirage_sim.paths import ASSETS
 
 START_FRAMES = ASSETS / "mini" / "starts.safetensors"
 MIN_SIDE, MAX_SIDE = 16, 8192  # pixels
@@ -202,10 +202,7 @@ def builtin_starts() -> np.ndarray:
     """
     if not START_FRAMES.exists():
         raise FileNotFoundError(f"{START_FRAMES}: expected the built-in start images; pass an image instead")
-    try:
-        with safe_open(START_FRAMES, framework="np") as file:
-            frames = file.get_tensor("frames")
-    except SafetensorError as error:
-        raise ValueError(f"{START_FRAMES}: expected a whole safetensors file with 'frames': {error}") from error
+    with open_tensors(START_FRAMES, "a whole safetensors file with 'frames'", framework="np") as file:
+        frames = file.get_tensor("frames")
     frames.setflags(write=False)
     return frames

@@ -6,11 +6,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from mirage_sim.files import check_digest, save_tensors
 from mirage_sim.geometry import Camera
+from mirage_sim.io import read_tensors, save_tensors
 from mirage_sim.memory.retrieval import Occupancy
 from mirage_sim.world.history import Frame, History
 from mirage_sim.world.keyframes import Keyframe, Keyframes
@@ -60,18 +59,13 @@ def load(path: str | Path, model: WorldModel) -> tuple[WorldState, Observation]:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: expected a saved world")
+    tensors, metadata = read_tensors(path)
+    if metadata.get("format") not in READABLE:
+        raise ValueError(f"{path}: expected a world of a format in {READABLE}, got {metadata.get('format')!r}")
     try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            if metadata.get("format") not in READABLE:
-                raise ValueError(f"{path}: expected a world of a format in {READABLE}, got {metadata.get('format')!r}")
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
-        check_digest(path, tensors, metadata)
         facts = json.loads(metadata["facts"])
         seed, step, info = int(facts["seed"]), int(facts["step"]), dict(facts["info"])
         required = {name: tensors[name] for name in _REQUIRED}
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path}: expected a whole safetensors file: {error}") from error
     except (KeyError, TypeError, json.JSONDecodeError) as error:
         raise ValueError(f"{path}: expected a whole saved world, missing or unreadable: {error}") from error
     if not 0 <= seed < 2**63 or step < 0:

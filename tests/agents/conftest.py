@@ -13,7 +13,7 @@ from mirage_sim.models import save_model
 
 @pytest.fixture(scope="session")
 def clip() -> Clip:
-    """A short walk with a turn; its frames are one picture, its depth is made up."""
+    """A short walk with a turn; all frames are one image, the depth is constant."""
     commands = torch.tensor([[1.0, 0.0], [1.0, 1.0], [0.3, -0.5], [0.0, 1.0]])
     poses = [torch.eye(4)]
     poses[0][:3, 3] = torch.tensor([5.0, -1.0, 2.0])
@@ -28,7 +28,7 @@ def clip() -> Clip:
 
 @pytest.fixture(scope="session")
 def toy_config(tmp_path_factory: pytest.TempPathFactory, clip: Clip) -> dict[str, Any]:
-    """The rollout's configuration with a toy world, starting from a picture file."""
+    """Plain settings of a rollout in a toy world that starts from an image file."""
     folder, model = tmp_path_factory.mktemp("toy"), toy_model()
     overrides = [f"world.size={list(SIZE)}", "latent.channels=8", f"image={folder / 'start.png'}"]
     for name in ("codec", "denoiser", "depth"):
@@ -36,4 +36,4 @@ def toy_config(tmp_path_factory: pytest.TempPathFactory, clip: Clip) -> dict[str
         overrides.append(f"world.{name}.path={folder / name}.safetensors")
     Image.fromarray(toy_starts(1)[0]).save(folder / "start.png")
     save_clip(clip, folder / "walk.safetensors")
-    return compose("rollout", overrides) | {"walk": str(folder / "walk.safetensors")}
+    return compose("rollout", overrides).plain() | {"walk": str(folder / "walk.safetensors")}

@@ -1,4 +1,4 @@
-"""Several roll-outs into one folder: one of them makes it, the others are refused, and nothing is lost or mixed."""
+"""Concurrent rollouts into one folder: one runs, the others are refused, and no file is lost or mixed."""
 
 import json
 import os
@@ -8,16 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.rollouts import rollout_of
 
-from mirage_sim.agents.rollout import rollout
-from mirage_sim.files import alone_in
+from mirage_sim.io import lock_folder
 
 PROGRAM = """
 import json, sys
 from mirage_sim.agents.rollout import rollout
+from mirage_sim.settings import RolloutSettings
 config = json.loads(open(sys.argv[1]).read()) | json.loads(sys.argv[2])
 try:
-    rollout(config)
+    rollout(RolloutSettings.read(config))
 except ValueError as error:
     sys.exit(str(error))
 """
@@ -25,7 +26,7 @@ except ValueError as error:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("form", ["npz", "mcap"])
-def test_of_two_at_once_one_wins(toy_config: dict[str, Any], tmp_path: Path, form: str) -> None:
+def test_one_of_two_concurrent_rollouts_is_refused(toy_config: dict[str, Any], tmp_path: Path, form: str) -> None:
     if form == "mcap":
         pytest.importorskip("rosbags", reason="rosbags is not installed")
     output = tmp_path / "output"
@@ -50,32 +51,30 @@ def test_of_two_at_once_one_wins(toy_config: dict[str, Any], tmp_path: Path, for
     assert not [path for path in output.rglob("*") if "partial" in path.name or path.name == "lock"]
 
 
-def test_a_folder_that_is_being_filled_is_refused_and_left_alone(toy_config: dict[str, Any], tmp_path: Path) -> None:
+def test_folder_of_a_running_rollout_is_refused_unchanged(toy_config: dict[str, Any], tmp_path: Path) -> None:
     few = {"policy": "random", "format": "npz", "steps": 2, "output": str(tmp_path / "output")}
-    with alone_in(tmp_path / "output", ".rollout/lock"):
+    with lock_folder(tmp_path / "output", ".rollout/lock"):
         unfinished = tmp_path / "output" / ".partial0-episode_0001.npz"
         unfinished.touch()
-        with pytest.raises(ValueError, match=rf"^output: expected .*, where process {os.getpid()} on .* is$"):
-            rollout(toy_config | few)
+        with pytest.raises(ValueError, match=rf"^output: expected .*, where process {os.getpid()} on .* is at work$"):
+            rollout_of(toy_config | few)
         assert unfinished.exists()
-    rollout(toy_config | few)
+    rollout_of(toy_config | few)
     assert not unfinished.exists(), "who left it is dead"
     assert (tmp_path / "output" / "episode_0000.npz").exists()
 
 
-def test_partial_files_of_others_are_left_alone(toy_config: dict[str, Any], tmp_path: Path) -> None:
+def test_partial_files_of_other_programs_are_kept(toy_config: dict[str, Any], tmp_path: Path) -> None:
     others = tmp_path / ".partial0-world.safetensors"
     others.touch()
-    rollout(toy_config | {"policy": "random", "format": "npz", "steps": 2, "output": str(tmp_path)})
+    rollout_of(toy_config | {"policy": "random", "format": "npz", "steps": 2, "output": str(tmp_path)})
     assert others.exists()
 
 
 @pytest.mark.parametrize("form", ["mp4", "npz"])
-def test_an_unusable_folder_is_refused_before_anything_is_made(
-    toy_config: dict[str, Any], tmp_path: Path, form: str
-) -> None:
+def test_unusable_folder_is_refused_before_any_episode(toy_config: dict[str, Any], tmp_path: Path, form: str) -> None:
     (tmp_path / "file").write_text("a file")
     nothing = {"image": "nowhere.png", "steps": 2}  # would be refused later
     for output in (tmp_path / "file", tmp_path / "file" / "below", Path("/proc/nothing")):
         with pytest.raises(ValueError, match=f"^output: expected a folder that can be written to, got {output}: "):
-            rollout(toy_config | nothing | {"policy": "random", "format": form, "output": str(output)})
+            rollout_of(toy_config | nothing | {"policy": "random", "format": form, "output": str(output)})

@@ -1,4 +1,4 @@
-"""Workers and drivers are really killed; what is left in the end is what one undisturbed process leaves."""
+"""Workers and drivers are killed with SIGKILL; the final files equal those of one undisturbed process."""
 
 import json
 import os
@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
+from support.rollouts import rollout_of
 
 from benchmarks.rollout import Driver, compare
 from mirage_sim.agents.formats import episode_name
-from mirage_sim.agents.rollout import rollout
 from mirage_sim.build import compose, instantiate
 
 EPISODES, STEPS = 12, 12
@@ -23,8 +23,9 @@ PATIENCE = 300.0  # seconds until a machine that is busy otherwise, too, must ha
 PROGRAM = """
 import json, logging, sys
 from mirage_sim.agents.rollout import rollout
+from mirage_sim.settings import RolloutSettings
 logging.basicConfig(level=logging.INFO, stream=sys.stderr)
-print(json.dumps(rollout(json.loads(sys.argv[1]))))
+print(json.dumps(rollout(RolloutSettings.read(json.loads(sys.argv[1])))))
 """
 
 
@@ -42,20 +43,20 @@ def settings(toy_config: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def undisturbed(settings: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The episodes as one process makes them."""
+    """The episodes of one process."""
     folder = tmp_path_factory.mktemp("local")
-    rollout(settings | {"output": str(folder)})
+    rollout_of(settings | {"output": str(folder)})
     return folder
 
 
 def on_ray(settings: dict[str, Any], folder: Path) -> dict[str, Any]:
     pytest.importorskip("ray", reason="Ray is not installed, or has no wheel for this Python")
-    backend = compose("rollout", ["backend=ray", "num_workers=2"])["backend"]
+    backend = compose("rollout", ["backend=ray", "num_workers=2"]).backend
     return settings | {"backend": backend, "output": str(folder)}
 
 
 def disturbable(settings: dict[str, Any]) -> Driver:
-    """A roll-out that is under way."""
+    """Start a rollout and wait until it has some episodes."""
     driver = Driver([sys.executable, "-c", PROGRAM, json.dumps(settings)], Path(settings["output"]))
     driver.start()
     assert len(driver.workers()) == 2, driver.output()
@@ -64,7 +65,7 @@ def disturbable(settings: dict[str, Any]) -> Driver:
 
 
 def processes(driver: Driver) -> list[psutil.Process]:
-    """All that belong to it, itself included."""
+    """The driver and its child processes."""
     main = psutil.Process(driver.process.pid)
     return [main, *main.children(recursive=True)]
 
@@ -81,7 +82,7 @@ def wait(until: Callable[[], Any]) -> None:
 
 
 def assert_same(folder: Path, undisturbed: Path) -> None:
-    """Each episode once, bit for bit, and nothing else."""
+    """Each episode exists once with the same bits, and no other file."""
     names = [".rollout", *(f"{episode_name(number)}.npz" for number in range(EPISODES)), "metrics.json"]
     assert sorted(path.name for path in folder.iterdir()) == names
     for name in names[1:-1]:
@@ -92,7 +93,9 @@ def assert_same(folder: Path, undisturbed: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_killed_worker_loses_and_doubles_nothing(settings: dict[str, Any], undisturbed: Path, tmp_path: Path) -> None:
+def test_killed_worker_loses_and_duplicates_no_episode(
+    settings: dict[str, Any], undisturbed: Path, tmp_path: Path
+) -> None:
     driver = disturbable(on_ray(settings, tmp_path / "ray"))
     started = processes(driver)
     os.kill(driver.workers()[0], signal.SIGKILL)
@@ -105,7 +108,7 @@ def test_a_killed_worker_loses_and_doubles_nothing(settings: dict[str, Any], und
 
 
 @pytest.mark.slow
-def test_after_a_killed_driver_the_same_command_does_the_rest(
+def test_same_command_continues_after_killed_driver(
     settings: dict[str, Any], undisturbed: Path, tmp_path: Path
 ) -> None:
     driver = disturbable(on_ray(settings, tmp_path / "ray"))
@@ -116,37 +119,37 @@ def test_after_a_killed_driver_the_same_command_does_the_rest(
     there = {path: path.stat().st_mtime_ns for path in driver.episodes()}
     assert compare(tmp_path / "ray", range(3, 3 + EPISODES)) == (EPISODES - len(there), 0)
     assert 0 < len(there) < EPISODES
-    rollout(settings | {"output": str(tmp_path / "ray")})  # any backend does
+    rollout_of(settings | {"output": str(tmp_path / "ray")})  # any backend does
     assert_same(tmp_path / "ray", undisturbed)
     assert all(path.stat().st_mtime_ns == time for path, time in there.items())
 
 
-def test_what_is_doubled_is_counted(tmp_path: Path) -> None:
+def test_lost_and_duplicated_episodes_are_counted(tmp_path: Path) -> None:
     for name, seed in (("a", 4), ("b", 5), ("c", 5)):
         np.savez(tmp_path / f"{name}.npz", seed=seed)
     assert compare(tmp_path, range(3, 6)) == (1, 1)
 
 
-def test_what_is_there_is_not_made_again(settings: dict[str, Any], undisturbed: Path, tmp_path: Path) -> None:
+def test_saved_episodes_are_not_generated_again(settings: dict[str, Any], undisturbed: Path, tmp_path: Path) -> None:
     few = settings | {"episodes": 3, "output": str(tmp_path)}
-    figures = rollout(few)
+    figures = rollout_of(few)
     (tmp_path / "episode_0002.npz").unlink()
     (tmp_path / ".partial0-episode_0002.npz").write_bytes(b"half")
     kept = (tmp_path / "episode_0001.npz").stat()
-    again = rollout(few)
+    again = rollout_of(few)
     assert {**again, "steps_per_s": 0} == {**figures, "steps_per_s": 0}
     assert (tmp_path / "episode_0001.npz").stat() == kept
     assert not list(tmp_path.glob(".partial*"))
     with pytest.raises(ValueError, match="whose episodes, seed differ; delete it or choose another"):
-        rollout(few | {"seed": 4, "episodes": 4})
+        rollout_of(few | {"seed": 4, "episodes": 4})
 
 
-def test_episodes_of_any_length_end_for_themselves(toy_config: dict[str, Any], tmp_path: Path) -> None:
-    """Whoever reaches the goal leaves the batch; the others walk on."""
+def test_episodes_in_a_batch_end_independently(toy_config: dict[str, Any], tmp_path: Path) -> None:
+    """An episode that reaches the goal leaves the batch; the others continue."""
     goal = {"_target_": "mirage_sim.envs.tasks.Goal", "radius": 0.95, "distance": [1.0, 1.2]}
     env = toy_config["env"] | {"task": goal}
     few = toy_config | {"policy": "random", "env": env, "steps": 9, "episodes": 6, "worlds": 6, "format": "npz"}
-    rollout(few | {"output": str(tmp_path)})
+    rollout_of(few | {"output": str(tmp_path)})
     lengths, ended = [], []
     for path in sorted(tmp_path.glob("episode_*.npz")):
         with np.load(path) as episode:
@@ -165,6 +168,6 @@ def test_episodes_of_any_length_end_for_themselves(toy_config: dict[str, Any], t
         ({"address": 6379}, "address: expected HOST:PORT, got 6379"),
     ],
 )
-def test_unusable_workers_are_named(change: dict[str, Any], named: str) -> None:
+def test_unusable_ray_settings_are_named(change: dict[str, Any], named: str) -> None:
     with pytest.raises(ValueError, match=named):
-        instantiate(compose("rollout", ["backend=ray"])["backend"] | change)
+        instantiate(compose("rollout", ["backend=ray"]).backend | change)

@@ -5,10 +5,10 @@ from typing import Any
 import gymnasium
 import numpy as np
 import pytest
+from support.rollouts import rollout_of
 from support.toy_world import SIZE
 
 from mirage_sim.agents.formats import save_npz
-from mirage_sim.agents.rollout import rollout
 from mirage_sim.envs.world_env import MirageWorldEnv
 
 
@@ -18,13 +18,13 @@ def three_episodes(toy_config: dict[str, Any], tmp_path: Path) -> dict[str, Any]
 
 
 def walked(env: gymnasium.Env, toy_config: dict[str, Any], seed: int, actions: np.ndarray) -> list[Any]:
-    """What the environment shows for these actions."""
+    """The observations for these actions."""
     observation, _ = env.reset(seed=seed, options={"image": toy_config["image"], "fov_deg": 60.0})
     return [observation, *(env.step(action)[0] for action in actions)]
 
 
 def test_archives_hold_whole_episodes_without_pickles(three_episodes: dict[str, Any], tmp_path: Path) -> None:
-    result = rollout(three_episodes | {"format": "npz"})
+    result = rollout_of(three_episodes | {"format": "npz"})
     assert result["steps"] == 12 and result["episodes"] == 3
     names = sorted(path.name for path in tmp_path.iterdir())
     assert names == [".rollout", "episode_0000.npz", "episode_0001.npz", "episode_0002.npz", "metrics.json"]
@@ -41,8 +41,8 @@ def test_archives_hold_whole_episodes_without_pickles(three_episodes: dict[str, 
     assert len({tuple(np.load(path)["actions"][0]) for path in tmp_path.glob("*.npz")}) == 3
 
 
-def test_an_archive_can_be_walked_again(three_episodes: dict[str, Any], tmp_path: Path) -> None:
-    rollout(three_episodes | {"format": "npz"})
+def test_archive_can_be_replayed(three_episodes: dict[str, Any], tmp_path: Path) -> None:
+    rollout_of(three_episodes | {"format": "npz"})
     episode = np.load(tmp_path / "episode_0001.npz", allow_pickle=False)
     from mirage_sim.build import instantiate
 
@@ -52,19 +52,19 @@ def test_an_archive_can_be_walked_again(three_episodes: dict[str, Any], tmp_path
         np.testing.assert_array_equal(np.stack([shown[name] for shown in again]), episode[f"observations/{name}"])
 
 
-def test_archives_refuse_objects(tmp_path: Path) -> None:
+def test_archives_reject_python_objects(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="infos: expected an array of numbers, got dtype object"):
         save_npz(tmp_path / "a.npz", {"infos": np.array([{}])})
     assert not list(tmp_path.iterdir())
 
 
-def test_minari_reads_what_was_recorded(
+def test_minari_loads_the_data_set(
     three_episodes: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     minari = pytest.importorskip("minari", reason="Minari is not installed (Python 3.11 or newer)")
     monkeypatch.setenv("MINARI_DATASETS_PATH", "/elsewhere")
     monkeypatch.chdir(tmp_path.parent)
-    figures = rollout(three_episodes | {"format": "minari", "output": tmp_path.name})
+    figures = rollout_of(three_episodes | {"format": "minari", "output": tmp_path.name})
     assert os.environ["MINARI_DATASETS_PATH"] == "/elsewhere"
     assert sorted(path.name for path in tmp_path.iterdir()) == [".rollout", "metrics.json", "rollout-v0"]
 
@@ -83,18 +83,18 @@ def test_minari_reads_what_was_recorded(
         np.testing.assert_array_equal(np.stack([shown[name] for shown in again]), episodes[1].observations[name])
     assert episodes[1].truncations.tolist() == [False, False, False, True]
 
-    again = rollout(three_episodes | {"format": "minari"})
+    again = rollout_of(three_episodes | {"format": "minari"})
     assert again == figures | {"output": str(tmp_path)}, "of what is there"
     with pytest.raises(ValueError, match="output: expected a folder without episodes, .* whose seed differ"):
-        rollout(three_episodes | {"format": "minari", "seed": 8})
+        rollout_of(three_episodes | {"format": "minari", "seed": 8})
 
 
-def test_a_failed_recording_leaves_nothing(
+def test_failed_recording_leaves_no_files(
     three_episodes: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("minari", reason="Minari is not installed (Python 3.11 or newer)")
     monkeypatch.delenv("MINARI_DATASETS_PATH", raising=False)
     with pytest.raises(FileNotFoundError, match="image: .*nowhere"):
-        rollout(three_episodes | {"format": "minari", "image": "nowhere.png"})
+        rollout_of(three_episodes | {"format": "minari", "image": "nowhere.png"})
     assert not list(tmp_path.iterdir())
     assert "MINARI_DATASETS_PATH" not in os.environ

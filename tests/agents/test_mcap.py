@@ -1,4 +1,4 @@
-"""Bags are read back by a reader that shares no code with their writer."""
+"""Bags, read by a library that shares no code with the writer."""
 
 import importlib
 import sys
@@ -10,10 +10,10 @@ import pytest
 import yaml
 from mcap.reader import make_reader
 from mcap_ros2.decoder import DecoderFactory
+from support.rollouts import rollout_of
 from support.toy_world import SIZE
 
 from mirage_sim import cli
-from mirage_sim.agents.rollout import rollout
 from mirage_sim.data.recordings import open_recording
 from mirage_sim.geometry import VelocityLimits
 from mirage_sim.ros import conversions
@@ -45,12 +45,12 @@ def read(path: Path) -> dict[str, list[tuple[int, Any]]]:
 
 @pytest.fixture(scope="module")
 def walk(toy_config: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, np.ndarray]]:
-    """The folder of a bag of random steps, and the same walk as an archive, which another format wrote."""
+    """A bag of random steps, and the same episode as an archive."""
     folder = tmp_path_factory.mktemp("bags")
     settings = toy_config | {"policy": "random", "steps": STEPS, "seed": 5}
     settings["env"] = settings["env"] | {"scan": 90}
-    rollout(settings | {"format": "mcap", "output": str(folder)})
-    rollout(settings | {"format": "npz", "output": str(folder / "npz")})
+    rollout_of(settings | {"format": "mcap", "output": str(folder)})
+    rollout_of(settings | {"format": "npz", "output": str(folder / "npz")})
     with np.load(folder / "npz" / "episode_0000.npz", allow_pickle=False) as archive:
         return folder / "episode_0000", dict(archive)
 
@@ -60,7 +60,7 @@ def bag(walk: tuple[Path, dict[str, np.ndarray]]) -> dict[str, list[Any]]:
     return read(walk[0] / "episode_0000.mcap")
 
 
-def test_the_folder_is_a_bag(walk: tuple[Path, Any]) -> None:
+def test_mcap_folder_is_a_rosbag2(walk: tuple[Path, Any]) -> None:
     folder = walk[0]
     assert sorted(path.name for path in folder.iterdir()) == ["episode_0000.mcap", "metadata.yaml"]
     assert sorted(path.name for path in folder.parent.iterdir()) == [".rollout", "episode_0000", "metrics.json", "npz"]
@@ -74,7 +74,7 @@ def test_the_folder_is_a_bag(walk: tuple[Path, Any]) -> None:
         assert summary.statistics.message_count == facts["message_count"]
 
 
-def test_every_frame_is_there_at_its_time(bag: dict[str, list[Any]]) -> None:
+def test_bag_has_every_frame_with_its_time(bag: dict[str, list[Any]]) -> None:
     assert sorted(bag) == sorted([*PER_FRAME, "/cmd_vel", "/tf_static"])
     expected = [i * 100_000_000 for i in range(STEPS + 1)]
     for topic in PER_FRAME:
@@ -87,7 +87,7 @@ def test_every_frame_is_there_at_its_time(bag: dict[str, list[Any]]) -> None:
     assert [time for time, _ in bag["/tf_static"]] == [0]
 
 
-def test_pictures_are_the_same_bits(bag: dict[str, list[Any]], walk: tuple[Path, dict[str, np.ndarray]]) -> None:
+def test_bag_images_equal_the_archive(bag: dict[str, list[Any]], walk: tuple[Path, dict[str, np.ndarray]]) -> None:
     archive = walk[1]
     frames = np.stack([conversions.frame_of(message) for _, message in bag["/camera/image_raw"]])
     depth = np.stack([conversions.depth_of(message) for _, message in bag["/camera/depth/image_raw"]])
@@ -102,8 +102,8 @@ def test_pictures_are_the_same_bits(bag: dict[str, list[Any]], walk: tuple[Path,
         assert info.k[2] == pytest.approx(SIZE[1] / 2 - 0.5) and info.k[5] == pytest.approx(SIZE[0] / 2 - 0.5)
 
 
-def test_odometry_is_where_the_camera_was(bag: dict[str, list[Any]], walk: tuple[Path, dict[str, np.ndarray]]) -> None:
-    """From odometry and the static transforms alone, by the arithmetic of any user of TF."""
+def test_odometry_equals_the_camera_poses(bag: dict[str, list[Any]], walk: tuple[Path, dict[str, np.ndarray]]) -> None:
+    """Computed from odometry and static transforms alone, as TF does."""
 
     def motion(translation: Any, rotation: Any) -> np.ndarray:
         x, y, z, w = rotation.x, rotation.y, rotation.z, rotation.w
@@ -132,7 +132,9 @@ def test_odometry_is_where_the_camera_was(bag: dict[str, list[Any]], walk: tuple
         )
 
 
-def test_commands_are_what_was_asked(bag: dict[str, list[Any]], walk: tuple[Path, dict[str, np.ndarray]]) -> None:
+def test_cmd_vel_equals_the_commanded_velocity(
+    bag: dict[str, list[Any]], walk: tuple[Path, dict[str, np.ndarray]]
+) -> None:
     drive = VelocityLimits()
     for i, ((_, command), action) in enumerate(zip(bag["/cmd_vel"], walk[1]["actions"], strict=True)):
         assert command.linear.x == pytest.approx(action[0] * drive.max_speed, abs=1e-5)
@@ -144,7 +146,7 @@ def test_commands_are_what_was_asked(bag: dict[str, list[Any]], walk: tuple[Path
 
 def test_actions_of_any_mode_become_commands(toy_config: dict[str, Any], tmp_path: Path) -> None:
     replay = toy_config | {"policy": "replay", "format": "mcap", "output": str(tmp_path)}
-    rollout(replay)
+    rollout_of(replay)
     commands = [command for _, command in read(tmp_path / "episode_0000" / "episode_0000.mcap")["/cmd_vel"]]
     assert len(commands) == 8
     assert commands[0].linear.x == pytest.approx(1.5, abs=1e-3)  # the walk's first command, a replay's se3
@@ -152,8 +154,8 @@ def test_actions_of_any_mode_become_commands(toy_config: dict[str, Any], tmp_pat
     assert commands[-1].linear.x == pytest.approx(-1.5, abs=1e-3)  # and back
 
 
-def test_ros_itself_reads_the_messages(bag: dict[str, list[Any]], walk: tuple[Path, dict[str, np.ndarray]]) -> None:
-    """As ros2 bag play hands them on, and not only a reader made for bags."""
+def test_rosbag2_reads_the_messages(bag: dict[str, list[Any]], walk: tuple[Path, dict[str, np.ndarray]]) -> None:
+    """Not only by a library that reads bags."""
     pytest.importorskip("rclpy", reason="rclpy is not installed: pip install 'mirage_sim[ros]', or source a ROS 2")
     from rclpy.serialization import deserialize_message
 
@@ -196,29 +198,29 @@ def test_bag_and_archive_are_the_same_recording(walk: tuple[Path, dict[str, np.n
 
 
 @pytest.mark.parametrize("height", [0, -1.5, float("nan"), "tall", True])
-def test_impossible_heights_are_named(toy_config: dict[str, Any], tmp_path: Path, height: Any) -> None:
+def test_impossible_camera_heights_are_named(toy_config: dict[str, Any], tmp_path: Path, height: Any) -> None:
     bag = toy_config["bag"] | {"camera_height": height}
     with pytest.raises(ValueError, match=f"camera_height: expected positive metres, got {height!r}"):
-        rollout(toy_config | {"bag": bag, "format": "mcap", "output": str(tmp_path / "new")})
+        rollout_of(toy_config | {"bag": bag, "format": "mcap", "output": str(tmp_path / "new")})
     assert not list(tmp_path.iterdir())
 
 
-def test_several_episodes_and_no_overwriting(toy_config: dict[str, Any], tmp_path: Path) -> None:
+def test_episodes_are_separate_bags_and_not_overwritten(toy_config: dict[str, Any], tmp_path: Path) -> None:
     settings = toy_config | {"policy": "random", "steps": 1, "episodes": 2, "format": "mcap", "output": str(tmp_path)}
-    rollout(settings)
+    rollout_of(settings)
     names = [".rollout", "episode_0000", "episode_0001", "metrics.json"]
     assert sorted(path.name for path in tmp_path.iterdir()) == names
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-    rollout(settings)
+    rollout_of(settings)
     with pytest.raises(ValueError, match="output: expected a folder without episodes, .* whose steps differ; delete"):
-        rollout(settings | {"steps": 2})
+        rollout_of(settings | {"steps": 2})
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
     (tmp_path / ".rollout" / "settings.json").unlink()
     with pytest.raises(ValueError, match="whose settings differ"):
-        rollout(settings)
+        rollout_of(settings)
 
 
-def test_a_failed_bag_leaves_nothing(tmp_path: Path) -> None:
+def test_failed_bag_leaves_no_files(tmp_path: Path) -> None:
     from mirage_sim.agents.episodes import Episode
     from mirage_sim.ros.bag import BagWriter
 
@@ -230,7 +232,7 @@ def test_a_failed_bag_leaves_nothing(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_without_rosbags_one_line_names_the_extra(
+def test_missing_rosbags_names_the_extra(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.delitem(sys.modules, "mirage_sim.ros.bag", raising=False)

@@ -7,10 +7,10 @@ import imageio_ffmpeg
 import numpy as np
 import pytest
 import torch
+from support.rollouts import rollout_of
 from support.toy_world import SIZE
 
 from mirage_sim.agents.policies import RandomPolicy, ReplayPolicy, ScriptedPolicy
-from mirage_sim.agents.rollout import rollout
 from mirage_sim.agents.visualize import coloured_points
 from mirage_sim.data.clips import Clip
 from mirage_sim.data.video_io import video_facts
@@ -18,8 +18,8 @@ from mirage_sim.geometry import Camera, VelocityLimits
 from mirage_sim.world import World, WorldModel
 
 
-def test_a_replay_leaves_everything(toy_config: dict[str, Any], clip: Clip, tmp_path: Path) -> None:
-    result = rollout(toy_config | {"policy": "replay", "output": str(tmp_path / "out")})
+def test_replay_saves_video_images_and_metrics(toy_config: dict[str, Any], clip: Clip, tmp_path: Path) -> None:
+    result = rollout_of(toy_config | {"policy": "replay", "output": str(tmp_path / "out")})
     steps = 2 * (len(clip) - 1)
     assert result["steps"] == steps
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
@@ -43,10 +43,10 @@ def test_a_replay_leaves_everything(toy_config: dict[str, Any], clip: Clip, tmp_
 
 
 @pytest.mark.parametrize("policy", ["scripted", "random"])
-def test_policies_repeat_with_their_seed(toy_config: dict[str, Any], tmp_path: Path, policy: str) -> None:
+def test_policies_repeat_with_the_same_seed(toy_config: dict[str, Any], tmp_path: Path, policy: str) -> None:
     figures = []
     for name in ("a", "b"):
-        rollout(toy_config | {"policy": policy, "steps": 6, "seed": 3, "output": str(tmp_path / name)})
+        rollout_of(toy_config | {"policy": policy, "steps": 6, "seed": 3, "output": str(tmp_path / name)})
         figures.append(json.loads((tmp_path / name / "metrics.json").read_text()))
         assert figures[-1].pop("steps_per_s") > 0
     assert figures[0] == figures[1]
@@ -73,14 +73,14 @@ def test_policies_repeat_with_their_seed(toy_config: dict[str, Any], tmp_path: P
         ({"image": "nowhere.png"}, FileNotFoundError, "image: .*nowhere"),
     ],
 )
-def test_bad_settings_are_named(
+def test_unusable_settings_are_named(
     toy_config: dict[str, Any], tmp_path: Path, change: dict[str, Any], error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error, match=message):
-        rollout(toy_config | {"output": str(tmp_path)} | change)
+        rollout_of(toy_config | {"output": str(tmp_path)} | change)
 
 
-def test_a_replay_stands_where_the_walk_stood(model: WorldModel, clip: Clip) -> None:
+def test_replay_follows_the_poses_of_the_walk(model: WorldModel, clip: Clip) -> None:
     env = gymnasium.make("MirageWorld-v0", world=model, action_mode="se3", observation="dict")
     observation, _ = env.reset(options={"image": clip.frames[0].numpy()})
     policy = ReplayPolicy(clip)
@@ -90,7 +90,7 @@ def test_a_replay_stands_where_the_walk_stood(model: WorldModel, clip: Clip) -> 
         np.testing.assert_allclose(observation["pose"], pose.numpy(), atol=2e-5)
 
 
-def test_a_walk_that_is_too_fast_is_refused(clip: Clip) -> None:
+def test_too_fast_walk_is_refused(clip: Clip) -> None:
     far = clip.c2w.clone()
     far[2, 0, 3] += 1.0
     with pytest.raises(ValueError, match="walk: expected steps of at most 0.150 m"):
@@ -102,7 +102,7 @@ def walked(depths: list[np.ndarray], steps: int) -> np.ndarray:
     return np.stack([policy({"depth": depth}) for depth in depths])
 
 
-def test_the_script_looks_around_walks_and_comes_back() -> None:
+def test_scripted_policy_looks_around_walks_and_returns() -> None:
     open_room = np.full((12, 16), 5.0, dtype=np.float32)
     commands = walked([open_room] * 120, 120)
     assert (commands[:40] == [0.0, 1.0]).all()
@@ -111,7 +111,7 @@ def test_the_script_looks_around_walks_and_comes_back() -> None:
     assert np.abs(commands).max() <= 1.0
 
 
-def test_the_script_turns_to_where_there_is_room() -> None:
+def test_scripted_policy_turns_to_open_space() -> None:
     near, far = np.full((12, 16), 1.5, dtype=np.float32), np.full((12, 16), 9.0, dtype=np.float32)
     depths = [near] * 60
     depths[15] = far  # seen after 15 of 20 turns to the left: 5 turns to the right lead back to it
@@ -120,21 +120,21 @@ def test_the_script_turns_to_where_there_is_room() -> None:
     assert commands[25, 0] == 1.0
 
 
-def test_the_script_does_not_walk_into_walls() -> None:
+def test_scripted_policy_turns_away_from_walls() -> None:
     wall = np.full((12, 16), 0.8, dtype=np.float32)
     wall[:, :5] = 4.0  # room on the left
     assert walked([wall], 2).tolist() == [[0.0, 1.0]]  # two steps leave no time for looking around
     assert walked([wall[:, ::-1]], 2).tolist() == [[0.0, -1.0]]
 
 
-def test_random_actions_are_the_seeds() -> None:
+def test_random_actions_depend_on_the_seed() -> None:
     space = gymnasium.spaces.Box(-1.0, 1.0, (2,))
     first = [RandomPolicy(space, 5)({}) for _ in range(2)]
     np.testing.assert_array_equal(*first)
     assert (RandomPolicy(space, 6)({}) != first[0]).any()
 
 
-def test_points_have_the_colour_they_were_seen_in(world: World) -> None:
+def test_points_have_the_colour_of_their_frame(world: World) -> None:
     red, green = (np.zeros((*SIZE, 3), dtype=np.uint8) for _ in range(2))
     red[..., 0], green[..., 1] = 200, 150
     red[:, SIZE[1] // 2 :, 2] = 100  # the right half of the first frame is purple
@@ -150,8 +150,8 @@ def test_points_have_the_colour_they_were_seen_in(world: World) -> None:
     assert {tuple(colour) for colour in colours} == {(200, 0, 0), (200, 0, 100), (0, 150, 0)}
 
 
-def test_a_video_is_as_long_as_its_walk(toy_config: dict[str, Any], tmp_path: Path) -> None:
+def test_video_rate_and_length_match_the_walk(toy_config: dict[str, Any], tmp_path: Path) -> None:
     slow = toy_config["world"] | {"horizon": {"_target_": "mirage_sim.world.Horizon", "fps": 4.0}}
-    rollout(toy_config | {"world": slow, "policy": "random", "steps": 3, "output": str(tmp_path)})
+    rollout_of(toy_config | {"world": slow, "policy": "random", "steps": 3, "output": str(tmp_path)})
     rate, frames, _ = video_facts(tmp_path / "rollout.mp4")
     assert (rate, frames) == (4.0, 4)

@@ -8,16 +8,16 @@ import gymnasium
 import numpy as np
 import pytest
 from gymnasium import spaces
+from support.rollouts import rollout_of
 from support.toy_world import SIZE
 
-from mirage_sim.agents.rollout import rollout
 from mirage_sim.agents.sb3_policy import LearnedPolicy
 
 sb3 = pytest.importorskip("stable_baselines3", reason="stable-baselines3 is not installed")
 
 
 class Spaces(gymnasium.Env):
-    """An environment of which only the spaces matter: what a policy is made for."""
+    """An environment with the spaces that a policy was trained for."""
 
     def __init__(self, observation_space: gymnasium.Space, action_space: gymnasium.Space):
         self.observation_space, self.action_space = observation_space, action_space
@@ -41,9 +41,9 @@ def goal_config(toy_config: dict[str, Any], tmp_path: Path) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("space", [FRAMES, GOALS], ids=["CnnPolicy", "MultiInputPolicy"])
-def test_a_learned_policy_plays(goal_config: dict[str, Any], tmp_path: Path, space: gymnasium.Space) -> None:
+def test_learned_policy_runs(goal_config: dict[str, Any], tmp_path: Path, space: gymnasium.Space) -> None:
     path = saved(tmp_path, space)
-    result = rollout(goal_config | {"policy": path})
+    result = rollout_of(goal_config | {"policy": path})
     assert result["success"] in (0.0, 1.0)
     episode = np.load(tmp_path / "out" / "episode_0000.npz", allow_pickle=False)
     policy = sb3.PPO.load(path, device="cpu")
@@ -56,12 +56,12 @@ def test_a_learned_policy_plays(goal_config: dict[str, Any], tmp_path: Path, spa
     np.testing.assert_array_equal(episode["actions"], chosen)
 
 
-def test_pickles_are_loaded_only_when_trusted(goal_config: dict[str, Any], tmp_path: Path) -> None:
+def test_policy_zip_needs_trust(goal_config: dict[str, Any], tmp_path: Path) -> None:
     path = saved(tmp_path, FRAMES)
-    with pytest.raises(ValueError, match="holds pickled Python objects.*add trust_policy=true"):
-        rollout(goal_config | {"policy": path, "trust_policy": False})
+    with pytest.raises(ValueError, match="contains pickled Python objects.*add trust_policy=true"):
+        rollout_of(goal_config | {"policy": path, "trust_policy": False})
     with pytest.raises(ValueError, match="trust_policy: expected true or false, got 'yes'"):
-        rollout(goal_config | {"policy": path, "trust_policy": "yes"})
+        rollout_of(goal_config | {"policy": path, "trust_policy": "yes"})
     assert not (tmp_path / "out").exists()
 
 
@@ -103,9 +103,9 @@ def test_other_algorithms_are_refused(tmp_path: Path) -> None:
         LearnedPolicy(path, trust=True)
 
 
-def test_files_that_are_not_there_are_named(goal_config: dict[str, Any]) -> None:
+def test_missing_policy_is_named(goal_config: dict[str, Any]) -> None:
     with pytest.raises(FileNotFoundError, match="policy: .*nowhere.zip, not a file"):
-        rollout(goal_config | {"policy": "nowhere.zip"})
+        rollout_of(goal_config | {"policy": "nowhere.zip"})
 
 
 @pytest.mark.parametrize(
@@ -117,16 +117,16 @@ def test_files_that_are_not_there_are_named(goal_config: dict[str, Any]) -> None
         (GOALS, 4, {"task": "explore"}, r"policy: expected observations.goal of shape \(4,\), got no such entry"),
     ],
 )
-def test_policies_for_other_environments_are_refused(
+def test_policy_for_other_spaces_is_refused(
     goal_config: dict[str, Any], tmp_path: Path, space: Any, actions: int, change: dict[str, Any], named: str
 ) -> None:
     path = saved(tmp_path, space, actions=actions)
     with pytest.raises(ValueError, match=named):
-        rollout(goal_config | {"policy": path, "env": {**goal_config["env"], **change}})
+        rollout_of(goal_config | {"policy": path, "env": {**goal_config["env"], **change}})
     assert not (tmp_path / "out").exists()
 
 
-def test_the_file_tells_its_algorithm_without_unpickling(tmp_path: Path) -> None:
-    """What the check reads is plain JSON beside the pickles."""
+def test_algorithm_is_read_without_unpickling(tmp_path: Path) -> None:
+    """The check reads plain JSON beside the pickles."""
     with zipfile.ZipFile(saved(tmp_path, FRAMES)) as archive:
         assert {"clip_range", "n_epochs", "policy_class"} <= set(json.loads(archive.read("data")))

@@ -21,7 +21,7 @@ def test_expected_metrics_without_codec() -> None:
     pytest.importorskip("transformers")
     pytest.importorskip("accelerate")
     pytest.importorskip("peft")
-    metrics = backbone.bench_backbone(compose("bench", ["bench=backbone", "vae=null"]))["marks"]
+    metrics = backbone.bench_backbone(compose("bench backbone", ["vae=null"]))["marks"]
     assert metrics.pop("toy_stage1_loss_drop") > 0.2
     assert metrics.pop("resume_identical") is True
     sizes = {"params_b": 4.9998, "side_branch_b": 2.6071}
@@ -33,10 +33,10 @@ def test_vae_setting_chooses_what_is_measured(monkeypatch: pytest.MonkeyPatch) -
         monkeypatch.setattr(backbone, name, lambda value=value: value)
     monkeypatch.setattr(backbone, "codec_cost", lambda decode: {"vae": decode})  # the real one takes minutes
     for what in ("encode", "decode"):
-        metrics = backbone.bench_backbone(compose("bench", ["bench=backbone", f"vae={what}"]))["marks"]
+        metrics = backbone.bench_backbone(compose("bench backbone", [f"vae={what}"]))["marks"]
         assert metrics["vae"] is (what == "decode")
-    with pytest.raises(ValueError, match="vae: expected 'encode', 'decode' or null, got True"):
-        backbone.bench_backbone(compose("bench", ["bench=backbone", "vae=true"]))
+    with pytest.raises(ValueError, match="vae: expected one of \\['encode', 'decode'\\] or null, got True"):
+        backbone.bench_backbone(compose("bench backbone", ["vae=true"]))
 
 
 def test_codec_cost_at_toy_size(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 """The benchmarks at toy size: they report errors where there are any. Their timings are not checked."""
 
+import dataclasses
 import os
 import sys
 from pathlib import Path
@@ -19,8 +20,8 @@ from mirage_sim.memory.latent_map import InView
 from mirage_sim.world import WorldModel
 
 
-def settings(name: str, **changes: Any) -> dict[str, Any]:
-    return compose("bench", [f"bench={name}"]) | changes
+def settings(name: str, **changes: Any) -> Any:
+    return dataclasses.replace(compose(f"bench {name}"), **changes)
 
 
 def test_inexact_read_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -94,8 +95,8 @@ def test_memory_shared_by_forks_counts_once() -> None:
 
 
 def test_batch_agrees_with_single_environments(model: WorldModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(vector, "instantiate", lambda world: world)
-    few = {"world": model, "worlds": 2, "steps": 1, "seed": 3}
+    monkeypatch.setattr(vector, "instantiate", lambda world: model)
+    few = settings("vector", worlds=2, steps=1, seed=3)
     metrics = vector.bench_vector(few)["marks"]
     assert metrics["identical"] is True and metrics["grey_levels_apart"] <= 1
     assert 0.01 < metrics["mib_per_extra_world"] < 2

@@ -1,4 +1,6 @@
+import dataclasses
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -6,6 +8,7 @@ import pytest
 
 from benchmarks import learn
 from mirage_sim.build import compose
+from mirage_sim.settings.benchmarks import LearnBenchSettings
 from mirage_sim.world import WorldModel
 
 sb3 = pytest.importorskip("stable_baselines3", reason="stable-baselines3 is not installed")
@@ -13,16 +16,21 @@ sb3 = pytest.importorskip("stable_baselines3", reason="stable-baselines3 is not 
 SMALL = {"steps": 16, "seeds": 2, "episodes": 2, "max_episode_steps": 4, "worlds": 2, "seed": 0, "output": None}
 
 
+def settings(**changes: Any) -> LearnBenchSettings:
+    changed: LearnBenchSettings = dataclasses.replace(compose("bench learn"), **changes)
+    return changed
+
+
 @pytest.fixture
-def small(model: WorldModel, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """A configuration that takes seconds, on the toy world."""
-    monkeypatch.setattr(learn, "instantiate", lambda world: world)
+def small(model: WorldModel, monkeypatch: pytest.MonkeyPatch) -> LearnBenchSettings:
+    """Settings that take seconds, on the toy world."""
+    monkeypatch.setattr(learn, "instantiate", lambda world: model)
     monkeypatch.setattr(learn, "PPO_SETTINGS", {**learn.PPO_SETTINGS, "n_steps": 8, "batch_size": 16, "n_epochs": 1})
-    return {**SMALL, "world": model}
+    return settings(**SMALL)
 
 
-def test_benchmark_trains_measures_and_saves(small: dict[str, Any], tmp_path: Path) -> None:
-    metrics = learn.bench_learn({**small, "output": str(tmp_path / "policies")})["marks"]
+def test_benchmark_trains_measures_and_saves(model: WorldModel, small: LearnBenchSettings, tmp_path: Path) -> None:
+    metrics = learn.bench_learn(dataclasses.replace(small, output=str(tmp_path / "policies")))["marks"]
     assert metrics["steps"] == 16
     assert metrics["steps_per_s"] > 0
     for name, baseline in (("gain_over_random", "success_random"), ("gain_over_forward", "success_forward")):
@@ -38,16 +46,20 @@ def test_benchmark_trains_measures_and_saves(small: dict[str, Any], tmp_path: Pa
     assert 0 <= action < 4
 
 
-def test_training_changes_the_policy_and_repeats(small: dict[str, Any]) -> None:
-    first, again, other = (learn.train(small["world"], small, seed) for seed in (3, 3, 4))
+def test_training_changes_the_policy_and_repeats(model: WorldModel, small: LearnBenchSettings) -> None:
+    first, again, other = (learn.train(model, small, seed) for seed in (3, 3, 4))
     weights = [policy.policy.state_dict()["action_net.weight"].numpy() for policy in (first, again, other)]
     np.testing.assert_array_equal(weights[0], weights[1])
     assert (weights[0] != weights[2]).any()
-    fresh = learn.train(small["world"], {**small, "steps": 0}, 3).policy.state_dict()["action_net.weight"].numpy()
+    fresh = (
+        learn.train(model, SimpleNamespace(**{**vars(small), "steps": 0}), 3)
+        .policy.state_dict()["action_net.weight"]
+        .numpy()
+    )
     assert (weights[0] != fresh).any()
 
 
-def test_all_policies_get_the_same_episodes(small: dict[str, Any]) -> None:
+def test_all_policies_get_the_same_episodes(model: WorldModel, small: LearnBenchSettings) -> None:
     firsts = []
     for action in (0, 1):
         seen: list[np.ndarray] = []
@@ -56,21 +68,23 @@ def test_all_policies_get_the_same_episodes(small: dict[str, Any]) -> None:
             seen.append(frames)
             return np.full(len(frames), action)
 
-        reached = learn.successes(small["world"], {**small, "episodes": 5}, choose)
+        reached = learn.successes(model, dataclasses.replace(small, episodes=5), choose)
         assert reached.shape == (5,) and reached.dtype == bool
         firsts.append(seen)
     np.testing.assert_array_equal(firsts[0][0], firsts[1][0])
     assert len(firsts[1]) == 12  # turning left reaches nothing: three episodes of four steps in one of the worlds
 
 
-def test_reaching_the_goal_is_success(small: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reaching_the_goal_is_success(
+    model: WorldModel, small: LearnBenchSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from mirage_sim.envs.tasks import Goal
 
     near = Goal(radius=0.9, distance=(1.0, 1.2))
     monkeypatch.setattr(learn, "ENVIRONMENT", {**learn.ENVIRONMENT, "task": near})
-    reached = learn.successes(small["world"], small, lambda frames: np.zeros(len(frames), int))
+    reached = learn.successes(model, small, lambda frames: np.zeros(len(frames), int))
     assert reached.all()
-    away = learn.successes(small["world"], small, lambda frames: np.full(len(frames), 3))
+    away = learn.successes(model, small, lambda frames: np.full(len(frames), 3))
     assert not away.any()
 
 
@@ -100,13 +114,15 @@ def test_gains_are_paired() -> None:
     assert (gain.low, gain.mean, gain.high) == (0.0, 0.0, 0.0)
 
 
-def test_evaluation_shares_no_start_image_with_training(small: dict[str, Any]) -> None:
-    trained, measured = (learn.make_worlds(small["world"], small, measured=each) for each in (False, True))
+def test_evaluation_shares_no_start_image_with_training(model: WorldModel, small: LearnBenchSettings) -> None:
+    trained, measured = (learn.make_worlds(model, small, measured=each) for each in (False, True))
     images = [{start.tobytes() for start in worlds.envs[0].unwrapped.world.starts} for worlds in (trained, measured)]
     assert images[0] and images[1] and not images[0] & images[1]
 
 
-def test_trainings_use_different_worlds(small: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_trainings_use_different_worlds(
+    model: WorldModel, small: LearnBenchSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
     seeds: list[list[int]] = []
     make = learn.make_worlds
 
@@ -119,7 +135,7 @@ def test_trainings_use_different_worlds(small: dict[str, Any], monkeypatch: pyte
 
     monkeypatch.setattr(learn, "make_worlds", watched)
     for seed in (0, 1):
-        learn.train(small["world"], small, seed)
+        learn.train(model, small, seed)
     assert seeds == [[0, 1], [2, 3]]
 
 
@@ -128,14 +144,10 @@ def test_trainings_use_different_worlds(small: dict[str, Any], monkeypatch: pyte
     [
         ({"steps": 0}, "steps: expected a positive integer, got 0"),
         ({"episodes": "all"}, "episodes: expected a positive integer, got 'all'"),
-        ({"seed": -1}, r"seed: expected an integer in \[0, 499998\], got -1"),
+        ({"seed": -1}, "seed: expected an integer from 0, got -1"),
         ({"seed": 499_999}, "seed: expected an integer in"),
     ],
 )
 def test_unusable_settings_are_rejected(change: dict[str, Any], named: str) -> None:
     with pytest.raises(ValueError, match=named):
-        learn.bench_learn({**SMALL, "world": None, **change})
-
-
-def test_settings_are_in_the_configuration() -> None:
-    assert set(SMALL) <= set(compose("bench", ["bench=learn"]))
+        learn.bench_learn(settings(**{**SMALL, **change}))

@@ -56,7 +56,7 @@ def test_truncated_file_raises(tmp_path: Path, share: float):
 
 def test_file_that_is_no_clip_raises(tmp_path: Path):
     path = tmp_path / "clip.safetensors"
-    with pytest.raises(ValueError, match=r"clip\.safetensors: expected a readable clip"):
+    with pytest.raises(FileNotFoundError, match=r"clip\.safetensors: expected a readable clip"):
         load_clip(path)
     path.write_text("some text that is long enough for a header")
     with pytest.raises(ValueError, match=r"clip\.safetensors: expected a readable clip"):

@@ -13,6 +13,7 @@ from support.packages import write_deb
 from mirage_sim.data import photographs
 from mirage_sim.data.photographs import Photograph, crops, known_photographs, prepare_photographs
 from mirage_sim.data.samples import IN_OPENCV_DOC, IN_SCIKIT_IMAGE
+from mirage_sim.settings import PhotographsSettings
 
 
 def jpeg(seed: int, size: tuple[int, int] = (600, 400)) -> bytes:
@@ -37,8 +38,8 @@ def known(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     return contents
 
 
-def settings(source: Path, output: Path, images: int = 5) -> dict[str, object]:
-    return {"source": str(source), "output": str(output), "images": images}
+def settings(source: Path, output: Path, images: int = 5) -> PhotographsSettings:
+    return PhotographsSettings(source=str(source), output=str(output), images=images)
 
 
 def test_crops_of_packages_and_files_are_in_one_file(known: list[bytes], tmp_path: Path):
@@ -46,7 +47,7 @@ def test_crops_of_packages_and_files_are_in_one_file(known: list[bytes], tmp_pat
     (source / "deep").mkdir(parents=True)
     write_deb(source / "wallpapers.deb", {"./usr/share/other.jpg": jpeg(2), "./usr/share/first.jpg": known[0]})
     (source / "deep" / "renamed.bin").write_bytes(known[1])
-    assert prepare_photographs(settings(source, output)) == {"photographs": 2, "images": 5}
+    assert prepare_photographs(settings(source, output)) == {"photographs": 2, "images": 5, "output": str(output)}
     tensors = load_file(output / "photographs.safetensors")
     assert tensors["images"].shape == (5, 96, 128, 3) and tensors["images"].dtype == np.uint8
     assert tensors["photograph"].tolist() == [0, 1, 0, 1, 0]
@@ -131,7 +132,7 @@ def test_small_photograph_raises():
 @pytest.mark.parametrize("images", [0, -1, True, 2.0, None])
 def test_invalid_number_of_images_raises(images: object, tmp_path: Path):
     with pytest.raises(ValueError, match="images: expected a positive integer"):
-        prepare_photographs({"source": str(tmp_path), "output": str(tmp_path), "images": images})
+        PhotographsSettings(source=str(tmp_path), output=str(tmp_path), images=images)
 
 
 def test_missing_folder_raises(tmp_path: Path):

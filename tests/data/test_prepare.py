@@ -1,6 +1,7 @@
 """Conversion of videos to clips."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,12 @@ from mirage_sim.data.clips import load_clip, save_clip
 from mirage_sim.data.dataset import WalkDataset
 from mirage_sim.data.prepare import choose_frames, prepare
 from mirage_sim.geometry import project, unproject
+from mirage_sim.settings import VideoSettings
 
 
-def config(layout: str, source: Path, output: Path, **settings: Any) -> dict[str, Any]:
-    cfg = compose("prepare", [f"prepare={layout}", f"source={source}", f"output={output}"])
-    return cfg | {"size": list(SIZE), "frames": 13} | settings
+def config(layout: str, source: Path, output: Path, **changes: Any) -> VideoSettings:
+    settings: VideoSettings = compose(f"prepare {layout}", [f"source={source}", f"output={output}"])
+    return replace(settings, **{"size": SIZE, "frames": 13} | changes)
 
 
 WRITERS = {"vipe": write_vipe, "realestate10k": write_realestate10k}
@@ -32,7 +34,7 @@ def test_video_becomes_clips_with_depth_and_cameras(layout: str, tmp_path: Path)
     (tmp_path / "videos" / "captions").mkdir()
     (tmp_path / "videos" / "captions" / "walk.txt").write_text("a  toy\nroom")
     cfg = config(layout, tmp_path / "videos", tmp_path / "clips")
-    assert prepare(cfg) == {"clips": 2, "refused": 0}  # of 30 frames
+    assert prepare(cfg) == {"clips": 2, "refused": 0, "output": str(tmp_path / "clips")}  # of 30 frames
     for number in (0, 1):
         clip = load_clip(tmp_path / "clips" / f"walk-{number:03d}.safetensors")
         these = slice(13 * number, 13 * number + 13)
@@ -42,7 +44,7 @@ def test_video_becomes_clips_with_depth_and_cameras(layout: str, tmp_path: Path)
         torch.testing.assert_close(clip.c2w, walk.c2w[these], atol=1e-5, rtol=0)
         torch.testing.assert_close(clip.K, walk.K, atol=1e-4, rtol=0)
         assert clip.source == {"film": "walk", "caption": "a toy room"} and clip.commands.shape == (0, 2)
-    assert prepare(cfg) == {"clips": 0, "refused": 0}  # existing clips
+    assert prepare(cfg) == {"clips": 0, "refused": 0, "output": str(tmp_path / "clips")}  # existing clips
     assert len(WalkDataset(tmp_path / "clips")) == 2
 
 
@@ -180,7 +182,5 @@ def test_invalid_settings_raise(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert main(["prepare", "vipe", f"source={tmp_path}", f"output={tmp_path}"]) == 2
     assert "expected videos in the layout vipe, got no pose/*.npz" in capsys.readouterr().err
     write_vipe(tmp_path)
-    with pytest.raises(ValueError, match="size, frames, fps: expected positive numbers"):
-        prepare(config("vipe", tmp_path, tmp_path, frames=0))
-    with pytest.raises(ValueError, match="layout: expected one of"):
-        prepare(config("vipe", tmp_path, tmp_path) | {"layout": "tape"})
+    with pytest.raises(ValueError, match="frames: expected an integer from 2, got 0"):
+        config("vipe", tmp_path, tmp_path, frames=0)

@@ -146,6 +146,6 @@ def test_missing_weights_are_reported_before_loading(tmp_path: Path):
 
 @pytest.mark.parametrize("option", ["depth=mapanything", "depth=unidepth", "filter=movable", "filter=none"])
 def test_options_of_wan5b_compose(option: str):
-    world = compose("world", ["world=wan5b", option, "world.horizon.keep=4"])["world"]
+    world = compose("world", ["world=wan5b", option, "world.horizon.keep=4"]).world
     assert world["size"] == [704, 1280] and world["horizon"]["keep"] == 4
     assert world["depth"]["estimator"]["device"] == world["device"]

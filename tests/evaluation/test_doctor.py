@@ -5,6 +5,7 @@ import torch
 
 from mirage_sim import cli
 from mirage_sim.evaluation import doctor
+from mirage_sim.settings import DoctorSettings
 
 
 def test_doctor_lists_packages_worlds_and_steps_to_take(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -22,6 +23,6 @@ def test_doctor_lists_packages_worlds_and_steps_to_take(capsys: pytest.CaptureFi
 def test_doctor_names_missing_packages(monkeypatch: pytest.MonkeyPatch) -> None:
     real = doctor.importlib.util.find_spec
     monkeypatch.setattr(doctor.importlib.util, "find_spec", lambda name: None if name == "transformers" else real(name))
-    lines = doctor.doctor({"wan5b": None})
+    lines = doctor.doctor(DoctorSettings())
     assert lines["transformers"] == "missing (wan5b: prompts, depth, dynamic objects): pip install 'mirage_sim[wan]'"
     assert any(text.startswith("transformers missing: pip install") for text in lines.values())

@@ -21,7 +21,7 @@ from mirage_sim.evaluation.report import report
 from mirage_sim.evaluation.rollout import drive, variants_of
 from mirage_sim.evaluation.scores import pair_series
 from mirage_sim.evaluation.summary import compare, load_result
-from mirage_sim.models.pretrained import user_cache
+from mirage_sim.paths import user_cache
 
 ROBOT = CameraMount(0.45, 72.5)
 

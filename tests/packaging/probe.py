@@ -14,8 +14,8 @@ import gymnasium
 
 import mirage_sim
 import mirage_sim.envs.world_env
-from mirage_sim.build import CONFIGS, compose
-from mirage_sim.models.checkpoints import ASSETS
+from mirage_sim.build import compose
+from mirage_sim.paths import ASSETS, CONFIGS
 
 expected_root, expected_version = Path(sys.argv[1]).resolve(), sys.argv[2]
 root = Path(mirage_sim.__file__).resolve()

@@ -1,6 +1,7 @@
 """The recipe end to end with toy networks within seconds, and its errors."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from support.toy_world import toy_model
 
 from mirage_sim.build import build_world_model, compose
 from mirage_sim.models import load_model, save_model
+from mirage_sim.settings import RecipeSettings
 from mirage_sim.training.recipe import seconds_of, train_recipe
 
 NAMES = ("codec", "denoiser", "depth")
@@ -31,8 +33,8 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def settings(sources: Path, output: Path, **changes: Any) -> dict[str, Any]:
-    cfg = compose(
+def settings(sources: Path, output: Path, **changes: Any) -> RecipeSettings:
+    composed: RecipeSettings = compose(
         "train",
         [
             "recipe=mini", "budget=5s", f"output={output}", f"from={sources}/weights", "validation.walks=0",
@@ -43,7 +45,7 @@ def settings(sources: Path, output: Path, **changes: Any) -> dict[str, Any]:
             *(f"recipe.shares.{part}=1" for part in ("record", "codec", "depth", "denoiser", "finish")),
         ],
     )  # fmt: skip
-    return cfg | changes
+    return RecipeSettings.read(composed.plain() | changes)
 
 
 class Killed(BaseException):
@@ -127,13 +129,13 @@ def test_recipe_rejects_other_settings_in_same_folder(sources: Path, output: Pat
         ({"budget": "3s"}, "budget: expected at least 5s, so that record gets 1 s, got 3s"),
         ({"device": "tpu"}, "device: expected one that torch can use, got 'tpu'"),
         ({"clips": {}}, "clips: expected one or more sources"),
-        ({"clips": {"a": {"folder": "nowhere"}}}, "clips.a: expected .*'walks', 'weight'.* got .'folder'"),
+        ({"clips": {"a": {"walks": 0}}}, "clips.a.folder: expected a value, got none"),
         (
             {"clips": {"a": {"folder": "nowhere", "walks": 0, "weight": 1, "first_seed": 0}}},
             "clips.a: expected clips in nowhere",
         ),
         ({"from": "nowhere"}, "nowhere.codec.safetensors: expected a weights file"),
-        ({"photographs": "nowhere"}, "photographs: expected images uint8 .* got nowhere"),
+        ({"photographs": "nowhere"}, "nowhere: expected photographs, images uint8 .*, got no such file"),
     ],
 )
 def test_recipe_rejects_bad_settings_before_it_writes(
@@ -151,10 +153,10 @@ def test_recipe_rejects_photographs_of_another_size(sources: Path, tmp_path: Pat
 
 
 def test_recipe_rejects_walks_of_another_size(sources: Path, tmp_path: Path):
-    cfg = settings(sources, tmp_path / "out")
-    cfg["world"] |= {"size": [96, 128]}
+    composed = settings(sources, tmp_path / "out", photographs=None)
+    larger = replace(composed, world=composed.world | {"size": [96, 128]})
     with pytest.raises(ValueError, match=r"clips: expected frames of the world's size \(96, 128\), got \(48, 64\)"):
-        train_recipe(cfg | {"photographs": None})
+        train_recipe(larger)
 
 
 def test_recipe_rejects_folder_with_other_files(sources: Path, output: Path, tmp_path: Path):

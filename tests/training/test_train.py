@@ -1,19 +1,21 @@
 """The stages of the mini world end to end at their real sizes, two steps each."""
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
 from mirage_sim.build import compose
 from mirage_sim.models import MiniCodec, MiniDenoiser, MiniDepth, load_model
+from mirage_sim.settings import TrainSettings
 from mirage_sim.training import train
 
 
-def config(clips: Path, output: Path, name: str, **options: Any) -> dict[str, Any]:
-    cfg = compose("train", [f"stage={name}", f"clips={clips}", f"output={output}"])
-    return cfg | {"stage": cfg["stage"] | {"steps": 2, "learning_rate": 0.1, "batch": 3} | options}
+def config(clips: Path, output: Path, name: str) -> TrainSettings:
+    quick = ["stage.steps=2", "stage.learning_rate=0.1", "stage.batch=3"]
+    settings: TrainSettings = compose("train", [f"stage={name}", f"clips={clips}", f"output={output}", *quick])
+    return settings
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +59,7 @@ def test_same_seed_gives_same_weights_also_when_finished(trained: Path, clips: P
         found = load_model(tmp_path / "depth.safetensors").state_dict()
         assert all(torch.equal(found[key], value) for key, value in expected.items())
         (tmp_path / "depth.safetensors").unlink()
-        train(config(clips, tmp_path, "depth") | {"seed": 1})  # finished: only exports the weights again
+        train(replace(config(clips, tmp_path, "depth"), seed=1))  # finished: only exports the weights again
 
 
 def test_denoiser_stage_needs_results_of_codec_stage(clips: Path, trained: Path, tmp_path: Path):
@@ -72,8 +74,7 @@ def test_denoiser_stage_needs_results_of_codec_stage(clips: Path, trained: Path,
 
 def test_bad_configurations_are_rejected(clips: Path, tmp_path: Path):
     with pytest.raises(ValueError, match=r"stage: expected one of \['branch', 'codec', .*\], got 'vision'"):
-        cfg = config(clips, tmp_path, "codec")
-        train(cfg | {"stage": cfg["stage"] | {"name": "vision"}})
+        config(clips, tmp_path, "vision")
     with pytest.raises(ValueError, match="expected recorded clips"):
         train(config(tmp_path, tmp_path, "depth"))
     assert not list(tmp_path.iterdir())

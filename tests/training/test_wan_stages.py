@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from mirage_sim.build import build_world_model, compose
 from mirage_sim.data.clips import save_clip
 from mirage_sim.models import load_model
 from mirage_sim.models.wan.checkpoints import load_branch
+from mirage_sim.settings import TrainSettings
 from mirage_sim.training import train
 from mirage_sim.training.train import build_stage
 
@@ -37,16 +39,17 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def config(clips: Path, output: Path, stage: str, *overrides: str) -> dict[str, Any]:
+def config(clips: Path, output: Path, stage: str, *overrides: str) -> TrainSettings:
     quick = (
         "stage.steps=2",
         "stage.learning_rate=0.1",
         "stage.precision=float32",
         f"stage.latents={output / 'latents'}",
     )
-    return compose(
+    settings: TrainSettings = compose(
         "train", ["world=wan5b-toy", f"stage={stage}", f"clips={clips}", f"output={output}", *quick, *overrides]
     )
+    return settings
 
 
 @pytest.fixture(scope="module")
@@ -208,11 +211,11 @@ def test_bad_input_is_rejected(clips: Path, trained: Path, tmp_path: Path) -> No
     with pytest.raises(FileNotFoundError, match=r"branch\.safetensors: expected a weights file"):
         build_stage(config(clips, tmp_path, "lora"))
     with pytest.raises(ValueError, match="world: expected one with a Wan backbone, such as wan5b, for stage=branch"):
-        build_stage(config(clips, tmp_path, "branch") | {"world": compose("world")["world"]})
+        build_stage(replace(config(clips, tmp_path, "branch"), world=compose("world").world))
     with pytest.raises(ValueError, match="world: expected mini, which stage=codec trains"):
         build_stage(compose("train", ["world=wan5b-toy", "stage=codec", f"clips={clips}"]))
     for override, message in (
-        ("stage.drop.text=2", "drop.text: expected a share in"),
+        ("stage.drop.text=2", "stage.drop.text: expected a number from 0 to 1, got 2"),
         ("stage.shift=0", "shift: expected a positive number, got 0"),
         ("stage.gradient_accumulation_steps=0", "gradient_accumulation_steps: expected a positive integer, got 0"),
         ("stage.precision=half", "precision: expected one of .*, got 'half'"),

@@ -5,10 +5,13 @@ import logging
 import shutil
 import textwrap
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from mirage_sim.models.pretrained import require, user_cache
+from mirage_sim.models.pretrained import require
+from mirage_sim.paths import user_cache
+from mirage_sim.settings import DownloadSettings
 
 GIB = 2**30
 WEIGHTS = {"transformer": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model", "text_encoder": "model"}
@@ -65,24 +68,26 @@ def _whole(path: Path) -> bool:
         return False
 
 
-def download(repository: str, revision: str = "main", folder: str | Path | None = None) -> Path:
+def download(settings: DownloadSettings) -> dict[str, Any]:
     """Download missing files, resuming partial ones, and check that the folder is complete.
 
     Args:
-        repository: repository on the Hugging Face hub in diffusers' layout.
-        revision: branch, tag or commit.
-        folder: destination; None for :func:`default_folder`.
+        settings: repository in diffusers' layout and destination; a folder of None is :func:`default_folder`.
 
     Returns:
-        The folder.
+        ``folder``, which holds the weights.
 
     Raises:
         OSError: if there is no network, or not enough disk space.
         ValueError: if the repository lacks files.
     """
-    folder = default_folder() if folder is None else Path(folder)
-    if folder.exists() and not faults(folder):
-        return folder
+    folder = default_folder() if settings.folder is None else Path(settings.folder)
+    if not folder.exists() or faults(folder):
+        _fetch(folder, settings.repository, settings.revision)
+    return {"folder": str(folder)}
+
+
+def _fetch(folder: Path, repository: str, revision: str) -> None:
     hub = require("huggingface_hub", "huggingface_hub")
     for library in ("httpx", "httpx2"):  # the hub's client would log a line for each request
         logging.getLogger(library).setLevel(logging.WARNING)
@@ -105,4 +110,3 @@ def download(repository: str, revision: str = "main", folder: str | Path | None 
         raise ValueError(
             f"{repository}: expected all of the weights, got {len(missing)} faults, the first: {missing[0]}"
         )
-    return folder

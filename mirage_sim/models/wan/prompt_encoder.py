@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
-from mirage_sim.files import whole
-from mirage_sim.models.pretrained import load_pretrained, load_processor, require, user_cache
+from mirage_sim.io import atomic_write, read_tensors
+from mirage_sim.models.pretrained import load_pretrained, load_processor, require
+from mirage_sim.paths import user_cache
 
 LENGTH = 512  # tokens of the backbone's text input
 INSTALL = "'mirage_sim[wan]'"
@@ -79,8 +79,8 @@ class PromptEncoder:
         """Read the embedding ``[tokens, D]`` of a prompt from the cache; None if it is missing or unreadable."""
         path = self._path(prompt)
         try:
-            return load_file(path)["embedding"] if path.exists() else None
-        except (SafetensorError, KeyError):
+            return read_tensors(path)[0]["embedding"] if path.exists() else None
+        except (ValueError, KeyError):
             return None
 
     def _compute(self, prompts: list[str]) -> dict[str, Tensor]:
@@ -112,5 +112,5 @@ class PromptEncoder:
     def _store(self, prompt: str, rows: Tensor) -> None:
         path = self._path(prompt)
         path.parent.mkdir(parents=True, exist_ok=True)
-        with whole(path) as partial:
+        with atomic_write(path) as partial:
             save_file({"embedding": rows.contiguous()}, partial, {"prompt": prompt})

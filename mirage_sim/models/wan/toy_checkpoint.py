@@ -5,7 +5,6 @@ With it, the path from files to frames can be tested without the weights and wit
 
 import hashlib
 import json
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -14,9 +13,11 @@ import torch
 from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
 from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 
-from mirage_sim.models.pretrained import require, user_cache
+from mirage_sim.io import atomic_folder
+from mirage_sim.models.pretrained import require
 from mirage_sim.models.wan.codec import published_config
 from mirage_sim.models.wan.download import faults
+from mirage_sim.paths import user_cache
 
 CHANNELS, TEXT = 8, 16
 TRANSFORMER: dict[str, Any] = {
@@ -82,13 +83,10 @@ def toy_folder(folder: str | Path | None = None) -> str:
         folder = user_cache(f"wan5b-toy-{kind}")
     folder = Path(folder)
     if faults(folder):
-        partial = folder.with_name(f"{folder.name}.partial{os.getpid()}")
-        try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_folder(folder) as partial:
             _write(partial)
             shutil.rmtree(folder, ignore_errors=True)
-            partial.replace(folder)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
     return str(folder)
 
 

@@ -15,7 +15,8 @@ from mirage_sim.data.simulators.homes.furniture import load_furniture, procedura
 from mirage_sim.data.simulators.homes.furniture.cache import FILE, UNIT, _digest, save_pieces
 from mirage_sim.data.simulators.homes.furniture.categories import CATEGORIES, category_of
 from mirage_sim.data.simulators.homes.furniture.prepare import prepare_furniture
-from mirage_sim.models.pretrained import user_cache
+from mirage_sim.paths import user_cache
+from mirage_sim.settings import FurnitureSettings
 
 
 @pytest.fixture(autouse=True)
@@ -27,7 +28,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def prepared(tmp_path: Path) -> None:
     pytest.importorskip("trimesh")
     write_sh3f(tmp_path / "source" / "deep" / "Toys.sh3f")
-    prepare_furniture(str(tmp_path / "source"))
+    prepare_furniture(FurnitureSettings(source=str(tmp_path / "source")))
 
 
 def test_piece_is_rotated_scaled_and_centred(tmp_path: Path) -> None:
@@ -60,7 +61,7 @@ def test_material_becomes_colour_and_texture(tmp_path: Path) -> None:
 def test_coloured_texture_keeps_its_colour(tmp_path: Path) -> None:
     pytest.importorskip("trimesh")
     write_sh3f(tmp_path / "Toys.sh3f", chair_mtl=MATERIALS.replace("0.64 0.64 0.64", "1 0.2 0.2"))
-    prepare_furniture(str(tmp_path))
+    prepare_furniture(FurnitureSettings(source=str(tmp_path)))
     mesh = load_furniture().pieces[0].mesh
     assert {tuple(colour) for colour in mesh.colour[mesh.layer == 1]} == {(255, 51, 51)}
 
@@ -70,7 +71,7 @@ def test_package_and_folder_give_the_same_bytes(tmp_path: Path, cache: Path) -> 
     first = (cache / FILE).read_bytes()
     catalogue = (tmp_path / "source" / "deep" / "Toys.sh3f").read_bytes()
     package = write_deb(tmp_path / "toys.deb", {"./usr/share/Toys.sh3f": catalogue, "./usr/share/doc": b"text"})
-    assert prepare_furniture(str(package))["digest"] == load_furniture().digest
+    assert prepare_furniture(FurnitureSettings(source=str(package)))["digest"] == load_furniture().digest
     assert (cache / FILE).read_bytes() == first
     assert [path.name for path in cache.iterdir()] == [FILE]
 
@@ -81,7 +82,7 @@ def test_package_writes_nothing_elsewhere(tmp_path: Path, cache: Path) -> None:
     link = tarfile.TarInfo("link.sh3f")
     link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
     package = write_deb(tmp_path / "toys.deb", {"../../../evil.sh3f": catalogue, "/evil2": b"x"}, [link])
-    prepare_furniture(str(package))
+    prepare_furniture(FurnitureSettings(source=str(package)))
     assert not list(tmp_path.rglob("evil*"))
     assert [path.name for path in cache.iterdir()] == [FILE]
 
@@ -99,7 +100,7 @@ def test_pieces_without_category_are_left_out(tmp_path: Path) -> None:
     pytest.importorskip("trimesh")
     tree = entry(3, id="Toys#tree", name="Palm tree", height=1200, model="/toys/none.obj")
     write_sh3f(tmp_path / "Toys.sh3f", entry(1) + tree + entry(2, name="Sofa"))
-    prepare_furniture(str(tmp_path))
+    prepare_furniture(FurnitureSettings(source=str(tmp_path)))
     assert [piece.category for piece in load_furniture().pieces] == ["chair", "sofa"]
 
 

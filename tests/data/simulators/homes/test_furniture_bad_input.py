@@ -9,7 +9,8 @@ from support.packages import write_deb
 
 from mirage_sim.data.simulators.homes.furniture import catalogue, load_furniture, models
 from mirage_sim.data.simulators.homes.furniture.prepare import prepare_furniture
-from mirage_sim.models.pretrained import user_cache
+from mirage_sim.paths import user_cache
+from mirage_sim.settings import FurnitureSettings
 
 
 @pytest.fixture(autouse=True)
@@ -22,10 +23,10 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def assert_refused(source: Path, cache: Path, message: str) -> None:
     """Check that `source` raises one line of error and leaves the cache as it was."""
     write_sh3f(cache.parent / "good" / "Toys.sh3f")
-    digest = prepare_furniture(str(cache.parent / "good"))["digest"]
+    digest = prepare_furniture(FurnitureSettings(source=str(cache.parent / "good")))["digest"]
     before = sorted(cache.iterdir())
     with pytest.raises(ValueError, match=message) as caught:
-        prepare_furniture(str(source))
+        prepare_furniture(FurnitureSettings(source=str(source)))
     assert "\n" not in str(caught.value)
     assert sorted(cache.iterdir()) == before
     assert load_furniture().digest == digest
@@ -129,5 +130,5 @@ def test_damaged_packages_are_refused(tmp_path: Path, cache: Path) -> None:
 def test_missing_source_and_apt_raise(monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
     monkeypatch.setenv("PATH", "")
     with pytest.raises(OSError, match="source: expected .*sweethome3d-furniture_.*because apt-get is not"):
-        prepare_furniture(None)
+        prepare_furniture(FurnitureSettings(source=None))
     assert not list(cache.iterdir())

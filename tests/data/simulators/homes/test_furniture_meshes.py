@@ -9,7 +9,7 @@ from mirage_sim.data.simulators.homes.furniture.cache import FILE
 from mirage_sim.data.simulators.homes.furniture.categories import CATEGORIES
 from mirage_sim.data.simulators.homes.furniture.models import Material, Model, thin
 from mirage_sim.data.simulators.homes.scene import face_normals
-from mirage_sim.models.pretrained import user_cache
+from mirage_sim.paths import user_cache
 
 CLOTH = Material((1.0, 1.0, 1.0), 1.0, np.zeros((64, 64, 4), np.uint8))
 

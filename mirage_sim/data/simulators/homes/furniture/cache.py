@@ -15,8 +15,8 @@ from safetensors.numpy import save_file
 from mirage_sim.data.simulators.homes.furniture.categories import CATEGORIES
 from mirage_sim.data.simulators.homes.furniture.pieces import Piece
 from mirage_sim.data.simulators.homes.scene import TEXTURE_SIZE, Mesh, unit
-from mirage_sim.files import whole
-from mirage_sim.models.pretrained import user_cache
+from mirage_sim.io import atomic_write
+from mirage_sim.paths import user_cache
 
 VERSION = 1
 FILE = "furniture.safetensors"
@@ -92,7 +92,7 @@ def save_pieces(pieces: Sequence[Piece], folder: Path) -> str:
     folder.mkdir(parents=True, exist_ok=True)
     # a single key, because safetensors does not keep the order of several
     header = json.dumps({"version": VERSION, "digest": digest, "pieces": listed})
-    with whole(folder / FILE) as partial:
+    with atomic_write(folder / FILE) as partial:
         save_file(arrays, partial, metadata={"furniture": header})
     return digest
 

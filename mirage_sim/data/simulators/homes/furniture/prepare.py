@@ -17,7 +17,8 @@ from mirage_sim.data.simulators.homes.furniture.cache import FILE, save_pieces
 from mirage_sim.data.simulators.homes.furniture.catalogue import MAX_ARCHIVE, Archive, Entry
 from mirage_sim.data.simulators.homes.furniture.models import read_model, thin, to_mesh
 from mirage_sim.data.simulators.homes.furniture.pieces import Piece
-from mirage_sim.models.pretrained import user_cache
+from mirage_sim.paths import user_cache
+from mirage_sim.settings import FurnitureSettings
 
 logger = logging.getLogger(__name__)
 
@@ -26,11 +27,11 @@ TRIANGLES = 1500  # limit for a piece of a metre or more
 FOLIAGE = 3500  # limit for a plant of that size, which would lose its leaves with fewer
 
 
-def prepare_furniture(source: str | None = None) -> dict[str, Any]:
+def prepare_furniture(settings: FurnitureSettings) -> dict[str, Any]:
     """Convert all models of use in a home and replace the cache by them.
 
     Args:
-        source: a folder that holds ``.sh3f`` files, or the package's ``.deb`` file; None downloads the package.
+        settings: ``source`` is a folder with ``.sh3f`` files or the package's ``.deb`` file; None downloads it.
 
     Returns:
         Number of ``pieces``, the ``digest`` of their contents, the ``output`` folder and the ``bytes`` written to it.
@@ -40,7 +41,7 @@ def prepare_furniture(source: str | None = None) -> dict[str, Any]:
         OSError: if the package cannot be downloaded.
     """
     folder = user_cache("furniture")
-    with _archives(source) as paths:
+    with _archives(settings.source) as paths:
         archives = [Archive(path) for path in paths]
         entries = [(archive, entry) for archive in archives for entry in archive.catalogue()]
         if not entries:

@@ -1,4 +1,4 @@
-"""Files appear whole or not at all, and one process at a time fills a folder."""
+"""Atomic files, digests, and the lock of a folder."""
 
 import json
 import multiprocessing
@@ -14,14 +14,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors import safe_open
 from safetensors.torch import save_file
 from support.clips import toy_clip
 
 from mirage_sim.agents.formats import save_npz
 from mirage_sim.data.clips import save_clip
 from mirage_sim.evaluation.media import save_image, save_video
-from mirage_sim.files import alone_in, check_digest, check_folder, save_json, save_tensors, whole
+from mirage_sim.io import atomic_folder, atomic_write, check_folder, lock_folder, read_tensors, save_json, save_tensors
 
 NOISE = np.random.default_rng(0).integers(0, 256, (20, 64, 96, 3), dtype=np.uint8)
 WRITERS: dict[str, Any] = {
@@ -37,7 +36,7 @@ LIMIT = 20_000  # bytes of a file
 
 @contextmanager
 def full_disk() -> Iterator[None]:
-    """Files of this process and of those that it starts end after some bytes, as on a disk that is full.
+    """Limit the size of files of this process and its children, like a full disk.
 
     Not a fixture: pytest itself writes to a log between a test and the end of its fixtures.
     """
@@ -50,7 +49,7 @@ def full_disk() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("name", WRITERS)
-def test_a_full_disk_leaves_the_old_file_and_names_it(name: str, tmp_path: Path) -> None:
+def test_full_disk_keeps_the_old_file_and_names_it(name: str, tmp_path: Path) -> None:
     path = tmp_path / name
     path.write_text("the old one")
     with full_disk(), pytest.raises(OSError, match=f"^{path}: "):
@@ -60,14 +59,14 @@ def test_a_full_disk_leaves_the_old_file_and_names_it(name: str, tmp_path: Path)
 
 
 @pytest.mark.parametrize("name", WRITERS)
-def test_what_is_written_is_all_there(name: str, tmp_path: Path) -> None:
+def test_writers_leave_one_complete_file(name: str, tmp_path: Path) -> None:
     WRITERS[name](tmp_path / name)
     assert [each.name for each in tmp_path.iterdir()] == [name]
     assert (tmp_path / name).stat().st_size > LIMIT
 
 
-def test_errors_about_other_files_are_left_alone(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError) as caught, whole(tmp_path / "a"):
+def test_errors_about_other_files_pass_through(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError) as caught, atomic_write(tmp_path / "a"):
         (tmp_path / "other").read_text()
     assert caught.value.filename == str(tmp_path / "other")
 
@@ -79,7 +78,7 @@ def test_unusable_folders_are_refused(name: str, tmp_path: Path) -> None:
         check_folder("output", tmp_path / name)
 
 
-def test_a_usable_folder_is_left_as_it_was(tmp_path: Path) -> None:
+def test_check_folder_leaves_no_trace(tmp_path: Path) -> None:
     check_folder("output", tmp_path / "new" / "inner")
     check_folder("output", tmp_path)
     assert not list(tmp_path.iterdir())
@@ -88,44 +87,44 @@ def test_a_usable_folder_is_left_as_it_was(tmp_path: Path) -> None:
 HOLD = """
 import sys, time
 from pathlib import Path
-from mirage_sim.files import alone_in
-with alone_in(Path(sys.argv[1]), "notes/lock"):
+from mirage_sim.io import lock_folder
+with lock_folder(Path(sys.argv[1]), "notes/lock"):
     print("mine", flush=True)
     time.sleep(600)
 """
 
 
-def test_a_folder_has_one_writer_and_the_dead_hold_none(tmp_path: Path) -> None:
+def test_lock_admits_one_process_and_ends_with_it(tmp_path: Path) -> None:
     folder = tmp_path / "output"
     with subprocess.Popen([sys.executable, "-c", HOLD, str(folder)], stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout is not None and other.stdout.readline() == "mine\n"
         with pytest.raises(ValueError, match=f"^output: expected .*, got {folder}, where process {other.pid} on"):
-            with alone_in(folder, "notes/lock"):
+            with lock_folder(folder, "notes/lock"):
                 pytest.fail("two are in it")
         other.kill()
     assert (folder / "notes" / "lock").exists(), "nobody could remove it"
-    with alone_in(folder, "notes/lock"):
+    with lock_folder(folder, "notes/lock"):
         (folder / "result").touch()
     assert sorted(each.name for each in folder.rglob("*")) == ["notes", "result"]
 
 
-def test_a_folder_that_cannot_be_made_is_no_endless_wait() -> None:
-    with pytest.raises(FileNotFoundError, match="/proc/nothing"), alone_in(Path("/proc/nothing"), "lock"):
+def test_lock_in_impossible_folder_raises() -> None:
+    with pytest.raises(FileNotFoundError, match="/proc/nothing"), lock_folder(Path("/proc/nothing"), "lock"):
         pytest.fail("it was made")
 
 
-def test_a_folder_in_which_nothing_was_written_goes(tmp_path: Path) -> None:
-    with alone_in(tmp_path / "a" / "b", "notes/lock"):
+def test_lock_removes_folders_it_created(tmp_path: Path) -> None:
+    with lock_folder(tmp_path / "a" / "b", "notes/lock"):
         assert (tmp_path / "a" / "b" / "notes" / "lock").exists()
     assert not list(tmp_path.iterdir())
-    with alone_in(tmp_path, "notes/lock"):
+    with lock_folder(tmp_path, "notes/lock"):
         pass
     assert tmp_path.exists()
 
 
 def enter(folder: str, queue: Any) -> None:
     try:
-        with alone_in(Path(folder), "notes/lock"):
+        with lock_folder(Path(folder), "notes/lock"):
             count = Path(folder) / "count"
             queue.put(int(count.read_text()) if count.exists() else 0)
             count.write_text(str(int(count.read_text()) + 1 if count.exists() else 1))
@@ -133,7 +132,7 @@ def enter(folder: str, queue: Any) -> None:
         queue.put(None)
 
 
-def test_nothing_is_lost_when_many_come_and_go(tmp_path: Path) -> None:
+def test_many_processes_lock_in_turn_without_loss(tmp_path: Path) -> None:
     context = multiprocessing.get_context("fork")
     queue = context.Queue()
     processes = [context.Process(target=enter, args=(str(tmp_path / "o"), queue)) for _ in range(20)]
@@ -150,36 +149,56 @@ def test_nothing_is_lost_when_many_come_and_go(tmp_path: Path) -> None:
 TENSORS = {"a": torch.arange(6).reshape(2, 3).float(), "b": torch.tensor(True), "c": torch.zeros(0, 4)}
 
 
-def read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
-    with safe_open(path, framework="pt") as file:
-        return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}
-
-
-def test_every_bit_of_the_content_is_in_the_digest(tmp_path: Path) -> None:
+def test_digest_covers_every_bit(tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     save_tensors(path, TENSORS, {"facts": "x"})
-    check_digest(path, *read(path))
+    tensors, metadata = read_tensors(path)
+    assert all(torch.equal(tensors[name], TENSORS[name]) for name in TENSORS) and metadata["facts"] == "x"
     good = path.read_bytes()
     head = 8 + int.from_bytes(good[:8], "little")
-    tensors, metadata = read(path)
     for change in (lambda t: t.update(a=t["a"] + 1), lambda t: t.update(a=t["a"].T), lambda t: t.pop("b")):
         changed = dict(tensors)
         change(changed)
+        save_file({name: tensor.contiguous() for name, tensor in changed.items()}, path, metadata)
         with pytest.raises(ValueError, match=f"^{path}: expected the bytes that were written"):
-            check_digest(path, changed, metadata)
+            read_tensors(path)
+    save_file(tensors, path, metadata | {"facts": "y"})
     with pytest.raises(ValueError, match="is damaged"):
-        check_digest(path, tensors, metadata | {"facts": "y"})
+        read_tensors(path)
     for place in range(head, len(good)):
         path.write_bytes(good[:place] + bytes([good[place] ^ 1]) + good[place + 1 :])
         with pytest.raises(ValueError, match="is damaged"):
-            check_digest(path, *read(path))
+            read_tensors(path)
 
 
-def test_files_without_a_digest_pass(tmp_path: Path) -> None:
+def test_files_without_a_digest_are_read(tmp_path: Path) -> None:
     save_file(TENSORS, tmp_path / "old")
-    check_digest(tmp_path / "old", *read(tmp_path / "old"))
+    assert set(read_tensors(tmp_path / "old")[0]) == set(TENSORS)
 
 
-def test_json_ends_with_a_line(tmp_path: Path) -> None:
+def test_missing_and_truncated_files_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    with pytest.raises(FileNotFoundError, match=f"^{path}: expected a map, got no such file$"):
+        read_tensors(path, "a map")
+    save_tensors(path, TENSORS, {})
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(ValueError, match=f"^{path}: expected a whole safetensors file: "):
+        read_tensors(path)
+
+
+def test_atomic_folder_appears_only_when_complete(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError), atomic_folder(tmp_path / "a") as folder:
+        folder.mkdir()
+        raise RuntimeError
+    assert not list(tmp_path.iterdir())
+    with atomic_folder(tmp_path / "a") as folder:
+        assert folder.name == "a"
+        folder.mkdir()
+        (folder / "file").touch()
+        assert not (tmp_path / "a").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["a"] and (tmp_path / "a" / "file").exists()
+
+
+def test_json_ends_with_a_newline(tmp_path: Path) -> None:
     save_json(tmp_path / "a.json", {"a": 1})
     assert json.loads((tmp_path / "a.json").read_text()) == {"a": 1}

@@ -1,0 +1,98 @@
+"""Maps in plan: where a memory shows ground, and where obstacles."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mirage_sim.memory import LatentMap
+from mirage_sim.world.body import Body
+
+UNKNOWN, FREE, OCCUPIED = -1, 0, 100  # as nav_msgs/OccupancyGrid has them
+_BIN = 0.05  # metres of height
+_FLOOR_SHARE = 0.2  # a level with at least this share of the points of the fullest one can be the floor
+
+
+@dataclass(frozen=True)
+class OccupancyMap:
+    """Ground and obstacles in plan, in ROS's axes: x is the world's +z (ahead), y its -x (left).
+
+    Attributes:
+        cells: int8 ``[rows, columns]``, rows along y and columns along x, both ascending: :data:`FREE` where the ground
+            is remembered, :data:`OCCUPIED` where an obstacle is, :data:`UNKNOWN` elsewhere.
+        resolution: edge of a cell in metres.
+        origin: ``(x, y)`` of the corner of cell (0, 0), metres.
+        floor: height of the floor, metres along the world's y axis (down).
+    """
+
+    cells: NDArray[np.int8]
+    resolution: float
+    origin: tuple[float, float]
+    floor: float
+
+
+def find_floor(y: NDArray[np.float32]) -> float:
+    """Return the height of the floor among the heights of points, along an axis that points down.
+
+    It is the lowest level at which many points lie: at least a fifth of those at the fullest level.
+
+    Args:
+        y: ``[n]`` metres, n > 0.
+    """
+    levels = np.floor(y / _BIN).astype(np.int64)
+    values, counts = np.unique(levels, return_counts=True)
+    lowest = values[counts >= _FLOOR_SHARE * counts.max()].max()
+    return float(np.median(y[np.abs(levels - lowest) <= 1]))
+
+
+def occupancy_map(
+    map: LatentMap, resolution: float = 0.05, body: Body | None = None, floor: float | None = None
+) -> OccupancyMap:
+    """Make a map in plan of all remembered points.
+
+    Args:
+        map: of the memory.
+        resolution: edge of a cell in metres.
+        body: decides by ``step``, ``height`` and ``support`` what is ground and what is an obstacle; None for the
+            default one.
+        floor: height of the floor along the world's y axis; None to find it among the points (:func:`find_floor`).
+
+    Raises:
+        ValueError: if the memory is empty.
+    """
+    if not map.points:
+        raise ValueError("map: expected remembered points, got none")
+    body = body or Body()
+    xyz, _, footprint = (column.cpu().numpy() for column in map.select(range(len(map.blocks))))
+    floor = find_floor(xyz[:, 1]) if floor is None else floor
+    x, y, height = xyz[:, 2], -xyz[:, 0], floor - xyz[:, 1]
+    ground = np.abs(height) <= body.step
+    obstacle = (height > body.step) & (height < body.height)
+    used = ground | obstacle
+    if not used.any():
+        raise ValueError("map: expected ground or obstacles among the remembered points, got none")
+    reach = np.minimum(footprint, 1.0) / 2
+    origin = (float((x - reach)[used].min()), float((y - reach)[used].min()))
+    size = [int(np.ceil((float((axis + reach)[used].max()) - start) / resolution)) + 1
+            for axis, start in zip((x, y), origin, strict=True)]  # fmt: skip
+    counts = np.zeros((2, size[1], size[0]), np.int32)
+    for layer, mask in enumerate((ground, obstacle)):
+        _count(counts[layer], (x[mask], y[mask], reach[mask]), origin, resolution)
+    cells = np.full(counts.shape[1:], UNKNOWN, np.int8)
+    cells[counts[0] > 0] = FREE
+    cells[counts[1] >= body.support] = OCCUPIED
+    return OccupancyMap(cells, resolution, origin, floor)
+
+
+def _count(
+    counts: NDArray[np.int32], points: tuple[NDArray[np.float32], ...], origin: tuple[float, float], resolution: float
+) -> None:
+    """Count in every cell the points whose footprint covers it; ``counts`` changes."""
+    x, y, reach = points
+    bounds = [
+        np.floor((axis + sign * reach - start) / resolution).astype(int).clip(0, side - 1)
+        for axis, start, side in zip((x, y), origin, reversed(counts.shape), strict=True)
+        for sign in (-1, 1)
+    ]
+    for left, right, bottom, top in zip(*bounds, strict=True):
+        counts[bottom : top + 1, left : right + 1] += 1
