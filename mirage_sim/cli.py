@@ -255,7 +255,7 @@ def _run(words: Sequence[str], as_json: bool) -> str:
     """Run the command in these words and return the text for stdout."""
     name, _ = find_command(words[0], words[1:])
     settings = compose(words[0], words[1:])
-    for field in ("output", "folder"):  # before the work, whose result would be lost
+    for field in settings.folders:  # before the work, whose result would be lost
         if field not in settings.positional and (folder := getattr(settings, field, None)) is not None:
             check_folder(field, folder)
     with contextlib.redirect_stdout(sys.stderr):  # libraries may print; stdout is for the result

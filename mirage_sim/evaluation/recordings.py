@@ -92,9 +92,11 @@ def export_world(settings: RecordingExportSettings) -> dict[str, Any]:
         save_ply(Path(settings.points), map, point_colours(model, map))
         result["points"] = settings.points
     if settings.grid is not None:
-        grid = occupancy_map(map, settings.resolution)
+        entries = world.state.keyframes.entries if world.state.keyframes else ()
+        heights = [float(camera.c2w[1, 3]) for camera in (world.camera, *(entry.camera for entry in entries))]
+        grid = occupancy_map(map, max(heights), settings.resolution)
         result["grid"] = [str(path) for path in save_grid(Path(settings.grid), grid)]
-        result["camera_height"] = round(grid.floor - float(world.camera.c2w[1, 3]), 3)
+        result["camera_height"] = round(grid.floor - max(heights), 3)
     return result
 
 

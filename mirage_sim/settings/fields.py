@@ -61,6 +61,7 @@ class Settings:
     """
 
     example: ClassVar[str] = ""
+    folders: ClassVar[tuple[str, ...]] = ("output", "folder")  #: settings whose folders must be writable
     positional: ClassVar[tuple[str, ...]] = ()  #: settings that words without ``name=`` set, in this order
 
     def __post_init__(self) -> None:

@@ -40,6 +40,7 @@ class RecordingImportSettings(WorldSettings):
     """Turn a recording into a world that environments, rollouts and the ROS 2 node can start in."""
 
     example: ClassVar[str] = "mirage recording import data/recording output=lab.world"
+    folders: ClassVar[tuple[str, ...]] = ()
     positional: ClassVar[tuple[str, ...]] = ("source",)
 
     source: str = setting(MISSING, "File or folder of the recording.")

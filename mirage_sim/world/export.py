@@ -66,7 +66,7 @@ def save_grid(name: Path, grid: OccupancyMap) -> tuple[Path, Path]:
     height, width = shades.shape
     with atomic_write(image) as partial:
         partial.write_bytes(
-            f"P5\n{columns} {rows}\n255\n".encode() + shades[::-1].tobytes()
+            f"P5\n{width} {height}\n255\n".encode() + shades[::-1].tobytes()
         )  # the top row is largest y
     x, y = grid.origin
     lines = [

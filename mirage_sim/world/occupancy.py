@@ -10,6 +10,7 @@ from mirage_sim.world.body import Body
 
 UNKNOWN, FREE, OCCUPIED = -1, 0, 100  # as nav_msgs/OccupancyGrid has them
 _BIN = 0.05  # metres of height
+_COARSEST = 0.3  # metres; points with a larger footprint were seen from too far away for a map
 _FLOOR_SHARE = 0.2  # a level with at least this share of the points of the fullest one can be the floor
 
 
@@ -31,31 +32,37 @@ class OccupancyMap:
     floor: float
 
 
-def find_floor(y: NDArray[np.float32]) -> float:
+def find_floor(y: NDArray[np.float32], camera: float) -> float | None:
     """Return the height of the floor among the heights of points, along an axis that points down.
 
-    It is the lowest level at which many points lie: at least a fifth of those at the fullest level.
+    It is the lowest level below the camera at which many points lie: at least a fifth of those at the fullest one.
 
     Args:
-        y: ``[n]`` metres, n > 0.
+        y: ``[n]`` metres.
+        camera: height of the lowest camera, metres.
+
+    Returns:
+        Metres; None if no points lie below the camera.
     """
+    y = y[y > camera + _BIN]
+    if not len(y):
+        return None
     levels = np.floor(y / _BIN).astype(np.int64)
     values, counts = np.unique(levels, return_counts=True)
     lowest = values[counts >= _FLOOR_SHARE * counts.max()].max()
     return float(np.median(y[np.abs(levels - lowest) <= 1]))
 
 
-def occupancy_map(
-    map: LatentMap, resolution: float = 0.05, body: Body | None = None, floor: float | None = None
-) -> OccupancyMap:
+def occupancy_map(map: LatentMap, camera: float, resolution: float = 0.05, body: Body | None = None) -> OccupancyMap:
     """Make a map in plan of all remembered points.
 
     Args:
         map: of the memory.
+        camera: height of the lowest camera along the world's y axis (down), metres; the floor is looked for below it
+            (:func:`find_floor`) and, where no points lie there, assumed at the body's ``camera_height``.
         resolution: edge of a cell in metres.
         body: decides by ``step``, ``height`` and ``support`` what is ground and what is an obstacle; None for the
             default one.
-        floor: height of the floor along the world's y axis; None to find it among the points (:func:`find_floor`).
 
     Raises:
         ValueError: if the memory is empty.
@@ -64,14 +71,16 @@ def occupancy_map(
         raise ValueError("map: expected remembered points, got none")
     body = body or Body()
     xyz, _, footprint = (column.cpu().numpy() for column in map.select(range(len(map.blocks))))
-    floor = find_floor(xyz[:, 1]) if floor is None else floor
+    found = find_floor(xyz[:, 1], camera)
+    floor = camera + body.camera_height if found is None else found
     x, y, height = xyz[:, 2], -xyz[:, 0], floor - xyz[:, 1]
     ground = np.abs(height) <= body.step
     obstacle = (height > body.step) & (height < body.height)
+    ground, obstacle = (mask & (footprint <= _COARSEST) for mask in (ground, obstacle))
     used = ground | obstacle
     if not used.any():
         raise ValueError("map: expected ground or obstacles among the remembered points, got none")
-    reach = np.minimum(footprint, 1.0) / 2
+    reach = footprint / 2
     origin = (float((x - reach)[used].min()), float((y - reach)[used].min()))
     size = [int(np.ceil((float((axis + reach)[used].max()) - start) / resolution)) + 1
             for axis, start in zip((x, y), origin, strict=True)]  # fmt: skip
