@@ -115,10 +115,10 @@ def test_bad_commands_are_one_line_and_code_2(words: list[str], named: str, caps
 
 
 def test_json_is_alone_on_stdout(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    def chatty(config: dict[str, Any]) -> dict[str, Any]:
+    def chatty(config: Any) -> dict[str, Any]:
         print("a library prints")  # noqa: T201
         logging.getLogger("mirage_sim").info("and we log")
-        return {"marks": {"steps_per_s": 1.5, "asked": config["steps"]}, "more": [1]}
+        return {"marks": {"steps_per_s": 1.5, "asked": config.steps}, "more": [1]}
 
     monkeypatch.setitem(sys.modules, "benchmarks.step", SimpleNamespace(bench_step=chatty))
     for words in (["--json", "steps=7"], ["steps=7", "--json"]):
@@ -240,7 +240,8 @@ def test_unusable_folders_are_refused_before_the_command(
 def test_every_command_prints_json(name: str, composed: list[Any], capsys: pytest.CaptureFixture[str]) -> None:
     assert name in cli.RUN
     files = ["a", "b"][: len(COMMANDS[name].positional)]
-    assert cli.main([*name.split(), *files, "--json"]) == 0
+    output = ["output=place.world"] if name == "recording import" else []
+    assert cli.main([*name.split(), *files, *output, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["cpu"].endswith("cores")
 
 

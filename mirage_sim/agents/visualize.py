@@ -16,7 +16,9 @@ from mirage_sim.evaluation.media import (
     top_down,
 )
 from mirage_sim.memory import LatentMap
+from mirage_sim.memory.latent_map import GENERATED
 
+GREY = (128, 128, 128)
 SHEET_COLUMNS = 9
 
 
@@ -44,12 +46,13 @@ def save_pictures(episode: Episode, output: Path) -> None:
 def coloured_points(map: LatentMap, frames: list[np.ndarray], latents: int = 1) -> tuple[np.ndarray, np.ndarray]:
     """Return the points of the memory, and their colours in the frames that they were written from.
 
-    A point's id is (number of the latent frame x cells of the grid) + cell. If a step has several latent frames, all of
-    them take the colours of its last frame.
+    A point's id identifies the frame and the cell that it was written from (:class:`~mirage_sim.memory.LatentMap`). If
+    a step has several latent frames, all of them take the colours of its last frame. Points of other observations than
+    the first frame are grey.
 
     Args:
-        map: the memory, which was empty before the first frame.
-        frames: the last frame of each step since then, uint8 ``[H, W, 3]``.
+        map: the memory after the last frame.
+        frames: the first frame and the last one of each step since then, uint8 ``[H, W, 3]``.
         latents: latent frames per step.
 
     Returns:
@@ -59,8 +62,14 @@ def coloured_points(map: LatentMap, frames: list[np.ndarray], latents: int = 1) 
     points, ids = map.xyz().cpu().numpy(), map.ids().cpu().numpy()
     if not len(ids):
         return points, np.zeros((0, 3), dtype=np.uint8)
-    cells = map.next_id // (1 + latents * (len(frames) - 1))  # per latent frame
+    generated = latents * (len(frames) - 1)  # latent frames
+    cells = (map.next_id - GENERATED) // generated if generated else map.next_observed  # per latent frame
     side = round(math.sqrt(height * width / cells))  # pixels per cell
-    rows, columns = np.divmod(ids % cells, width // side)
+    numbers, places = np.divmod(ids % GENERATED, cells)
+    steps = np.where(ids < GENERATED, 0, 1 + numbers // latents)
+    rows, columns = np.divmod(places, width // side)
     means = np.stack(frames).reshape(len(frames), height // side, side, width // side, side, 3).mean((2, 4))
-    return points, means[-(-(ids // cells) // latents), rows, columns].astype(np.uint8)
+    colours = means[steps, rows, columns].astype(np.uint8)
+    if map.next_observed != cells:
+        colours[ids < GENERATED] = GREY
+    return points, colours

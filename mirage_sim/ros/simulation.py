@@ -19,6 +19,7 @@ from mirage_sim.envs.world_env import EnvSnapshot, MirageWorldEnv
 from mirage_sim.geometry import Camera, VelocityLimits
 from mirage_sim.memory import LatentMap
 from mirage_sim.memory.blocks import Blocks
+from mirage_sim.memory.latent_map import GENERATED
 from mirage_sim.models.checkpoints import usable_device
 from mirage_sim.ros.frames import teleported, velocity
 from mirage_sim.ros.parameters import WorldParameters
@@ -108,7 +109,7 @@ class PointColours:
         self._rgb = np.zeros((0, 3), np.uint8)  # their colours
         self._images: dict[int, np.ndarray] = {}  # uint8 [cells, 3] of newer writes, by the first id of the write
         self._blocks: Blocks | None = None
-        self._next_id = 0
+        self._next = (0, GENERATED)  # first unused ids of observed and of generated points
 
     def copy(self) -> "PointColours":
         """Return an independent copy. Arrays are shared because they are never modified."""
@@ -123,10 +124,13 @@ class PointColours:
             map: after the step. Recording the same map again has no effect.
             images: images that were written since the previous map, uint8 ``[T, H, W, 3]``.
         """
-        if map.blocks is not self._blocks and map.next_id > self._next_id:
-            cells = (map.next_id - self._next_id) // len(images)
-            self._images[self._next_id] = np.concatenate([_cell_means(image, cells) for image in images])
-        self._blocks, self._next_id = map.blocks, map.next_id
+        after = (map.next_observed, map.next_id)
+        if map.blocks is not self._blocks:
+            for first, last in zip(self._next, after, strict=True):
+                if last > first:
+                    cells = (last - first) // len(images)
+                    self._images[first] = np.concatenate([_cell_means(image, cells) for image in images])
+        self._blocks, self._next = map.blocks, after
 
     def of(self, map: LatentMap) -> np.ndarray:
         """Return the colours of all points, uint8 RGB ``[N, 3]``, in the order of ``map.xyz()``.
@@ -136,14 +140,15 @@ class PointColours:
         """
         ids = map.ids().cpu().numpy()
         colours = np.zeros((len(ids), 3), np.uint8)
-        known = ids < min(self._images, default=self._next_id)
-        colours[known] = self._rgb[np.searchsorted(self._ids, ids[known])]
+        at = np.searchsorted(self._ids, ids).clip(max=max(len(self._ids) - 1, 0))
+        known = self._ids[at] == ids if len(self._ids) else np.zeros(len(ids), bool)
+        colours[known] = self._rgb[at[known]]
         if self._images:
-            starts = np.array(list(self._images))
-            lengths = np.array([len(image) for image in self._images.values()])
+            images = dict(sorted(self._images.items()))
+            starts, lengths = np.array(list(images)), np.array([len(image) for image in images.values()])
             write = np.searchsorted(starts, ids[~known], side="right") - 1
             rows = (np.cumsum(lengths) - lengths - starts)[write] + ids[~known]
-            colours[~known] = np.concatenate(list(self._images.values()))[rows]
+            colours[~known] = np.concatenate(list(images.values()))[rows]
         order = np.argsort(ids)
         self._ids, self._rgb, self._images = ids[order], colours[order], {}
         return colours
