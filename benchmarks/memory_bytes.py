@@ -1,6 +1,7 @@
 """Bytes of a remembered frame compared with coloured points, and the quality that compact points cost."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -44,7 +45,7 @@ def bench_bytes(settings: BytesBenchSettings) -> dict[str, Any]:
     # reprojection would show the start image itself, and hide what the coding of latents costs
     model: WorldModel = replace(instantiate(settings.world), reprojection=None)
     manifest = load_manifest().subset(settings.walks)
-    circuits = load_truth(manifest.circuits, manifest, settings.cache)
+    circuits = load_truth(manifest.circuits, manifest, Path(settings.cache) if settings.cache else None)
     run = score_circuits({"full": model, "compact": with_compact_memory(model)}, circuits, batch=settings.batch)
     loss = bootstrap_mean(run.scores["full"]["revisit_a"] - run.scores["compact"]["revisit_a"])
     return {
