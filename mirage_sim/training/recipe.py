@@ -91,6 +91,8 @@ class _Run:
         initial = _initial_networks(settings.start) if missing else None
         plain = settings.plain()
         kept = {key: plain[key] for key in SETTINGS}
+        for source in kept["clips"].values():
+            del source["workers"]  # the number of processes changes no result
         self.state = RecipeState(self.output, kept, {"commit": commit, "torch": torch.__version__})
         for name in missing:
             save_model(getattr(initial, name), self._start[name])

@@ -229,7 +229,7 @@ def test_bad_input_is_rejected(clips: Path, trained: Path, tmp_path: Path) -> No
         stage.objective(torch.Generator())
     save_clip(toy_clip(0, 49, (48, 64)), tmp_path / "small" / "Box-0.safetensors")
     stage = build_stage(config(tmp_path / "small", tmp_path, "branch"))
-    with pytest.raises(ValueError, match=r"expected pictures of \[64, 96\], got \[48, 64\]; mirage prepare clips"):
+    with pytest.raises(ValueError, match=r"expected images of \[64, 96\], got \[48, 64\]; resize the clips"):
         stage.objective(torch.Generator())
     with pytest.raises(ValueError, match="expected weights of one of"):
         load_model(trained / "branch.safetensors")  # not of the mini world
