@@ -294,11 +294,9 @@ class MirageWorldEnv(gymnasium.Env[Any, Any]):
     ) -> tuple[Any, dict[str, Any]]:
         """Add a real observation to the memory, at any moment of the episode.
 
-        Args and errors are those of :meth:`mirage_sim.world.World.observe`, but for the pose ``c2w [4, 4]`` in place of a
-        camera; None is the present pose. Task and contact state stay as they are.
-
-        Returns:
-            Observation and info of the present moment; the next ``step`` shows what was observed.
+        Args and errors are those of :meth:`mirage_sim.world.World.observe`, with a pose ``c2w [4, 4]`` for the camera,
+        None for the present one. Task and contact state stay as they are. Returns the present observation and info;
+        the next ``step`` shows what was observed.
         """
         self._need_reset("observe")
         self._world.observe(image, pose_camera(c2w, fov_deg, image), depth, move=move, fov_deg=fov_deg)
