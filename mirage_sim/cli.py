@@ -20,6 +20,7 @@ from mirage_sim.paths import CONFIGS
 from mirage_sim.settings import (
     BENCHMARKS,
     COMMANDS,
+    CollisionSettings,
     CompareSettings,
     RecipeSettings,
     RecordSettings,
@@ -58,6 +59,14 @@ def _evaluate(name: str, values: dict[str, Any]) -> Result:
     if name in ("collision", "photos"):
         return {"collision": collision, "photos": photos}[name].evaluate(values)
     return runner.evaluate(name, values)
+
+
+def _collision(settings: CollisionSettings) -> Result:
+    from mirage_sim.evaluation import place_collision
+
+    if settings.recording is not None:
+        return place_collision.evaluate(settings)
+    return _evaluate("collision", {name: value for name, value in vars(settings).items() if name != "recording"})
 
 
 def _record(settings: RecordSettings) -> Result:
@@ -119,7 +128,8 @@ RUN: dict[str, str | Callable[[Any], Result]] = {
     "recording export": "mirage_sim.evaluation.recordings:export_world",
     "doctor": "mirage_sim.evaluation.doctor:doctor",
     "download wan5b": "mirage_sim.models.wan.download:download",
-    **{f"eval {name}": _evaluation(name) for name in ("fidelity", "revisit", "collision", "photos")},
+    **{f"eval {name}": _evaluation(name) for name in ("fidelity", "revisit", "photos")},
+    "eval collision": _collision,
     "eval recording": "mirage_sim.evaluation.place:evaluate",
     "eval compare": _compare,
     "eval report": _report,

@@ -21,6 +21,7 @@ from mirage_sim.envs.stepping import step_envs
 from mirage_sim.envs.world_env import MirageWorldEnv
 from mirage_sim.evaluation.metrics import psnr
 from mirage_sim.geometry import VelocityLimits
+from mirage_sim.memory.latent_map import GENERATED
 from mirage_sim.paths import ASSETS
 from mirage_sim.settings import RolloutSettings
 from mirage_sim.world import Snapshot, WorldModel
@@ -51,6 +52,7 @@ class Episode:
         K: intrinsics of all frames, float32 ``[3, 3]``; see :class:`~mirage_sim.geometry.Camera`.
         seconds: wall-clock time of all steps of all episodes in the batch.
         last: snapshot of the world after the last step.
+        first_id: of the points that the episode generates; all others were in the world when it began.
         latents: latent frames per step.
         dt: simulated seconds per step.
     """
@@ -70,6 +72,7 @@ class Episode:
     K: np.ndarray = field(default_factory=lambda: np.eye(3, dtype=np.float32))
     seconds: float = 0.0
     last: Snapshot = field(init=False)
+    first_id: int = GENERATED
     latents: int = 1
     dt: float = 0.1
 
@@ -77,6 +80,8 @@ class Episode:
         """Append a frame with its observation and info."""
         world = env.unwrapped.world  # type: ignore[attr-defined]
         self.last, self.latents, self.dt = world.snapshot(), world.model.horizon.keep, world.model.dt
+        if not self.frames:
+            self.first_id = self.last.state.map.next_id
         seen = self.last.observation
         self.observations.append(observation)
         self.frames.append(seen.frame)
@@ -162,6 +167,8 @@ class EpisodeMaker:
             self.arguments["observation"] = self._learned.observation
         if self._clip is None:
             self._options = _start_options(settings)
+            if isinstance(settings.start, str):
+                self.arguments["starts"] = settings.start
         else:
             self._options = _start_of_walk(self._clip)
             self.arguments["action_mode"] = "se3"
@@ -265,7 +272,7 @@ def _start_options(settings: RolloutSettings) -> dict[str, Any]:
     """Return the options of ``env.reset``."""
     if settings.image is not None:
         return {"image": settings.image, "fov_deg": settings.fov_deg}
-    return {} if settings.start is None else {"start": settings.start}
+    return {"start": settings.start} if isinstance(settings.start, int) else {}
 
 
 def _start_of_walk(clip: Clip) -> dict[str, Any]:

@@ -38,22 +38,25 @@ def save_pictures(episode: Episode, output: Path) -> None:
     sheet = contact_sheet({row: [frames[step] for step in times] for row, frames in rows.items()}, times)
     save_image(sheet, output / "sheet.png")
 
-    points, colours = coloured_points(episode.last.state.map, episode.frames, episode.latents)
+    points, colours = coloured_points(episode.last.state.map, episode.frames, episode.latents, episode.first_id)
     c2w = episode.c2w
     save_image(top_down(points, colours, c2w[:, :3, 3], c2w[:, :3, 2]), output / "map.png")
 
 
-def coloured_points(map: LatentMap, frames: list[np.ndarray], latents: int = 1) -> tuple[np.ndarray, np.ndarray]:
+def coloured_points(
+    map: LatentMap, frames: list[np.ndarray], latents: int = 1, first_id: int = GENERATED
+) -> tuple[np.ndarray, np.ndarray]:
     """Return the points of the memory, and their colours in the frames that they were written from.
 
     A point's id identifies the frame and the cell that it was written from (:class:`~mirage_sim.memory.LatentMap`). If
     a step has several latent frames, all of them take the colours of its last frame. Points of other observations than
-    the first frame are grey.
+    the first frame are grey, and so are points that a saved world brought along.
 
     Args:
         map: the memory after the last frame.
         frames: the first frame and the last one of each step since then, uint8 ``[H, W, 3]``.
         latents: latent frames per step.
+        first_id: of the points that these steps generated.
 
     Returns:
         Points ``[N, 3]`` in metres, and colours uint8 ``[N, 3]``.
@@ -63,13 +66,14 @@ def coloured_points(map: LatentMap, frames: list[np.ndarray], latents: int = 1) 
     if not len(ids):
         return points, np.zeros((0, 3), dtype=np.uint8)
     generated = latents * (len(frames) - 1)  # latent frames
-    cells = (map.next_id - GENERATED) // generated if generated else map.next_observed  # per latent frame
+    cells = (map.next_id - first_id) // generated if generated else map.next_observed  # per latent frame
     side = round(math.sqrt(height * width / cells))  # pixels per cell
-    numbers, places = np.divmod(ids % GENERATED, cells)
-    steps = np.where(ids < GENERATED, 0, 1 + numbers // latents)
+    older = ids < first_id
+    numbers, places = np.divmod(np.where(older, ids % cells, ids - first_id), cells)
+    steps = np.where(older, 0, 1 + numbers // latents)
     rows, columns = np.divmod(places, width // side)
     means = np.stack(frames).reshape(len(frames), height // side, side, width // side, side, 3).mean((2, 4))
     colours = means[steps, rows, columns].astype(np.uint8)
-    if map.next_observed != cells:
-        colours[ids < GENERATED] = GREY
+    if map.next_observed != cells or first_id != GENERATED:
+        colours[older] = GREY
     return points, colours

@@ -128,11 +128,12 @@ def ask(simulator: ReferenceSimulator, truth: Clip, maps: Sequence[LatentMap]) -
 
     Args:
         simulator: of the walk's environment; it is reset but not rendered.
-        truth: the walk, in the frame of its first camera.
+        truth: the walk, in level axes (+y down).
         maps: memories of true depth, one per frame, from which places are drawn.
     """
     simulator.reset(int(truth.source["seed"]))
-    origin = simulator.camera().c2w.double().numpy()[[0, 2]][:, [0, 2, 3]]  # to the simulator's x and z
+    to_simulator = simulator.camera().c2w.double() @ torch.linalg.inv(truth.c2w[0].double())
+    origin = to_simulator.numpy()[[0, 2]][:, [0, 2, 3]]  # to the simulator's x and z
     rng = np.random.default_rng(int(truth.source["seed"]))
     body, drive, queries = body_of(simulator), VelocityLimits(), []
     step = drive.max_speed * drive.dt

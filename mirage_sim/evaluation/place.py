@@ -4,6 +4,9 @@ Stretches of two seconds are held out, one after each four seconds that are impo
 stretch, from the image before it, with the recorded poses. Scores are taken over *observed* pixels, whose surface an
 imported image shows by measured depth, and over the others. Beside the world: the nearest imported image repeated; a
 world that knows the start image only; and the imported world without its keyframes, by latents alone.
+
+Where a simulator made the recording, the world is also compared with the simulator's image from cameras 0.3 m beside
+held-out ones, turned by 10 degrees (:func:`mirage_sim.evaluation.simulated.off_path`).
 """
 
 import logging
@@ -20,9 +23,10 @@ from numpy.typing import NDArray
 from mirage_sim.build import instantiate
 from mirage_sim.data.recordings import RecordedFrame, Recording, open_recording
 from mirage_sim.data.recordings.place import ImportedPlace, import_place, level_frame, level_from_recording
-from mirage_sim.evaluation.ground_truth import seen_from
+from mirage_sim.evaluation.ground_truth import open_simulator, seen_from
 from mirage_sim.evaluation.media import contact_sheet, save_image
 from mirage_sim.evaluation.metrics import abs_rel, bootstrap_mean, psnr, ssim
+from mirage_sim.evaluation.simulated import off_path, simulated_clip
 from mirage_sim.evaluation.summary import write_json
 from mirage_sim.geometry import Camera
 from mirage_sim.settings import RecordingEvalSettings
@@ -36,6 +40,7 @@ LEAST_SHARE = 0.05  # of an image: smaller regions are not scored
 WORLD, NEAREST, START, LATENTS = "observed", "nearest_image", "start_image", "latents_only"
 _SHOWN = 8  # held-out images in the contact sheet
 _STEPS_TIMED = 20
+_EVERY = 5  # held-out images from one camera off the path to the next
 _TURN = 2.0  # metres that a difference of one in the viewing direction counts as, where the nearest image is chosen
 
 
@@ -146,11 +151,11 @@ def score_recording(recording: Recording, model: WorldModel) -> tuple[dict[str, 
             for name, image in shown.items():
                 images[name].append(image)
     scores: dict[str, float | None] = {name: _mean([row[name] for row in rows]) for name in rows[0]}
+    scores["off_path_psnr"] = off_path_psnr(recording, place.world, split, imported)
     scores |= {
         "keyframes": float(len(place.keyframes)),
         "import_images_per_s": place.images_per_s,
-        "step_rate_ratio": step_rate_ratio(place.world, start.world),
-    }
+    } | time_steps(place.world, start.world)
     chosen = np.unique(np.linspace(0, len(rows) - 1, _SHOWN).astype(int))
     sheet = contact_sheet({name: [row[i] for i in chosen] for name, row in images.items()}, [str(i) for i in chosen])
     return scores, sheet
@@ -201,9 +206,34 @@ def score_frame(
     return row
 
 
-def step_rate_ratio(imported: World, fresh: World) -> float:
-    """Return the rate of steps in the imported world over that in a world of one keyframe, timed in turns."""
-    seconds = [0.0, 0.0]
+def off_path_psnr(recording: Recording, world: World, split: Split, imported: Sequence[RecordedFrame]) -> float | None:
+    """Return the mean PSNR over observed pixels of cameras off the path; None where no simulator knows the truth."""
+    try:
+        clip = simulated_clip(recording.source)
+        simulator = open_simulator(clip.source["simulator"], clip.source["environment"])
+    except (ValueError, ImportError) as error:
+        logger.info("nothing is known off the path: %s", error)
+        return None
+    level, scores = level_from_recording(recording), []
+    for number, true in off_path(clip, simulator, [n for stretch in split.stretches for n in stretch[::_EVERY]]):
+        frame = level_frame(true, level, world.model.size)
+        (before,) = recording.frames([number])
+        (shown,), _ = drive(world, level_frame(before, level, world.model.size), [frame])
+        observed = observed_mask(frame, imported)
+        if observed is not None and observed.mean() >= LEAST_SHARE:
+            scores.append(float(psnr(shown, frame.image, observed)))
+    simulator.close()
+    return _mean(scores)
+
+
+def time_steps(imported: World, fresh: World) -> dict[str, float | None]:
+    """Time steps in the imported world and in a world of one keyframe, in turns.
+
+    Returns:
+        ``step_rate_ratio``, the rate of the first over that of the second; and ``reproject_ms``, the median time in
+        the imported world for choosing and showing keyframes, None for a world without them.
+    """
+    seconds, reproject = [0.0, 0.0], []
     forks = [world.fork(1)[0] for world in (imported, fresh)]
     for step in range(_STEPS_TIMED + 2):
         for i, fork in enumerate(forks):
@@ -213,9 +243,15 @@ def step_rate_ratio(imported: World, fresh: World) -> float:
                 [[angle.cos(), 0.0, angle.sin()], [0.0, 1.0, 0.0], [-angle.sin(), 0.0, angle.cos()]]
             )
             begun = time.perf_counter()
-            fork.step(Camera(turned, fork.camera.K, fork.camera.size))
-            seconds[i] += (time.perf_counter() - begun) if step >= 2 else 0.0  # the first steps compile
-    return round(seconds[1] / seconds[0], 3)
+            shown = fork.step(Camera(turned, fork.camera.K, fork.camera.size))
+            if step >= 2:  # the first steps compile
+                seconds[i] += time.perf_counter() - begun
+                if i == 0 and "reproject" in shown.info["seconds"]:
+                    reproject.append(shown.info["seconds"]["reproject"])
+    return {
+        "step_rate_ratio": round(seconds[1] / seconds[0], 3),
+        "reproject_ms": round(1e3 * float(np.median(reproject)), 3) if reproject else None,
+    }
 
 
 def means(rows: Sequence[Mapping[str, float | None]]) -> dict[str, float | None]:

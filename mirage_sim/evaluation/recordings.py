@@ -63,6 +63,7 @@ def import_recording(settings: RecordingImportSettings) -> dict[str, Any]:
     check_folder("output", output.absolute().parent)
     recording = open_recording(settings.source, settings.topics.chosen())
     place = import_place(recording, instantiate(settings.world), seed=settings.seed)
+    output.parent.mkdir(parents=True, exist_ok=True)
     place.world.save(output)
     map = place.world.state.map
     counts = {"images": place.images, "keyframes": len(place.keyframes), "images_per_s": place.images_per_s}
@@ -89,11 +90,13 @@ def export_world(settings: RecordingExportSettings) -> dict[str, Any]:
     world.load(settings.source)
     map, result = world.state.map, dict[str, Any]()
     if settings.points is not None:
+        Path(settings.points).parent.mkdir(parents=True, exist_ok=True)
         save_ply(Path(settings.points), map, point_colours(model, map))
         result["points"] = settings.points
     if settings.grid is not None:
         entries = world.state.keyframes.entries if world.state.keyframes else ()
         heights = [float(camera.c2w[1, 3]) for camera in (world.camera, *(entry.camera for entry in entries))]
+        Path(settings.grid).parent.mkdir(parents=True, exist_ok=True)
         grid = occupancy_map(map, max(heights), settings.resolution)
         result["grid"] = [str(path) for path in save_grid(Path(settings.grid), grid)]
         result["camera_height"] = round(grid.floor - max(heights), 3)

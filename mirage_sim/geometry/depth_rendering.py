@@ -55,6 +55,10 @@ def _render(
     """
     height, width = depth.shape
     rows, columns = buffer.shape
+    inverse = np.zeros((height, width), np.float64)
+    for i in range(height):
+        for j in range(width):
+            inverse[i, j] = 1.0 / z[i, j] if z[i, j] > 0 else 0.0
     joined = np.zeros((height, width), np.int8)  # triangles' pairs that each pixel is part of
     for i in range(height - 1):
         for j in range(width - 1):
@@ -64,9 +68,12 @@ def _render(
                 continue
             if min(min(z[i, j], z[i, j + 1]), min(z[i + 1, j], z[i + 1, j + 1])) <= 0:
                 continue
-            joined[i : i + 2, j : j + 2] += 1
-            _triangle(u, v, z, i, j, i, j + 1, i + 1, j, buffer)
-            _triangle(u, v, z, i + 1, j + 1, i, j + 1, i + 1, j, buffer)
+            joined[i, j] += 1
+            joined[i, j + 1] += 1
+            joined[i + 1, j] += 1
+            joined[i + 1, j + 1] += 1
+            _triangle(u, v, inverse, i, j, i, j + 1, i + 1, j, buffer)
+            _triangle(u, v, inverse, i + 1, j + 1, i, j + 1, i + 1, j, buffer)
     for i in range(height):
         for j in range(width):
             if joined[i, j] == 4 or z[i, j] <= 0:
@@ -83,7 +90,7 @@ def _render(
 def _triangle(
     u: np.ndarray,
     v: np.ndarray,
-    z: np.ndarray,
+    inverse: np.ndarray,
     ai: int,
     aj: int,
     bi: int,
@@ -92,7 +99,10 @@ def _triangle(
     cj: int,
     buffer: np.ndarray,
 ) -> None:
-    """Draw one triangle whose corners are pixels ``(ai, aj)``, ``(bi, bj)`` and ``(ci, cj)`` of the source."""
+    """Draw one triangle whose corners are pixels ``(ai, aj)``, ``(bi, bj)`` and ``(ci, cj)`` of the source.
+
+    ``inverse`` is the reciprocal of the corners' z-depth in the target.
+    """
     rows, columns = buffer.shape
     ax, ay, bx, by, cx, cy = (
         np.float64(u[ai, aj]),
@@ -102,12 +112,14 @@ def _triangle(
         np.float64(u[ci, cj]),
         np.float64(v[ci, cj]),
     )
+    top, bottom = max(np.ceil(min(ay, by, cy) - 0.5), 0.0), min(np.floor(max(ay, by, cy) - 0.5), rows - 1.0)
+    left, right = max(np.ceil(min(ax, bx, cx) - 0.5), 0.0), min(np.floor(max(ax, bx, cx) - 0.5), columns - 1.0)
+    if top > bottom or left > right:
+        return  # most triangles, where source and target are about equally fine
     area = (bx - ax) * (cy - ay) - (by - ay) * (cx - ax)
     if area == 0.0:
         return
-    az, bz, cz = 1.0 / z[ai, aj], 1.0 / z[bi, bj], 1.0 / z[ci, cj]
-    top, bottom = max(np.ceil(min(ay, by, cy) - 0.5), 0.0), min(np.floor(max(ay, by, cy) - 0.5), rows - 1.0)
-    left, right = max(np.ceil(min(ax, bx, cx) - 0.5), 0.0), min(np.floor(max(ax, bx, cx) - 0.5), columns - 1.0)
+    az, bz, cz = inverse[ai, aj], inverse[bi, bj], inverse[ci, cj]
     for y in range(int(top), int(bottom) + 1):
         for x in range(int(left), int(right) + 1):
             px, py = x + 0.5, y + 0.5

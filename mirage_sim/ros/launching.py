@@ -83,7 +83,7 @@ def processes(arguments: Mapping[str, str], python: str | None = None) -> dict[s
     for path in own_files:
         check_file(path)
     world = parsed(WorldParameters, {name: word for name, word in arguments.items() if name not in _NOT_OF_WORLD})
-    WorldParameters(**world)  # checks the start image
+    WorldParameters(**world)  # checks that the files of the start exist
     found: dict[str, Any] = {
         "world": node_command(python, params_files=[WORLD_PARAMETERS, *own_files], **world),
         "environment": node_environment(),

@@ -73,6 +73,9 @@ class WorldParameters(Parameters):
     )
     seed: int = _parameter(0, "Seed of the start image and of generated content, from the next reset on.", 0, _LARGEST)
     start_image: str = _parameter("", "Path of a start image, from the next reset on; empty: a built-in one.")
+    start: str = _parameter(
+        "", "Path of a saved world to start in (mirage recording import), from the next reset on; empty: a start image."
+    )
     collisions: str = _parameter("report", "What an obstacle does to a motion.", choices=COLLISIONS, read_only=True)
     scan_rays: int = _parameter(360, "Rays of the range scan; 0: no scan.", 0, 3600, read_only=True)
     cmd_vel_timeout: float = _parameter(
@@ -84,10 +87,13 @@ class WorldParameters(Parameters):
     jpeg_quality: int = _parameter(80, "Quality of the compressed images.", 1, 100)
 
     def __post_init__(self) -> None:
-        """Check all values, and that the start image exists."""
+        """Check all values, and that the start image or the saved world exists."""
         super().__post_init__()
-        if self.start_image and not Path(self.start_image).is_file():
-            raise ValueError(f"start_image: expected the path of an image, got {self.start_image!r}, not a file")
+        for name, path, kind in (("start_image", self.start_image, "an image"), ("start", self.start, "a saved world")):
+            if path and not Path(path).is_file():
+                raise ValueError(f"{name}: expected the path of {kind}, got {path!r}, not a file")
+        if self.start and self.start_image:
+            raise ValueError(f"start, start_image: expected at most one of them, got {self.start!r} and an image")
 
     def output_size(self, native: tuple[int, int]) -> tuple[int, int]:
         """Return the size ``(height, width)`` of published images for a world whose images have size `native`."""

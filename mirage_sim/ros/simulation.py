@@ -25,6 +25,7 @@ from mirage_sim.ros.frames import teleported, velocity
 from mirage_sim.ros.parameters import WorldParameters
 from mirage_sim.world import WorldModel
 from mirage_sim.world.body import RANGE
+from mirage_sim.world.export import point_colours
 
 
 @dataclass(frozen=True)
@@ -111,6 +112,15 @@ class PointColours:
         self._blocks: Blocks | None = None
         self._next = (0, GENERATED)  # first unused ids of observed and of generated points
 
+    @classmethod
+    def of_world(cls, model: WorldModel, map: LatentMap) -> "PointColours":
+        """Return the colours of a saved world's points, decoded from their latents."""
+        colours, ids = cls(), map.ids().cpu().numpy()
+        order = np.argsort(ids)
+        colours._ids, colours._rgb = ids[order], point_colours(model, map)[order]
+        colours._blocks, colours._next = map.blocks, (map.next_observed, map.next_id)
+        return colours
+
     def copy(self) -> "PointColours":
         """Return an independent copy. Arrays are shared because they are never modified."""
         other = copy(self)
@@ -186,7 +196,7 @@ class Simulation:
         parameters: may be replaced between two calls, as :attr:`parameters`.
 
     Raises:
-        FileNotFoundError: if the start image does not exist.
+        FileNotFoundError: if the start image or the saved world does not exist.
         ValueError: if a parameter is unusable.
     """
 
@@ -247,18 +257,20 @@ class Simulation:
         return self._record(observation, info, before, began)
 
     def reset(self, rewind: bool = False) -> Frame:
-        """Start a new episode with the seed and the start image of the parameters. The robot stops.
+        """Start a new episode with the seed and the start image or saved world of the parameters. The robot stops.
 
         Args:
             rewind: also set the clock to 0.
 
         Raises:
-            FileNotFoundError: if the start image does not exist; nothing changes.
-            ValueError: if it is not a usable image; nothing changes.
+            FileNotFoundError: if the start image or the saved world does not exist; nothing changes.
+            ValueError: if it is not usable; nothing changes.
         """
-        image, began = self.parameters.start_image, time.perf_counter()
-        observation, info = self._env.reset(seed=self.parameters.seed, options={"image": image} if image else None)
-        self._origin, self._colours = np.eye(4), PointColours()
+        began, files = time.perf_counter(), {"image": self.parameters.start_image, "world": self.parameters.start}
+        options = {name: path for name, path in files.items() if path}
+        observation, info = self._env.reset(seed=self.parameters.seed, options=options)
+        world, self._origin = self._unwrapped.world, np.eye(4)
+        self._colours = PointColours.of_world(world.model, world.state.map) if self.parameters.start else PointColours()
         return self._jump(observation, info, began, rewind)
 
     def rewind_clock(self) -> Frame:

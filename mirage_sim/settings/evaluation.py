@@ -60,6 +60,11 @@ class CollisionSettings(ProtocolSettings):
         None, "Some of latent_memory (depth that the world estimates), true_depth; null is both."
     )
     output: str | None = setting(None, "Folder for collision.json; null writes nothing.")
+    recording: str | None = setting(
+        None,
+        "A clip of mirage record or a folder of clips: worlds made from them are compared with the simulator that was "
+        "recorded, instead of generated worlds; protocol, walks and variants are not used then.",
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

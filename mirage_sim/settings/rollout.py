@@ -45,7 +45,11 @@ class RolloutSettings(WorldSettings):
         1, "Episodes generated as one batch, which is faster; the batch changes how frames are rounded.", least=1
     )
     seed: int = setting(0, "Seed of the first episode; later episodes count up.", least=0)
-    start: int | None = setting(None, "Index of a built-in start image; null lets the seed choose.", least=0)
+    start: int | str | None = setting(
+        None,
+        "Index of a built-in start image, or the path of a saved world, whose keyframes are the starts (mirage "
+        "recording import); null lets the seed choose an image.",
+    )
     image: str | None = setting(None, "Path of an image to start from instead.")
     fov_deg: float = setting(60.0, "Vertical field of view of that image, degrees.", above=0, most=179)
     walk: int | str = setting(
@@ -66,6 +70,10 @@ class RolloutSettings(WorldSettings):
         super().__post_init__()
         if self.policy not in POLICIES and not self.policy.endswith(".zip"):
             raise ValueError(f"policy: expected one of {POLICIES} or a stable-baselines3 .zip, got {self.policy!r}")
+        if isinstance(self.start, int) and self.start < 0:
+            raise ValueError(f"start: expected an index of at least 0 or the path of a saved world, got {self.start}")
+        if isinstance(self.start, str) and self.image is not None:
+            raise ValueError(f"image, start: expected at most one of them, got {self.image} and {self.start}")
         if self.output in FORMATS:
             raise ValueError(f"output: expected a folder, got {self.output!r}; format={self.output} chooses the format")
         if self.format == "mp4" and self.episodes > 1:

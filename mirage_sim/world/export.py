@@ -76,7 +76,7 @@ def save_grid(name: Path, grid: OccupancyMap) -> tuple[Path, Path]:
         f"origin: [{x:.4f}, {y:.4f}, 0.0]",
         "negate: 0",
         "occupied_thresh: 0.65",
-        "free_thresh: 0.25",
+        "free_thresh: 0.196",
     ]
     with atomic_write(description) as partial:
         partial.write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -17,6 +17,7 @@ from mirage_sim.geometry import NEAR, Camera, project, render_depth, unproject
 MAX_BYTES = 64 * 2**20  # images and depth maps of a world's keyframes
 _CACHED = 64  # keyframes whose image and detail are kept in float32: some per world of a batch
 _CANDIDATES = 4  # keyframes that a frame looks at
+_MOST = 0.5  # share of pixels from which on a keyframe's colours are interpolated for the whole frame
 _SAMPLE = 16  # every so many pixels, and rows, of a keyframe decide how much of it a camera sees
 _BEHIND = 1.25  # a sample that is farther than the remembered surface by more than this factor is hidden
 _BLUR = 1.0  # pixels, standard deviation: what such a blur removes is detail
@@ -53,26 +54,25 @@ class Keyframe:
         points = unproject(self.depth, self.camera)[start::_SAMPLE, start::_SAMPLE]
         return torch.where(depth[..., None] > 0, points, torch.nan).reshape(-1, 3)
 
-    def look_up(self, depth: Tensor, camera: Camera, tolerance: float) -> tuple[Tensor, Tensor]:
-        """Look up the pixels of other frames in this image, bicubically.
+    def locate(self, points: Tensor, depth: Tensor, camera: Camera, tolerance: float) -> tuple[Tensor, Tensor]:
+        """Find the pixels of other frames in this image.
 
         A pixel sees a surface of this image if the way back agrees: what the image shows where the pixel's point
         falls, at the image's own depth, is seen from the pixel's camera within ``tolerance`` of that pixel. So depth
-        must be exact where it matters, near by and after a long way, and may err where it does not. Interpolation
-        blurs what is seen nearer than the image showed it; there its detail is amplified, which keeps the gradient
-        energy.
+        must be exact where it matters, near by and after a long way, and may err where it does not.
 
         Args:
+            points: that the pixels show, ``[T, H, W, 3]`` metres, world frame.
             depth: z-depth of the frames ``[T, H, W]`` in metres, 0 where unknown.
             camera: their cameras, batch shape ``[T]``, size ``(H, W)``.
             tolerance: pixels.
 
         Returns:
-            Colours ``[T, 3, H, W]`` in [-1, 1]; and ``[T, H, W]``, how many times larger this image's pixels are there
-            than the frame's, infinite where the frame does not see a surface of this image.
+            Places ``[T, H, W, 2]`` in this image, as :func:`_sample` takes them; and ``[T, H, W]``, how many times
+            larger this image's pixels are there than the frame's, infinite where the frame does not see a surface of
+            this image.
         """
         height, width = camera.size
-        points = unproject(depth, camera)
         u, v, z = _project_grid(points, self.camera)
         place = torch.stack([u * (2 / width) - 1, v * (2 / height) - 1], dim=-1)
         there = _sample(self.depth[None], place, "nearest")[:, 0]
@@ -83,12 +83,22 @@ class Keyframe:
         off_u, off_v = back_u - _centres(width, depth), back_v - _centres(height, depth)[:, None]
         same = known & (off_u**2 + off_v**2 <= tolerance**2)
 
-        colours, detail = _sample(_image_and_detail(self), place, "bicubic").split(3, dim=1)
         focal = camera.K[:, None, None, 0, 0] / self.camera.K[0, 0]
-        magnification = focal * z / depth.clamp(min=NEAR)
+        return place, torch.where(same, focal * z / depth.clamp(min=NEAR), torch.inf)
+
+    def colours(self, place: Tensor, magnification: Tensor) -> Tensor:
+        """Return colours ``[T, 3, H, W]`` in [-1, 1] at places in this image, interpolated bicubically.
+
+        Interpolation blurs what is seen nearer than the image showed it; there its detail is amplified, which keeps the
+        gradient energy.
+
+        Args:
+            place: ``[T, H, W, 2]``.
+            magnification: ``[T, H, W]``; see :meth:`locate`.
+        """
+        colours, detail = _sample(_image_and_detail(self), place, "bicubic").split(3, dim=1)
         amplified = _AMPLIFIED * ((magnification - 1) / (_MAGNIFIED - 1)).clamp(0, 1)
-        colours = (colours + amplified[:, None] * detail).clamp(-1, 1)
-        return colours, torch.where(same, magnification, torch.inf)
+        return (colours + amplified[:, None] * detail).clamp(-1, 1)
 
 
 @dataclass(frozen=True)
@@ -141,13 +151,14 @@ class Keyframes:
         if len(self) <= 1:
             return list(range(len(self)))
         grid = camera.resize((surface.shape[0], surface.shape[1]))
-        u, v, z = project(torch.cat([entry.samples for entry in self.entries]), grid)
+        samples = torch.stack([entry.samples for entry in self.entries])
+        u, v, z = (part.view(len(self), -1) for part in project(samples.flatten(0, 1), grid))
         height, width = grid.size
         inside = (z > NEAR) & (u >= 0) & (u < width) & (v >= 0) & (v < height)
         row, column = v.long().clamp(0, height - 1), u.long().clamp(0, width - 1)
         nearest = surface[row, column]
         inside &= (nearest == 0) | (z <= nearest * _BEHIND)
-        counts = torch.stack([part.sum() for part in inside.split([len(e.samples) for e in self.entries])])
+        counts = inside.sum(1)
         order = counts.argsort(descending=True, stable=True)[:_CANDIDATES].tolist()
         return sorted((i for i in order if counts[i] > 0), key=lambda i: not self.entries[i].measured)
 
@@ -180,22 +191,29 @@ class Keyframes:
             frames: ``[3, T, H, W]`` in [-1, 1].
             depth: their z-depth ``[T, H, W]`` in metres, 0 where unknown.
             camera: their cameras, batch shape ``[T]``, size ``(H, W)``.
-            tolerance: distance in pixels within which the way back agrees (:meth:`Keyframe.look_up`).
+            tolerance: distance in pixels within which the way back agrees (:meth:`Keyframe.locate`).
             now: number of the present step.
 
         Returns:
             The frames, and these keyframes with :attr:`seen` brought up to date.
         """
-        best = torch.full_like(depth, torch.inf)
+        best, points = torch.full_like(depth, torch.inf), unproject(depth, camera)
         shown, seen = frames.transpose(0, 1), list(self.seen)
         for i in chosen:
-            colours, magnification = self.entries[i].look_up(depth, camera, tolerance)
+            place, magnification = self.entries[i].locate(points, depth, camera, tolerance)
             coarseness = magnification.clamp(min=1.0)
             finer = coarseness < best
-            if finer.any():
-                seen[i] = now
-            shown = torch.where(finer[:, None], colours, shown)
+            if not finer.any():
+                continue
+            seen[i] = now
+            if finer.float().mean() > _MOST:
+                shown = torch.where(finer[:, None], self.entries[i].colours(place, magnification), shown)
+            else:  # the few pixels that it adds, as one row
+                colours = self.entries[i].colours(place[finer][None, None], magnification[finer][None, None])
+                shown = shown.permute(0, 2, 3, 1).index_put((finer,), colours[0, :, 0].T).permute(0, 3, 1, 2)
             best = torch.where(finer, coarseness, best)
+            if bool((best <= 1.0).all()):
+                break  # no keyframe is finer
         return shown.transpose(0, 1), replace(self, seen=tuple(seen))
 
 

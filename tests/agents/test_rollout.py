@@ -7,6 +7,7 @@ import imageio_ffmpeg
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from support.rollouts import rollout_of
 from support.toy_world import SIZE
 
@@ -55,9 +56,30 @@ def test_policies_repeat_with_the_same_seed(toy_config: dict[str, Any], tmp_path
     assert pictures[0] == pictures[1]
 
 
+@pytest.mark.parametrize("kind", ["mp4", "npz", "mcap", "minari"])
+def test_rollouts_start_in_a_saved_world(kind: str, toy_config: dict[str, Any], tmp_path: Path, model, starts) -> None:
+    for library in {"mcap": ("rosbags",), "minari": ("minari",)}.get(kind, ()):
+        pytest.importorskip(library)
+    world = World(model, starts)
+    world.reset(start=2)
+    world.step(world.camera)
+    world.save(tmp_path / "lab.world")
+    settings = toy_config | {"start": str(tmp_path / "lab.world"), "image": None, "policy": "random", "steps": 3}
+    result = rollout_of(settings | {"format": kind, "output": str(tmp_path / "out")})
+    assert result["steps"] == 3 and result["memory_points"] > 0
+    if kind == "npz":
+        with np.load(next((tmp_path / "out").glob("*.npz")), allow_pickle=False) as archive:
+            np.testing.assert_array_equal(archive["observations/rgb"][0], starts[2])
+    elif kind == "mp4":
+        assert np.asarray(Image.open(tmp_path / "out" / "map.png")).std() > 1
+
+
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
+        ({"start": -1}, ValueError, "start: expected an index of at least 0"),
+        ({"start": "none.world"}, ValueError, "image, start: expected at most one"),
+        ({"start": "none.world", "image": None}, FileNotFoundError, "none.world"),
         ({"policy": "clever"}, ValueError, "policy: expected one of .*'scripted'.*, got 'clever'"),
         ({"steps": 0}, ValueError, "steps: expected a positive integer, got 0"),
         ({"steps": "many"}, ValueError, "steps: .*'many'"),

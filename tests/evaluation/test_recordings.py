@@ -75,3 +75,51 @@ def test_near_depth_is_red_and_unknown_black() -> None:
     colours = coloured(np.array([[0.0, 0.5, 7.9]], np.float32))
     assert colours[0, 0].tolist() == [0, 0, 0]
     assert colours[0, 1, 0] > colours[0, 1, 2] and colours[0, 2, 2] > colours[0, 2, 0]
+
+
+def test_import_and_export_write_what_others_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_bag(tmp_path / "Küche 2", toy_frames(12))
+    assert cli.main(["recording", "import", "Küche 2", "output=new/my lab.world", "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["images"] == 12 and 1 <= result["keyframes"] <= 12 and result["points"] > 1000
+    assert result["output"] == str(Path("new") / "my lab.world") and result["nbytes"] > 0 < result["images_per_s"]
+    words = [
+        "recording",
+        "export",
+        "new/my lab.world",
+        "points=maps/lab.ply",
+        "grid=the lab",
+        "resolution=0.1",
+        "--json",
+    ]
+    assert cli.main(words) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["grid"] == ["the lab.pgm", "the lab.yaml"] and result["points"] == "maps/lab.ply"
+    assert result["camera_height"] == pytest.approx(1.5, abs=0.06)  # of the toy room over its floor
+    assert (tmp_path / "maps" / "lab.ply").read_bytes().startswith(b"ply\nformat binary_little_endian 1.0\n")
+    with Image.open(tmp_path / "the lab.pgm") as opened:
+        shades = np.asarray(opened)
+    assert {0, 254} <= set(shades.ravel().tolist()) <= {0, 205, 254}
+    assert max(shades.shape) <= 6 / 0.1 * 1.5, "the room is 6 m wide, seen at any angle"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["import", "{walk}", "output={walk}/rgb.txt/lab.world"], "output: expected"),
+        (["import", "{folder}/none", "output={folder}/lab.world"], "none"),
+        (["export", "{walk}", "points={folder}/lab.ply"], "expected"),
+        (["export", "{folder}/none.world", "points={folder}/lab.ply"], "none.world"),
+        (["export", "{walk}"], "points, grid: expected at least one of them, got neither"),
+    ],
+)
+def test_failed_imports_and_exports_write_nothing(words, message, tmp_path, capsys) -> None:
+    walk = write_tum(tmp_path / "walk", toy_frames(2))
+    before = sorted(tmp_path.rglob("*"))
+    assert cli.main(["recording", *(word.format(walk=walk, folder=tmp_path) for word in words)]) == 2
+    assert message in capsys.readouterr().err.splitlines()[-1]
+    assert [path for path in sorted(tmp_path.rglob("*")) if path.suffix in (".world", ".ply")] == []
+    assert set(before) <= set(tmp_path.rglob("*"))

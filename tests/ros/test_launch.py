@@ -98,6 +98,7 @@ def test_policy_is_a_second_process(tmp_path: Path) -> None:
         ({"policy": "foo"}, "policy: expected scripted or the path of a stable-baselines3 .zip, got 'foo'"),
         ({"policy": "/nowhere.zip"}, "policy: expected the path of a stable-baselines3 .zip, got '/nowhere.zip'"),
         ({"start_image": "/nowhere.png"}, "start_image: expected the path of an image, got '/nowhere.png'"),
+        ({"start": "/nowhere.world"}, "start: expected the path of a saved world, got '/nowhere.world'"),
         ({"params_file": "/nowhere.yaml"}, "params_file: expected a ROS parameter file, got /nowhere.yaml"),
     ],
 )

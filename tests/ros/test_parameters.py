@@ -39,6 +39,7 @@ def test_integers_stand_for_floats():
         ("jpeg_quality", 101),
         ("world", 3),
         ("start_image", "/nowhere.png"),
+        ("start", "/nowhere.world"),
     ],
 )
 def test_bad_values_are_named(name, value):

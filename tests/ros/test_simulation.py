@@ -168,6 +168,35 @@ def test_reset_uses_start_image(simulation, tmp_path):
     assert simulation.frame is before
 
 
+def test_reset_starts_in_a_saved_world(simulation, tmp_path):
+    drive(simulation, (0.8, 0.9))
+    before, path = simulation.frame, tmp_path / "mein labor.world"
+    colours = simulation.cloud()[1]
+    simulation._unwrapped.world.save(path)
+    simulation.parameters = replace(simulation.parameters, start=str(path))
+    frame = simulation.reset()
+    np.testing.assert_array_equal(frame.image, before.image)
+    np.testing.assert_array_equal(frame.camera.c2w, before.camera.c2w)
+    xyz, decoded = simulation.cloud()
+    np.testing.assert_array_equal(xyz, before.map.xyz())
+    assert np.abs(decoded.astype(int) - colours).mean() < 60  # one latent alone decodes to about its colour
+    drive(simulation, (0.8, 0.9))
+    ids, seen = simulation.frame.map.ids().numpy(), before.map.ids().numpy()
+    after = simulation.cloud()[1]
+    assert len(after) > len(decoded)
+    np.testing.assert_array_equal(
+        after[np.isin(ids, seen)][np.argsort(ids[np.isin(ids, seen)])], decoded[seen.argsort()]
+    )
+    np.testing.assert_array_equal(simulation.reset().image, before.image)
+
+
+def test_saved_world_and_image_are_not_combined(tmp_path):
+    for name in ("a.png", "b.world"):
+        (tmp_path / name).write_bytes(b"")
+    with pytest.raises(ValueError, match="start, start_image: expected at most one of them"):
+        WorldParameters(start=str(tmp_path / "b.world"), start_image=str(tmp_path / "a.png"))
+
+
 @pytest.mark.parametrize("device", ["abacus", "cuda:77"])
 def test_unknown_device_is_refused(device):
     with pytest.raises(ValueError, match="device: expected one that torch can use"):

@@ -120,6 +120,11 @@ class MiniWorldSimulator:
         self._env.turn_agent(math.degrees(turn / 2))
         return not moved
 
+    def put(self, place: np.ndarray, heading: float) -> None:
+        """Put the body at ``[x, z]``, whatever is there."""
+        agent = self._env.agent
+        agent.pos, agent.dir = np.array([place[0], agent.pos[1], place[1]]), heading
+
     @property
     def radius(self) -> float:
         """Radius of the agent in metres, 0.4 except for 1.5 in RoomObjects."""

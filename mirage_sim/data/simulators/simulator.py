@@ -111,6 +111,14 @@ class ReferenceSimulator(Protocol):
     def radius(self) -> float:
         """Radius of the body, metres."""
 
+    def put(self, place: np.ndarray, heading: float) -> None:
+        """Put the body somewhere, whatever is there.
+
+        Args:
+            place: ``[x, z]`` in the world frame, metres.
+            heading: radians, as :meth:`CameraMount.camera_to_world` takes it.
+        """
+
     def free_steps(self, place: np.ndarray, direction: np.ndarray, steps: int) -> int | None:
         """Count the full-speed steps straight ahead that succeed from ``place``, without moving the body.
 

@@ -121,6 +121,11 @@ class HomesSimulator:
         self._rendering = None
         return not free
 
+    def put(self, place: np.ndarray, heading: float) -> None:
+        """Put the body at ``[x, z]``, whatever is there."""
+        self._position[[0, 2]], self._heading = place, heading
+        self._rendering = None
+
     def free_steps(self, place: np.ndarray, direction: np.ndarray, steps: int) -> int | None:
         """Count the full-speed steps straight ahead that succeed from ``place``, without moving the body."""
         here = np.asarray(place, dtype=np.float64)
