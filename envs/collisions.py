@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple, get_args
 import numpy as np
 
 from mirage_sim.geometry import Camera
-from mirage_sim.world import Body, LocalObstacles, World
+from mirage_sim.world import Body, Obstacles, Session
 
 CollisionMode = Literal["ignore", "report", "block", "slide"]
 
@@ -25,7 +25,7 @@ class ContactState(NamedTuple):
     collision: bool = False
     clearance: float = float("inf")
     scan: np.ndarray | None = None
-    around: LocalObstacles | None = None
+    around: Obstacles | None = None
 
 
 @dataclass(frozen=True)
@@ -71,11 +71,11 @@ class Collisions:
         travel = contact.around.travel(goal, self.mode)
         return travel.camera, travel.collision
 
-    def query(self, world: World, collision: bool = False) -> ContactState:
+    def query(self, world: Session, collision: bool = False) -> ContactState:
         """Return the contact state at the world's current camera."""
         if self.mode == "ignore" and self.rays is None:
             return ContactState()
-        around = self._body.around(world.state.map, world.camera)
+        around = world.obstacles(self._body)
         scan = None if self.rays is None else around.scan(self.rays)
         return ContactState(collision, around.clearance, scan, around)
 

@@ -3,6 +3,7 @@
 import gymnasium
 
 WORLD_ID = "MirageWorld-v0"
+REFERENCE_ID = "MirageReference-v0"
 
 
 def register_envs() -> None:
@@ -12,4 +13,10 @@ def register_envs() -> None:
             id=WORLD_ID,
             entry_point="mirage_sim.envs.world_env:MirageWorldEnv",
             vector_entry_point="mirage_sim.envs.vector_env:MirageWorldVectorEnv",
+        )
+    if REFERENCE_ID not in gymnasium.registry:
+        gymnasium.register(
+            id=REFERENCE_ID,
+            entry_point="mirage_sim.envs.reference_env:MirageReferenceEnv",
+            vector_entry_point="mirage_sim.envs.reference_env:MirageReferenceVectorEnv",
         )

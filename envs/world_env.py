@@ -1,40 +1,23 @@
 """The Gymnasium environment ``MirageWorld-v0``."""
 
 from collections.abc import Sequence
-from copy import deepcopy
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self, cast
 
-import gymnasium
 import numpy as np
-from gymnasium.error import ResetNeeded
-from gymnasium.utils import seeding
 
 from mirage_sim.ambient import own_torch
-from mirage_sim.envs.actions import ActionMode, Actions, moved
-from mirage_sim.envs.collisions import CollisionMode, Collisions, ContactState
-from mirage_sim.envs.observations import ObservationEncoder, make_info
+from mirage_sim.envs.actions import ActionMode
+from mirage_sim.envs.collisions import CollisionMode
+from mirage_sim.envs.episode_env import EpisodeEnv
 from mirage_sim.envs.starting import OPTIONS, Starts, pose_camera, shared_model
-from mirage_sim.envs.stepping import Plan, Transition, step_envs
-from mirage_sim.envs.tasks import EpisodeStart, TaskLike, TaskResult, check_result, make_task
-from mirage_sim.envs.termination import TerminationCondition, check_termination, make_conditions
-from mirage_sim.envs.window import Window, frames_per_second
-from mirage_sim.geometry import VelocityLimits
-from mirage_sim.world import Body, NotReset, Snapshot, World, WorldModel
+from mirage_sim.envs.tasks import TaskLike, TaskResult
+from mirage_sim.envs.termination import TerminationCondition
+from mirage_sim.geometry import Camera
+from mirage_sim.world import Body, World, WorldModel, step_together
 
 
-@dataclass(frozen=True)
-class EnvSnapshot:
-    """A moment of an episode: world, task result, contact state, and the random generator of later resets."""
-
-    world: Snapshot
-    outcome: TaskResult
-    contact: ContactState
-    rng: dict[str, Any]
-
-
-class MirageWorldEnv(gymnasium.Env[Any, Any]):
+class MirageWorldEnv(EpisodeEnv):
     """Navigate a camera through a generated 3D world that stays consistent.
 
     ## Description
@@ -163,7 +146,7 @@ class MirageWorldEnv(gymnasium.Env[Any, Any]):
     * v0: initial version.
     """
 
-    metadata = {"render_modes": ["rgb_array", "human"], "render_fps": 10}
+    reset_options = OPTIONS
 
     @own_torch()
     def __init__(
@@ -179,108 +162,15 @@ class MirageWorldEnv(gymnasium.Env[Any, Any]):
         render_mode: Literal["rgb_array", "human"] | None = None,
         starts: np.ndarray | str | Path | None = None,
     ):
-        if render_mode is not None and render_mode not in self.metadata["render_modes"]:
-            raise ValueError(f"render_mode: expected None, 'rgb_array' or 'human', got {render_mode!r}")
         if not isinstance(world, (str, WorldModel)):
             raise ValueError(f"world: expected the name of a configuration or a WorldModel, got {type(world).__name__}")
-        self._task = make_task(task)
-        self._terminate_on = make_conditions(terminate_on)
-        self._collisions = Collisions(collisions, body, scan)
-        self._collisions.check_conditions(terminate_on)
-        model = shared_model(world) if isinstance(world, str) else world
-        self._starts = Starts(model, starts)
-        self._world = World(model)
-        self._actions = Actions(action_mode, VelocityLimits(dt=model.dt))
-        self.metadata = {**self.metadata, "render_fps": frames_per_second(model.dt)}
-        self._outcome = TaskResult()
-        self._contact = ContactState()
-        self._arguments: dict[str, Any] = {
-            "action_mode": action_mode,
-            "observation": observation,
-            "task": task,
-            "terminate_on": terminate_on,
-            "collisions": collisions,
-            "body": body,
-            "scan": scan,
-            "starts": starts,
-        }
-        self._encoder = ObservationEncoder(observation, self._task, model.size)
-        self._window = Window("MirageWorld")
-        self.render_mode = render_mode
-        self.action_space = self._actions.space
-        self.observation_space = self._encoder.space
 
-    @own_torch()
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """Start an episode.
+        def open_world() -> World:
+            return World(shared_model(world) if isinstance(world, str) else world)
 
-        Args:
-            seed: of the start image, all generated content and later resets; None continues the present sequence.
-            options: see the class.
-
-        Returns:
-            Observation and info.
-
-        Raises:
-            FileNotFoundError: if ``options["image"]`` does not exist.
-            ValueError: if an option is unknown or invalid, or no goal is reachable in the start view. The running
-                episode is then unchanged.
-        """
-        options = dict(options or {})
-        task_options = getattr(self._task, "options", ())
-        if unknown := set(options) - set(OPTIONS) - set(task_options):
-            raise ValueError(
-                f"options: expected keys of {sorted({*OPTIONS, *task_options})}, got {sorted(map(str, unknown))}"
-            )
-        rng = deepcopy(self.np_random) if seed is None else seeding.np_random(seed)[0]
-        # Both are sampled whether used or not, so that options do not change the seeds of later resets.
-        start_number = int(rng.integers(2**31))
-        episode_seed = int(rng.integers(2**63 - 1))
-        fresh = self._starts.begin(self._world.model, options, start_number, episode_seed)
-        shown = fresh.snapshot().observation
-        task_values = {key: options[key] for key in task_options if key in options}
-        task_rng = np.random.default_rng(episode_seed)
-        outcome = self._task.begin(EpisodeStart(fresh.fork(1)[0], shown, task_rng, task_values))
-        contact = self._collisions.query(fresh)
-        observation, info = self._describe(fresh, outcome, contact)
-        # Nothing has changed up to here, so that an error leaves the episode as it was.
-        super().reset(seed=seed)
-        self.np_random.bit_generator.state = rng.bit_generator.state
-        self._commit(fresh, outcome, contact)
-        return observation, info
-
-    def step(self, action: Any) -> Transition:
-        """Move the camera by one action.
-
-        Args:
-            action: an element of the action space.
-
-        Raises:
-            gymnasium.error.ResetNeeded: before the first ``reset``.
-            gymnasium.error.InvalidAction: if the action is not in the action space.
-            ValueError: if the task or a termination condition returns an invalid value. The episode is then unchanged.
-        """
-        return step_envs([self], [action])[0]
-
-    @own_torch()
-    def render(self) -> np.ndarray | None:  # type: ignore[override]
-        """Return the current frame (``"rgb_array"``) or show it in a window (``"human"``), with the goal drawn into it.
-
-        Raises:
-            gymnasium.error.ResetNeeded: before the first ``reset``.
-            gymnasium.error.DependencyNotInstalled: if the window has no display, or OpenCV is not installed.
-        """
-        if self.render_mode is None:
-            gymnasium.logger.warn(
-                'render() was called without a render_mode; give gymnasium.make(..., render_mode="rgb_array") one'
-            )
-            return None
-        self._need_reset("render")
-        frame = self._encoder.render(self._world.snapshot().observation, self._outcome)
-        if self.render_mode == "rgb_array":
-            return frame
-        self._window.show(frame)
-        return None
+        super().__init__(open_world, action_mode, observation, task, terminate_on, collisions, body, scan, render_mode)
+        self._starts = Starts(self.world.model, starts)
+        self._arguments["starts"] = starts
 
     @own_torch()
     def observe(
@@ -299,102 +189,26 @@ class MirageWorldEnv(gymnasium.Env[Any, Any]):
         the next ``step`` shows what was observed.
         """
         self._need_reset("observe")
-        self._world.observe(image, pose_camera(c2w, fov_deg, image), depth, move=move, fov_deg=fov_deg)
+        self.world.observe(image, pose_camera(c2w, fov_deg, image), depth, move=move, fov_deg=fov_deg)
         if move:
             self._contact = self._collisions.query(self._world)
         return self._describe(self._world, self._outcome, self._contact)
 
-    def close(self) -> None:
-        """Close the window, if one is open."""
-        self._window.close()
-
-    def snapshot(self) -> EnvSnapshot:
-        """Return the current moment of the episode, without copying it; ``reset`` must have been called."""
-        self._need_reset("snapshot")
-        return EnvSnapshot(
-            self._world.snapshot(), self._outcome, self._contact, dict(self.np_random.bit_generator.state)
-        )
-
-    @own_torch()
-    def restore(self, snapshot: EnvSnapshot) -> tuple[Any, dict[str, Any]]:
-        """Return to a snapshot of this environment or of another one with the same arguments.
-
-        Returns:
-            Observation and info of that moment.
-
-        Raises:
-            ValueError: if ``snapshot`` does not come from such an environment.
-        """
-        if not isinstance(snapshot, EnvSnapshot):
-            raise ValueError(f"snapshot: expected an EnvSnapshot, got {type(snapshot).__name__}")
-        self._world.restore(snapshot.world)
-        self._outcome, self._contact = snapshot.outcome, snapshot.contact
-        self.np_random.bit_generator.state = snapshot.rng
-        return self._describe(self._world, self._outcome, self._contact)
-
-    @own_torch()
-    def fork(self, n: int) -> "list[MirageWorldEnv]":
-        """Return ``n`` independent environments at the current moment.
-
-        They share the networks with this environment, have no window, and reset with the same sequence of seeds.
-
-        Raises:
-            gymnasium.error.ResetNeeded: before the first ``reset``.
-            ValueError: if ``n`` is not a positive integer.
-        """
-        now = self.snapshot()
-        if isinstance(n, bool) or not isinstance(n, int) or n < 1:
-            raise ValueError(f"n: expected a positive integer, got {n!r}")
-        render_mode: Literal["rgb_array"] | None = "rgb_array" if self.render_mode == "rgb_array" else None
-        forks = [MirageWorldEnv(self._world.model, render_mode=render_mode, **self._arguments) for _ in range(n)]
-        for fork in forks:
-            fork.restore(now)
-        return forks
-
-    def get_keys_to_action(self) -> dict[str, Any]:
-        """Return the key bindings for ``gymnasium.utils.play``: ``w``/``s`` move, ``a``/``d`` turn.
-
-        Pass ``noop=np.zeros(2, np.float32)`` to stand still while no key is pressed. ``"discrete"`` has no such action:
-        pass ``wait_on_player=True`` there.
-        """
-        return self._actions.keys()
-
     @property
     def world(self) -> World:
         """The world session of this environment."""
-        return self._world
+        return cast(World, self._world)
 
-    def _plan(self, action: Any) -> Plan:
-        """Fork the world and compute how far the action moves its camera, collisions included."""
-        self._need_reset("step")
-        motion = self._actions.motion(action)
-        (fork,) = self._world.fork(1)
-        return Plan(fork, *self._collisions.move(self._contact, moved(fork.camera, motion)))
+    def _begin(self, options: dict[str, Any], number: int, seed: int) -> tuple[World, TaskResult]:
+        """See :class:`~mirage_sim.envs.episode_env.EpisodeEnv`."""
+        fresh = self._starts.begin(self.world.model, options, number, seed)
+        return fresh, self._begin_task(fresh, options, seed)
 
-    def _judge(self, plan: Plan) -> tuple[TaskResult, ContactState, Transition]:
-        """Compute what ``step`` returns once the fork has moved; the episode itself does not change."""
-        outcome = self._task.step(self._outcome.state, plan.fork.snapshot().observation)
-        contact = self._collisions.query(plan.fork, plan.collided)
-        observation, info = self._describe(plan.fork, outcome, contact)
-        terminated, truncated = check_termination(self._terminate_on, info)
-        terminated |= bool(outcome.terminated)
-        return outcome, contact, (observation, float(outcome.reward), terminated, truncated, info)
+    @staticmethod
+    def _advance(sessions: Sequence[World], cameras: Sequence[Camera]) -> None:
+        """Step the worlds as one batch."""
+        step_together(sessions, cameras)
 
-    def _need_reset(self, call: str) -> None:
-        try:
-            self._world.snapshot()
-        except NotReset as error:
-            raise ResetNeeded(f"{call}: expected reset() first") from error
-
-    def _commit(self, world: World, outcome: TaskResult, contact: ContactState) -> None:
-        self._world.restore(world.snapshot())
-        self._outcome, self._contact = outcome, contact
-        if self.render_mode == "human":
-            self.render()
-
-    def _describe(self, world: World, outcome: TaskResult, contact: ContactState) -> tuple[Any, dict[str, Any]]:
-        """Return observation and info of a moment."""
-        shown = world.snapshot().observation
-        info = make_info(shown, world.state.step * world.model.dt, self._collisions.info(contact))
-        info |= deepcopy(check_result(outcome, set(info)).info)
-        return self._encoder.observe(shown, outcome), info
+    def _another(self, render_mode: Literal["rgb_array"] | None) -> Self:
+        """See :class:`~mirage_sim.envs.episode_env.EpisodeEnv`."""
+        return type(self)(self.world.model, render_mode=render_mode, **self._arguments)

@@ -27,8 +27,9 @@ class NoTask:
 class Explore:
     """Rewards newly observed surface, in square metres. Never terminates.
 
-    A pixel of depth z that does not come from memory counts ``z / fx * z / fy`` square metres, the area of a surface
-    facing the camera. Sky does not count. ``info["explored_m2"]`` is the sum over the episode, without the first frame.
+    A pixel of depth z that shows a surface for the first time counts ``z / fx * z / fy`` square metres, the area of a
+    surface facing the camera. In a learned world these are the pixels that do not come from memory. Sky does not count.
+    ``info["explored_m2"]`` is the sum over the episode, without the first frame.
     """
 
     def begin(self, start: EpisodeStart) -> TaskResult:
@@ -37,7 +38,7 @@ class Explore:
 
     def step(self, state: float, observation: Observation) -> TaskResult:
         """See :class:`Task`."""
-        new = ~observation.remembered & (observation.depth < SKY)
+        new = observation.new & (observation.depth < SKY)
         depth = observation.depth[new].astype(np.float64)
         focal_x, focal_y = observation.camera.K[0, 0].item(), observation.camera.K[1, 1].item()
         area = float(np.sum(depth * depth)) / (focal_x * focal_y)

@@ -9,13 +9,17 @@ import numpy as np
 import torch
 
 from mirage_sim.geometry import Camera, VelocityLimits, se3_exp, se3_log, unproject
-from mirage_sim.world import Observation, World
+from mirage_sim.world import Observation, Session
 
 BODY = 0.4  # metres; half the width of a free path, and the distance between a goal and the next surface
 DIRECTIONS = 33
 FIELD = 0.8  # fraction of the frame's width; paths nearer to the edges would be half out of view
 #: Range of heights of obstacles, measured down from the camera, as fractions of the camera's height.
 TALL = (-0.25, 0.75)
+
+
+class NoFreeWay(ValueError):  # noqa: N818  (says what is missing)
+    """Raised if a start view shows no free path that is long enough for a goal."""
 
 
 def free_ways(observation: Observation) -> tuple[np.ndarray, np.ndarray]:
@@ -54,13 +58,13 @@ def sample_goal(observation: Observation, distance: tuple[float, float], rng: np
         rng: random generator for direction and distance.
 
     Raises:
-        ValueError: if no path of the minimum distance is free.
+        NoFreeWay: if no path of the minimum distance is free.
     """
     nearest, farthest = distance
     directions, free = free_ways(observation)
     ways = np.flatnonzero(free >= nearest)
     if not len(ways):
-        raise ValueError(
+        raise NoFreeWay(
             f"goal: expected a start view with {nearest:g} m of free way, got at most {max(free.max(), 0.0):.2f} m; "
             'start elsewhere or give options["goal"]'
         )
@@ -78,7 +82,7 @@ def ahead(direction: float, length: float) -> np.ndarray:
     return motion
 
 
-def generate_view(world: World, pose: np.ndarray) -> np.ndarray:
+def generate_view(world: Session, pose: np.ndarray) -> np.ndarray:
     """Return the frame that the world generates at a pose, uint8 ``[H, W, 3]``.
 
     A fork of the world moves there on a straight path, at the agent's maximum speed.

@@ -7,7 +7,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from gymnasium import spaces
 
-from mirage_sim.world import Observation, World
+from mirage_sim.world import Observation, Session
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class EpisodeStart:
         options: the entries of ``reset(options=...)`` that the task accepts.
     """
 
-    world: World
+    world: Session
     observation: Observation
     rng: np.random.Generator
     options: dict[str, Any] = field(default_factory=dict)

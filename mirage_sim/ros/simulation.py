@@ -15,7 +15,8 @@ import torch
 
 from mirage_sim.build import build_world_model
 from mirage_sim.envs.collisions import Collisions
-from mirage_sim.envs.world_env import EnvSnapshot, MirageWorldEnv
+from mirage_sim.envs.episode_env import EnvSnapshot
+from mirage_sim.envs.world_env import MirageWorldEnv
 from mirage_sim.geometry import Camera, VelocityLimits
 from mirage_sim.memory import LatentMap
 from mirage_sim.memory.blocks import Blocks

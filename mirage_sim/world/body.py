@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -59,6 +59,20 @@ class MotionResult(NamedTuple):
     collision: bool
     clearance: float
     contact: float
+
+
+class Obstacles(Protocol):
+    """Obstacles around a body; :class:`LocalObstacles` describes the members."""
+
+    @property
+    def clearance(self) -> float:
+        """Metres between the body and the nearest obstacle."""
+
+    def travel(self, camera: Camera, response: Response = "report") -> MotionResult:
+        """Move the body to a camera."""
+
+    def scan(self, rays: int) -> NDArray[np.float32]:
+        """Return the ranges of a planar lidar."""
 
 
 @dataclass(frozen=True)

@@ -31,3 +31,8 @@ class Observation:
     def frame(self) -> np.ndarray:
         """The last frame, uint8 RGB ``[H, W, 3]``."""
         return self.frames[-1]
+
+    @property
+    def new(self) -> np.ndarray:
+        """Which pixels show a surface for the first time, bool ``[H, W]``: those that were generated."""
+        return ~self.remembered

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -11,6 +11,7 @@ import torch
 from mirage_sim.ambient import own_torch
 from mirage_sim.geometry import Camera
 from mirage_sim.world import serialization
+from mirage_sim.world.body import Body, LocalObstacles, Obstacles
 from mirage_sim.world.images import builtin_starts, fit, fit_depth, read_depth, read_image, to_tensor, to_uint8
 from mirage_sim.world.observation import Observation
 from mirage_sim.world.state import Chunk, WorldState
@@ -29,6 +30,37 @@ class Snapshot:
 
     state: WorldState
     observation: Observation
+
+
+class Session(Protocol):
+    """What environments and tasks need of a world, learned or true; :class:`World` describes the members."""
+
+    @property
+    def model(self) -> Any:
+        """What sessions share; has ``size``, ``(height, width)`` of frames, and ``dt``, seconds per step."""
+
+    @property
+    def state(self) -> Any:
+        """The current state; has ``step``, the number of steps since the reset."""
+
+    @property
+    def camera(self) -> Camera:
+        """The camera of the last frame."""
+
+    def step(self, camera: Camera) -> Observation:
+        """Move to a camera."""
+
+    def obstacles(self, body: Body) -> Obstacles:
+        """Return the obstacles around a body at the current camera."""
+
+    def snapshot(self) -> Any:
+        """Return the current moment, which has ``observation``."""
+
+    def restore(self, snapshot: Any) -> Observation:
+        """Return to a snapshot."""
+
+    def fork(self, n: int) -> "Sequence[Session]":
+        """Return independent sessions that start at the current moment."""
 
 
 class World:
@@ -277,6 +309,14 @@ class World:
         for world in worlds:
             world._now = now
         return worlds
+
+    def obstacles(self, body: Body) -> LocalObstacles:
+        """Return the obstacles in the memory around a body at the current camera.
+
+        Raises:
+            NotReset: before the first ``reset``.
+        """
+        return body.around(self.state.map, self.camera)
 
     @own_torch()
     def save(self, path: str | Path) -> None:

@@ -27,6 +27,7 @@ TRAINING_ENVIRONMENTS = (
     "PutNext",
 )
 HELD_OUT_ENVIRONMENTS = ("YMaze", "WallGap")  # evaluated, never trained on
+RESERVED_ENVIRONMENTS = ("Sidewalk", "ThreeRooms", "Sign")  # neither trained on nor evaluated
 
 
 class MiniWorldSimulator:
@@ -143,6 +144,24 @@ class MiniWorldSimulator:
                 free += 1
         agent.pos, agent.dir = pos, heading
         return free
+
+    def move_to(self, place: np.ndarray, heading: float) -> None:
+        """Put the agent at ``place``, ``[x, z]`` in metres, facing ``heading`` in radians."""
+        agent = self._env.agent
+        agent.pos, agent.dir = np.array([place[0], agent.pos[1], place[1]]), heading
+
+    def obstacle_distance(self, places: np.ndarray) -> np.ndarray:
+        """Return the metres from each place ``[..., 2]`` to the nearest wall or object."""
+        ends = self._env.wall_segs[:, :, [0, 2]]
+        start, along = ends[:, 0], ends[:, 1] - ends[:, 0]
+        offset = np.asarray(places, np.float64)[..., None, :] - start
+        share = np.clip((offset * along).sum(-1) / (along * along).sum(-1), 0.0, 1.0)
+        nearest = np.linalg.norm(offset - share[..., None] * along, axis=-1).min(-1, initial=np.inf)
+        for entity in self._env.entities:
+            if entity is not self._env.agent:
+                away = np.linalg.norm(places - entity.pos[[0, 2]], axis=-1) - entity.radius
+                nearest = np.minimum(nearest, away)
+        return np.asarray(nearest)
 
     def rendered_by(self) -> dict[str, str]:
         """Return the versions of MiniWorld, of the GL renderer and of GL."""

@@ -131,6 +131,12 @@ class ReferenceSimulator(Protocol):
             0 to ``steps``, or None if the body cannot stand at ``place``.
         """
 
+    def move_to(self, place: np.ndarray, heading: float) -> None:
+        """Put the body at ``place``, ``[x, z]`` in metres, facing ``heading`` in radians; obstacles do not matter."""
+
+    def obstacle_distance(self, places: np.ndarray) -> np.ndarray:
+        """Return the metres in the ground plane from each place ``[..., 2]`` to the nearest obstacle, ``[...]``."""
+
     def rendered_by(self) -> dict[str, str]:
         """Return the versions that determine the pixels: of packages, of the GL driver and of its renderer."""
 

@@ -138,6 +138,16 @@ class HomesSimulator:
             here, free = here + stride, free + 1
         return free
 
+    def move_to(self, place: np.ndarray, heading: float) -> None:
+        """Put the body at ``place``, ``[x, z]`` in metres, facing ``heading`` in radians."""
+        self._position[[0, 2]], self._heading = place, heading
+        self._rendering = None
+
+    def obstacle_distance(self, places: np.ndarray) -> np.ndarray:
+        """Return the metres from each place ``[..., 2]`` to the nearest obstacle, to within a pixel of the map."""
+        flat = [self._clearance(*place) for place in np.reshape(places, (-1, 2))]
+        return np.reshape(np.array(flat), np.shape(places)[:-1])
+
     def rendered_by(self) -> dict[str, str]:
         """Return the versions that determine the pixels."""
         return {"moderngl": importlib.metadata.version("moderngl"), **self._renderer.description}
