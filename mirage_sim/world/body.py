@@ -152,9 +152,23 @@ class LocalObstacles:
 
     def ground(self, reach: float) -> Array:
         """Return plan coordinates ``[n, 2]`` of the ground points within ``reach`` metres of the body's axis."""
-        x, z, *_ = self._ground
-        near = x * x + z * z <= reach * reach
-        return np.stack([x[near], z[near]], 1)
+        return _within(self._ground, reach)
+
+    def obstacles(self, reach: float) -> Array:
+        """Return plan coordinates ``[n, 2]`` of the obstacle points within ``reach`` metres of the body's axis."""
+        return _within(self._obstacles, reach)
+
+    def sight(self, sectors: int) -> Array:
+        """Return the distance of the farthest point in each direction, ``[sectors]`` metres, 0 without a point.
+
+        Sector ``i`` begins at the angle ``2 pi i / sectors`` from the world's z axis towards its -x axis. Points above
+        the body are left out: they may be seen over an obstacle that hides the space behind it.
+        """
+        x, z, *_ = self._nearby.where(self._nearby.height < self.body.height)
+        sector = np.floor(np.arctan2(-x, z) * (sectors / (2 * math.pi))).astype(np.int64) % sectors
+        farthest = np.zeros(sectors, np.float32)
+        np.maximum.at(farthest, sector, np.hypot(x, z))
+        return farthest
 
     @cached_property
     def _squared(self) -> Array:
@@ -350,6 +364,12 @@ class LocalObstacles:
         ranges = np.full(rays, np.inf, np.float32)
         np.minimum.at(ranges, ray[inside], distance[owner[inside]])
         return ranges
+
+
+def _within(points: _Points, reach: float) -> Array:
+    """Return plan coordinates ``[n, 2]`` of the points within ``reach`` metres."""
+    x, z, *_ = points.where(points.x * points.x + points.z * points.z <= reach * reach)
+    return np.stack([x, z], 1)
 
 
 def _nearest(angle: Array, squared: Array) -> NDArray[np.int64]:
