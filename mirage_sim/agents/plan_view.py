@@ -40,7 +40,8 @@ class PlanView:
     Attributes:
         clearance: float32 ``[rows, columns]``, rows along y and columns along x: metres from the cell to the nearest
             obstacle.
-        seen: bool ``[rows, columns]``: whether the memory has a point in this direction, at this distance or beyond.
+        seen: bool ``[rows, columns]``: whether the memory has a point in this direction from the camera, at this
+            distance or beyond; the place of the body itself counts as seen.
         centre: ``(x, y)`` of the middle of the grid in metres.
         pose: ``(x, y, heading)`` of the camera.
         camera: of the body, batch shape ``()``.
@@ -85,7 +86,7 @@ class PlanView:
         else:
             clearance = cv2.distanceTransform(free, cv2.DIST_L2, cv2.DIST_MASK_PRECISE) * np.float32(RESOLUTION)
         distance, sector = _polar(side)
-        seen = distance <= around.sight(_SECTORS)[sector]
+        seen = distance <= np.maximum(around.sight(_SECTORS), body.radius)[sector]
         limits = VelocityLimits(dt=world.model.dt)
         return cls(clearance, seen, (x, y), (x, y, heading), world.camera, body.radius, limits)
 

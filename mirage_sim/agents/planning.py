@@ -359,6 +359,12 @@ class CostModel:
     cost: Cost
 
     def get_cost(self, info: Mapping[str, Any], candidates: torch.Tensor) -> torch.Tensor:
-        """Return the costs ``[1, n]`` of candidates ``[1, n, horizon, action_dim]``; ``info`` is not used."""
+        """Return the costs ``[1, n]`` of candidates ``[1, n, horizon, action_dim]``; ``info`` is not used.
+
+        Raises:
+            ValueError: if the candidates are those of several worlds.
+        """
+        if candidates.ndim != 4 or len(candidates) != 1:
+            raise ValueError(f"candidates: expected [1, n, horizon, action_dim], got {list(candidates.shape)}")
         costs = costs_of(self.cost, self.world, candidates[0].detach().cpu().numpy().astype(np.float32))
         return torch.from_numpy(costs).to(candidates)[None]

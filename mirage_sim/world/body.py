@@ -37,6 +37,10 @@ class _Points(NamedTuple):
         """Return the points where the mask is True."""
         return self if mask.all() else _Points(*(column[mask] for column in self))
 
+    def within(self, reach: float) -> Array:
+        """Return plan coordinates ``[n, 2]`` of the points within ``reach`` metres of the body's axis."""
+        return np.stack(self.where(self.x * self.x + self.z * self.z <= reach * reach)[:2], 1)
+
     def along(self, direction: Array, start: Array) -> tuple[Array, Array]:
         """Return the distances from ``start`` along a unit vector, and across it (positive to the left)."""
         x, z = np.float32(direction[0]), np.float32(direction[1])
@@ -152,22 +156,22 @@ class LocalObstacles:
 
     def ground(self, reach: float) -> Array:
         """Return plan coordinates ``[n, 2]`` of the ground points within ``reach`` metres of the body's axis."""
-        return _within(self._ground, reach)
+        return self._ground.within(reach)
 
     def obstacles(self, reach: float) -> Array:
         """Return plan coordinates ``[n, 2]`` of the obstacle points within ``reach`` metres of the body's axis."""
-        return _within(self._obstacles, reach)
+        return self._obstacles.within(reach)
 
     def sight(self, sectors: int) -> Array:
         """Return the distance of the farthest point in each direction, ``[sectors]`` metres, 0 without a point.
 
-        Sector ``i`` begins at the angle ``2 pi i / sectors`` from the world's z axis towards its -x axis. Points above
-        the body are left out: they may be seen over an obstacle that hides the space behind it.
+        Sector ``i`` begins at the angle ``2 pi i / sectors`` from the world's z axis towards its -x axis.
         """
-        x, z, *_ = self._nearby.where(self._nearby.height < self.body.height)
-        sector = np.floor(np.arctan2(-x, z) * (sectors / (2 * math.pi))).astype(np.int64) % sectors
-        farthest = np.zeros(sectors, np.float32)
-        np.maximum.at(farthest, sector, np.hypot(x, z))
+        x, z, _, footprint = self._nearby.where(self._nearby.height < self.body.height)  # no view over obstacles
+        distance, angle, farthest = np.hypot(x, z), np.arctan2(-x, z), np.zeros(sectors, np.float32)
+        for side in (-0.5, 0.0, 0.5):  # a point is as wide as its footprint
+            edge = (angle + np.arctan2(side * footprint, distance)) * (sectors / (2 * math.pi))
+            np.maximum.at(farthest, np.floor(edge).astype(np.int64) % sectors, distance)
         return farthest
 
     @cached_property
@@ -364,12 +368,6 @@ class LocalObstacles:
         ranges = np.full(rays, np.inf, np.float32)
         np.minimum.at(ranges, ray[inside], distance[owner[inside]])
         return ranges
-
-
-def _within(points: _Points, reach: float) -> Array:
-    """Return plan coordinates ``[n, 2]`` of the points within ``reach`` metres."""
-    x, z, *_ = points.where(points.x * points.x + points.z * points.z <= reach * reach)
-    return np.stack([x, z], 1)
 
 
 def _nearest(angle: Array, squared: Array) -> NDArray[np.int64]:
