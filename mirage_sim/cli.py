@@ -115,6 +115,7 @@ def _evaluation(name: str) -> Callable[[Settings], Result]:
 #: the function of every command, which takes its settings: ``module:name``, or one of this module
 RUN: dict[str, str | Callable[[Any], Result]] = {
     "rollout": "mirage_sim.agents.rollout:rollout",
+    "plan": "mirage_sim.agents.plan_goals:plan_goals",
     "train": "mirage_sim.training.train:train",
     "train recipe": _train_recipe,
     "record": _record,

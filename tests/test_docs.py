@@ -57,6 +57,7 @@ SMALLER = {
     ),
     "mirage rollout policy=policy.zip trust_policy=true": "steps=2",
     **{f"mirage eval {what} --json": "variants=[latent_memory]" for what in EVALUATIONS},
+    "mirage plan episodes=8 output=outputs/plan --json": "episodes=1 steps=2",
     "mirage bench learn --json": "steps=16 seeds=1 episodes=1 max_episode_steps=2 worlds=2",
     "mirage bench step --json": "steps=2 rgb_steps=1",
     "mirage bench ros --json": "steps=5 frames=5 seconds=1",

@@ -27,12 +27,13 @@ from mirage_sim.settings.recordings import (
     RecordingImportSettings,
     RecordingInfoSettings,
 )
-from mirage_sim.settings.rollout import RolloutSettings, WorldSettings
+from mirage_sim.settings.rollout import PlanSettings, RolloutSettings, WorldSettings
 from mirage_sim.settings.training import RecipeSettings, StageSettings, TrainSettings
 
 #: by command, or command and variant
 COMMANDS: dict[str, type[Settings]] = {
     "rollout": RolloutSettings,
+    "plan": PlanSettings,
     "train": TrainSettings,
     "train recipe": RecipeSettings,
     "record": RecordSettings,
@@ -67,6 +68,7 @@ __all__ = [
     "FidelitySettings",
     "FurnitureSettings",
     "PhotosSettings",
+    "PlanSettings",
     "ProtocolSettings",
     "ReportSettings",
     "RevisitSettings",

@@ -80,3 +80,37 @@ class RolloutSettings(WorldSettings):
             raise ValueError(f"episodes: expected 1 with format=mp4, got {self.episodes}")
         if self.policy == "scripted" and (mode := self.env["action_mode"]) != "twist":
             raise ValueError(f"env.action_mode: expected 'twist' with policy=scripted, got {mode!r}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanSettings(WorldSettings):
+    """Plan to goals in a generated world, drive there, and draw the plan.
+
+    The output folder gets plan.json and, of the first episode, plan.png: the map, the candidates of the first
+    decision, the plan, the path that was driven, and the frames along it.
+    """
+
+    example: ClassVar[str] = "mirage plan episodes=8 output=outputs/plan --json"
+
+    search: Literal["cem", "mppi"] = setting(
+        "cem", "cem: the cross-entropy method; mppi: model-predictive path integral control."
+    )
+    horizon: int = setting(20, "Actions of a plan.", least=1, most=1000)
+    candidates: int = setting(250, "Plans that are compared in each round.", least=25, most=100_000)
+    rounds: int = setting(4, "Rounds of a decision.", least=1, most=100)
+    episodes: int = setting(8, "Number of episodes.", least=1)
+    steps: int = setting(100, "Maximum steps of an episode.", least=1)
+    seed: int = setting(
+        0, "Seed of the first episode; later ones count up, without those whose start view has no free way.", least=0
+    )
+    nearest: float = setting(1.0, "Least distance of a goal from the start, metres.", above=0, most=100)
+    farthest: float = setting(4.0, "Greatest distance of a goal from the start, metres.", above=0, most=100)
+    start: int | None = setting(None, "Index of a built-in start image; null lets the seed choose.", least=0)
+    image: str | None = setting(None, "Path of an image to start from instead.")
+    fov_deg: float = setting(60.0, "Vertical field of view of that image, degrees.", above=0, most=179)
+    output: str = setting("outputs/plan", "Folder for the results.")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.nearest < self.farthest:
+            raise ValueError(f"nearest: expected less than farthest={self.farthest:g}, got {self.nearest:g}")

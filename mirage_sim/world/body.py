@@ -37,6 +37,10 @@ class _Points(NamedTuple):
         """Return the points where the mask is True."""
         return self if mask.all() else _Points(*(column[mask] for column in self))
 
+    def within(self, reach: float) -> Array:
+        """Return plan coordinates ``[n, 2]`` of the points within ``reach`` metres of the body's axis."""
+        return np.stack(self.where(self.x * self.x + self.z * self.z <= reach * reach)[:2], 1)
+
     def along(self, direction: Array, start: Array) -> tuple[Array, Array]:
         """Return the distances from ``start`` along a unit vector, and across it (positive to the left)."""
         x, z = np.float32(direction[0]), np.float32(direction[1])
@@ -166,9 +170,23 @@ class LocalObstacles:
 
     def ground(self, reach: float) -> Array:
         """Return plan coordinates ``[n, 2]`` of the ground points within ``reach`` metres of the body's axis."""
-        x, z, *_ = self._ground
-        near = x * x + z * z <= reach * reach
-        return np.stack([x[near], z[near]], 1)
+        return self._ground.within(reach)
+
+    def obstacles(self, reach: float) -> Array:
+        """Return plan coordinates ``[n, 2]`` of the obstacle points within ``reach`` metres of the body's axis."""
+        return self._obstacles.within(reach)
+
+    def sight(self, sectors: int) -> Array:
+        """Return the distance of the farthest point in each direction, ``[sectors]`` metres, 0 without a point.
+
+        Sector ``i`` begins at the angle ``2 pi i / sectors`` from the world's z axis towards its -x axis.
+        """
+        x, z, _, footprint = self._nearby.where(self._nearby.height < self.body.height)  # no view over obstacles
+        distance, angle, farthest = np.hypot(x, z), np.arctan2(-x, z), np.zeros(sectors, np.float32)
+        for side in (-0.5, 0.0, 0.5):  # a point is as wide as its footprint
+            edge = (angle + np.arctan2(side * footprint, distance)) * (sectors / (2 * math.pi))
+            np.maximum.at(farthest, np.floor(edge).astype(np.int64) % sectors, distance)
+        return farthest
 
     @cached_property
     def _squared(self) -> Array:
