@@ -4,6 +4,7 @@ from mirage_sim.settings.benchmarks import BENCHMARKS
 from mirage_sim.settings.data import (
     ClipsSettings,
     FurnitureSettings,
+    LerobotSettings,
     PhotographsSettings,
     RealEstateSettings,
     RecordSettings,
@@ -39,6 +40,7 @@ COMMANDS: dict[str, type[Settings]] = {
     "prepare vipe": VipeSettings,
     "prepare realestate10k": RealEstateSettings,
     "prepare clips": ClipsSettings,
+    "prepare lerobot": LerobotSettings,
     "prepare photographs": PhotographsSettings,
     "prepare furniture": FurnitureSettings,
     "recording info": RecordingInfoSettings,
@@ -60,6 +62,7 @@ __all__ = [
     "BENCHMARKS",
     "COMMANDS",
     "ClipsSettings",
+    "LerobotSettings",
     "CollisionSettings",
     "CompareSettings",
     "DoctorSettings",
