@@ -212,11 +212,8 @@ class _Writer:
     def _table(self, arrays: Arrays) -> Any:
         columns = []
         for field in self._schema():
-            values = (
-                arrays[field.name].tolist()
-                if field.name not in self._images
-                else _files(field.name, arrays[field.name])
-            )
+            array = arrays[field.name]
+            values = _files(field.name, array) if field.name in self._images else array.tolist()
             columns.append(self._arrow.array(values, field.type))
         return self._arrow.Table.from_arrays(columns, schema=self._schema())
 

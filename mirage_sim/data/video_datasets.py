@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from mirage_sim.data.clips import load_clip
 from mirage_sim.data.recordings.lerobot import INFO, LerobotDataset
+from mirage_sim.data.recordings.realestate10k import pose_lines
 from mirage_sim.data.video_io import Image, image_files, read_table, read_video, video_facts
 from mirage_sim.world.images import read_image
 
@@ -161,27 +162,6 @@ LAYOUTS: Mapping[str, Layout] = {
     "clips": Layout("*.safetensors", _stems("*.safetensors"), read_clip),
     "lerobot": Layout(INFO, _episodes, read_episode),
 }
-
-
-def pose_lines(path: Path) -> Array:
-    """Read the lines of a pose file of RealEstate10K, ``[n, 19]``."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: expected a readable text file: {error}") from error
-    rows = []
-    for number, line in enumerate(lines[1:], 2):
-        try:
-            row = [float(word) for word in line.split()]
-        except ValueError:
-            row = []
-        if line.strip() and (len(row) != 19 or not np.isfinite(row).all()):
-            raise ValueError(f"{path}: line {number}: expected 19 finite numbers, got {line[:60]!r}")
-        if line.strip():
-            rows.append(row)
-    if not rows:
-        raise ValueError(f"{path}: expected the address of a video and a line per frame, got {len(lines)} lines")
-    return np.array(rows)
 
 
 def _inverse(w2c: Array) -> Array:

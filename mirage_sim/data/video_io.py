@@ -60,6 +60,9 @@ def decode_frames(path: Path, numbers: Sequence[int], rate: float, pixels: str) 
     """
     import imageio_ffmpeg
 
+    if not numbers:
+        return
+
     bits, dtype, shape = {"rgb24": (24, np.uint8, (3,)), "gray12le": (16, np.uint16, ())}[pixels]
     start = ["-ss", f"{max(numbers[0] - 0.5, 0.0) / rate:.6f}"]  # half a frame early, so that rounding skips none
     every = ["-fps_mode", "passthrough"]
@@ -74,7 +77,7 @@ def decode_frames(path: Path, numbers: Sequence[int], rate: float, pixels: str) 
                 while position < wanted:
                     data = next(frames)
                     position += 1
-                yield np.frombuffer(data, dtype).reshape(height, width, *shape)
+                yield np.frombuffer(data, dtype).reshape(height, width, *shape).copy()
         except (StopIteration, OSError, RuntimeError) as error:
             raise ValueError(f"{path}: expected a readable video with a frame {numbers[-1]}") from error
 

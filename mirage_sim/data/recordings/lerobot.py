@@ -31,6 +31,7 @@ IMAGE, DEPTH = "observation.images.rgb", "observation.images.depth"
 POSE, INTRINSICS = "observation.state", "observation.intrinsics"
 LEVELS = 4095  # largest code of a depth video, which has 12 bits
 SHIFT = 3.5  # metres; it keeps codes of near depth from being finer than needed
+_MAX_FILE = 2**36  # bytes of a Parquet file or a video
 MM = 1000.0  # units per metre of depth in PNG files
 
 
@@ -145,7 +146,7 @@ class LerobotDataset:
             decoder = partial(decode_depth, units_per_metre=MM) if key == DEPTH else decode_image
             return (decoder(f"{path}: {key} {each}", _png(path, files[each].as_py())) for each in numbers)
         path = self.folder / _path(VIDEO_PATH, row, f"videos/{key}", video_key=key)
-        check_file(path, 2**40)
+        check_file(path, _MAX_FILE)
         first = round(row[f"videos/{key}/from_timestamp"] * self._fps)
         frames = decode_frames(
             path, [first + each for each in numbers], self._fps, "gray12le" if key == DEPTH else "rgb24"
@@ -224,7 +225,7 @@ def _png(path: Path, value: Any) -> bytes:
 def _read(path: Path, columns: Sequence[str], episode: int | None = None) -> Any:
     """Read columns of a Parquet file as a table, of all rows or those of an episode."""
     parquet, arrow = (require(name, "'mirage_sim[data]'") for name in ("pyarrow.parquet", "pyarrow"))
-    check_file(path, 2**40)
+    check_file(path, _MAX_FILE)
     filters = None if episode is None else [("episode_index", "==", episode)]
     try:
         return parquet.read_table(path, columns=list(columns), filters=filters)
