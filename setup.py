@@ -49,8 +49,8 @@ ROS = [
 EXTRAS = {
     "ros": [f'{wheel}; sys_platform == "linux" and platform_machine == "x86_64"' for wheel in ROS],
     "train": ["accelerate>=1.15,<2", "peft>=0.21,<1", "tensorboard>=2.20,<3"],  # mirage train
-    # mirage rollout format=minari (needs Python 3.11) and format=mcap (needs no ROS)
-    "data": ['minari[create,hdf5]>=0.5.4,<0.6; python_version >= "3.11"', "rosbags>=0.11.9,<0.12"],
+    # mirage rollout format=minari (needs Python 3.11), format=lerobot and format=mcap (needs no ROS)
+    "data": ['minari[create,hdf5]>=0.5.4,<0.6; python_version >= "3.11"', "pyarrow>=26,<27", "rosbags>=0.11.9,<0.12"],
     "ray": ["ray>=2.60,<3"],  # mirage rollout backend=ray
     "learn": ["stable-baselines3>=2.9.2,<3"],
     "report": ["matplotlib>=3.10.9,<4", "jinja2>=3.1,<4"],  # mirage eval report
@@ -71,6 +71,7 @@ EXTRAS = {
         "pytest>=9.2,<10",
         "hypothesis>=6.168,<7",
         "catkin-pkg>=1.1,<2",
+        "lerobot-doctor>=0.2,<0.3",
         "matplotlib>=3.10.9,<4",
         "mcap-ros2-support>=0.6,<0.7",
         "moviepy>=2.1,<3",

@@ -122,6 +122,7 @@ RUN: dict[str, str | Callable[[Any], Result]] = {
     "prepare vipe": "mirage_sim.data.prepare:prepare",
     "prepare realestate10k": "mirage_sim.data.prepare:prepare",
     "prepare clips": "mirage_sim.data.prepare:prepare",
+    "prepare lerobot": "mirage_sim.data.prepare:prepare",
     "prepare photographs": "mirage_sim.data.photographs:prepare_photographs",
     "prepare furniture": "mirage_sim.data.simulators.homes.furniture.prepare:prepare_furniture",
     "recording info": "mirage_sim.evaluation.recordings:describe_recording",

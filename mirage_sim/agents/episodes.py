@@ -24,7 +24,7 @@ from mirage_sim.geometry import VelocityLimits
 from mirage_sim.memory.latent_map import GENERATED
 from mirage_sim.paths import ASSETS
 from mirage_sim.settings import RolloutSettings
-from mirage_sim.world import Snapshot, WorldModel
+from mirage_sim.world import Horizon, Snapshot, WorldModel
 from mirage_sim.world.images import fit
 
 WALKS = ASSETS / "mini" / "walks"
@@ -146,6 +146,7 @@ class EpisodeMaker:
         world: configuration of the world model.
         arguments: of the environment, as plain configuration.
         steps: maximum steps of an episode.
+        dt: simulated seconds per step.
 
     Args:
         settings: of the rollout. Networks are loaded when the first episode is generated.
@@ -159,6 +160,8 @@ class EpisodeMaker:
     def __init__(self, settings: RolloutSettings):
         policy = settings.policy
         self.world, self.steps = settings.world, settings.steps
+        horizon: Horizon = instantiate(settings.world["horizon"]) if "horizon" in settings.world else Horizon()
+        self.dt = horizon.dt(settings.latent["stride"][0])
         self.arguments = {**settings.env, "observation": "dict", "render_mode": "rgb_array"}
         self._policy, self._seed = policy, settings.seed
         self._clip = _load_walk(settings.walk) if policy == "replay" else None

@@ -1,10 +1,11 @@
-"""Formats of saved episodes: a video with images, NumPy archives, a Minari data set, rosbag2 folders."""
+"""Formats of saved episodes: a video with images, NumPy archives, Minari and LeRobot data sets, rosbag2 folders."""
 
 import os
 import shutil
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,8 +20,9 @@ from mirage_sim.envs.actions import ActionMode
 from mirage_sim.envs.registration import WORLD_ID
 from mirage_sim.envs.world_env import MirageWorldEnv
 from mirage_sim.io import atomic_folder, atomic_write
+from mirage_sim.models.pretrained import require
 
-DATASET_ID = "rollout-v0"  # name of the Minari data set
+DATASET_ID = "rollout-v0"  # name of a data set
 _DATASETS_PATH = "MINARI_DATASETS_PATH"
 
 
@@ -61,10 +63,15 @@ class Video:
 
 
 class Archives:
-    """``format=npz``: a NumPy archive per episode."""
+    """``format=npz``: a NumPy archive per episode.
 
-    def __init__(self, folder: Path):
-        self.folder = folder
+    Args:
+        folder: for the archives.
+        arrays: returns the arrays of an episode.
+    """
+
+    def __init__(self, folder: Path, arrays: Callable[[Episode], dict[str, np.ndarray]] = Episode.arrays):
+        self.folder, self._arrays = folder, arrays
 
     def path(self, number: int) -> Path:
         """Return the file of an episode."""
@@ -77,32 +84,27 @@ class Archives:
     def write(self, number: int, episode: Episode) -> None:
         """See :class:`Format`."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        save_npz(self.path(number), episode.arrays())
+        save_npz(self.path(number), self._arrays(episode))
 
     def finish(self, episodes: int) -> None:
         """See :class:`Format`."""
 
 
-class Minari:
-    """``format=minari``: one data set, built from archives after all episodes are saved.
+class DataSet:
+    """``format=minari`` and ``format=lerobot``: one data set, built from archives after all episodes are saved.
 
     Args:
-        folder: for the data set.
+        folder: for the data set, which becomes its subfolder :data:`DATASET_ID`.
         archives: of the episodes; they are deleted at the end.
-        maker: of the episodes.
-        algorithm: name of the policy, for the data set.
-
-    Raises:
-        ImportError: if Minari is not installed.
+        save: writes the data set atomically to a new folder, from the archives' paths.
     """
 
-    def __init__(self, folder: Path, archives: Archives, maker: EpisodeMaker, algorithm: str):
-        _minari()
-        self._folder, self._archives, self._maker, self._algorithm = folder, archives, maker, algorithm
+    def __init__(self, folder: Path, archives: Archives, save: Callable[[Path, Sequence[Path]], None]):
+        self._path, self._archives, self._save = folder / DATASET_ID, archives, save
 
     def has(self, number: int) -> bool:
         """See :class:`Format`."""
-        return (self._folder / DATASET_ID).exists() or self._archives.has(number)
+        return self._path.exists() or self._archives.has(number)
 
     def write(self, number: int, episode: Episode) -> None:
         """See :class:`Format`."""
@@ -110,10 +112,50 @@ class Minari:
 
     def finish(self, episodes: int) -> None:
         """See :class:`Format`."""
-        if not (self._folder / DATASET_ID).exists():
-            paths = [self._archives.path(number) for number in range(episodes)]
-            save_minari(self._folder, paths, specification(self._maker), self._algorithm)
+        if not self._path.exists():
+            self._save(self._path, [self._archives.path(number) for number in range(episodes)])
         shutil.rmtree(self._archives.folder, ignore_errors=True)
+
+
+def minari_data_set(folder: Path, archives: Path, maker: EpisodeMaker, algorithm: str) -> DataSet:
+    """Return ``format=minari``.
+
+    Args:
+        folder: for the data set.
+        archives: folder for archives.
+        maker: of the episodes.
+        algorithm: name of the policy, for the data set.
+
+    Raises:
+        ImportError: if Minari is not installed.
+    """
+    _minari()
+    save = partial(save_minari, spec=specification(maker), algorithm=algorithm)
+    return DataSet(folder, Archives(archives), save)
+
+
+def lerobot_data_set(folder: Path, archives: Path, maker: EpisodeMaker, video: bool) -> DataSet:
+    """Return ``format=lerobot``.
+
+    Args:
+        folder: for the data set.
+        archives: folder for archives.
+        maker: of the episodes.
+        video: see :func:`~mirage_sim.agents.lerobot.save_lerobot`.
+
+    Raises:
+        ValueError: if the folder itself is a data set, or the world makes no whole number of steps per second.
+        ImportError: if pyarrow is not installed.
+    """
+    from mirage_sim.agents.lerobot import integer_fps, rows_of, save_lerobot, task_of
+
+    require("pyarrow", "'mirage_sim[data]'")
+    integer_fps(maker.dt)
+    if (folder / "meta" / "info.json").exists():
+        raise ValueError(f"output: expected a folder that is no data set, got {folder}, which has meta/info.json")
+    task = task_of(maker.arguments["task"])
+    save = partial(save_lerobot, task=task, action_mode=maker.action_mode, video=video)
+    return DataSet(folder, Archives(archives, rows_of), save)
 
 
 class EpisodeWriter(Protocol):
@@ -170,17 +212,17 @@ def save_npz(path: Path, arrays: dict[str, np.ndarray]) -> None:
     for name, array in arrays.items():
         if array.dtype.hasobject:
             raise ValueError(f"{name}: expected an array of numbers, got dtype {array.dtype}")
-    with atomic_write(path) as partial:
-        np.savez_compressed(partial, **arrays)  # type: ignore[arg-type]
+    with atomic_write(path) as unfinished:
+        np.savez_compressed(unfinished, **arrays)  # type: ignore[arg-type]
 
 
 def save_minari(folder: Path, archives: Sequence[Path], spec: EnvSpec, algorithm: str) -> None:
     """Write a Minari data set of episodes atomically.
 
-    ``minari.load_dataset("rollout-v0")`` reads it with ``MINARI_DATASETS_PATH=FOLDER``. Frames are stored losslessly.
+    ``minari.load_dataset(NAME)`` reads it with ``MINARI_DATASETS_PATH=PARENT``. Frames are stored losslessly.
 
     Args:
-        folder: that readers set ``MINARI_DATASETS_PATH`` to.
+        folder: a new one; its name is that of the data set.
         archives: the episodes, written by :func:`save_npz`.
         spec: of the environment, which Minari can recover from the data set.
         algorithm: name of the policy.
@@ -191,11 +233,11 @@ def save_minari(folder: Path, archives: Sequence[Path], spec: EnvSpec, algorithm
     create = _minari().create_dataset_from_buffers
     folder = folder.absolute()  # Minari joins a relative path with itself
     first, *others = map(_buffer, range(len(archives)), archives)
-    with atomic_folder(folder / DATASET_ID) as partial, _environment(_DATASETS_PATH, str(partial.parent)):
+    with atomic_folder(folder) as unfinished, _environment(_DATASETS_PATH, str(unfinished.parent)):
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", ".* is set to None")  # author and code link, which are unknown here
             data = create(
-                DATASET_ID,
+                folder.name,
                 [first],
                 env=spec,
                 algorithm_name=algorithm,

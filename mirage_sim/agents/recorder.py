@@ -6,7 +6,16 @@ from typing import Any
 
 import mirage_sim
 from mirage_sim.agents.episodes import EpisodeMaker, scores_of
-from mirage_sim.agents.formats import DATASET_ID, Archives, Bags, Format, Minari, Video, episode_name
+from mirage_sim.agents.formats import (
+    DATASET_ID,
+    Archives,
+    Bags,
+    Format,
+    Video,
+    episode_name,
+    lerobot_data_set,
+    minari_data_set,
+)
 from mirage_sim.build import instantiate
 from mirage_sim.io import remove_partial, save_json
 from mirage_sim.settings import RolloutSettings
@@ -39,12 +48,14 @@ class Recorder:
         self._settings = json.loads(json.dumps(compared | {"mirage_sim": mirage_sim.__version__}))
 
     def _open_format(self, settings: RolloutSettings) -> Format:
+        archives = self._folder / NOTES / "archives"
         match settings.format:
             case "npz":
                 return Archives(self._folder)
             case "minari":
-                archives = Archives(self._folder / NOTES / "archives")
-                return Minari(self._folder, archives, self._maker, settings.policy)
+                return minari_data_set(self._folder, archives, self._maker, settings.policy)
+            case "lerobot":
+                return lerobot_data_set(self._folder, archives, self._maker, settings.video)
             case "mcap":
                 return Bags(self._folder, self._maker, instantiate(settings.bag))
         return Video(self._folder)

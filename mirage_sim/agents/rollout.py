@@ -1,5 +1,6 @@
 """``mirage rollout``: walk agents through ``MirageWorld-v0`` and save what they saw."""
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,8 @@ def rollout(settings: RolloutSettings) -> dict[str, Any]:
         settings: of ``mirage rollout``; :func:`mirage_sim.build.compose` makes them.
 
     Returns:
-        The metrics of ``metrics.json`` without those per step, and ``output``, the folder.
+        The metrics of ``metrics.json`` without those per step; ``output``, the folder; ``bytes`` of all files in it;
+        ``seconds`` that this call took.
 
     Raises:
         ValueError: for unusable settings, or a folder that cannot be written to or that another rollout writes to.
@@ -32,11 +34,14 @@ def rollout(settings: RolloutSettings) -> dict[str, Any]:
         ImportError: if a library for the format, the policy or the backend is not installed.
         OSError: if the backend fails.
     """
+    began = time.perf_counter()
     check_folder("output", settings.output)
     backend: Backend = instantiate(settings.backend)
     recorder = Recorder(settings)
     with lock_folder(Path(settings.output), f"{NOTES}/lock"):
-        return _record_missing(settings, backend, recorder)
+        metrics = _record_missing(settings, backend, recorder)
+    size = sum(path.stat().st_size for path in Path(settings.output).rglob("*") if path.is_file())
+    return metrics | {"output": settings.output, "bytes": size, "seconds": round(time.perf_counter() - began, 2)}
 
 
 def _record_missing(settings: RolloutSettings, backend: Backend, recorder: Recorder) -> dict[str, Any]:
@@ -51,7 +56,7 @@ def _record_missing(settings: RolloutSettings, backend: Backend, recorder: Recor
             bar.update(added)
     metrics = _summary(recorder.finish(len(episodes))) | {"policy": settings.policy}
     save_json(Path(settings.output) / "metrics.json", metrics)
-    return {key: value for key, value in metrics.items() if key != "per_step"} | {"output": settings.output}
+    return {key: value for key, value in metrics.items() if key != "per_step"}
 
 
 def _summary(episodes: list[dict[str, Any]]) -> dict[str, Any]:

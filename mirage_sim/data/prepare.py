@@ -33,9 +33,9 @@ def prepare(settings: VideoSettings) -> dict[str, Any]:
         ValueError: if the folder holds no usable video.
     """
     source, output, layout = Path(settings.source), Path(settings.output), LAYOUTS[settings.layout]
-    names = [path.stem for path in sorted(source.glob(layout.pattern))]
+    names = layout.names(source)
     if not names:
-        raise ValueError(f"{source}: expected videos in the layout {settings.layout}, got no {layout.pattern}")
+        raise ValueError(f"{source}: expected videos in the layout {settings.layout}, got no {layout.files}")
     made, faults = 0, []
     for name in tqdm(names, unit="video", disable=None):
         try:

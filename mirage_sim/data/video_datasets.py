@@ -8,6 +8,8 @@
   ``frames/NAME/MICROSECONDS.png`` (or another format), or ``frames/NAME.mp4`` with one frame per line, and
   ``depth/NAME.npz`` as above, numbered by line from 0, in the unit of the poses.
 * ``clips``: ``NAME.safetensors`` as written by ``mirage record``, with a frame every 1/16 s.
+* ``lerobot``: a LeRobotDataset v3.0 as written by ``mirage rollout format=lerobot``, see
+  :mod:`mirage_sim.data.recordings.lerobot`; ``NAME`` is the number of an episode, and its task the prompt.
 
 ``captions/NAME.txt`` may hold a prompt. Axes are OpenCV's and the corner of an image is (0, 0). Depth is unknown where
 it is 0 or not finite.
@@ -22,6 +24,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mirage_sim.data.clips import load_clip
+from mirage_sim.data.recordings.lerobot import INFO, LerobotDataset
+from mirage_sim.data.recordings.realestate10k import pose_lines
 from mirage_sim.data.video_io import Image, image_files, read_table, read_video, video_facts
 from mirage_sim.world.images import read_image
 
@@ -110,45 +114,54 @@ def read_clip(folder: Path, name: str) -> Video:
     )
 
 
+def read_episode(folder: Path, name: str) -> Video:
+    """Open an episode of a LeRobot data set as a video.
+
+    Raises:
+        FileNotFoundError: if a file is missing.
+        ValueError: if a file is damaged, or the data set lacks poses, intrinsics or depth.
+    """
+    dataset = LerobotDataset(folder)
+    episode, (height, width) = dataset.episode(int(name)), dataset.size
+    return Video(
+        times=episode.times,
+        c2w=episode.c2w,
+        intrinsics=episode.intrinsics / (width, height, width, height),
+        images=episode.images,
+        depth=lambda wanted: list(episode.depths(wanted)),
+        caption=episode.task,
+    )
+
+
+def _episodes(folder: Path) -> list[str]:
+    return [f"{index:06d}" for index in LerobotDataset(folder).episodes] if (folder / INFO).exists() else []
+
+
+def _stems(pattern: str) -> Callable[[Path], list[str]]:
+    return lambda folder: [path.stem for path in sorted(folder.glob(pattern))]
+
+
 @dataclass(frozen=True)
 class Layout:
     """A layout of videos in a folder.
 
     Attributes:
-        pattern: matches one file per video; the stem of the file is the video's name.
+        files: the files by which it is recognised, for errors.
+        names: lists the videos of a folder.
         read: opens a video by folder and name.
     """
 
-    pattern: str
+    files: str
+    names: Callable[[Path], list[str]]
     read: Callable[[Path, str], Video]
 
 
 LAYOUTS: Mapping[str, Layout] = {
-    "vipe": Layout("pose/*.npz", read_vipe),
-    "realestate10k": Layout("poses/*.txt", read_realestate10k),
-    "clips": Layout("*.safetensors", read_clip),
+    "vipe": Layout("pose/*.npz", _stems("pose/*.npz"), read_vipe),
+    "realestate10k": Layout("poses/*.txt", _stems("poses/*.txt"), read_realestate10k),
+    "clips": Layout("*.safetensors", _stems("*.safetensors"), read_clip),
+    "lerobot": Layout(INFO, _episodes, read_episode),
 }
-
-
-def pose_lines(path: Path) -> Array:
-    """Read the lines of a pose file of RealEstate10K, ``[n, 19]``."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: expected a readable text file: {error}") from error
-    rows = []
-    for number, line in enumerate(lines[1:], 2):
-        try:
-            row = [float(word) for word in line.split()]
-        except ValueError:
-            row = []
-        if line.strip() and (len(row) != 19 or not np.isfinite(row).all()):
-            raise ValueError(f"{path}: line {number}: expected 19 finite numbers, got {line[:60]!r}")
-        if line.strip():
-            rows.append(row)
-    if not rows:
-        raise ValueError(f"{path}: expected the address of a video and a line per frame, got {len(lines)} lines")
-    return np.array(rows)
 
 
 def _inverse(w2c: Array) -> Array:

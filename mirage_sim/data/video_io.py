@@ -1,8 +1,9 @@
 """Readers of video files, folders of images, and numbered tables in ``.npz`` files."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 from zipfile import BadZipFile
 
 import cv2
@@ -43,6 +44,42 @@ def read_video(path: Path, numbers: Sequence[int]) -> Iterator[Image]:
                 raise ValueError(f"{path}: expected a readable video with a frame {number}, got {position} frames")
             position += 1
             yield cv2.cvtColor(frame, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False)
+
+
+def decode_frames(path: Path, numbers: Sequence[int], rate: float, pixels: str) -> Iterator[NDArray[Any]]:
+    """Decode the frames with these ascending numbers one by one, from the nearest key frame before the first of them.
+
+    Args:
+        path: the file.
+        numbers: of the frames.
+        rate: frames per second, constant.
+        pixels: ``"rgb24"`` for uint8 ``[H, W, 3]``, ``"gray12le"`` for uint16 ``[H, W]``.
+
+    Raises:
+        ValueError: if the video is too short or cannot be read.
+    """
+    import imageio_ffmpeg
+
+    if not numbers:
+        return
+
+    bits, dtype, shape = {"rgb24": (24, np.uint8, (3,)), "gray12le": (16, np.uint16, ())}[pixels]
+    start = ["-ss", f"{max(numbers[0] - 0.5, 0.0) / rate:.6f}"]  # half a frame early, so that rounding skips none
+    every = ["-fps_mode", "passthrough"]
+    frames = imageio_ffmpeg.read_frames(
+        str(path.absolute()), pixels, bits_per_pixel=bits, input_params=start, output_params=every
+    )
+    with closing(frames):
+        position = numbers[0] - 1
+        try:
+            width, height = next(frames)["size"]
+            for wanted in numbers:
+                while position < wanted:
+                    data = next(frames)
+                    position += 1
+                yield np.frombuffer(data, dtype).reshape(height, width, *shape).copy()
+        except (StopIteration, OSError, RuntimeError) as error:
+            raise ValueError(f"{path}: expected a readable video with a frame {numbers[-1]}") from error
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from contextlib import closing
 from functools import cache
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -151,14 +152,17 @@ def save_image(image: Image.Image, path: Path) -> None:
         image.save(partial)
 
 
-def save_video(frames: Iterable[np.ndarray], path: Path, fps: float, quality: float = 8) -> None:
+def save_video(
+    frames: Iterable[np.ndarray], path: Path, fps: float, quality: float | None = 8, **encoding: Any
+) -> None:
     """Write an MP4 (H.264, yuv420p, which every player supports) atomically.
 
     Args:
         frames: uint8 ``[H, W, 3]``, both sides even.
         path: of the file.
         fps: frames per second.
-        quality: 0 (smallest) to 10.
+        quality: 0 (smallest) to 10; None if ``encoding`` has it.
+        encoding: other arguments of ``imageio_ffmpeg.write_frames``, for frames or files of another kind.
 
     Raises:
         OSError: naming the file, if it could not be written.
@@ -170,9 +174,8 @@ def save_video(frames: Iterable[np.ndarray], path: Path, fps: float, quality: fl
     size, count = (first.shape[1], first.shape[0]), 0
     # the path is absolute: in others, ffmpeg reads a leading dash as an option and a prefix with a colon as a protocol
     with atomic_write(path) as partial:
-        writer = imageio_ffmpeg.write_frames(
-            str(partial), size, fps=fps, codec="libx264", pix_fmt_out="yuv420p", macro_block_size=2, quality=quality
-        )
+        encoding = {"codec": "libx264", "pix_fmt_out": "yuv420p", "macro_block_size": 2} | encoding
+        writer = imageio_ffmpeg.write_frames(str(partial), size, fps=fps, quality=quality, **encoding)
         with closing(writer):
             writer.send(None)
             for frame in chain([first], frames):

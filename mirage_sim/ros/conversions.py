@@ -19,6 +19,7 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from mirage_sim.geometry.quaternions import quaternion_of, rotation_of
 from mirage_sim.ros.frames import (
     BASE,
     BODY_FROM_OPTICAL,
@@ -31,8 +32,6 @@ from mirage_sim.ros.frames import (
     camera_pose,
     inverse,
     map_from_base,
-    quaternion_of,
-    rotation_of,
 )
 
 Fields = dict[str, Any]

@@ -4,6 +4,7 @@ from mirage_sim.settings.benchmarks import BENCHMARKS
 from mirage_sim.settings.data import (
     ClipsSettings,
     FurnitureSettings,
+    LerobotSettings,
     PhotographsSettings,
     RealEstateSettings,
     RecordSettings,
@@ -40,6 +41,7 @@ COMMANDS: dict[str, type[Settings]] = {
     "prepare vipe": VipeSettings,
     "prepare realestate10k": RealEstateSettings,
     "prepare clips": ClipsSettings,
+    "prepare lerobot": LerobotSettings,
     "prepare photographs": PhotographsSettings,
     "prepare furniture": FurnitureSettings,
     "recording info": RecordingInfoSettings,
@@ -61,6 +63,7 @@ __all__ = [
     "BENCHMARKS",
     "COMMANDS",
     "ClipsSettings",
+    "LerobotSettings",
     "CollisionSettings",
     "CompareSettings",
     "DoctorSettings",

@@ -72,6 +72,14 @@ class ClipsSettings(VideoSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
+class LerobotSettings(VideoSettings):
+    """Cut the episodes of a LeRobot data set with depth and poses, such as a rollout's, into training clips."""
+
+    example: ClassVar[str] = "mirage prepare lerobot source=data/rollout-v0 output=data/clips 'size=[96,128]' fps=10"
+    layout: ClassVar[str] = "lerobot"
+
+
+@dataclass(frozen=True, kw_only=True)
 class PhotographsSettings(Settings):
     """Crop photographs of Debian's wallpaper packages to 96 x 128 pixels, for training a codec."""
 

@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Literal
 from mirage_sim.settings.fields import Settings, group, setting
 
 POLICIES = ("scripted", "random", "replay")
-FORMATS = ("mp4", "npz", "minari", "mcap")
+FORMATS = ("mp4", "npz", "minari", "lerobot", "mcap")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,10 +55,14 @@ class RolloutSettings(WorldSettings):
     walk: int | str = setting(
         0, "Walk for policy=replay: index of a shipped held-out walk, or the path of a recorded clip."
     )
-    format: Literal["mp4", "npz", "minari", "mcap"] = setting(
+    format: Literal["mp4", "npz", "minari", "lerobot", "mcap"] = setting(
         "mp4",
-        "What is saved. mp4: a video, a contact sheet and a map; npz: one NumPy archive per episode; minari: the "
-        "Minari data set rollout-v0; mcap: one rosbag2 folder per episode. docs/cli.md lists the contents.",
+        "What is saved. mp4: a video, a contact sheet and a map; npz: one NumPy archive per episode; minari, lerobot: "
+        "a data set of Minari or LeRobot, rollout-v0; mcap: one rosbag2 folder per episode. docs/cli.md lists the "
+        "contents.",
+    )
+    video: bool = setting(
+        True, "With format=lerobot, store images as videos (false: as PNG files, larger and exact, with depth in mm)."
     )
     output: str = setting("outputs/rollout", "Folder for the results.")
     bag: dict[str, Any] = setting(

@@ -84,7 +84,7 @@ def test_minari_loads_the_data_set(
     assert episodes[1].truncations.tolist() == [False, False, False, True]
 
     again = rollout_of(three_episodes | {"format": "minari"})
-    assert again == figures | {"output": str(tmp_path)}, "of what is there"
+    assert again == figures | {"output": str(tmp_path), "seconds": again["seconds"]}, "of what is there"
     with pytest.raises(ValueError, match="output: expected a folder without episodes, .* whose seed differ"):
         rollout_of(three_episodes | {"format": "minari", "seed": 8})
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from mirage_sim.geometry import Camera, se3_exp
+from mirage_sim.geometry import Camera, quaternions, se3_exp
 from mirage_sim.memory import LatentMap
 from mirage_sim.memory.latent_map import Points
 from mirage_sim.ros import conversions, frames
@@ -92,7 +92,7 @@ def test_twist_of_refuses_implausible_values(part: str, axis: str, value: float)
 
 def stamped_pose(c2w: np.ndarray, height: float = frames.CAMERA_HEIGHT) -> PoseWithCovarianceStamped:
     pose = frames.map_from_base(c2w, height)
-    x, y, z, w = frames.quaternion_of(pose[:3, :3]).tolist()
+    x, y, z, w = quaternions.quaternion_of(pose[:3, :3]).tolist()
     fields = {
         "header": conversions.header(0.0, "map"),
         "pose": {
@@ -150,7 +150,7 @@ def test_pose_of_refuses_implausible_values(path: str, value: Any, named: str):
 
 def motion_of(translation: Any, rotation: Any) -> np.ndarray:
     out = np.eye(4)
-    out[:3, :3] = frames.rotation_of([rotation.x, rotation.y, rotation.z, rotation.w])
+    out[:3, :3] = quaternions.rotation_of([rotation.x, rotation.y, rotation.z, rotation.w])
     out[:3, 3] = translation.x, translation.y, translation.z
     return out
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from mirage_sim.geometry import VelocityLimits, se3_exp
+from mirage_sim.geometry import VelocityLimits, quaternions, se3_exp
 from mirage_sim.ros import frames
 from mirage_sim.world import Body
 
@@ -36,7 +36,7 @@ def test_base_from_camera_matches_body():
     np.testing.assert_array_equal(base_from_camera @ [-1, 0, 0, 1], [0, 1, 1.5, 1])  # left
     np.testing.assert_array_equal(base_from_camera @ [0, -1, 0, 1], [0, 0, 2.5, 1])  # up
     np.testing.assert_array_equal(base_from_camera @ [0, 1.5, 0, 1], [0, 0, 0, 1])  # the floor
-    np.testing.assert_allclose(frames.quaternion_of(base_from_camera[:3, :3]), [-0.5, 0.5, -0.5, 0.5])
+    np.testing.assert_allclose(quaternions.quaternion_of(base_from_camera[:3, :3]), [-0.5, 0.5, -0.5, 0.5])
 
 
 def test_identity_pose_is_origin_of_map():
@@ -82,17 +82,17 @@ def test_map_from_base_agrees_with_camera_chain(twist: np.ndarray, height: float
 @given(TWISTS)
 def test_quaternion_round_trip(twist: np.ndarray):
     rotation = motion(twist)[:3, :3]
-    quaternion = frames.quaternion_of(rotation)
+    quaternion = quaternions.quaternion_of(rotation)
     assert np.linalg.norm(quaternion) == pytest.approx(1.0) and quaternion[3] >= 0
-    np.testing.assert_allclose(frames.rotation_of(quaternion), rotation, atol=1e-9)
-    np.testing.assert_allclose(frames.rotation_of(-3 * quaternion), rotation, atol=1e-9)
+    np.testing.assert_allclose(quaternions.rotation_of(quaternion), rotation, atol=1e-9)
+    np.testing.assert_allclose(quaternions.rotation_of(-3 * quaternion), rotation, atol=1e-9)
 
 
 @pytest.mark.parametrize("axis", range(3))
 def test_quaternion_of_half_turns(axis: int):
     diagonal = -np.ones(3)
     diagonal[axis] = 1
-    quaternion = frames.quaternion_of(np.diag(diagonal))
+    quaternion = quaternions.quaternion_of(np.diag(diagonal))
     np.testing.assert_allclose(np.abs(quaternion), np.eye(4)[axis], atol=1e-12)
 
 

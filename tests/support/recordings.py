@@ -41,7 +41,7 @@ def codes(depth: np.ndarray, units_per_metre: float) -> np.ndarray:
 
 def write_tum(folder: Path, frames: Sequence[RecordedFrame], depth_delay: float = 0.004) -> Path:
     """A TUM folder whose depth stamps are a little later than those of the images; true intrinsics in camera.json."""
-    from mirage_sim.ros.frames import quaternion_of
+    from mirage_sim.geometry.quaternions import quaternion_of
 
     lists: dict[str, list[str]] = {"rgb.txt": [], "depth.txt": [], "groundtruth.txt": []}
     for i, frame in enumerate(frames):

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from mirage_sim.data.recordings.bag import BagRecording
+from mirage_sim.data.recordings.lerobot import LerobotRecording
 from mirage_sim.data.recordings.nerfstudio import NerfstudioRecording
 from mirage_sim.data.recordings.own import ClipRecording, RolloutRecording
 from mirage_sim.data.recordings.prepare import to_size
@@ -23,6 +24,7 @@ LAYOUTS: tuple[type[Recording], ...] = (
     TumRecording,
     NerfstudioRecording,
     RealEstate10kRecording,
+    LerobotRecording,
     ClipRecording,
     RolloutRecording,
 )

@@ -3,12 +3,33 @@
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mirage_sim.data.recordings.files import MAX_TEXT, check_file, size_of
 from mirage_sim.data.recordings.image_files import FileRecording, ImageFiles
 from mirage_sim.data.recordings.lens import Lens
-from mirage_sim.data.video_datasets import pose_lines
 from mirage_sim.data.video_io import image_files
+
+
+def pose_lines(path: Path) -> NDArray[np.float64]:
+    """Read the lines of a pose file of RealEstate10K, ``[n, 19]``."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: expected a readable text file: {error}") from error
+    rows = []
+    for number, line in enumerate(lines[1:], 2):
+        try:
+            row = [float(word) for word in line.split()]
+        except ValueError:
+            row = []
+        if line.strip() and (len(row) != 19 or not np.isfinite(row).all()):
+            raise ValueError(f"{path}: line {number}: expected 19 finite numbers, got {line[:60]!r}")
+        if line.strip():
+            rows.append(row)
+    if not rows:
+        raise ValueError(f"{path}: expected the address of a video and a line per frame, got {len(lines)} lines")
+    return np.array(rows)
 
 
 class RealEstate10kRecording(FileRecording):
@@ -27,7 +48,7 @@ class RealEstate10kRecording(FileRecording):
             raise ValueError(f"{source}: expected one camera file NAME.txt beside its folder of frames NAME")
         folder = path.with_suffix("")
         check_file(path, MAX_TEXT)
-        rows = np.asarray(pose_lines(path), dtype=np.float64)
+        rows = pose_lines(path)
         rows = rows[np.argsort(rows[:, 0], kind="stable")]
         files = image_files(folder)
         images = [files.get(int(row[0])) for row in rows]
