@@ -17,6 +17,7 @@ from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor
 from rclpy.node import Node
 
 from mirage_sim.ros import conversions, services
+from mirage_sim.ros.frames import MAP
 from mirage_sim.ros.launching import node_environment
 from mirage_sim.ros.parameters import WorldParameters, declare
 from mirage_sim.ros.publishers import Publishers
@@ -82,7 +83,7 @@ class WorldNode(Node):
 
     def _teleport(self, message: Any) -> None:
         try:
-            c2w = conversions.pose_of(message)
+            c2w = conversions.pose_of(message, self._values.camera_height, self._values.frame_prefix + MAP)
         except ValueError as error:
             self.get_logger().warning(f"initialpose refused: {error}")
             return
