@@ -97,9 +97,14 @@ def clock(seconds: float) -> Fields:
 
 
 def diagnostics(
-    name: str, values: Mapping[str, object], seconds: float, warning: str = "", hardware_id: str = ""
+    name: str,
+    values: Mapping[str, object],
+    seconds: float,
+    warning: str = "",
+    hardware_id: str = "",
+    problems: Mapping[str, str] | None = None,
 ) -> Fields:
-    """Return ``diagnostic_msgs/DiagnosticArray`` with one status.
+    """Return ``diagnostic_msgs/DiagnosticArray`` with a status of the node and one of each problem.
 
     Args:
         name: of the status.
@@ -107,6 +112,7 @@ def diagnostics(
         seconds: simulation time.
         warning: message of a status of level WARN; empty for OK.
         hardware_id: of the device.
+        problems: texts by kind; each becomes a status ``name: kind`` of level WARN.
     """
     status = {
         "level": b"\1" if warning else b"\0",
@@ -115,7 +121,11 @@ def diagnostics(
         "hardware_id": hardware_id,
         "values": [{"key": key, "value": str(value)} for key, value in values.items()],
     }
-    return {"header": header(seconds, ""), "status": [status]}
+    others = [
+        status | {"level": b"\1", "name": f"{name}: {kind}", "message": text, "values": []}
+        for kind, text in (problems or {}).items()
+    ]
+    return {"header": header(seconds, ""), "status": [status, *others]}
 
 
 # Motion
@@ -146,7 +156,7 @@ def transforms(c2w: ArrayLike, origin: ArrayLike, seconds: float, camera_height:
     """Return ``tf2_msgs/TFMessage`` with ``map -> odom -> base_link``; arguments as of :func:`odometry`."""
     map_from_odom = map_from_base(origin, camera_height)
     odom_from_base = inverse(map_from_odom) @ map_from_base(c2w, camera_height)
-    moving = _transform(map_from_odom, MAP, ODOM, seconds), _transform(odom_from_base, ODOM, BASE, seconds)
+    moving = transform(map_from_odom, MAP, ODOM, seconds), transform(odom_from_base, ODOM, BASE, seconds)
     return {"transforms": list(moving)}
 
 
@@ -155,7 +165,7 @@ def static_transforms(seconds: float = 0.0, camera_height: float = CAMERA_HEIGHT
     mount, optical = np.eye(4), np.eye(4)
     mount[2, 3] = camera_height
     optical[:3, :3] = BODY_FROM_OPTICAL
-    return {"transforms": [_transform(mount, BASE, CAMERA, seconds), _transform(optical, CAMERA, OPTICAL, seconds)]}
+    return {"transforms": [transform(mount, BASE, CAMERA, seconds), transform(optical, CAMERA, OPTICAL, seconds)]}
 
 
 def twist(forward: float, turn: float) -> Fields:
@@ -241,7 +251,8 @@ def _pose(motion: NDArray[np.float64]) -> tuple[Fields, Fields]:
     return _vector(motion[:3, 3]), dict(orientation)
 
 
-def _transform(parent_from_child: NDArray[np.float64], parent: str, child: str, seconds: float) -> Fields:
+def transform(parent_from_child: NDArray[np.float64], parent: str, child: str, seconds: float) -> Fields:
+    """Return ``geometry_msgs/TransformStamped`` of a rigid motion ``[4, 4]``."""
     translation, rotation = _pose(parent_from_child)
     return {
         "header": header(seconds, parent),

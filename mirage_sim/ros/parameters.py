@@ -17,6 +17,7 @@ from mirage_sim.paths import CONFIGS
 
 WORLDS = tuple(sorted(path.stem for path in (CONFIGS / "world").glob("*.yaml")))
 MODES = ("realtime", "lockstep")
+TRANSPORTS = ("raw", "compressed")
 COLLISIONS = ("report", "block", "slide", "ignore")
 SCRIPTED = "scripted"  # the agent that needs no file
 _ROS_PARAMETERS = ("use_sim_time", "start_type_description_service")  # of every node
@@ -90,6 +91,9 @@ class WorldParameters(Parameters):
     map_generated: bool = _parameter(True, "Show generated parts on map; otherwise they are unknown.")
     observe: bool = _parameter(
         False, "Fill the memory from the camera and the poses of a robot, until ~/start_here.", read_only=True
+    )
+    image_transport: str = _parameter(
+        "raw", "How the observed robot sends its images.", choices=TRANSPORTS, read_only=True
     )
 
     def __post_init__(self) -> None:

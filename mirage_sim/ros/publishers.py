@@ -16,7 +16,8 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image, LaserScan, Point
 from mirage_sim.ros import conversions, memory_messages
 from mirage_sim.ros.frames import prefixed
 from mirage_sim.ros.memory_views import ranges
-from mirage_sim.ros.simulation import Frame, Simulation
+from mirage_sim.ros.simulation import Simulation
+from mirage_sim.ros.time_step import Frame
 
 _LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 _POINTS_SECONDS, _MAP_SECONDS = 1.0, 2.0  # minimum wall-clock time between two point clouds, two maps
@@ -57,11 +58,15 @@ class Publishers:
         self._transforms = self._add_transforms() if parameters.publish_tf else None
 
     def publish(self, frame: Frame) -> None:
-        """Publish a frame. All messages carry the frame's time."""
+        """Publish a frame. All messages carry the frame's time.
+
+        Of an observed frame, only scan and memory are published: the robot itself publishes the rest.
+        """
         self._subscribers = self._count_subscribers()
-        self._publish_clock(frame)
-        self._publish_motion(frame)
-        self._publish_images(frame)
+        if not frame.observed:
+            self._publish_clock(frame)
+            self._publish_motion(frame)
+            self._publish_images(frame)
         if frame.scan is not None and self._wanted(self._scan):
             scan = ranges(frame.scan, frame.map, frame.camera)
             self._send(self._scan, memory_messages.laser_scan(scan, frame.seconds, frame.period))
@@ -76,7 +81,8 @@ class Publishers:
         if any(now > then for now, then in zip(self._subscribers, before, strict=True)):
             self.publish(frame)
             return
-        self._publish_clock(frame)
+        if not frame.observed:
+            self._publish_clock(frame)
         self._publish_memory(frame)
 
     def _publish_clock(self, frame: Frame) -> None:

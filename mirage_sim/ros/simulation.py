@@ -1,6 +1,6 @@
 """The world behind the node: ``MirageWorld-v0`` with velocity commands in metres and radians and a simulated clock.
 
-This module does not use ROS. A :class:`Frame` holds everything that the node publishes about one time step.
+This module does not use ROS.
 """
 
 import math
@@ -13,54 +13,19 @@ import numpy as np
 import torch
 
 from mirage_sim.build import build_world_model
+from mirage_sim.data.recordings import RecordedFrame
+from mirage_sim.data.recordings.place import NEW, news
+from mirage_sim.data.recordings.prepare import to_size
 from mirage_sim.envs.collisions import Collisions
 from mirage_sim.envs.world_env import EnvSnapshot, MirageWorldEnv
 from mirage_sim.geometry import Camera, VelocityLimits
-from mirage_sim.memory import LatentMap
 from mirage_sim.models.checkpoints import usable_device
-from mirage_sim.ros.frames import teleported, velocity
+from mirage_sim.ros.frames import teleported
 from mirage_sim.ros.memory_views import PointColours
 from mirage_sim.ros.parameters import WorldParameters
-from mirage_sim.world import Body, WorldModel
+from mirage_sim.ros.time_step import Frame, Imagined
+from mirage_sim.world import Body, World, WorldModel
 from mirage_sim.world.occupancy import OccupancyMap, occupancy_map
-
-
-@dataclass(frozen=True)
-class Frame:
-    """One time step of the simulation.
-
-    Attributes:
-        seconds: simulation time.
-        image: uint8 RGB ``[H, W, 3]`` in the world's own size.
-        depth: estimated z-depth, float32 ``[H, W]``, metres; 0 where unknown.
-        remembered: bool ``[H, W]``; False where the image was generated.
-        camera: the camera, batch shape ``()``, relative to the start.
-        origin: camera-to-world pose ``[4, 4]`` at which odometry is zero: the start, moved by teleports (REP-105).
-        before: the camera of the previous frame; None after a reset, teleport or restore.
-        period: seconds of simulation between two frames.
-        scan: ranges in metres, float32 ``[rays]``, as in ``info["scan"]``; None without a scan.
-        collision: whether an obstacle was in the way.
-        map: the memory.
-        step_seconds: wall-clock time of the step.
-    """
-
-    seconds: float
-    image: np.ndarray
-    depth: np.ndarray
-    remembered: np.ndarray
-    camera: Camera
-    origin: np.ndarray
-    before: Camera | None
-    period: float
-    scan: np.ndarray | None
-    collision: bool
-    map: LatentMap
-    step_seconds: float
-
-    @property
-    def twist(self) -> np.ndarray:
-        """Twist ``[6]`` of ``base_link`` since the previous frame, m/s and rad/s; 0 if there is none."""
-        return np.zeros(6) if self.before is None else velocity(self.before.c2w, self.camera.c2w, self.period)
 
 
 @dataclass(frozen=True)
@@ -81,6 +46,9 @@ class Simulation:
     Commands are clipped to ``VelocityLimits`` (1.5 m/s and pi/3 rad/s). A step of the environment moves the camera by
     at most ``max_speed * dt``. At frame rates below the world's own (10 for mini, 4 for wan5b) commands are therefore
     clipped to what one step can do, and the robot moves more slowly.
+
+    With the parameter ``observe``, images of a robot fill the memory (:meth:`observe`) until :meth:`start_here` makes
+    a simulation of it.
 
     Args:
         parameters: may be replaced between two calls, as :attr:`parameters`.
@@ -115,8 +83,14 @@ class Simulation:
         self._colours = PointColours()
         self._saved: _Saved | None = None
         self._nanoseconds = 0
+        self._seen: RecordedFrame | None = None  # the last image of the robot
+        self._place: _Saved | None = None  # where episodes start instead of at a start image
+        self.observing = False
         self.steps = 0
         self.frame = self.reset(rewind=True)
+        if parameters.observe:
+            self.observing = True
+            self.frame = self.reset()
 
     def command(self, forward: float, turn: float) -> None:
         """Set the velocity of the following steps, until it times out.
@@ -142,7 +116,12 @@ class Simulation:
         return np.clip(fraction / (rate * self.limits.dt), -1.0, 1.0).astype(np.float32)
 
     def step(self) -> Frame:
-        """Advance by one frame with the present command."""
+        """Advance by one frame with the present command.
+
+        Raises:
+            ValueError: while a robot is observed.
+        """
+        self._check_simulated("step")
         before, began = self._unwrapped.world.camera, time.perf_counter()
         observation, _, _, _, info = self._env.step(self.action())
         self._command_age += 1
@@ -152,6 +131,8 @@ class Simulation:
     def reset(self, rewind: bool = False) -> Frame:
         """Start a new episode with the seed and the start image of the parameters. The robot stops.
 
+        After :meth:`start_here`, episodes start there. While a robot is observed, its memory is emptied instead.
+
         Args:
             rewind: also set the clock to 0.
 
@@ -160,12 +141,27 @@ class Simulation:
             ValueError: if it is not a usable image; nothing changes.
         """
         image, began = self.parameters.start_image, time.perf_counter()
+        if self.observing:
+            self._seen, empty = None, self._unwrapped.world.model.memory.empty()
+            self._colours = PointColours()
+            self.frame = replace(self.frame, map=empty, scan=None, observed=True)
+            return self.frame
+        if self._place:
+            observation, info = self._unwrapped.restore(self._place.episode)
+            self._unwrapped.world.restart(self.parameters.seed)
+            self._origin, self._colours = self._place.origin, self._place.colours.copy()
+            return self._jump(observation, info, began, rewind)
         observation, info = self._env.reset(seed=self.parameters.seed, options={"image": image} if image else None)
         self._origin, self._colours = np.eye(4), PointColours()
         return self._jump(observation, info, began, rewind)
 
     def rewind_clock(self) -> Frame:
-        """Set the clock to 0; the world stays as it is."""
+        """Set the clock to 0; the world stays as it is.
+
+        Raises:
+            ValueError: while a robot is observed.
+        """
+        self._check_simulated("rewind_clock")
         began = time.perf_counter()
         observation, info = self._unwrapped.restore(self._unwrapped.snapshot())
         return self._jump(observation, info, began, rewind=True)
@@ -179,8 +175,9 @@ class Simulation:
             c2w: camera-to-world pose ``[4, 4]`` relative to the start, OpenCV axes, metres.
 
         Raises:
-            ValueError: if it is not a rigid motion; nothing changes.
+            ValueError: if it is not a rigid motion, or while a robot is observed; nothing changes.
         """
+        self._check_simulated("teleport")
         began, fork = time.perf_counter(), self._unwrapped.world.fork(1)[0]
         camera = fork.camera
         fork.step(Camera(torch.as_tensor(c2w, dtype=torch.float32), camera.K, camera.size))
@@ -191,7 +188,12 @@ class Simulation:
         return self._jump(observation, info, began)
 
     def snapshot(self) -> None:
-        """Save the present state, replacing the one saved before."""
+        """Save the present state, replacing the one saved before.
+
+        Raises:
+            ValueError: while a robot is observed.
+        """
+        self._check_simulated("snapshot")
         self._saved = _Saved(self._unwrapped.snapshot(), self._origin, self._colours.copy())
 
     def restore(self) -> Frame:
@@ -206,6 +208,94 @@ class Simulation:
         observation, info = self._unwrapped.restore(self._saved.episode)
         self._origin, self._colours = self._saved.origin, self._saved.colours.copy()
         return self._jump(observation, info, began)
+
+    def observe(self, seen: RecordedFrame) -> Frame:
+        """Follow a robot to where it took an image, and add the image to the memory if that lacks what it shows.
+
+        The first image starts the memory. The clock is that of the images.
+
+        Args:
+            seen: of any size.
+
+        Raises:
+            ValueError: if no robot is observed, or the image is unusable.
+        """
+        began, world = time.perf_counter(), self._unwrapped.world
+        if not self.observing:
+            raise ValueError("observe: expected the parameter observe and no start_here yet, got a simulation")
+        seen = to_size(seen, world.model.size)
+        if self._seen is None:
+            start = {"image": seen.image, "c2w": seen.camera.c2w.numpy(), "K": seen.camera.K.numpy()}
+            if seen.depth is not None:
+                start["depth"] = seen.depth
+            self._unwrapped.reset(seed=self.parameters.seed, options={"observations": [start]})
+            self._colours = PointColours()
+        elif news(world, seen) >= NEW:
+            world.observe(seen.image, seen.camera, seen.depth, move=True)
+        map, rays = world.state.map, self.parameters.scan_rays
+        self._colours.record(map, seen.image[None])
+        self._seen, self._nanoseconds = seen, round(1e9 * seen.stamp)
+        depth = np.zeros(seen.image.shape[:2], np.float32) if seen.depth is None else seen.depth
+        self.frame = Frame(
+            seen.stamp,
+            seen.image,
+            depth,
+            np.ones(depth.shape, bool),
+            seen.camera,
+            np.eye(4),
+            None,
+            1.0 / self.parameters.frame_rate,
+            self._body.around(map, seen.camera).scan(rays) if rays else None,
+            False,
+            map,
+            time.perf_counter() - began,
+            observed=True,
+        )
+        return self.frame
+
+    def start_here(self) -> Frame:
+        """Make a simulation of the observed place, at the robot's last image. Later episodes start there as well.
+
+        Raises:
+            ValueError: if no robot is observed, or no image was yet.
+        """
+        if not self.observing or self._seen is None:
+            raise ValueError("start_here: expected an observed image to start at, got none")
+        began, world, seen = time.perf_counter(), self._unwrapped.world, self._seen
+        if not torch.equal(world.camera.c2w, seen.camera.c2w):
+            world.observe(seen.image, seen.camera, seen.depth, move=True)
+        world.restart(self.parameters.seed)
+        self._colours.record(world.state.map, seen.image[None])
+        present = replace(self._unwrapped.snapshot(), contact=self._collisions.query(world))
+        observation, info = self._unwrapped.restore(present)
+        self.observing, self._origin = False, np.eye(4)
+        self._place = _Saved(present, self._origin, self._colours.copy())
+        return self._jump(observation, info, began)
+
+    def fork(self) -> World:
+        """Return an independent world at the present moment.
+
+        Raises:
+            ValueError: if a robot is observed and no image was yet.
+        """
+        if self.observing and self._seen is None:
+            raise ValueError("imagine: expected an observed image before the path, got none")
+        return self._unwrapped.world.fork(1)[0]
+
+    def imagine(self, fork: World, c2w: np.ndarray) -> Imagined:
+        """Move a fork to a pose, whatever is in the way.
+
+        Args:
+            fork: of :meth:`fork`.
+            c2w: camera-to-world pose ``[4, 4]``, OpenCV axes, metres.
+        """
+        camera = Camera(torch.as_tensor(c2w, dtype=torch.float32), fork.camera.K, fork.camera.size)
+        travel = self._body.around(fork.state.map, fork.camera).travel(camera)
+        return Imagined(fork.step(camera).frame, camera, travel.collision)
+
+    def _check_simulated(self, call: str) -> None:
+        if self.observing:
+            raise ValueError(f"{call}: expected a simulation, got a robot that is observed; call ~/start_here first")
 
     def cloud(self) -> tuple[np.ndarray, np.ndarray]:
         """Return all remembered points, float32 ``[N, 3]`` (metres, OpenCV axes), and their colours, uint8 RGB."""
