@@ -12,7 +12,7 @@ from mirage_sim.agents.episodes import Episode
 from mirage_sim.envs.actions import ActionMode, Actions
 from mirage_sim.geometry import VelocityLimits
 from mirage_sim.io import atomic_folder
-from mirage_sim.ros import conversions
+from mirage_sim.ros import conversions, memory_messages
 from mirage_sim.ros.conversions import Fields
 from mirage_sim.ros.frames import CAMERA_HEIGHT, velocity
 
@@ -118,7 +118,7 @@ class BagWriter:
             yield seconds, "/camera/depth/camera_info", intrinsics
             yield seconds, "/camera/remembered", conversions.mono_image(episode.remembered[i], seconds)
             if "scan" in info:
-                yield seconds, "/scan", conversions.laser_scan(info["scan"], seconds)
+                yield seconds, "/scan", memory_messages.laser_scan(info["scan"], seconds)
             if i < len(episode.actions):
                 limits = VelocityLimits(dt=times[1] - times[0])
                 yield seconds, "/cmd_vel", self._command(episode.actions[i], action_mode, limits)

@@ -28,7 +28,6 @@ from mirage_sim.ros.frames import (
     MAP,
     ODOM,
     OPTICAL,
-    base_from_camera,
     camera_pose,
     inverse,
     map_from_base,
@@ -37,11 +36,10 @@ from mirage_sim.ros.frames import (
 Fields = dict[str, Any]
 Message = TypeVar("Message")
 
-SCAN_RANGE = 20.0  # metres, equal to mirage_sim.world.body.RANGE
 MAX_RATE = 100.0  # m/s and rad/s; faster commands are refused as mistakes
 MAX_DISTANCE = 10_000.0  # metres from the origin of the map, likewise
+MAX_POSES = 1000  # of a path
 
-_FLOAT32 = 7  # of sensor_msgs/PointField
 _BYTES_PER_PIXEL = {"rgb8": 3, "bgr8": 3, "mono8": 1, "32FC1": 4}
 
 
@@ -98,9 +96,14 @@ def clock(seconds: float) -> Fields:
 
 
 def diagnostics(
-    name: str, values: Mapping[str, object], seconds: float, warning: str = "", hardware_id: str = ""
+    name: str,
+    values: Mapping[str, object],
+    seconds: float,
+    warning: str = "",
+    hardware_id: str = "",
+    problems: Mapping[str, str] | None = None,
 ) -> Fields:
-    """Return ``diagnostic_msgs/DiagnosticArray`` with one status.
+    """Return ``diagnostic_msgs/DiagnosticArray`` with a status of the node and one of each problem.
 
     Args:
         name: of the status.
@@ -108,6 +111,7 @@ def diagnostics(
         seconds: simulation time.
         warning: message of a status of level WARN; empty for OK.
         hardware_id: of the device.
+        problems: texts by kind; each becomes a status ``name: kind`` of level WARN.
     """
     status = {
         "level": b"\1" if warning else b"\0",
@@ -116,7 +120,11 @@ def diagnostics(
         "hardware_id": hardware_id,
         "values": [{"key": key, "value": str(value)} for key, value in values.items()],
     }
-    return {"header": header(seconds, ""), "status": [status]}
+    others = [
+        status | {"level": b"\1", "name": f"{name}: {kind}", "message": text, "values": []}
+        for kind, text in (problems or {}).items()
+    ]
+    return {"header": header(seconds, ""), "status": [status, *others]}
 
 
 # Motion
@@ -147,7 +155,7 @@ def transforms(c2w: ArrayLike, origin: ArrayLike, seconds: float, camera_height:
     """Return ``tf2_msgs/TFMessage`` with ``map -> odom -> base_link``; arguments as of :func:`odometry`."""
     map_from_odom = map_from_base(origin, camera_height)
     odom_from_base = inverse(map_from_odom) @ map_from_base(c2w, camera_height)
-    moving = _transform(map_from_odom, MAP, ODOM, seconds), _transform(odom_from_base, ODOM, BASE, seconds)
+    moving = transform(map_from_odom, MAP, ODOM, seconds), transform(odom_from_base, ODOM, BASE, seconds)
     return {"transforms": list(moving)}
 
 
@@ -156,7 +164,7 @@ def static_transforms(seconds: float = 0.0, camera_height: float = CAMERA_HEIGHT
     mount, optical = np.eye(4), np.eye(4)
     mount[2, 3] = camera_height
     optical[:3, :3] = BODY_FROM_OPTICAL
-    return {"transforms": [_transform(mount, BASE, CAMERA, seconds), _transform(optical, CAMERA, OPTICAL, seconds)]}
+    return {"transforms": [transform(mount, BASE, CAMERA, seconds), transform(optical, CAMERA, OPTICAL, seconds)]}
 
 
 def twist(forward: float, turn: float) -> Fields:
@@ -182,17 +190,39 @@ def twist_of(message: Any) -> tuple[float, float]:
     return command.linear.x, command.angular.z
 
 
-def pose_of(message: Any, camera_height: float = CAMERA_HEIGHT) -> NDArray[np.float32]:
-    """Convert a ``geometry_msgs/PoseWithCovarianceStamped`` of ``base_link`` to a camera-to-world pose.
+def pose_of(message: Any, camera_height: float = CAMERA_HEIGHT, frame: str = MAP) -> NDArray[np.float32]:
+    """Convert a ``geometry_msgs/PoseWithCovarianceStamped`` of ``base_link`` in `frame` to a camera-to-world pose.
 
-    The frame must be ``map``, the position within 10 km, and the orientation a unit quaternion to within 1 %.
+    The position must be within 10 km, and the orientation a unit quaternion to within 1 %.
 
     Returns:
         float32 ``[4, 4]``.
     """
-    if message.header.frame_id != MAP:
-        raise ValueError(f"header.frame_id: expected {MAP!r}, got {message.header.frame_id!r}")
-    position, orientation = message.pose.pose.position, message.pose.pose.orientation
+    _check_frame(message.header, frame)
+    return _camera_of(message.pose.pose, camera_height)
+
+
+def path_of(message: Any, camera_height: float = CAMERA_HEIGHT, frame: str = MAP) -> list[NDArray[np.float32]]:
+    """Convert a ``nav_msgs/Path`` of ``base_link`` in `frame` to camera-to-world poses; see :func:`pose_of`.
+
+    A path has 1 to 1,000 poses. Poses without a frame of their own are in that of the path.
+    """
+    if not 1 <= len(message.poses) <= MAX_POSES:
+        raise ValueError(f"poses: expected 1 to {MAX_POSES}, got {len(message.poses)}")
+    _check_frame(message.header, frame)
+    for pose in message.poses:
+        if pose.header.frame_id:
+            _check_frame(pose.header, frame)
+    return [_camera_of(pose.pose, camera_height) for pose in message.poses]
+
+
+def _check_frame(header: Any, frame: str) -> None:
+    if header.frame_id != frame:
+        raise ValueError(f"header.frame_id: expected {frame!r}, got {header.frame_id!r}")
+
+
+def _camera_of(pose: Any, camera_height: float) -> NDArray[np.float32]:
+    position, orientation = pose.position, pose.orientation
     for axis in "xyz":
         _check_number(f"position.{axis}", getattr(position, axis), MAX_DISTANCE, "m")
     for axis in "xyzw":
@@ -200,10 +230,10 @@ def pose_of(message: Any, camera_height: float = CAMERA_HEIGHT) -> NDArray[np.fl
     quaternion = np.array([orientation.x, orientation.y, orientation.z, orientation.w])
     if abs(float(np.linalg.norm(quaternion)) - 1) > 0.01:
         raise ValueError(f"orientation: expected a unit quaternion, got {quaternion.tolist()}")
-    pose = np.eye(4)
-    pose[:3, :3] = rotation_of(quaternion)
-    pose[:3, 3] = position.x, position.y, position.z
-    return camera_pose(pose, camera_height).astype(np.float32)
+    base = np.eye(4)
+    base[:3, :3] = rotation_of(quaternion)
+    base[:3, 3] = position.x, position.y, position.z
+    return camera_pose(base, camera_height).astype(np.float32)
 
 
 def _check_number(name: str, value: float, limit: float, unit: str) -> None:
@@ -220,7 +250,8 @@ def _pose(motion: NDArray[np.float64]) -> tuple[Fields, Fields]:
     return _vector(motion[:3, 3]), dict(orientation)
 
 
-def _transform(parent_from_child: NDArray[np.float64], parent: str, child: str, seconds: float) -> Fields:
+def transform(parent_from_child: NDArray[np.float64], parent: str, child: str, seconds: float) -> Fields:
+    """Return ``geometry_msgs/TransformStamped`` of a rigid motion ``[4, 4]``."""
     translation, rotation = _pose(parent_from_child)
     return {
         "header": header(seconds, parent),
@@ -340,60 +371,3 @@ def _pixels(message: Any, *encodings: str) -> NDArray[np.uint8]:
         )
     rows = data[: message.step * message.height].reshape(message.height, message.step)
     return np.ascontiguousarray(rows[:, :width])
-
-
-def point_cloud(xyz: NDArray[np.float32], rgb: NDArray[np.uint8], seconds: float) -> Fields:
-    """Return ``sensor_msgs/PointCloud2`` with x, y, z and rgb in ``map``.
-
-    Args:
-        xyz: points ``[N, 3]`` in the world (OpenCV axes), metres.
-        rgb: their colours, uint8 ``[N, 3]``.
-        seconds: simulation time.
-    """
-    xyz, rgb = np.asarray(xyz), np.asarray(rgb)
-    if xyz.ndim != 2 or xyz.shape[1] != 3:
-        raise ValueError(f"xyz: expected [N, 3], got {list(xyz.shape)}")
-    if rgb.shape != xyz.shape or rgb.dtype != np.uint8:
-        raise ValueError(f"rgb: expected uint8 {list(xyz.shape)}, got {rgb.dtype} {list(rgb.shape)}")
-    map_from_world = base_from_camera()
-    points = np.empty((len(xyz), 4), "<u4")
-    points[:, :3] = (xyz @ map_from_world[:3, :3].T + map_from_world[:3, 3]).astype("<f4").view("<u4")
-    red, green, blue = rgb.T.astype(np.uint32)
-    points[:, 3] = red << 16 | green << 8 | blue
-    names = ("x", "y", "z", "rgb")
-    return {
-        "header": header(seconds, MAP),
-        "height": 1,
-        "width": len(points),
-        "fields": [{"name": name, "offset": 4 * i, "datatype": _FLOAT32, "count": 1} for i, name in enumerate(names)],
-        "is_bigendian": False,
-        "point_step": 16,
-        "row_step": 16 * len(points),
-        "data": bulk(points),
-        "is_dense": bool(np.isfinite(xyz).all()),
-    }
-
-
-def laser_scan(ranges: NDArray[np.float32], seconds: float, scan_time: float = 0.0) -> Fields:
-    """Return ``sensor_msgs/LaserScan`` in ``base_link``.
-
-    Args:
-        ranges: float32 ``[rays]``, metres from the body's axis; infinite where free, NaN where unknown (REP-117). The
-            first ray points backwards, the others follow counter-clockwise, as in ``info["scan"]``.
-        seconds: simulation time.
-        scan_time: seconds between scans.
-    """
-    rays = len(ranges)
-    spacing = 2 * math.pi / rays
-    return {
-        "header": header(seconds, BASE),
-        "angle_min": -math.pi,
-        "angle_max": -math.pi + (rays - 1) * spacing,
-        "angle_increment": spacing,
-        "time_increment": 0.0,
-        "scan_time": scan_time,
-        "range_min": 0.0,
-        "range_max": SCAN_RANGE,
-        "ranges": array("f", ranges.tolist()),
-        "intensities": array("f"),
-    }

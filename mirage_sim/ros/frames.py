@@ -9,6 +9,8 @@ camera usually stands at the origin. REP-103 bodies have +x forward, +y left, +z
 All arrays are float64; ``b_from_a`` maps coordinates in frame ``a`` to frame ``b``.
 """
 
+from typing import Any
+
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
@@ -91,6 +93,23 @@ def velocity(before: ArrayLike, after: ArrayLike, dt: float, camera_height: floa
         raise ValueError(f"dt: expected positive seconds, got {dt}")
     motion = inverse(map_from_base(before, camera_height)) @ map_from_base(after, camera_height)
     return se3_log(torch.from_numpy(motion)).numpy() / dt
+
+
+def prefixed(fields: Any, prefix: str) -> Any:
+    """Return the fields of a message with `prefix` before the names of all frames, ``frame_id`` and ``child_frame_id``.
+
+    Empty names stay empty.
+    """
+    if not prefix:
+        return fields
+    if isinstance(fields, list):
+        return [prefixed(entry, prefix) for entry in fields]
+    if not isinstance(fields, dict):
+        return fields
+    named = ("frame_id", "child_frame_id")
+    return {
+        name: prefix + value if name in named and value else prefixed(value, prefix) for name, value in fields.items()
+    }
 
 
 def inverse(motion: Array) -> Array:

@@ -17,6 +17,7 @@ from mirage_sim.paths import CONFIGS
 
 WORLDS = tuple(sorted(path.stem for path in (CONFIGS / "world").glob("*.yaml")))
 MODES = ("realtime", "lockstep")
+TRANSPORTS = ("raw", "compressed")
 COLLISIONS = ("report", "block", "slide", "ignore")
 SCRIPTED = "scripted"  # the agent that needs no file
 _ROS_PARAMETERS = ("use_sim_time", "start_type_description_service")  # of every node
@@ -85,6 +86,18 @@ class WorldParameters(Parameters):
     publish_clock: bool = _parameter(True, "Publish /clock.", read_only=True)
     publish_tf: bool = _parameter(True, "Publish /tf and /tf_static, if tf2_msgs is installed.", read_only=True)
     jpeg_quality: int = _parameter(80, "Quality of the compressed images.", 1, 100)
+    camera_height: float = _parameter(
+        1.5, "Metres from base_link, on the floor, to the camera.", 0.05, 10, read_only=True
+    )
+    frame_prefix: str = _parameter("", "Prefix of the names of all frames, such as robot1/.", read_only=True)
+    map_resolution: float = _parameter(0.05, "Edge of a cell of map in metres.", 0.01, 1.0)
+    map_generated: bool = _parameter(True, "Show generated parts on map; otherwise they are unknown.")
+    observe: bool = _parameter(
+        False, "Fill the memory from the camera and the poses of a robot, until ~/start_here.", read_only=True
+    )
+    image_transport: str = _parameter(
+        "raw", "How the observed robot sends its images.", choices=TRANSPORTS, read_only=True
+    )
 
     def __post_init__(self) -> None:
         """Check all values, and that the start image or the saved world exists."""

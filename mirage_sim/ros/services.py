@@ -44,8 +44,10 @@ def step(worker: Worker) -> tuple[bool, str]:
     return outcome(worker.step(), worker)
 
 
-def offer(node: Node, worker: Worker) -> None:
+def offer(node: Node, worker: Worker, observe: bool) -> None:
     """Offer ``~/reset``, ``~/step``, ``~/snapshot``, ``~/restore`` (Trigger) and ``~/pause`` (SetBool).
+
+    If a robot is observed, ``~/start_here`` (Trigger) as well.
 
     A service responds after its work is done and the frame is published. ``message`` contains the simulation time, or
     the reason of a failure.
@@ -67,6 +69,8 @@ def offer(node: Node, worker: Worker) -> None:
     }
     # a group of their own, because services wait for the worker while commands must get through
     group = MutuallyExclusiveCallbackGroup()
+    if observe:
+        calls["start_here"] = lambda _: outcome(worker.submit(lambda simulation: simulation.start_here()), worker)
     for name, call in calls.items():
         kind = SetBool if name == "pause" else Trigger
         node.create_service(kind, f"~/{name}", respond(call), callback_group=group)

@@ -1,11 +1,10 @@
 """The world behind the node: ``MirageWorld-v0`` with velocity commands in metres and radians and a simulated clock.
 
-This module does not use ROS. A :class:`Frame` holds everything that the node publishes about one time step.
+This module does not use ROS.
 """
 
 import math
 import time
-from copy import copy
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,164 +13,20 @@ import numpy as np
 import torch
 
 from mirage_sim.build import build_world_model
+from mirage_sim.data.recordings import RecordedFrame
+from mirage_sim.data.recordings.place import NEW, news
+from mirage_sim.data.recordings.prepare import to_size
 from mirage_sim.envs.collisions import Collisions
 from mirage_sim.envs.episode_env import EnvSnapshot
 from mirage_sim.envs.world_env import MirageWorldEnv
 from mirage_sim.geometry import Camera, VelocityLimits
-from mirage_sim.memory import LatentMap
-from mirage_sim.memory.blocks import Blocks
-from mirage_sim.memory.latent_map import GENERATED
 from mirage_sim.models.checkpoints import usable_device
-from mirage_sim.ros.frames import teleported, velocity
+from mirage_sim.ros.frames import teleported
+from mirage_sim.ros.memory_views import PointColours
 from mirage_sim.ros.parameters import WorldParameters
-from mirage_sim.world import WorldModel
-from mirage_sim.world.body import RANGE
-from mirage_sim.world.export import point_colours
-
-
-@dataclass(frozen=True)
-class Frame:
-    """One time step of the simulation.
-
-    Attributes:
-        seconds: simulation time.
-        image: uint8 RGB ``[H, W, 3]`` in the world's own size.
-        depth: estimated z-depth, float32 ``[H, W]``, metres; 0 where unknown.
-        remembered: bool ``[H, W]``; False where the image was generated.
-        camera: the camera, batch shape ``()``, relative to the start.
-        origin: camera-to-world pose ``[4, 4]`` at which odometry is zero: the start, moved by teleports (REP-105).
-        before: the camera of the previous frame; None after a reset, teleport or restore.
-        period: seconds of simulation between two frames.
-        scan: ranges in metres, float32 ``[rays]``, as in ``info["scan"]``; None without a scan. See :func:`ranges`.
-        collision: whether an obstacle was in the way.
-        map: the memory.
-        step_seconds: wall-clock time of the step.
-    """
-
-    seconds: float
-    image: np.ndarray
-    depth: np.ndarray
-    remembered: np.ndarray
-    camera: Camera
-    origin: np.ndarray
-    before: Camera | None
-    period: float
-    scan: np.ndarray | None
-    collision: bool
-    map: LatentMap
-    step_seconds: float
-
-    @property
-    def twist(self) -> np.ndarray:
-        """Twist ``[6]`` of ``base_link`` since the previous frame, m/s and rad/s; 0 if there is none."""
-        return np.zeros(6) if self.before is None else velocity(self.before.c2w, self.camera.c2w, self.period)
-
-
-def ranges(scan: np.ndarray, map: LatentMap, camera: Camera) -> np.ndarray:
-    """Tell free space from unknown space in a scan of the environment, as REP-117 demands.
-
-    The environment's ranges are infinite wherever no obstacle is remembered. A ray is known to be free only if the
-    memory holds a point (sky, for example) beyond the range of the scan in its direction.
-
-    Args:
-        scan: ``info["scan"]``, float32 ``[rays]``.
-        map: the memory.
-        camera: the camera, batch shape ``()``.
-
-    Returns:
-        float32 ``[rays]``: finite ranges as in `scan`; infinite where free up to 20 m; NaN where unknown.
-    """
-    spacing = 2 * math.pi / len(scan)
-    forward, left = (camera.c2w[[0, 2], 2], -camera.c2w[[0, 2], 0])
-    plan = map.xyz().cpu()[:, [0, 2]] - camera.c2w[[0, 2], 3]
-    distance = torch.hypot(plan[:, 0], plan[:, 1])
-    far = distance > RANGE
-    plan, distance, footprint = plan[far], distance[far], map.footprint().cpu().float()[far]
-    angle = torch.atan2(plan @ left, plan @ forward)
-    half = torch.atan2(footprint / 2, distance)
-    first = ((angle - half + math.pi) / spacing).ceil().long()
-    last = ((angle + half + math.pi) / spacing).floor().long()
-    # +1 at the first ray that a point covers and -1 after the last one, over three turns
-    changes = torch.zeros(3 * len(scan) + 1, dtype=torch.int64)
-    changes.index_add_(0, first + len(scan), torch.ones_like(first))
-    changes.index_add_(0, last + len(scan) + 1, -torch.ones_like(last))
-    free = (changes[:-1].cumsum(0) > 0).reshape(3, -1).any(0).numpy()
-    return np.where(np.isfinite(scan) | free, scan, np.float32(np.nan))
-
-
-class PointColours:
-    """Colours of remembered points, which hold latents but no colours.
-
-    The id of a point identifies the write and the cell, and so the part of an image that the point was written from.
-    Images are kept at one colour per cell until colours are requested; then only colours by point are kept.
-    """
-
-    def __init__(self) -> None:
-        self._ids = np.zeros(0, np.int64)  # of the points whose colours are kept, ascending
-        self._rgb = np.zeros((0, 3), np.uint8)  # their colours
-        self._images: dict[int, np.ndarray] = {}  # uint8 [cells, 3] of newer writes, by the first id of the write
-        self._blocks: Blocks | None = None
-        self._next = (0, GENERATED)  # first unused ids of observed and of generated points
-
-    @classmethod
-    def of_world(cls, model: WorldModel, map: LatentMap) -> "PointColours":
-        """Return the colours of a saved world's points, decoded from their latents."""
-        colours, ids = cls(), map.ids().cpu().numpy()
-        order = np.argsort(ids)
-        colours._ids, colours._rgb = ids[order], point_colours(model, map)[order]
-        colours._blocks, colours._next = map.blocks, (map.next_observed, map.next_id)
-        return colours
-
-    def copy(self) -> "PointColours":
-        """Return an independent copy. Arrays are shared because they are never modified."""
-        other = copy(self)
-        other._images = dict(self._images)
-        return other
-
-    def record(self, map: LatentMap, images: np.ndarray) -> None:
-        """Record the images of the newest points.
-
-        Args:
-            map: after the step. Recording the same map again has no effect.
-            images: images that were written since the previous map, uint8 ``[T, H, W, 3]``.
-        """
-        after = (map.next_observed, map.next_id)
-        if map.blocks is not self._blocks:
-            for first, last in zip(self._next, after, strict=True):
-                if last > first:
-                    cells = (last - first) // len(images)
-                    self._images[first] = np.concatenate([_cell_means(image, cells) for image in images])
-        self._blocks, self._next = map.blocks, after
-
-    def of(self, map: LatentMap) -> np.ndarray:
-        """Return the colours of all points, uint8 RGB ``[N, 3]``, in the order of ``map.xyz()``.
-
-        Args:
-            map: the map that was recorded last, or a part of it.
-        """
-        ids = map.ids().cpu().numpy()
-        colours = np.zeros((len(ids), 3), np.uint8)
-        at = np.searchsorted(self._ids, ids).clip(max=max(len(self._ids) - 1, 0))
-        known = self._ids[at] == ids if len(self._ids) else np.zeros(len(ids), bool)
-        colours[known] = self._rgb[at[known]]
-        if self._images:
-            images = dict(sorted(self._images.items()))
-            starts, lengths = np.array(list(images)), np.array([len(image) for image in images.values()])
-            write = np.searchsorted(starts, ids[~known], side="right") - 1
-            rows = (np.cumsum(lengths) - lengths - starts)[write] + ids[~known]
-            colours[~known] = np.concatenate(list(images.values()))[rows]
-        order = np.argsort(ids)
-        self._ids, self._rgb, self._images = ids[order], colours[order], {}
-        return colours
-
-
-def _cell_means(image: np.ndarray, cells: int) -> np.ndarray:
-    """Return the mean colours ``[cells, 3]`` of an image's square cells, row by row."""
-    height, width = image.shape[:2]
-    stride = round((height * width / cells) ** 0.5)
-    squares = image[: height // stride * stride, : width // stride * stride]
-    squares = squares.reshape(height // stride, stride, width // stride, stride, 3)
-    return squares.mean((1, 3)).round().astype(np.uint8).reshape(-1, 3)
+from mirage_sim.ros.time_step import Frame, Imagined
+from mirage_sim.world import Body, World, WorldModel
+from mirage_sim.world.occupancy import OccupancyMap, occupancy_map
 
 
 @dataclass(frozen=True)
@@ -193,6 +48,9 @@ class Simulation:
     at most ``max_speed * dt``. At frame rates below the world's own (10 for mini, 4 for wan5b) commands are therefore
     clipped to what one step can do, and the robot moves more slowly.
 
+    With the parameter ``observe``, images of a robot fill the memory (:meth:`observe`) until :meth:`start_here` makes
+    a simulation of it.
+
     Args:
         parameters: may be replaced between two calls, as :attr:`parameters`.
 
@@ -204,6 +62,8 @@ class Simulation:
     def __init__(self, parameters: WorldParameters):
         self.parameters = parameters
         rays = parameters.scan_rays or None
+        self._body = Body(camera_height=parameters.camera_height)
+        used = None if parameters.collisions == "ignore" and rays is None else self._body
         self._env = gymnasium.make(
             "MirageWorld-v0",
             disable_env_checker=True,
@@ -212,19 +72,26 @@ class Simulation:
             observation="dict",
             task="none",
             collisions=parameters.collisions,
+            body=used,
             scan=rays,
         )
         self._unwrapped: MirageWorldEnv = self._env.unwrapped  # type: ignore[assignment]
         self.limits = VelocityLimits(dt=self._unwrapped.world.model.dt)
-        self._collisions = Collisions(parameters.collisions, None, rays)  # type: ignore[arg-type]
+        self._collisions = Collisions(parameters.collisions, used, rays)  # type: ignore[arg-type]
         self._command = (0.0, 0.0)
         self._command_age = 0  # steps made with it
         self._origin = np.eye(4)
         self._colours = PointColours()
         self._saved: _Saved | None = None
         self._nanoseconds = 0
+        self._seen: RecordedFrame | None = None  # the last image of the robot
+        self._place: _Saved | None = None  # where episodes start instead of at a start image
+        self.observing = False
         self.steps = 0
         self.frame = self.reset(rewind=True)
+        if parameters.observe:
+            self.observing = True
+            self.frame = self.reset()
 
     def command(self, forward: float, turn: float) -> None:
         """Set the velocity of the following steps, until it times out.
@@ -250,7 +117,12 @@ class Simulation:
         return np.clip(fraction / (rate * self.limits.dt), -1.0, 1.0).astype(np.float32)
 
     def step(self) -> Frame:
-        """Advance by one frame with the present command."""
+        """Advance by one frame with the present command.
+
+        Raises:
+            ValueError: while a robot is observed.
+        """
+        self._check_simulated("step")
         before, began = self._unwrapped.world.camera, time.perf_counter()
         observation, _, _, _, info = self._env.step(self.action())
         self._command_age += 1
@@ -260,6 +132,8 @@ class Simulation:
     def reset(self, rewind: bool = False) -> Frame:
         """Start a new episode with the seed and the start image or saved world of the parameters. The robot stops.
 
+        After :meth:`start_here`, episodes start there. While a robot is observed, its memory is emptied instead.
+
         Args:
             rewind: also set the clock to 0.
 
@@ -268,6 +142,16 @@ class Simulation:
             ValueError: if it is not usable; nothing changes.
         """
         began, files = time.perf_counter(), {"image": self.parameters.start_image, "world": self.parameters.start}
+        if self.observing:
+            self._seen, empty = None, self._unwrapped.world.model.memory.empty()
+            self._colours = PointColours()
+            self.frame = replace(self.frame, map=empty, scan=None, observed=True)
+            return self.frame
+        if self._place:
+            observation, info = self._unwrapped.restore(self._place.episode)
+            self._unwrapped.world.restart(self.parameters.seed)
+            self._origin, self._colours = self._place.origin, self._place.colours.copy()
+            return self._jump(observation, info, began, rewind)
         options = {name: path for name, path in files.items() if path}
         observation, info = self._env.reset(seed=self.parameters.seed, options=options)
         world, self._origin = self._unwrapped.world, np.eye(4)
@@ -275,7 +159,12 @@ class Simulation:
         return self._jump(observation, info, began, rewind)
 
     def rewind_clock(self) -> Frame:
-        """Set the clock to 0; the world stays as it is."""
+        """Set the clock to 0; the world stays as it is.
+
+        Raises:
+            ValueError: while a robot is observed.
+        """
+        self._check_simulated("rewind_clock")
         began = time.perf_counter()
         observation, info = self._unwrapped.restore(self._unwrapped.snapshot())
         return self._jump(observation, info, began, rewind=True)
@@ -289,8 +178,9 @@ class Simulation:
             c2w: camera-to-world pose ``[4, 4]`` relative to the start, OpenCV axes, metres.
 
         Raises:
-            ValueError: if it is not a rigid motion; nothing changes.
+            ValueError: if it is not a rigid motion, or while a robot is observed; nothing changes.
         """
+        self._check_simulated("teleport")
         began, fork = time.perf_counter(), self._unwrapped.world.fork(1)[0]
         camera = fork.camera
         fork.step(Camera(torch.as_tensor(c2w, dtype=torch.float32), camera.K, camera.size))
@@ -301,7 +191,12 @@ class Simulation:
         return self._jump(observation, info, began)
 
     def snapshot(self) -> None:
-        """Save the present state, replacing the one saved before."""
+        """Save the present state, replacing the one saved before.
+
+        Raises:
+            ValueError: while a robot is observed.
+        """
+        self._check_simulated("snapshot")
         self._saved = _Saved(self._unwrapped.snapshot(), self._origin, self._colours.copy())
 
     def restore(self) -> Frame:
@@ -317,10 +212,112 @@ class Simulation:
         self._origin, self._colours = self._saved.origin, self._saved.colours.copy()
         return self._jump(observation, info, began)
 
+    def observe(self, seen: RecordedFrame) -> Frame:
+        """Follow a robot to where it took an image, and add the image to the memory if that lacks what it shows.
+
+        The first image starts the memory. The clock is that of the images.
+
+        Args:
+            seen: of any size.
+
+        Raises:
+            ValueError: if no robot is observed, or the image is unusable.
+        """
+        began, world = time.perf_counter(), self._unwrapped.world
+        if not self.observing:
+            raise ValueError("observe: expected the parameter observe and no start_here yet, got a simulation")
+        seen = to_size(seen, world.model.size)
+        if self._seen is None:
+            start = {"image": seen.image, "c2w": seen.camera.c2w.numpy(), "K": seen.camera.K.numpy()}
+            if seen.depth is not None:
+                start["depth"] = seen.depth
+            self._unwrapped.reset(seed=self.parameters.seed, options={"observations": [start]})
+            self._colours = PointColours()
+        elif news(world, seen) >= NEW:
+            world.observe(seen.image, seen.camera, seen.depth, move=True)
+        map, rays = world.state.map, self.parameters.scan_rays
+        self._colours.record(map, seen.image[None])
+        self._seen, self._nanoseconds = seen, round(1e9 * seen.stamp)
+        depth = np.zeros(seen.image.shape[:2], np.float32) if seen.depth is None else seen.depth
+        self.frame = Frame(
+            seen.stamp,
+            seen.image,
+            depth,
+            np.ones(depth.shape, bool),
+            seen.camera,
+            np.eye(4),
+            None,
+            1.0 / self.parameters.frame_rate,
+            self._body.around(map, seen.camera).scan(rays) if rays else None,
+            False,
+            map,
+            time.perf_counter() - began,
+            observed=True,
+        )
+        return self.frame
+
+    def start_here(self) -> Frame:
+        """Make a simulation of the observed place, at the robot's last image. Later episodes start there as well.
+
+        Raises:
+            ValueError: if no robot is observed, or no image was yet.
+        """
+        if not self.observing or self._seen is None:
+            raise ValueError("start_here: expected an observed image to start at, got none")
+        began, world, seen = time.perf_counter(), self._unwrapped.world, self._seen
+        if not torch.equal(world.camera.c2w, seen.camera.c2w):
+            world.observe(seen.image, seen.camera, seen.depth, move=True)
+        world.restart(self.parameters.seed)
+        self._colours.record(world.state.map, seen.image[None])
+        present = replace(self._unwrapped.snapshot(), contact=self._collisions.query(world))
+        observation, info = self._unwrapped.restore(present)
+        self.observing, self._origin = False, np.eye(4)
+        self._place = _Saved(present, self._origin, self._colours.copy())
+        return self._jump(observation, info, began)
+
+    def fork(self) -> World:
+        """Return an independent world at the present moment.
+
+        Raises:
+            ValueError: if a robot is observed and no image was yet.
+        """
+        if self.observing and self._seen is None:
+            raise ValueError("imagine: expected an observed image before the path, got none")
+        return self._unwrapped.world.fork(1)[0]
+
+    def imagine(self, fork: World, c2w: np.ndarray) -> Imagined:
+        """Move a fork to a pose, whatever is in the way.
+
+        Args:
+            fork: of :meth:`fork`.
+            c2w: camera-to-world pose ``[4, 4]``, OpenCV axes, metres.
+        """
+        camera = Camera(torch.as_tensor(c2w, dtype=torch.float32), fork.camera.K, fork.camera.size)
+        travel = self._body.around(fork.state.map, fork.camera).travel(camera)
+        return Imagined(fork.step(camera).frame, camera, travel.collision)
+
+    def _check_simulated(self, call: str) -> None:
+        if self.observing:
+            raise ValueError(f"{call}: expected a simulation, got a robot that is observed; call ~/start_here first")
+
     def cloud(self) -> tuple[np.ndarray, np.ndarray]:
         """Return all remembered points, float32 ``[N, 3]`` (metres, OpenCV axes), and their colours, uint8 RGB."""
         map = self.frame.map
         return map.xyz().cpu().numpy(), self._colours.of(map)
+
+    def occupancy(self) -> OccupancyMap | None:
+        """Return the memory in plan; None if it holds neither ground nor obstacles."""
+        frame, parameters = self.frame, self.parameters
+        try:
+            return occupancy_map(
+                frame.map,
+                float(frame.camera.c2w[1, 3]),
+                parameters.map_resolution,
+                self._body,
+                parameters.map_generated,
+            )
+        except ValueError:
+            return None
 
     def close(self) -> None:
         """Close the environment."""

@@ -8,7 +8,8 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from mirage_sim.ros.simulation import Frame, Simulation
+from mirage_sim.ros.simulation import Simulation
+from mirage_sim.ros.time_step import Frame
 
 _IDLE_SECONDS = 1.0  # between two calls of `idle` while there are no frames
 
@@ -52,6 +53,8 @@ class Worker:
     slower than that runs as fast as it can and skips what it missed.
 
     *Lockstep*: one step per command. Commands and tasks are handled in the order of arrival.
+
+    While the simulation observes a robot, neither time nor commands make steps.
 
     Args:
         simulation: used only by the worker's thread after :meth:`start`.
@@ -106,7 +109,10 @@ class Worker:
         self._cancel()
 
     def command(self, forward: float, turn: float) -> None:
-        """Pass a velocity command (m/s, rad/s) and return at once. A paused worker in lockstep ignores it."""
+        """Pass a velocity command (m/s, rad/s) and return at once.
+
+        A paused worker in lockstep ignores it, and so does one that observes a robot.
+        """
         arrived = time.perf_counter()
 
         def follow(simulation: Simulation) -> Frame:
@@ -114,6 +120,8 @@ class Worker:
             return simulation.step()
 
         with self._changed:
+            if self._simulation.observing:
+                return
             if not self.lockstep:
                 self._latest = forward, turn, arrived
             elif not self._paused:
@@ -181,8 +189,9 @@ class Worker:
         due = time.perf_counter()
         try:
             self._publish(self._simulation.frame)
+            job: _Job | None = None
             while not self._stopping:
-                job, step = self._next(due)
+                job, step = self._next(due, after_job=job is not None)
                 if job:
                     self._do(job)
                 elif step:
@@ -196,17 +205,20 @@ class Worker:
             self._cancel()
             self._failed(error)
 
-    def _next(self, due: float) -> tuple[_Job | None, bool]:
-        """Wait for a job or for a step that is due; return the job, and whether to step. Neither after a second."""
+    def _next(self, due: float, after_job: bool) -> tuple[_Job | None, bool]:
+        """Wait for a job or for a step that is due; return the job, and whether to step. Neither after a second.
+
+        Jobs and steps take turns, so that a queue of jobs does not stop the world.
+        """
         until = time.perf_counter() + _IDLE_SECONDS
         with self._changed:
             while not self._stopping:
+                now = time.perf_counter()
+                free_running = not (self.lockstep or self._paused or self._simulation.observing)
+                if free_running and now >= due and (after_job or not self._jobs):
+                    return None, True
                 if self._jobs:
                     return self._jobs.popleft(), False
-                now = time.perf_counter()
-                free_running = not self.lockstep and not self._paused
-                if free_running and now >= due:
-                    return None, True
                 if now >= until:
                     break
                 self._changed.wait(min(until, due if free_running else until) - now)

@@ -17,10 +17,14 @@ from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor
 from rclpy.node import Node
 
 from mirage_sim.ros import conversions, services
+from mirage_sim.ros.frames import MAP
+from mirage_sim.ros.imagination import Imagination
 from mirage_sim.ros.launching import node_environment
 from mirage_sim.ros.parameters import WorldParameters, declare
 from mirage_sim.ros.publishers import Publishers
+from mirage_sim.ros.shadow import Shadow
 from mirage_sim.ros.simulation import Simulation
+from mirage_sim.ros.synchroniser import Problems
 from mirage_sim.ros.worker import Worker
 
 NAME = "mirage_world"
@@ -50,18 +54,22 @@ class WorldNode(Node):
         self.failed = False
         self.worker = Worker(simulation, publishers.publish, publishers.publish_idle, self._fail)
         self._closing.callback(self.worker.stop)
-        services.offer(self, self.worker)
+        services.offer(self, self.worker, self._values.observe)
         services.offer_simulation_interfaces(self, self.worker)
         kind = TwistStamped if self._values.enable_stamped_cmd_vel else Twist
         # in lockstep every command is a step, so none may be dropped from the queue
         depth = 100 if self.worker.lockstep else 1
         self._commands = self.create_subscription(kind, "cmd_vel", self._command, depth)
         self.create_subscription(PoseWithCovarianceStamped, "initialpose", self._teleport, 1)
+        self._problems = Problems(self.get_logger().warning)
+        self._imagination = Imagination(self, self.worker, self._problems, self._values)
+        self._shadow = Shadow(self, self.worker, self._problems, self._values) if self._values.observe else None
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         self.create_timer(1.0, self._publish_diagnostics)
         self.create_timer(1.0, self._check_publishers)
         self.worker.start()
-        self.get_logger().info(f"world {self._values.world!r} runs, mode {self._values.mode}")
+        mode = "shadow" if self._values.observe else self._values.mode
+        self.get_logger().info(f"world {self._values.world!r} runs, mode {mode}")
 
     def destroy_node(self) -> None:
         """Stop stepping and destroy the node."""
@@ -82,7 +90,7 @@ class WorldNode(Node):
 
     def _teleport(self, message: Any) -> None:
         try:
-            c2w = conversions.pose_of(message)
+            c2w = conversions.pose_of(message, self._values.camera_height, self._values.frame_prefix + MAP)
         except ValueError as error:
             self.get_logger().warning(f"initialpose refused: {error}")
             return
@@ -127,11 +135,15 @@ class WorldNode(Node):
             "paused": self.worker.paused,
             "device": values.device,
         }
+        if self._shadow and frame.observed:
+            self._shadow.check_camera()
+            measured |= self._shadow.values()
         rate = values.frame_rate * values.real_time_factor
-        running = not (self.worker.lockstep or self.worker.paused)
+        running = not (self.worker.lockstep or self.worker.paused or frame.observed)
         slow = running and report.frames_per_second < _SLOW * rate
         warning = f"slower than the requested {rate:g} frames per second" if slow else ""
-        fields = conversions.diagnostics(NAME, measured, frame.seconds, warning, values.device)
+        name, problems = self.get_fully_qualified_name().lstrip("/"), self._problems.take()
+        fields = conversions.diagnostics(name, measured, frame.seconds, warning, values.device, problems)
         self._diagnostics.publish(conversions.message(DiagnosticArray, fields))
 
 

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mirage_sim.memory import LatentMap
+from mirage_sim.memory.latent_map import GENERATED
 from mirage_sim.world.body import Body
 
 UNKNOWN, FREE, OCCUPIED = -1, 0, 100  # as nav_msgs/OccupancyGrid has them
@@ -53,8 +54,10 @@ def find_floor(y: NDArray[np.float32], camera: float) -> float | None:
     return float(np.median(y[np.abs(levels - lowest) <= 1]))
 
 
-def occupancy_map(map: LatentMap, camera: float, resolution: float = 0.05, body: Body | None = None) -> OccupancyMap:
-    """Make a map in plan of all remembered points.
+def occupancy_map(
+    map: LatentMap, camera: float, resolution: float = 0.05, body: Body | None = None, generated: bool = True
+) -> OccupancyMap:
+    """Make a map in plan of the remembered points.
 
     Args:
         map: of the memory.
@@ -63,6 +66,7 @@ def occupancy_map(map: LatentMap, camera: float, resolution: float = 0.05, body:
         resolution: edge of a cell in metres.
         body: decides by ``step``, ``height`` and ``support`` what is ground and what is an obstacle; None for the
             default one.
+        generated: whether generated points count; False leaves their surroundings unknown.
 
     Raises:
         ValueError: if the memory is empty.
@@ -70,7 +74,9 @@ def occupancy_map(map: LatentMap, camera: float, resolution: float = 0.05, body:
     if not map.points:
         raise ValueError("map: expected remembered points, got none")
     body = body or Body()
-    xyz, _, footprint = (column.cpu().numpy() for column in map.select(range(len(map.blocks))))
+    xyz, ids, footprint = (column.cpu().numpy() for column in map.select(range(len(map.blocks))))
+    if not generated:
+        xyz, footprint = xyz[ids < GENERATED], footprint[ids < GENERATED]
     found = find_floor(xyz[:, 1], camera)
     floor = camera + body.camera_height if found is None else found
     x, y, height = xyz[:, 2], -xyz[:, 0], floor - xyz[:, 1]
@@ -103,5 +109,14 @@ def _count(
         for axis, start, side in zip((x, y), origin, reversed(counts.shape), strict=True)
         for sign in (-1, 1)
     ]
-    for left, right, bottom, top in zip(*bounds, strict=True):
-        counts[bottom : top + 1, left : right + 1] += 1
+    left, right, bottom, top = bounds
+    # the sum over all cells below and left of one counts the rectangles that begin, minus those that have ended
+    changes = np.zeros((counts.shape[0] + 1, counts.shape[1] + 1), np.int32)
+    for row, column, change in (
+        (bottom, left, 1),
+        (bottom, right + 1, -1),
+        (top + 1, left, -1),
+        (top + 1, right + 1, 1),
+    ):
+        np.add.at(changes, (row, column), change)
+    counts += changes.cumsum(0, np.int32).cumsum(1, np.int32)[:-1, :-1]

@@ -13,9 +13,10 @@ from hypothesis.extra.numpy import arrays
 from mirage_sim.geometry import Camera, quaternions, se3_exp
 from mirage_sim.memory import LatentMap
 from mirage_sim.memory.latent_map import Points
-from mirage_sim.ros import conversions, frames
+from mirage_sim.ros import conversions, frames, memory_messages
 from mirage_sim.world import Body
 from mirage_sim.world.body import RANGE
+from mirage_sim.world.occupancy import OccupancyMap
 
 pytest.importorskip("rclpy", reason="rclpy is not installed: pip install 'mirage_sim[ros]', or source a ROS 2")
 from diagnostic_msgs.msg import DiagnosticArray  # noqa: E402
@@ -25,7 +26,7 @@ from geometry_msgs.msg import (  # noqa: E402
     Twist,
     TwistStamped,
 )
-from nav_msgs.msg import Odometry  # noqa: E402
+from nav_msgs.msg import OccupancyGrid, Odometry, Path  # noqa: E402
 from rclpy.serialization import serialize_message  # noqa: E402
 from rosgraph_msgs.msg import Clock  # noqa: E402
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, LaserScan, PointCloud2  # noqa: E402
@@ -52,8 +53,8 @@ def assert_complete(cls: Any, fields: conversions.Fields) -> None:
         (CompressedImage, conversions.compressed_image(np.zeros((8, 8, 3), np.uint8), 1.0)),
         (CameraInfo, conversions.camera_info(np.eye(3), (2, 3), 1.0)),
         (Odometry, conversions.odometry(EYE, EYE, np.zeros(6), 1.0)),
-        (LaserScan, conversions.laser_scan(np.ones(4, np.float32), 1.0)),
-        (PointCloud2, conversions.point_cloud(np.zeros((1, 3), np.float32), np.zeros((1, 3), np.uint8), 1.0)),
+        (LaserScan, memory_messages.laser_scan(np.ones(4, np.float32), 1.0)),
+        (PointCloud2, memory_messages.point_cloud(np.zeros((1, 3), np.float32), np.zeros((1, 3), np.uint8), 1.0)),
         (DiagnosticArray, conversions.diagnostics("world", {}, 1.0)),
         (Clock, conversions.clock(1.0)),
         (Twist, conversions.twist(1.0, 2.0)),
@@ -190,7 +191,7 @@ def test_scan_and_cloud_agree_on_positions(x: float, z: float, turn: float):
     map = pillar(x, z)
     c2w = se3_exp(torch.tensor([0.3, 0.0, -0.2, 0.0, -turn, 0.0]))
     ranges = Body().around(map, Camera.from_fov(c2w, 60.0, (96, 128))).scan(720)
-    scan = sent(LaserScan, conversions.laser_scan(ranges, 1.0))
+    scan = sent(LaserScan, memory_messages.laser_scan(ranges, 1.0))
     assert scan.header.frame_id == "base_link" and (scan.range_min, scan.range_max) == (0.0, RANGE)
     assert scan.angle_max == pytest.approx(scan.angle_min + 719 * scan.angle_increment)
     measured = np.array(scan.ranges)
@@ -201,7 +202,7 @@ def test_scan_and_cloud_agree_on_positions(x: float, z: float, turn: float):
     seen = (frames.map_from_base(c2w.numpy()) @ in_base)[:2].T
 
     colours = np.full(map.xyz().shape, 9, np.uint8)
-    cloud = sent(PointCloud2, conversions.point_cloud(map.xyz().numpy(), colours, 1.0))
+    cloud = sent(PointCloud2, memory_messages.point_cloud(map.xyz().numpy(), colours, 1.0))
     assert cloud.header.frame_id == "map"
     points = np.frombuffer(cloud.data, [(field.name, "<f4") for field in cloud.fields])
     np.testing.assert_allclose(points["x"], z, atol=1e-6)  # ahead of the start
@@ -211,7 +212,9 @@ def test_scan_and_cloud_agree_on_positions(x: float, z: float, turn: float):
 
 
 def test_laser_scan_keeps_ranges_and_sets_angles():
-    scan = sent(LaserScan, conversions.laser_scan(np.array([1.0, np.inf, 3.0, np.nan], np.float32), 1.0, scan_time=0.1))
+    scan = sent(
+        LaserScan, memory_messages.laser_scan(np.array([1.0, np.inf, 3.0, np.nan], np.float32), 1.0, scan_time=0.1)
+    )
     np.testing.assert_array_equal(scan.ranges, [1.0, math.inf, 3.0, math.nan])
     assert scan.angle_min == pytest.approx(-math.pi) and scan.angle_increment == pytest.approx(math.pi / 2)
     assert scan.scan_time == pytest.approx(0.1)
@@ -220,7 +223,7 @@ def test_laser_scan_keeps_ranges_and_sets_angles():
 @FEW
 @given(arrays(np.uint8, st.tuples(st.integers(0, 5), st.just(3))))
 def test_point_cloud_packs_colours_for_rviz(rgb: np.ndarray):
-    cloud = sent(PointCloud2, conversions.point_cloud(np.zeros(rgb.shape, np.float32), rgb, 0.0))
+    cloud = sent(PointCloud2, memory_messages.point_cloud(np.zeros(rgb.shape, np.float32), rgb, 0.0))
     assert (cloud.height, cloud.width, cloud.point_step, cloud.row_step) == (1, len(rgb), 16, 16 * len(rgb))
     assert [(field.name, field.offset, field.datatype) for field in cloud.fields] == [
         ("x", 0, 7),
@@ -242,4 +245,45 @@ def test_point_cloud_packs_colours_for_rviz(rgb: np.ndarray):
 )
 def test_point_cloud_refuses_wrong_arrays(xyz: np.ndarray, rgb: np.ndarray, named: str):
     with pytest.raises(ValueError, match=named):
-        conversions.point_cloud(xyz, rgb, 0.0)
+        memory_messages.point_cloud(xyz, rgb, 0.0)
+
+
+def test_occupancy_grid_has_origin_and_rows_of_the_map():
+    cells = np.array([[-1, 0, 100], [0, 0, -1]], np.int8)
+    message = sent(OccupancyGrid, memory_messages.occupancy_grid(OccupancyMap(cells, 0.05, (-1.0, 2.0), 1.4), 3.5, 1.5))
+    assert (message.info.width, message.info.height) == (3, 2)
+    np.testing.assert_array_equal(np.array(message.data).reshape(2, 3), cells)
+    position = message.info.origin.position
+    assert (position.x, position.y, position.z) == pytest.approx((-1.0, 2.0, 0.1))
+    assert message.header.frame_id == "map" and message.info.resolution == pytest.approx(0.05)
+
+
+def test_prefix_is_put_before_all_frame_names():
+    tree = frames.prefixed(conversions.transforms(np.eye(4), np.eye(4), 1.0), "robot1/")
+    named = [(part["header"]["frame_id"], part["child_frame_id"]) for part in tree["transforms"]]
+    assert named == [("robot1/map", "robot1/odom"), ("robot1/odom", "robot1/base_link")]
+    assert frames.prefixed(conversions.header(1.0, ""), "robot1/")["frame_id"] == ""
+
+
+def path(count: int, frame: str = "map") -> Any:
+    orientation = {"x": 0.0, "y": 0.0, "z": 0.0, "w": 1.0}
+    poses = [
+        {"header": conversions.header(0.0, ""), "pose": {"position": {"x": 0.1 * i}, "orientation": orientation}}
+        for i in range(count)
+    ]
+    return conversions.message(Path, {"header": conversions.header(0.0, frame), "poses": poses})
+
+
+def test_path_becomes_camera_poses():
+    poses = conversions.path_of(path(3))
+    np.testing.assert_allclose([pose[:3, 3] for pose in poses], [[0, 0, 0], [0, 0, 0.1], [0, 0, 0.2]], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("message", "named"),
+    [(path(2, ""), "header.frame_id"), (path(2, "moon"), "header.frame_id"), (path(0), "poses"), (path(1001), "poses")],
+    ids=["no frame", "unknown frame", "empty", "long"],
+)
+def test_path_refuses_frames_and_lengths(message: Any, named: str):
+    with pytest.raises(ValueError, match=f"{named}: expected"):
+        conversions.path_of(message)

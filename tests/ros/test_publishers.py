@@ -87,16 +87,16 @@ def test_transforms_lead_from_map_to_optical_frame(node, monkeypatch):
 def test_messages_are_made_for_subscribers_only(client, monkeypatch):
     kinds, send = set(), Publishers._send
 
-    def record(publisher, fields):
+    def record(publishers, publisher, fields):
         kinds.add(publisher.msg_type.__name__)
-        send(publisher, fields)
+        send(publishers, publisher, fields)
 
-    monkeypatch.setattr(Publishers, "_send", staticmethod(record))
+    monkeypatch.setattr(Publishers, "_send", record)
     settings = WorldParameters(mode="lockstep")
     simulation = Simulation(settings)
     publishers = Publishers(client.node, simulation)
     publishers.publish(simulation.frame)
-    assert kinds == {"PointCloud2"}  # kept for late subscribers
+    assert kinds == {"PointCloud2", "OccupancyGrid"}  # kept for late subscribers
     kinds.clear()
     client.node.create_subscription(Odometry, "odom", lambda message: None, 1)
 

@@ -14,12 +14,14 @@ from mirage_sim.ambient import own_torch
 from mirage_sim.data.recordings.prepare import to_size
 from mirage_sim.data.recordings.recording import RecordedFrame, Recording
 from mirage_sim.geometry import Camera
+from mirage_sim.protocols import MemoryView
 from mirage_sim.world import World, WorldModel
 
 logger = logging.getLogger(__name__)
 
 NEW = 0.1  # share of an image's cells that the memory must lack for the image to become a keyframe
 _COARSE = -1.0  # log2 of the scale below which a remembered cell counts as lacking: it was written twice too coarsely
+_CHANGED = 0.2  # metres, and share of the distance, by which measured depth contradicts the memory
 _UPRIGHT = 20.0  # degrees between the mean camera and an axis of the recording within which that axis is vertical
 
 
@@ -107,12 +109,31 @@ def import_place(
 
 def lacking(world: World, frame: RecordedFrame) -> float:
     """Return the share of a frame's cells that the memory does not show, or shows only coarsely."""
-    model, camera = world.model, frame.camera.to(world.model.device)
-    with torch.inference_mode():
-        view = model.memory.read(world.state.map, Camera(camera.c2w[None], camera.K[None], camera.size))
-        view = view.resize(model.grid)
+    view = _read(world, frame).resize(world.model.grid)
     shown = view.visible & (view.log_scale >= _COARSE)
     return float(1.0 - shown.float().mean())
+
+
+def news(world: World, frame: RecordedFrame) -> float:
+    """Return the share of an image's cells that the memory lacks, or where measured depth contradicts it."""
+    share = lacking(world, frame)
+    if share >= NEW or frame.depth is None:
+        return share
+    known = _read(world, frame).surface(world.model.grid)[0].cpu().numpy()
+    rows, columns = (
+        np.arange(cells) * side // cells + side // (2 * cells)
+        for cells, side in zip(known.shape, frame.depth.shape, strict=True)
+    )
+    depth = frame.depth[np.ix_(rows, columns)]
+    changed = (known > 0) & (depth > 0) & (np.abs(depth - known) > np.maximum(_CHANGED * known, _CHANGED))
+    return share + float(changed.mean())
+
+
+def _read(world: World, frame: RecordedFrame) -> MemoryView:
+    """Return what the memory shows at the camera of a frame."""
+    camera = frame.camera.to(world.model.device)
+    with torch.inference_mode():
+        return world.model.memory.read(world.state.map, Camera(camera.c2w[None], camera.K[None], camera.size))
 
 
 def _measured(frame: RecordedFrame) -> NDArray[np.float32] | None:

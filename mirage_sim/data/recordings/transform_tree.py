@@ -51,6 +51,19 @@ class TransformTree:
                     del self._rows[here]
                 self._rows[edge] = rows
 
+    def knows(self, frame: str) -> bool:
+        """Return whether a frame has a parent."""
+        return any(child == frame.strip("/") for child, _ in self._rows)
+
+    def forget(self, before: float) -> None:
+        """Forget the moving transforms of stamps earlier than `before`, seconds."""
+        for edge in [edge for edge in self._rows if edge not in self._static]:
+            rows = np.array(self._rows[edge]).reshape(-1, _ROW)
+            if rows[0, 0] < before:
+                self._rows[edge] = array("d", rows[rows[:, 0] >= before].ravel())
+                if not self._rows[edge]:
+                    del self._rows[edge]
+
     def camera(self, source: Path, frame: str, stamps: Array) -> tuple[Array, NDArray[np.bool_], str]:
         """Poses of a frame in the root of the tree.
 
