@@ -18,8 +18,7 @@ from mirage_sim.envs.collisions import Collisions
 from mirage_sim.envs.world_env import EnvSnapshot, MirageWorldEnv
 from mirage_sim.geometry import Camera, VelocityLimits
 from mirage_sim.memory import LatentMap
-from mirage_sim.memory.blocks import Blocks
-from mirage_sim.memory.latent_map import GENERATED
+from mirage_sim.memory.blocks import GENERATED, Blocks
 from mirage_sim.models.checkpoints import usable_device
 from mirage_sim.ros.frames import teleported, velocity
 from mirage_sim.ros.parameters import WorldParameters
