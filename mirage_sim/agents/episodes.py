@@ -21,7 +21,7 @@ from mirage_sim.envs.stepping import step_envs
 from mirage_sim.envs.world_env import MirageWorldEnv
 from mirage_sim.evaluation.metrics import psnr
 from mirage_sim.geometry import VelocityLimits
-from mirage_sim.memory.latent_map import GENERATED
+from mirage_sim.memory.blocks import GENERATED
 from mirage_sim.paths import ASSETS
 from mirage_sim.settings import RolloutSettings
 from mirage_sim.world import Horizon, Snapshot, WorldModel

@@ -16,7 +16,7 @@ from mirage_sim.evaluation.media import (
     top_down,
 )
 from mirage_sim.memory import LatentMap
-from mirage_sim.memory.latent_map import GENERATED
+from mirage_sim.memory.blocks import GENERATED
 
 GREY = (128, 128, 128)
 SHEET_COLUMNS = 9

@@ -1,8 +1,8 @@
 """``mirage eval photos``: evaluate a world on real images that were not used in training.
 
 Nine photographs go through the codec alone. In two stereo pairs, the world starts from the left image, moves to the
-right camera in one step, and is compared with the right image. Depth of the left image is the world's estimate or the
-true depth, which separates errors of depth from errors of rendering. :mod:`mirage_sim.data.samples` reads the files.
+right camera in one step, and is compared with the right image. Depth of the left image is the world's estimate, or the
+true depth, which :meth:`mirage_sim.world.World.reset` takes as measured. :mod:`mirage_sim.data.samples` reads files.
 """
 
 import logging
@@ -26,7 +26,6 @@ from mirage_sim.evaluation.result_cache import fingerprint
 from mirage_sim.evaluation.runner import build_model
 from mirage_sim.evaluation.summary import finite, write_json
 from mirage_sim.geometry import Camera
-from mirage_sim.protocols import DepthEstimator
 from mirage_sim.world import World, WorldModel
 from mirage_sim.world.images import fit, to_tensor, to_uint8
 
@@ -49,25 +48,6 @@ class View:
     image: np.ndarray
     camera: Camera
     depth: Tensor
-
-
-@dataclass(frozen=True)
-class MeasuredFirst:
-    """A depth estimator that returns the true depth of the first image, and estimates that of all others.
-
-    Attributes:
-        estimator: for images from other cameras.
-        first: the image with true depth.
-    """
-
-    estimator: DepthEstimator
-    first: View
-
-    def __call__(self, frames: Tensor, camera: Camera, known: Tensor) -> Tensor:
-        """See :meth:`mirage_sim.protocols.DepthEstimator.__call__`."""
-        if camera.c2w.isclose(self.first.camera.c2w.to(camera.c2w.device)).all():
-            return self.first.depth.to(frames.device).expand(*camera.batch_shape, *camera.size)
-        return self.estimator(frames, camera, known)
 
 
 def views_of(pair: StereoPair, size: tuple[int, int]) -> tuple[View, View]:
@@ -97,12 +77,12 @@ def codec_psnr(model: WorldModel, image: np.ndarray) -> float:
 def drive_pair(model: WorldModel, left: View, right: View) -> dict[str, np.ndarray]:
     """Image of each variant at the right camera, uint8 ``[h, w, 3]``."""
     shown = {REPEATED: left.image}
-    for name, depth in ((OWN, model.depth), (TRUE, MeasuredFirst(model.depth, left))):
+    for name, depth in ((OWN, None), (TRUE, left.depth.numpy())):
         for end, reprojection in (("", model.reprojection), (LATENTS, None)):
             if end and model.reprojection is None:
                 continue  # the variants would be equal
-            world = World(replace(model, depth=depth, reprojection=reprojection))
-            world.reset(image=left.image, camera=left.camera, seed=_SEED)
+            world = World(replace(model, reprojection=reprojection))
+            world.reset(image=left.image, camera=left.camera, seed=_SEED, depth=depth)
             shown[name + end] = world.step(right.camera).frames[-1]
     return shown
 

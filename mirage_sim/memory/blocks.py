@@ -11,6 +11,8 @@ from mirage_sim.memory.kernels import LENGTH
 from mirage_sim.memory.persistent_array import PersistentArray
 from mirage_sim.memory.quantization import STEPS, cells_of_keys
 
+GENERATED = 1 << 60  # first id of generated points; observed points have smaller ids
+
 
 class Points(NamedTuple):
     """Columns of a table of points.

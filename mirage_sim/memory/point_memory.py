@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from mirage_sim.geometry import Camera, cells_of, project, unproject
-from mirage_sim.memory.blocks import Points
-from mirage_sim.memory.latent_map import GENERATED, LatentMap
+from mirage_sim.memory.blocks import GENERATED, Points
+from mirage_sim.memory.latent_map import LatentMap
 from mirage_sim.memory.rendering import RenderParams, block_coverage, render
 from mirage_sim.protocols import MemoryView
 

@@ -8,8 +8,7 @@ import torch
 
 from mirage_sim.geometry import Camera
 from mirage_sim.memory import LatentMap
-from mirage_sim.memory.blocks import Blocks
-from mirage_sim.memory.latent_map import GENERATED
+from mirage_sim.memory.blocks import GENERATED, Blocks
 from mirage_sim.world import WorldModel
 from mirage_sim.world.body import RANGE
 from mirage_sim.world.export import point_colours

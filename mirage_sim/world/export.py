@@ -7,7 +7,8 @@ import torch
 from numpy.typing import NDArray
 
 from mirage_sim.io import atomic_write
-from mirage_sim.memory.latent_map import GENERATED, LatentMap
+from mirage_sim.memory.blocks import GENERATED
+from mirage_sim.memory.latent_map import LatentMap
 from mirage_sim.world.occupancy import FREE, OCCUPIED, OccupancyMap
 from mirage_sim.world.world_model import WorldModel
 

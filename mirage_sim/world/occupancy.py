@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mirage_sim.memory import LatentMap
-from mirage_sim.memory.latent_map import GENERATED
+from mirage_sim.memory.blocks import GENERATED
 from mirage_sim.world.body import Body
 
 UNKNOWN, FREE, OCCUPIED = -1, 0, 100  # as nav_msgs/OccupancyGrid has them

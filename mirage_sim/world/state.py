@@ -1,5 +1,6 @@
 """The state of a world and the result of a step; both immutable."""
 
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,3 +55,17 @@ class Chunk:
     known: Tensor
     latents: Tensor
     seconds: dict[str, float]
+
+
+class Stopwatch:
+    """Splits host time into named phases."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def lap(self, phase: str) -> None:
+        """End a phase, which began when the one before ended."""
+        now = time.perf_counter()
+        self.seconds[phase] = now - self._last
+        self._last = now

@@ -1,6 +1,5 @@
 """The world model: a stateless function from one world state to the next."""
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -13,7 +12,6 @@ from mirage_sim.geometry import Camera
 from mirage_sim.memory.point_memory import resample_depth
 from mirage_sim.protocols import (
     Codec,
-    Conditioning,
     Denoiser,
     DepthEstimator,
     MemoryView,
@@ -23,24 +21,11 @@ from mirage_sim.protocols import (
     TextEncoder,
 )
 from mirage_sim.world.chunks import Horizon
-from mirage_sim.world.conditioning import References, build_conditioning, stack_references
+from mirage_sim.world.conditioning import References
+from mirage_sim.world.generation import decode, denoise
 from mirage_sim.world.history import History
 from mirage_sim.world.keyframes import MAX_BYTES, Keyframe, Keyframes
-from mirage_sim.world.noise import noise
-from mirage_sim.world.state import Chunk, WorldState
-
-
-class _Stopwatch:
-    """Splits host time into named phases."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-        self._last = time.perf_counter()
-
-    def lap(self, phase: str) -> None:
-        now = time.perf_counter()
-        self.seconds[phase] = now - self._last
-        self._last = now
+from mirage_sim.world.state import Chunk, Stopwatch, WorldState
 
 
 @dataclass(frozen=True)
@@ -64,7 +49,7 @@ class WorldModel:
         text: embeds prompts; None for a model without prompts.
         prompt: default prompt of an episode.
         reprojection: tolerance in pixels within which a frame shows the pixels of a keyframe instead of decoded ones
-            (:meth:`~mirage_sim.world.keyframes.Keyframe.look_up`). The composed frame is then encoded
+            (:meth:`~mirage_sim.world.keyframes.Keyframe.locate`). The composed frame is then encoded
             again, so that frames and latents agree. None disables reprojection. Requires chunks that do not overlap,
             where every frame has a depth.
         keyframe_bytes: most bytes of the images and depth maps of a world's keyframes; whole ones are forgotten beyond,
@@ -166,7 +151,7 @@ class WorldModel:
         empty = WorldState(self.memory.empty(), no_latents, camera, seed, -1, history, keyframes)
         state, chunk = self._observe(empty, image, camera, depth)
         if history:
-            (stream,) = self._decode([empty], chunk.latents[None])[1]
+            (stream,) = decode(self, [empty], chunk.latents[None])[1]
             path = Camera(camera.c2w[None], camera.K[None], camera.size)
             history = self._extend(empty, chunk, path, stream)
         return replace(state, preceding=chunk.latents, step=0, history=history), chunk
@@ -242,7 +227,7 @@ class WorldModel:
     ) -> tuple[WorldState, Chunk]:
         """Encode an image, estimate its depth unless it was measured, and write both; the camera stays."""
         path = Camera(camera.c2w[None], camera.K[None], camera.size)
-        watch = _Stopwatch()
+        watch = Stopwatch()
         view = self.memory.read(state.map, path)
         watch.lap("read")
         frames = image[None, :, None]
@@ -290,12 +275,12 @@ class WorldModel:
         stride, horizon = self.codec.stride[0], self.horizon
         kept = slice(horizon.overlap, horizon.overlap + horizon.keep)
         ahead = [horizon.ahead(state.camera, path, stride) for state, path in zip(states, cameras, strict=True)]
-        watch = _Stopwatch()
+        watch = Stopwatch()
         views = [self.memory.read(state.map, camera) for state, camera in zip(states, ahead, strict=True)]
         watch.lap("read")
-        latents = self._denoise(states, views, ahead)[:, :, kept]
+        latents = denoise(self, states, views, ahead)[:, :, kept]
         watch.lap("denoise")
-        frames, streams = self._decode(states, latents)
+        frames, streams = decode(self, states, latents)
         watch.lap("decode")
         views, paths = [view.at(kept) for view in views], [camera[kept] for camera in ahead]
         view, camera = MemoryView.stack(views), Camera.stack(paths)
@@ -329,70 +314,6 @@ class WorldModel:
                 raise ValueError(f"prompt: expected None for a model without prompts, got {prompt!r}")
             return None
         return self.text.embed([self.prompt if prompt is None else prompt])[0].to(self.device)
-
-    def _denoise(self, states: Sequence[WorldState], views: Sequence[MemoryView], ahead: Sequence[Camera]) -> Tensor:
-        """Generate the latents ``[B, C, T, h, w]`` of chunks at cameras ``[T]`` each.
-
-        Worlds with equal numbers of preceding latents and reference frames are denoised as one batch.
-        """
-        references = [self._references(*world) for world in zip(states, views, ahead, strict=True)]
-        batches: dict[tuple[int, int], list[int]] = {}
-        for i, (state, chosen) in enumerate(zip(states, references, strict=True)):
-            batches.setdefault((state.preceding.shape[1], chosen.shape[1]), []).append(i)
-        shape = (self.codec.channels, self.horizon.latents, *self.grid)
-        chunks: dict[int, Tensor] = {}
-        for batch in batches.values():
-            conditioning = self._conditioning(
-                [states[i] for i in batch],
-                MemoryView.stack([views[i] for i in batch]),
-                Camera.stack([ahead[i] for i in batch]),
-                torch.stack([references[i] for i in batch]),
-            )
-            start = torch.stack([noise(states[i].seed, states[i].step + 1, shape) for i in batch])
-            start = start.to(conditioning.preceding.device)
-            latents = self.sampler.sample(self.denoiser, self.denoiser.condition(conditioning), start)
-            chunks |= zip(batch, latents, strict=True)
-        return torch.stack([chunks[i] for i in range(len(states))])
-
-    def _references(self, state: WorldState, view: MemoryView, ahead: Camera) -> Tensor:
-        """Latents ``[C, R, h, w]`` of the earlier frames that overlap most with the coming view."""
-        if state.history is None or not state.history.earlier:
-            return state.preceding[:, :0]
-        new = slice(self.horizon.overlap, None)
-        place = self.references.place(view.at(new).surface(self.grid), ahead[new])
-        chosen = self.references.choose(place, [frame.place for frame in state.history.earlier])
-        return stack_references([state.history.earlier[i].latents for i in chosen], state.preceding)
-
-    def _conditioning(
-        self, states: Sequence[WorldState], view: MemoryView, ahead: Camera, references: Tensor
-    ) -> Conditioning:
-        latents, context = torch.stack([state.preceding for state in states]), {}
-        histories = [state.history for state in states if state.history]
-        if histories:
-            texts = [history.text for history in histories if history.text is not None]
-            context = {
-                "first": latents[:, :, -1:],
-                "references": references,
-                "preceding_readout": torch.stack([history.readout[:, :-1] for history in histories]),
-                "text": torch.stack(texts) if texts else None,
-            }
-            latents = latents[:, :, :-1]
-        return build_conditioning(view, latents, Camera.stack([state.camera for state in states]), ahead, **context)
-
-    def _decode(self, states: Sequence[WorldState], latents: Tensor) -> tuple[Tensor, list[Any]]:
-        """Decode latents ``[B, C, T, h, w]`` to frames ``[B, 3, F, H, W]`` and the codec's streams after them."""
-        if not self.horizon.overlap:
-            return self.codec.decode(latents), [None] * len(states)
-        codec: Any = self.codec
-        frames, streams = [], []
-        for state, chunk in zip(states, latents, strict=True):
-            stream, parts = state.history and state.history.stream, []
-            for latent in chunk.split(1, dim=1):
-                part, stream = codec.decode_next(latent[None], stream)
-                parts.append(part)
-            frames.append(torch.cat(parts, dim=2))
-            streams.append(stream)
-        return torch.cat(frames), streams
 
     def _latent_frames(self, frames: Tensor) -> Tensor:
         """Select from frames ``[..., F, H, W]`` the last pixel frame of each latent frame, ``[..., T, H, W]``."""

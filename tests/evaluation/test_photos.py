@@ -8,9 +8,9 @@ import torch
 from mirage_sim.build import build_world_model
 from mirage_sim.data.samples import PHOTOGRAPHS, StereoPair, motorcycle
 from mirage_sim.evaluation import photos
-from mirage_sim.evaluation.photos import OWN, REPEATED, TRUE, MeasuredFirst, codec_psnr, drive_pair, evaluate
+from mirage_sim.evaluation.photos import OWN, REPEATED, TRUE, codec_psnr, drive_pair, evaluate
 from mirage_sim.geometry import project, unproject
-from mirage_sim.world import WorldModel
+from mirage_sim.world import World, WorldModel
 
 
 def noise_pair() -> StereoPair:
@@ -33,17 +33,13 @@ def test_views_keep_corresponding_points():
     assert left.image[0, 0] == pytest.approx(noise_pair().left[:3, 100:103].mean((0, 1)), abs=12)
 
 
-def test_measured_depth_is_used_for_the_first_view_alone(model: WorldModel):
-    height, width = model.size
+def test_true_depth_is_measured_depth_of_the_world(model: WorldModel):
     left, right = photos.views_of(noise_pair(), model.size)
-    estimator = MeasuredFirst(model.depth, left)
-    frames = torch.zeros(1, 3, 1, height, width)
-    known = torch.zeros(1, 1, *model.grid)
-    batch = [
-        type(left.camera)(view.camera.c2w[None, None], view.camera.K[None, None], model.size) for view in (left, right)
-    ]
-    torch.testing.assert_close(estimator(frames, batch[0], known)[0, 0], left.depth)
-    torch.testing.assert_close(estimator(frames, batch[1], known), model.depth(frames, batch[1], known))
+    world = World(model)
+    world.reset(image=left.image, camera=left.camera, depth=left.depth.numpy())
+    shown = drive_pair(model, left, right)
+    np.testing.assert_array_equal(shown[TRUE], world.step(right.camera).frame)
+    assert not np.array_equal(shown[TRUE], shown[OWN])
 
 
 def test_seen_pixels_are_scored_separately():

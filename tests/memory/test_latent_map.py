@@ -3,9 +3,8 @@ import pytest
 import torch
 
 from mirage_sim.memory import LatentMap
-from mirage_sim.memory.blocks import Points
+from mirage_sim.memory.blocks import GENERATED, Points
 from mirage_sim.memory.kernels import BLOCK_POINTS
-from mirage_sim.memory.latent_map import GENERATED
 from mirage_sim.memory.quantization import block_keys
 
 

@@ -3,7 +3,8 @@ import torch
 
 from mirage_sim.geometry import Camera, se3_exp
 from mirage_sim.memory import PointMemory
-from mirage_sim.memory.latent_map import GENERATED, LatentMap
+from mirage_sim.memory.blocks import GENERATED
+from mirage_sim.memory.latent_map import LatentMap
 
 STRIDE, SIZE, C = (1, 4, 4), (24, 32), 3
 GRID = (6, 8)

@@ -5,7 +5,8 @@ from support.reference_memory import TwinMemory
 from benchmarks.scenes import furnished_room, ray_cast
 from mirage_sim.geometry import Camera, se3_exp, unproject
 from mirage_sim.memory import EmptyMemory, LatentMap, PointMemory
-from mirage_sim.memory.latent_map import GENERATED, InView
+from mirage_sim.memory.blocks import GENERATED
+from mirage_sim.memory.latent_map import InView
 from mirage_sim.memory.point_memory import resample_depth, resample_static
 
 STRIDE = (1, 4, 4)

@@ -3,7 +3,7 @@ from torch.nn import functional as F
 
 from mirage_sim.geometry import Camera, se3_exp
 from mirage_sim.memory import RgbMemory
-from mirage_sim.memory.latent_map import GENERATED
+from mirage_sim.memory.blocks import GENERATED
 from mirage_sim.memory.rgb_memory import encode_rendering
 from mirage_sim.training.batched_memory import BatchMap
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from mirage_sim.geometry import NEAR, Camera, is_coarse, project
-from mirage_sim.memory.latent_map import GENERATED
+from mirage_sim.memory.blocks import GENERATED
 
 f32 = np.float32
 
