@@ -121,6 +121,8 @@ RUN: dict[str, str | Callable[[Any], Result]] = {
     "download wan5b": "mirage_sim.models.wan.download:download",
     **{f"eval {name}": _evaluation(name) for name in ("fidelity", "revisit", "collision", "photos")},
     "eval recording": "mirage_sim.evaluation.place:evaluate",
+    "eval counterfactual": "mirage_sim.evaluation.counterfactual:evaluate",
+    "eval calibration": "mirage_sim.evaluation.calibration:evaluate",
     "eval compare": _compare,
     "eval report": _report,
     **{f"bench {name}": _benchmark(name) for name in BENCHMARKS},
