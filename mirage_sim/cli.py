@@ -133,6 +133,8 @@ RUN: dict[str, str | Callable[[Any], Result]] = {
     **{f"eval {name}": _evaluation(name) for name in ("fidelity", "revisit", "photos")},
     "eval collision": _collision,
     "eval recording": "mirage_sim.evaluation.place:evaluate",
+    "eval counterfactual": "mirage_sim.evaluation.counterfactual:evaluate",
+    "eval calibration": "mirage_sim.evaluation.calibration:evaluate",
     "eval compare": _compare,
     "eval report": _report,
     **{f"bench {name}": _benchmark(name) for name in BENCHMARKS},

@@ -142,7 +142,7 @@ class Interval:
 
 
 @functools.lru_cache(maxsize=8)  # 15 MB each for 192 walks
-def _resampling_weights(count: int, seed: int) -> Array:
+def resampling_weights(count: int, seed: int) -> Array:
     """How often each walk is drawn in each of 10,000 resamples with replacement: ``[10000, count]``."""
     return np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=RESAMPLES).astype(np.float64)
 
@@ -156,7 +156,7 @@ def bootstrap_mean(values: Array, seed: int = 0) -> Interval:
     values = values[~np.isnan(values)]
     if not len(values):
         return Interval(float("nan"), float("nan"), float("nan"), 0)
-    means = _resampling_weights(len(values), seed) @ values / len(values)
+    means = resampling_weights(len(values), seed) @ values / len(values)
     low, high = np.percentile(means, [2.5, 97.5])
     return Interval(float(values.mean()), float(low), float(high), len(values))
 
@@ -171,8 +171,8 @@ def bootstrap_difference(first: Array, second: Array, seed: int = 0) -> Interval
     if not len(first) or not len(second):
         return Interval(float("nan"), float("nan"), float("nan"), 0)
     # another seed for the second group, so that draws of equally large groups are independent
-    means = _resampling_weights(len(first), seed) @ first / len(first)
-    means = means - _resampling_weights(len(second), seed + 1) @ second / len(second)
+    means = resampling_weights(len(first), seed) @ first / len(first)
+    means = means - resampling_weights(len(second), seed + 1) @ second / len(second)
     low, high = np.percentile(means, [2.5, 97.5])
     return Interval(float(first.mean() - second.mean()), float(low), float(high), len(first) + len(second))
 
@@ -190,7 +190,7 @@ def bootstrap_pairs(values: Array, seed: int = 0) -> Interval:
     if values.shape != (count, count) or count < 2:
         raise ValueError(f"values: expected [N, N] with N >= 2, got {list(values.shape)}")
     np.fill_diagonal(values, 0.0)
-    weights = _resampling_weights(count, seed)
+    weights = resampling_weights(count, seed)
     pairs = count**2 - (weights**2).sum(1)
     sums = ((weights @ values) * weights).sum(1)
     low, high = np.percentile(sums[pairs > 0] / pairs[pairs > 0], [2.5, 97.5])
@@ -203,7 +203,7 @@ def _ratio_draws(numerator: Array, denominator: Array, seed: int) -> Array:
         raise ValueError(f"numerator: expected [N >= 1] like denominator {denominator.shape}, got {numerator.shape}")
     if not denominator.sum() > 0:
         raise ValueError(f"denominator: expected a positive sum, got {denominator.sum()}")
-    weights = _resampling_weights(len(numerator), seed)
+    weights = resampling_weights(len(numerator), seed)
     below = weights @ denominator
     return np.where(below > 0, weights @ numerator / np.where(below > 0, below, 1.0), np.nan)
 

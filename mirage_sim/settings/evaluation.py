@@ -68,6 +68,35 @@ class CollisionSettings(ProtocolSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ForkSettings(WorldSettings):
+    """An evaluation on action sequences that are played from one state, in the learned world and in a simulator."""
+
+    protocol: Literal["miniworld", "homes"] = setting("miniworld", "Simulator: MiniWorld, or furnished homes.")
+    runs: Literal["quick", "full"] = setting("quick", "How many scenes. quick: 12; full: all of the manifest.")
+    scenes: int | None = setting(None, "Number of scenes instead, the first of the manifest.", least=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CounterfactualSettings(ForkSettings):
+    """Measure whether the world does what the actions say: eight action sequences from one state, in forks."""
+
+    example: ClassVar[str] = "mirage eval counterfactual --json"
+
+    output: str | None = setting(
+        None, "Folder for counterfactual.json and a contact sheet of each scene; null writes nothing."
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalibrationSettings(ForkSettings):
+    """Measure whether the remembered mask predicts which pixels differ from the true frame."""
+
+    example: ClassVar[str] = "mirage eval calibration --json"
+
+    output: str | None = setting(None, "Folder for calibration.json; null writes nothing.")
+
+
+@dataclass(frozen=True, kw_only=True)
 class PhotosSettings(WorldSettings):
     """Evaluate on real images: the codec on nine photographs, the world on two stereo pairs."""
 
