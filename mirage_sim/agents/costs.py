@@ -76,8 +76,8 @@ class Clearance:
         margin: metres between body and obstacle that cost nothing.
     """
 
-    weight: float = 1.0
-    margin: float = 0.3
+    weight: float = 0.3
+    margin: float = 0.2
 
     def __call__(self, paths: Paths) -> Array:
         """See :data:`Term`."""
