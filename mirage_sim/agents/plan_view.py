@@ -9,6 +9,7 @@ radians to the left of x.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -59,12 +60,13 @@ class PlanView:
     limits: VelocityLimits
 
     @classmethod
-    def of(cls, world: Any, body: Body | None = None) -> "PlanView":
+    def of(cls, world: Any, body: Body | None = None, contacts: Sequence[tuple[float, float]] = ()) -> "PlanView":
         """Return the surroundings of a world's camera.
 
         Args:
             world: a :class:`~mirage_sim.world.World`, an environment that has one, or a view, which is returned.
             body: that moves; None for the default one.
+            contacts: further places ``(x, y)`` that are solid.
 
         Raises:
             ValueError: if there is no world.
@@ -77,7 +79,8 @@ class PlanView:
         c2w = world.camera.c2w.double().numpy()
         x, y, heading = plan_pose(c2w)
         side = round(2 * REACH / RESOLUTION)
-        clearance = _distance(around.obstacles(2 * REACH), side)
+        felt = np.array([(y - at_y, at_x - x) for at_x, at_y in contacts], np.float32).reshape(-1, 2)
+        clearance = _distance(np.concatenate([around.obstacles(2 * REACH), felt]), side)
         distance, sector = _polar(side)
         seen = distance <= np.maximum(around.sight(_SECTORS), body.radius)[sector]
         seen |= _distance(around.ground(2 * REACH), side) <= _GROUND
