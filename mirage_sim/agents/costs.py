@@ -5,6 +5,7 @@ better. :class:`Geometric` sums terms of the candidates' paths, without networks
 :class:`StepReward` generate what would be seen. Any other function of the same form is a cost, too.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -19,6 +20,8 @@ from mirage_sim.envs.stepping import step_envs
 from mirage_sim.envs.world_env import MirageWorldEnv
 from mirage_sim.world import Body, Observation, WorldModel, step_together
 from mirage_sim.world.images import to_tensor
+
+_TOUCH = 0.1  # metres between a body that something stopped and the place that is then taken as solid
 
 
 class Cost(Protocol):
@@ -76,8 +79,8 @@ class Clearance:
         margin: metres between body and obstacle that cost nothing.
     """
 
-    weight: float = 1.0
-    margin: float = 0.3
+    weight: float = 0.3
+    margin: float = 0.2
 
     def __call__(self, paths: Paths) -> Array:
         """See :data:`Term`."""
@@ -113,10 +116,12 @@ class Geometric:
     Attributes:
         terms: functions of :class:`~mirage_sim.agents.plan_view.Paths`.
         body: that moves; None for the default one.
+        contacts: places ``(x, y)`` in plan that are solid although the memory does not show it; see :meth:`touch`.
     """
 
     terms: Sequence[Term]
     body: Body | None = None
+    contacts: list[tuple[float, float]] = field(default_factory=list)
     _latest: tuple[Any, PlanView] | None = field(default=None, init=False, repr=False)
 
     def __call__(self, world: Any, candidates: NDArray[np.float32]) -> Array:
@@ -141,8 +146,19 @@ class Geometric:
         """Return the world's surroundings, which are computed once per state."""
         state = world if isinstance(world, PlanView) else world_of(world).state
         if self._latest is None or self._latest[0] is not state:
-            self._latest = (state, PlanView.of(world, self.body))
+            self._latest = (state, PlanView.of(world, self.body, self.contacts))
         return self._latest[1]
+
+    def touch(self, c2w: Any, forward: float) -> None:
+        """Remember that something solid stopped the body.
+
+        Args:
+            c2w: camera-to-world matrix ``[4, 4]`` where it stopped.
+            forward: the command, positive for forward.
+        """
+        x, y, heading = plan_pose(c2w)
+        ahead = math.copysign((self.body or Body()).radius + _TOUCH, forward)
+        self.contacts.append((x + ahead * math.cos(heading), y + ahead * math.sin(heading)))
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ radians to the left of x.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -26,6 +27,7 @@ Array = NDArray[np.float64]
 
 REACH = 6.0  # metres from the camera to the edges of the grid
 RESOLUTION = 0.05  # metres, edge of a cell
+_GROUND = 0.25  # metres; cells this near to a point of the ground are seen
 _SECTORS = 120  # directions of sight; 3 degrees are about the spacing of the memory's points
 _COARSE = 2  # cells along the edge of a cell of the distance field
 _UNSEEN, _SOLID = 2.0, 30.0  # how much farther a metre through unseen or solid space counts than one through free space
@@ -40,8 +42,8 @@ class PlanView:
     Attributes:
         clearance: float32 ``[rows, columns]``, rows along y and columns along x: metres from the cell to the nearest
             obstacle.
-        seen: bool ``[rows, columns]``: whether the memory has a point in this direction from the camera, at this
-            distance or beyond; the place of the body itself counts as seen.
+        seen: bool ``[rows, columns]``: whether the memory has ground here, or a point in this direction from the
+            camera, at this distance or beyond; the place of the body itself counts as seen.
         centre: ``(x, y)`` of the middle of the grid in metres.
         pose: ``(x, y, heading)`` of the camera.
         camera: of the body, batch shape ``()``.
@@ -58,12 +60,13 @@ class PlanView:
     limits: VelocityLimits
 
     @classmethod
-    def of(cls, world: Any, body: Body | None = None) -> "PlanView":
+    def of(cls, world: Any, body: Body | None = None, contacts: Sequence[tuple[float, float]] = ()) -> "PlanView":
         """Return the surroundings of a world's camera.
 
         Args:
             world: a :class:`~mirage_sim.world.World`, an environment that has one, or a view, which is returned.
             body: that moves; None for the default one.
+            contacts: further places ``(x, y)`` that are solid.
 
         Raises:
             ValueError: if there is no world.
@@ -76,17 +79,11 @@ class PlanView:
         c2w = world.camera.c2w.double().numpy()
         x, y, heading = plan_pose(c2w)
         side = round(2 * REACH / RESOLUTION)
-        obstacles = around.obstacles(2 * REACH)
-        free = np.ones((side, side), np.uint8)
-        row, column = ((at + REACH) // RESOLUTION for at in (-obstacles[:, 0], obstacles[:, 1]))
-        inside = (row >= 0) & (row < side) & (column >= 0) & (column < side)
-        free[row[inside].astype(int), column[inside].astype(int)] = 0
-        if free.all():
-            clearance = np.full(free.shape, 2 * REACH, np.float32)
-        else:
-            clearance = cv2.distanceTransform(free, cv2.DIST_L2, cv2.DIST_MASK_PRECISE) * np.float32(RESOLUTION)
+        felt = np.array([(y - at_y, at_x - x) for at_x, at_y in contacts], np.float32).reshape(-1, 2)
+        clearance = _distance(np.concatenate([around.obstacles(2 * REACH), felt]), side)
         distance, sector = _polar(side)
         seen = distance <= np.maximum(around.sight(_SECTORS), body.radius)[sector]
+        seen |= _distance(around.ground(2 * REACH), side) <= _GROUND
         limits = VelocityLimits(dt=world.model.dt)
         return cls(clearance, seen, (x, y), (x, y, heading), world.camera, body.radius, limits)
 
@@ -202,6 +199,21 @@ def world_of(world: Any) -> World:
 def plan_pose(c2w: Any) -> tuple[float, float, float]:
     """Return ``(x, y, heading)`` of a camera-to-world matrix ``[4, 4]``."""
     return float(c2w[2, 3]), -float(c2w[0, 3]), math.atan2(-c2w[0, 2], c2w[2, 2])
+
+
+def _distance(points: NDArray[np.float32], side: int) -> NDArray[np.float32]:
+    """Return the distance of each cell from the nearest of some points ``[n, 2]``, metres right and ahead.
+
+    Without a point in the grid it is twice the reach.
+    """
+    row, column = ((at + REACH) // RESOLUTION for at in (-points[:, 0], points[:, 1]))
+    inside = (row >= 0) & (row < side) & (column >= 0) & (column < side)
+    if not inside.any():
+        return np.full((side, side), 2 * REACH, np.float32)
+    free = np.ones((side, side), np.uint8)
+    free[row[inside].astype(int), column[inside].astype(int)] = 0
+    distance: Any = cv2.distanceTransform(free, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    return np.asarray(distance * np.float32(RESOLUTION))
 
 
 @lru_cache(maxsize=1)

@@ -16,13 +16,15 @@ import torch
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from mirage_sim.agents.costs import Cost
+from mirage_sim.agents.costs import Cost, Geometric
 from mirage_sim.geometry import Camera
 from mirage_sim.world import World
 
 Actions = NDArray[np.float32]
 
 _TWIST = spaces.Box(-1.0, 1.0, (2,), np.float32)  # actions of a world that no environment wraps
+
+_COMMANDED, _STILL = 0.2, 0.01  # a speed command beyond which a motion of fewer metres was stopped
 
 
 @dataclass(frozen=True)
@@ -309,6 +311,8 @@ def drive(
 ) -> Drive:
     """Drive an environment with a planner until the episode ends.
 
+    Where a command to move had no effect, a geometric cost takes the place before the body as solid from then on.
+
     Args:
         env: whose observation is a frame or has ``rgb``, and whose info has ``c2w``.
         planner: chooses the actions.
@@ -328,12 +332,22 @@ def drive(
         _append(driven, observation, info)
         driven.actions.append(action)
         driven.rewards.append(float(reward))
+        _touch(planner.cost, driven)
         if world is not None:
             c2w = torch.from_numpy(np.asarray(info["c2w"], np.float32))
             world.observe(driven.frames[-1], Camera(c2w, world.camera.K, world.model.size), move=True)
         if terminated or truncated:
             break
     return driven
+
+
+def _touch(cost: Cost, driven: Drive) -> None:
+    """Let the cost know if something stopped the last action."""
+    before, after = (np.asarray(info["c2w"]) for info in driven.infos[-2:])
+    forward = float(driven.actions[-1][0])
+    stopped = abs(forward) > _COMMANDED and np.linalg.norm(after[:3, 3] - before[:3, 3]) < _STILL
+    if isinstance(cost, Geometric) and stopped:
+        cost.touch(after, forward)
 
 
 def _append(driven: Drive, observation: Any, info: dict[str, Any]) -> None:

@@ -146,7 +146,6 @@ class PoseOnly(gymnasium.Env):
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         paths = self._view.follow(np.asarray(action)[None, None])
         self._view = replace(self._view, pose=(*paths.xy[0, 0], paths.heading[0, 0]))
-        self.camera = self._view.camera
         return *self._now()[:1], 0.0, False, False, self._now()[1]
 
     def _now(self) -> tuple[Any, dict[str, Any]]:
@@ -154,6 +153,13 @@ class PoseOnly(gymnasium.Env):
         turned = replace(self._view, pose=plan_pose(self._view.camera.c2w.numpy()))
         c2w = turned.camera_at(np.array([x, y]), heading).c2w.numpy()
         return {"rgb": np.full((*self._view.camera.size, 3), 128, np.uint8)}, {"c2w": c2w}
+
+
+class Walled(PoseOnly):
+    """Cannot move backwards."""
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        return super().step(np.array([max(action[0], 0.0), action[1]]))
 
 
 def test_drive_lets_the_world_observe_true_frames(model: WorldModel) -> None:
@@ -164,6 +170,17 @@ def test_drive_lets_the_world_observe_true_frames(model: WorldModel) -> None:
     assert np.allclose(world.camera.c2w.numpy(), driven.c2w[-1], atol=1e-5)
     assert (world.snapshot().observation.frame == 128).all()
     assert len(world.state.keyframes.entries) == 4
+
+
+def test_what_stopped_the_body_is_solid_from_then_on(model: WorldModel) -> None:
+    world = pillar_world(model)
+    cost, env = Geometric([PoseGoal(goal_at(-3, 0))]), Walled(PlanView.of(world))
+    driven = drive(env, Planner(cost, CEM(candidates=40)), 6, env.reset(), world)
+    assert cost.contacts and all(x < 0 for x, _ in cost.contacts)
+    back = np.tile(np.array([-1.0, 0.0], np.float32), (1, 5, 1))
+    assert Geometric([], contacts=[(-0.5, 0.0)]).paths(pillar_world(model), back).blocked.all()
+    assert not Geometric([]).paths(pillar_world(model), back).blocked.any()
+    assert driven.length < 6 * 0.15
 
 
 def test_cost_model_has_the_shapes_of_stable_worldmodel() -> None:
