@@ -97,7 +97,7 @@ def rows_of(episode: Episode) -> Arrays:
         IMAGE: np.stack(episode.frames[:count]),
         DEPTH: np.stack(episode.depths[:count]),
         REMEMBERED: np.stack(episode.remembered[:count]),
-        POSE: _poses(episode.c2w[:count]),
+        POSE: poses_of(episode.c2w[:count]),
         INTRINSICS: np.tile(K[[0, 1, 0, 1], [0, 1, 2, 2]], (count, 1)),
         ACTION: action.astype(np.int64 if action.ndim == 1 else np.float32),
         REWARD: np.array(episode.rewards, dtype=np.float32),
@@ -110,8 +110,8 @@ def rows_of(episode: Episode) -> Arrays:
     return rows | {"fps": np.array(integer_fps(episode.dt))}
 
 
-def _poses(c2w: np.ndarray) -> np.ndarray:
-    """Return positions and quaternions ``[N, 7]``. A quaternion has the sign that is nearer to the one before."""
+def poses_of(c2w: np.ndarray) -> np.ndarray:
+    """Return positions and quaternions ``[N, 7]`` of poses. Signs of successive quaternions agree."""
     quaternions = np.stack([quaternion_of(pose[:3, :3]) for pose in c2w])
     turned = np.cumprod(np.where((quaternions[1:] * quaternions[:-1]).sum(1) < 0, -1.0, 1.0))
     quaternions[1:] *= turned[:, None]
