@@ -19,7 +19,7 @@ import pytest
 from PIL import Image
 from support.clips import write_clips
 from support.recordings import toy_frames, write_tum
-from support.videos import write_realestate10k, write_vipe
+from support.videos import write_lerobot, write_realestate10k, write_vipe
 
 from benchmarks import backbone, readout, runner, step
 from mirage_sim import cli
@@ -51,6 +51,9 @@ SMALLER = {
     "mirage rollout policy=scripted steps=200 seed=3": "steps=3",
     "mirage rollout policy=random format=npz episodes=10 output=data": "episodes=2 steps=2",
     "mirage rollout policy=random format=minari episodes=10 output=data": "episodes=2 steps=2",
+    "mirage rollout policy=random format=lerobot episodes=10 output=data/lerobot": (
+        "episodes=2 steps=2 output=data/lerobot-again"  # the fixture has made data/lerobot
+    ),
     "mirage rollout policy=random format=mcap episodes=10 output=data": "episodes=2 steps=2",
     "mirage rollout backend=ray num_workers=2 worlds=4 policy=random format=npz episodes=64 output=data/ray": (
         "num_workers=1 worlds=1 episodes=2 steps=2"
@@ -81,6 +84,9 @@ SMALLER = {
     ),
     "mirage prepare vipe source=data/vipe output=data/clips": "size=[48,64] frames=17",
     "mirage prepare realestate10k source=data/re10k output=data/clips": "size=[48,64] frames=17",
+    "mirage prepare lerobot source=data/lerobot/rollout-v0 output=data/episodes 'size=[96,128]' fps=10 frames=40": (
+        "size=[48,64] frames=17"
+    ),
     "mirage prepare clips source=data/miniworld output=data/small 'size=[64,96]' frames=49": "size=[48,64] frames=17",
 }
 #: Commands that start processes, or take long with small settings too. Their tests are marked slow.
@@ -134,6 +140,7 @@ NEEDS = {
     "bench learn": "stable_baselines3",
     "bench backbone": "transformers",
     "format=minari": "minari",
+    "lerobot": "pyarrow",
     "format=mcap": "rosbags",
     "mirage train": "accelerate",
     "eval report": "matplotlib",
@@ -205,6 +212,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_realestate10k(folder / "data" / "re10k")
     write_clips(folder / "data" / "miniworld", 1)
     write_tum(folder / "data" / "recording", toy_frames(43))  # 2 s are held out after each 4
+    write_lerobot(folder / "data" / "lerobot" / "rollout-v0")
+    write_tum(folder / "data" / "recording", toy_frames())
     if find_spec("stable_baselines3"):
         from mirage_sim.envs.sb3 import PPO
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from tqdm import tqdm
 
 from mirage_sim.agents.episodes import Episode
 from mirage_sim.agents.lerobot_statistics import combine_statistics, statistics_of
@@ -97,7 +98,7 @@ def rows_of(episode: Episode) -> Arrays:
         IMAGE: np.stack(episode.frames[:count]),
         DEPTH: np.stack(episode.depths[:count]),
         REMEMBERED: np.stack(episode.remembered[:count]),
-        POSE: _poses(episode.c2w[:count]),
+        POSE: poses_of(episode.c2w[:count]),
         INTRINSICS: np.tile(K[[0, 1, 0, 1], [0, 1, 2, 2]], (count, 1)),
         ACTION: action.astype(np.int64 if action.ndim == 1 else np.float32),
         REWARD: np.array(episode.rewards, dtype=np.float32),
@@ -110,8 +111,8 @@ def rows_of(episode: Episode) -> Arrays:
     return rows | {"fps": np.array(integer_fps(episode.dt))}
 
 
-def _poses(c2w: np.ndarray) -> np.ndarray:
-    """Return positions and quaternions ``[N, 7]``. A quaternion has the sign that is nearer to the one before."""
+def poses_of(c2w: np.ndarray) -> np.ndarray:
+    """Return positions and quaternions ``[N, 7]`` of poses. Signs of successive quaternions agree."""
     quaternions = np.stack([quaternion_of(pose[:3, :3]) for pose in c2w])
     turned = np.cumprod(np.where((quaternions[1:] * quaternions[:-1]).sum(1) < 0, -1.0, 1.0))
     quaternions[1:] *= turned[:, None]
@@ -156,7 +157,7 @@ class _Writer:
         episodes: list[dict[str, Any]] = []
         statistics: list[dict[str, Any]] = []
         with self._parquet.ParquetWriter(self._file(DATA_PATH), self._schema()) as rows:
-            for index, archive in enumerate(self._archives):
+            for index, archive in enumerate(tqdm(self._archives, desc="rows", unit="episode", leave=False)):
                 arrays = self._checked(archive)
                 self._farthest = max(self._farthest, float(arrays[DEPTH].max()))
                 begin = episodes[-1]["dataset_to_index"] if episodes else 0
@@ -171,7 +172,9 @@ class _Writer:
         self._farthest = self._farthest or 1.0
         for key in self._videos:
             path = self._file(VIDEO_PATH, video_key=key)
-            save_video(self._frames(key), path, self._fps, quality=None, **LOSSLESS.get(key, COLOUR))
+            total = episodes[-1]["dataset_to_index"]
+            frames = tqdm(self._frames(key), total=total, desc=key, unit="frame", leave=False)
+            save_video(frames, path, self._fps, quality=None, **LOSSLESS.get(key, COLOUR))
         self._parquet.write_table(self._arrow.Table.from_pylist(episodes), self._file(EPISODES_PATH))
         self._parquet.write_table(self._tasks(), self._folder / "meta" / "tasks.parquet")
         total = combine_statistics(statistics)

@@ -26,6 +26,7 @@ OPTIONAL = (
     ("miniworld", "'mirage_sim[twin]'", "the reference simulator, for evaluation"),
     ("stable_baselines3", "'mirage_sim[learn]'", "learned policies"),
     ("rosbags", "'mirage_sim[data]'", "bags"),
+    ("pyarrow", "'mirage_sim[data]'", "LeRobot data sets"),
     ("viser", "'mirage_sim[viewer]'", "the viewer"),
 )
 

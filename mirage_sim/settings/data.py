@@ -75,7 +75,7 @@ class ClipsSettings(VideoSettings):
 class LerobotSettings(VideoSettings):
     """Cut the episodes of a LeRobot data set with depth and poses, such as a rollout's, into training clips."""
 
-    example: ClassVar[str] = "mirage prepare lerobot source=data/rollout-v0 output=data/clips 'size=[96,128]' fps=10"
+    example: ClassVar[str] = "mirage prepare lerobot source=data/lerobot/rollout-v0 output=data/clips fps=10"
     layout: ClassVar[str] = "lerobot"
 
 

@@ -10,7 +10,7 @@ import torch
 
 from mirage_sim.geometry import Camera, VelocityLimits, se3_exp
 from mirage_sim.memory import LatentMap
-from mirage_sim.memory.latent_map import GENERATED, Points
+from mirage_sim.memory.blocks import GENERATED, Points
 from mirage_sim.ros.memory_views import PointColours, ranges
 from mirage_sim.ros.parameters import WorldParameters
 from mirage_sim.ros.simulation import Simulation

@@ -5,7 +5,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from mirage_sim.agents.lerobot import poses_of, save_lerobot
 from mirage_sim.data.clips import Clip
+from mirage_sim.data.recordings.lerobot import DEPTH, IMAGE, INTRINSICS, POSE
 from support.clips import toy_clip
 
 FRAMES = 30
@@ -52,4 +54,25 @@ def write_realestate10k(folder: Path, name: str = "walk", seed: int = 0) -> Clip
     for stamp, frame in zip(stamps, clip.frames.numpy(), strict=True):
         cv2.imwrite(str(folder / "frames" / name / f"{stamp}.png"), cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
     write_table(folder / "depth" / f"{name}.npz", clip.depth.numpy())
+    return clip
+
+
+def write_lerobot(folder: Path, seed: int = 0) -> Clip:
+    """A LeRobot data set of one episode, with images as PNG files."""
+    clip = toy_clip(seed, FRAMES)
+    fx, fy, cx, cy = clip.K[[0, 1, 0, 1], [0, 1, 2, 2]].tolist()
+    rows = {
+        IMAGE: clip.frames.numpy(),
+        DEPTH: clip.depth.float().numpy(),
+        POSE: poses_of(clip.c2w.numpy()),
+        INTRINSICS: np.tile(np.array([fx, fy, cx, cy], dtype=np.float32), (FRAMES, 1)),
+        "action": np.zeros((FRAMES, 2), dtype=np.float32),
+        "next.reward": np.zeros(FRAMES, dtype=np.float32),
+        "fps": np.array(round(RATE)),
+    }
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    archive = folder.with_name("archive.npz")
+    np.savez(archive, **rows)
+    save_lerobot(folder, [archive], "Walk.", "twist", video=False)
+    archive.unlink()
     return clip

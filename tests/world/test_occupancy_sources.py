@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from mirage_sim.memory import LatentMap
-from mirage_sim.memory.latent_map import GENERATED, Points
+from mirage_sim.memory.blocks import GENERATED, Points
 from mirage_sim.world.occupancy import FREE, OCCUPIED, UNKNOWN, _count, occupancy_map
 
 

@@ -32,6 +32,7 @@ POSE, INTRINSICS = "observation.state", "observation.intrinsics"
 LEVELS = 4095  # largest code of a depth video, which has 12 bits
 SHIFT = 3.5  # metres; it keeps codes of near depth from being finer than needed
 _MAX_FILE = 2**36  # bytes of a Parquet file or a video
+_MAX_NUMBER = 2**40  # of rows, files and seconds
 MM = 1000.0  # units per metre of depth in PNG files
 
 
@@ -106,16 +107,8 @@ class LerobotDataset:
         height, width, _ = self._features[IMAGE]["shape"]
         self.size = (height, width)
         self._videos = [key for key in (IMAGE, DEPTH) if self._features[key]["dtype"] == "video"]
-        columns = ["episode_index", "length", "tasks", "data/chunk_index", "data/file_index"]
-        for key in self._videos:
-            columns += [f"videos/{key}/{name}" for name in ("chunk_index", "file_index", "from_timestamp")]
-        rows: list[dict[str, Any]] = []
-        for path in sorted(folder.glob("meta/episodes/*/*.parquet")):
-            rows += _read(path, columns).to_pylist()
-        self._rows = {row["episode_index"]: row for row in rows}
+        self._rows = _episodes(folder, self._videos)
         self.episodes = sorted(self._rows)
-        if not rows:
-            raise ValueError(f"{folder}: expected episodes in meta/episodes, got none")
 
     def episode(self, index: int) -> LerobotEpisode:
         """Read the poses of an episode.
@@ -135,7 +128,7 @@ class LerobotDataset:
             )
         times = table["frame_index"].to_numpy() / self._fps
         c2w = motions_of(path, poses[:, :3], poses[:, 3:])
-        return LerobotEpisode(times, c2w, intrinsics, " ".join(row["tasks"] or ()), self, row)
+        return LerobotEpisode(times, c2w, intrinsics, " ".join(map(str, row["tasks"] or ())), self, row)
 
     def decode(self, key: str, row: Mapping[str, Any], numbers: Sequence[int]) -> Iterator[Any]:
         """Decode images or depth of an episode, see :class:`LerobotEpisode`."""
@@ -209,6 +202,27 @@ def _features(folder: Path, features: Any) -> dict[str, Any]:
         if found != coding or not number(folder / INFO, "depth_max", info.get("depth_max")) > 0:
             raise ValueError(f"{folder}: expected depth coded with {coding} and a positive depth_max, got {found}")
     return read
+
+
+def _episodes(folder: Path, videos: Sequence[str]) -> dict[int, dict[str, Any]]:
+    """Return the rows of episodes by number: length, tasks, and where rows and videos are.
+
+    Raises:
+        ValueError: if there are none, or a number is out of range.
+    """
+    numbers = ["episode_index", "length", "data/chunk_index", "data/file_index"]
+    for key in videos:
+        numbers += [f"videos/{key}/{name}" for name in ("chunk_index", "file_index", "from_timestamp")]
+    rows: list[dict[str, Any]] = []
+    for path in sorted(folder.glob("meta/episodes/*/*.parquet")):
+        rows += _read(path, [*numbers, "tasks"]).to_pylist()
+    for row in rows:
+        for name in numbers:
+            if not isinstance(row[name], (int, float)) or not 0 <= row[name] < _MAX_NUMBER:
+                raise ValueError(f"{folder}: expected a number {name} from 0 of each episode, got {row[name]!r}")
+    if not rows:
+        raise ValueError(f"{folder}: expected episodes in meta/episodes, got none")
+    return {row["episode_index"]: row for row in rows}
 
 
 def _path(template: str, row: Mapping[str, Any], prefix: str, **names: str) -> str:
