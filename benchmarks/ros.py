@@ -12,6 +12,7 @@ import numpy as np
 
 from benchmarks.ros_client import Driver
 from benchmarks.ros_process import ANSWER_S, NodeProcess, private_domain
+from benchmarks.ros_shadow import shadow
 from mirage_sim.geometry import VelocityLimits
 from mirage_sim.ros import conversions
 from mirage_sim.ros.launching import node_command
@@ -40,7 +41,9 @@ def bench_ros(settings: RosBenchSettings) -> dict[str, Any]:
         * ``lockstep_identical``: whether node and environment gave the same images;
         * ``publish_ms_640x480``: time that the node spends on publishing a frame, from its diagnostics;
         * ``delivered_best_effort``, ``delivered_reliable``: fractions of the published frames that arrived;
-        * ``rss_growth``: growth of the node's resident memory, as a fraction.
+        * ``rss_growth``: growth of the node's resident memory, as a fraction;
+        * ``shadow_images_per_s``, ``imagine_ms_per_pose``, ``imagine_observed_psnr``, ``grid_ms``: see
+          :func:`benchmarks.ros_shadow.shadow`.
 
     Raises:
         ImportError: if ROS 2 is not installed.
@@ -50,6 +53,7 @@ def bench_ros(settings: RosBenchSettings) -> dict[str, Any]:
     metrics = full_rate(domain, settings.steps, settings.seconds, settings.seed)
     metrics |= lockstep(domain, settings.steps, settings.seed)
     metrics |= wide_images(domain, settings.frames, settings.seed)
+    metrics |= shadow(domain, settings.shadow_images, settings.seed)
     return {"marks": metrics}
 
 

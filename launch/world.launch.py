@@ -17,13 +17,20 @@ from launch_ros.actions import Node
 
 # Each line of this file declares a parameter: "    name: default  # Description."
 WORLD_PARAMETERS = os.path.join(os.path.dirname(__file__), "..", "configs", "ros", "world.yaml")
+RESPAWN_DELAY_S = 2.0
 # name: (default, description, choices)
 OTHERS = {
     "params_file": ("", "A ROS parameter file with other defaults.", None),
     "policy": ("none", "An agent that drives: none, scripted, or the path of a stable-baselines3 PPO zip.", None),
     "trust_policy": ("false", "Load that zip. It holds pickled objects, which can run any code.", ["true", "false"]),
     "rviz": ("false", "Start RViz.", ["true", "false"]),
+    "namespace": ("", "Namespace of the nodes and their topics.", None),
+    "name": ("mirage_world", "Name of the world's node.", None),
+    "use_sim_time": ("true", "Whether the policy and RViz take the time from /clock.", ["true", "false"]),
+    "respawn": ("false", "Start the world again when it ends, instead of ending the launch.", ["true", "false"]),
+    "log_level": ("info", "Least severity of log lines.", ["debug", "info", "warn", "error", "fatal"]),
 }
+OF_LAUNCH = ("rviz", "namespace", "name", "use_sim_time", "respawn", "log_level")  # not of the processes
 
 
 def world_parameters():
@@ -48,7 +55,7 @@ def start(context, *args, **kwargs):
     """Return the actions that start the processes, after the arguments are known."""
     names = [*world_parameters(), *OTHERS, "python"]
     words = {name: LaunchConfiguration(name).perform(context) for name in names}
-    python, with_rviz = words.pop("python"), words.pop("rviz") == "true"
+    python, own = words.pop("python"), {name: words.pop(name) for name in OF_LAUNCH}
     command = [python, "-m", "mirage_sim.ros.launching", json.dumps(words)]
     try:
         answer = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
@@ -60,14 +67,18 @@ def start(context, *args, **kwargs):
             "activate its environment or pass python:=PATH"
         )
     found = json.loads(answer.stdout)
+    level, times = ["--ros-args", "--log-level", own["log_level"]], [{"use_sim_time": own["use_sim_time"] == "true"}]
     common = {"additional_env": found["environment"], "output": "screen"}
+    if own["namespace"]:
+        common["namespace"] = own["namespace"]
     world, policy = found["world"], found.get("policy")
-    actions = [Node(executable=world[0], arguments=world[1:], on_exit=Shutdown(), **common)]
+    respawn = own["respawn"] == "true"
+    ending = {"respawn": True, "respawn_delay": RESPAWN_DELAY_S} if respawn else {"on_exit": Shutdown()}
+    actions = [Node(executable=world[0], name=own["name"], arguments=[*world[1:], *level], **ending, **common)]
     if policy:
-        actions.append(Node(executable=policy[0], arguments=policy[1:], **common))
-    if with_rviz:
+        actions.append(Node(executable=policy[0], arguments=[*policy[1:], *level], parameters=times, **common))
+    if own["rviz"] == "true":
         # images carry simulation time
-        times = [{"use_sim_time": True}]
         actions.append(Node(package="rviz2", executable="rviz2", arguments=["-d", found["rviz"]], parameters=times))
     return actions
 

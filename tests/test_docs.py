@@ -213,7 +213,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_clips(folder / "data" / "miniworld", 1)
     write_tum(folder / "data" / "recording", toy_frames(43))  # 2 s are held out after each 4
     write_lerobot(folder / "data" / "lerobot" / "rollout-v0")
-    write_tum(folder / "data" / "recording", toy_frames())
     if find_spec("stable_baselines3"):
         from mirage_sim.envs.sb3 import PPO
 

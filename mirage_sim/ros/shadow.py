@@ -49,7 +49,7 @@ class Shadow:
             CameraInfo, "robot/camera_info", lambda message: self._synchroniser.add_camera_info(message), 10
         )
         node.create_subscription(Odometry, "robot/odom", self._odometry, 100)
-        node.create_timer(_CHECK_SECONDS, self._wake)
+        node.create_timer(_CHECK_SECONDS, self._check)
 
     def values(self) -> dict[str, Any]:
         """Return numbers for diagnostics: images received and observed."""
@@ -93,6 +93,10 @@ class Shadow:
     def _odometry(self, message: Any) -> None:
         self._synchroniser.add_odometry(message)
         self._wake()
+
+    def _check(self) -> None:
+        if self._synchroniser.waiting:
+            self._wake()
 
     def _wake(self) -> None:
         with self._lock:

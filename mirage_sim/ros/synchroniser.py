@@ -140,6 +140,11 @@ class Synchroniser:
             if message.transforms and not static:
                 self._forget(message.transforms[-1].header)
 
+    @property
+    def waiting(self) -> bool:
+        """Whether images wait for depth or a pose."""
+        return bool(self._images)
+
     def silence(self, now: float) -> float:
         """Return the seconds since the last image arrived; infinite without one."""
         return now - self._last.arrived if self._last else float("inf")

@@ -84,6 +84,7 @@ class Worker:
         self._frames, self._publishing = 0, 0.0  # number of frames and seconds of publishing since then
         self._latency: float | None = None
         self._last: Frame | None = None
+        self._active = time.perf_counter()  # when a frame was published last, or `idle` called
 
     @property
     def paused(self) -> bool:
@@ -199,6 +200,7 @@ class Worker:
                     arrived = self._take_latest(self._simulation)
                     self._publish(self._simulation.step(), arrived)
                 elif not self._stopping:
+                    self._active = time.perf_counter()
                     self._idle(self._simulation.frame)
         except BaseException as error:
             self._stopping = True
@@ -210,17 +212,17 @@ class Worker:
 
         Jobs and steps take turns, so that a queue of jobs does not stop the world.
         """
-        until = time.perf_counter() + _IDLE_SECONDS
+        until = self._active + _IDLE_SECONDS
         with self._changed:
             while not self._stopping:
                 now = time.perf_counter()
                 free_running = not (self.lockstep or self._paused or self._simulation.observing)
                 if free_running and now >= due and (after_job or not self._jobs):
                     return None, True
-                if self._jobs:
-                    return self._jobs.popleft(), False
                 if now >= until:
                     break
+                if self._jobs:
+                    return self._jobs.popleft(), False
                 self._changed.wait(min(until, due if free_running else until) - now)
         return None, False
 
@@ -243,7 +245,7 @@ class Worker:
         """Publish a frame; `commanded` is the time of arrival of a new command that it was made with."""
         began = time.perf_counter()
         self._publish_frame(frame)
-        now = time.perf_counter()
+        now = self._active = time.perf_counter()
         with self._reporting:
             self._last = frame
             self._frames += 1

@@ -41,6 +41,7 @@ class RosBenchSettings(Settings):
     )
     frames: int = setting(200, "Images of 640 x 480 published to a reliable and a best-effort subscriber.", least=1)
     seconds: float = setting(60.0, "Seconds at full rate while memory is measured.", above=0)
+    shadow_images: int = setting(60, "Images of a walk that the node observes; each fifth is held out.", least=5)
     seed: int = setting(0, "Seed of the episode.", least=0)
 
 

@@ -14,12 +14,12 @@ from mirage_sim.build import compose
 
 METRICS = (
     "images_per_s overhead latency_ms_p50 latency_ms_p95 publish_ms_640x480 delivered_best_effort delivered_reliable "
-    "lockstep_identical rss_growth"
+    "lockstep_identical rss_growth shadow_images_per_s imagine_ms_per_pose imagine_observed_psnr grid_ms"
 ).split()
 
 
 def test_benchmark_reports_all_metrics() -> None:
-    metrics = ros.bench_ros(compose("bench ros", ["steps=12", "frames=8", "seconds=1.5"]))["marks"]
+    metrics = ros.bench_ros(compose("bench ros", ["steps=12", "frames=8", "seconds=1.5", "shadow_images=10"]))["marks"]
     assert sorted(metrics) == sorted(METRICS)
     assert all(math.isfinite(value) for value in metrics.values())
     assert metrics["lockstep_identical"] is True
@@ -30,6 +30,8 @@ def test_benchmark_reports_all_metrics() -> None:
     for name in ("delivered_reliable", "delivered_best_effort"):
         assert 0.5 < metrics[name] <= 1  # of eight; test_node_realtime.py is stricter, with more
     assert abs(metrics["rss_growth"]) < 0.5
+    assert metrics["imagine_observed_psnr"] > 20
+    assert min(metrics[name] for name in ("shadow_images_per_s", "imagine_ms_per_pose", "grid_ms")) > 0
 
 
 @pytest.mark.parametrize("wrong", [{"steps": 0}, {"frames": 1.5}, {"seconds": 0}, {"seconds": True}, {"seed": -1}])

@@ -21,6 +21,8 @@ from mirage_sim.ros.parameters import PolicyParameters, WorldParameters, paramet
 ROOT = Path(__file__).parent.parent.parent
 LAUNCH_FILE = ROOT / "launch" / "world.launch.py"
 NOT_PARAMETERS = {"params_file", "policy", "trust_policy", "rviz", "python"}
+NOT_PARAMETERS |= {"namespace", "name", "use_sim_time", "respawn", "log_level"}
+LEVEL = ["--ros-args", "--log-level", "info"]
 
 
 def test_node_command_has_files_then_parameters() -> None:
@@ -190,10 +192,15 @@ class _Node(_Recorded):
         additional_env: dict[str, str] | None = None,
         output: str = "log",
         on_exit: Any = None,
+        name: str | None = None,
+        namespace: str | None = None,
+        respawn: bool = False,
+        respawn_delay: float | None = None,
     ):
         super().__init__()
         self.command = [executable, *(arguments or [])]
         self.package, self.environment, self.on_exit = package, additional_env, on_exit
+        self.name, self.namespace, self.respawn, self.parameters = name, namespace, respawn, parameters
 
 
 class _Configuration(_Recorded):
@@ -266,17 +273,34 @@ def test_python_defaults_to_active_environment(launch_file: ModuleType, monkeypa
 
 def test_launch_starts_only_the_world_by_default(launch_file: ModuleType) -> None:
     (world,) = started(launch_file, python=sys.executable)
-    assert world.command == launching.processes({})["world"]
+    assert world.command == [*launching.processes({})["world"], *LEVEL]
+    assert (world.name, world.namespace, world.respawn) == ("mirage_world", None, False)
     assert world.environment == launching.node_environment()
     assert world.on_exit is not None  # the launch ends with its world
 
 
 def test_launch_starts_policy_and_rviz_on_request(launch_file: ModuleType) -> None:
     world, policy, rviz = started(launch_file, python=sys.executable, policy="scripted", rviz="true", seed="3")
-    assert world.command[-2:] == ["-p", "seed:=3"]
+    assert world.command[-5:] == ["-p", "seed:=3", *LEVEL]
     assert policy.command[1:4] == ["-m", "mirage_sim.ros", "policy"]
     assert (rviz.package, rviz.command) == ("rviz2", ["rviz2", "-d", str(launching.RVIZ.resolve())])
     assert rviz.environment is None
+
+
+def test_launch_names_the_nodes_of_a_robot(launch_file: ModuleType) -> None:
+    words = {"namespace": "robot1", "name": "simulator", "log_level": "debug", "use_sim_time": "false"}
+    world, policy = started(launch_file, python=sys.executable, policy="scripted", frame_prefix="robot1/", **words)
+    assert (world.name, world.namespace) == ("simulator", "robot1")
+    assert world.command[-5:] == ["-p", 'frame_prefix:="robot1/"', "--ros-args", "--log-level", "debug"]
+    assert policy.namespace == "robot1"
+    assert policy.name is None
+    assert policy.parameters == [{"use_sim_time": False}]
+
+
+def test_respawned_world_does_not_end_the_launch(launch_file: ModuleType) -> None:
+    (world,) = started(launch_file, python=sys.executable, respawn="true")
+    assert world.respawn
+    assert world.on_exit is None
 
 
 def test_missing_python_is_reported(launch_file: ModuleType) -> None:

@@ -20,6 +20,11 @@ from mirage_sim.ros import conversions  # noqa: E402
 
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 HELD_OUT = 6
+WAIT_S = 15.0
+
+
+def statuses_of(messages):
+    return {(status.name, status.message) for message in messages for status in message.status}
 
 
 class Walk:
@@ -34,16 +39,30 @@ class Walk:
 
     def observed(self, frame, **left_out):
         """Play a frame and wait until it was observed; return its scan."""
-        self.player.play(frame, **left_out)
-        return self.scans.wait(lambda all: [scan for scan in all if abs(time_of(scan) - frame.stamp) < 1e-3])[-1]
+        scans = []
+        for _ in range(5):  # the first messages are lost if the node has not discovered the publishers yet
+            self.player.play(frame, **left_out)
+            if self.robot.until(lambda: scans.extend(self._scans_at(frame.stamp)) or scans, 4.0):
+                return scans[-1]
+        raise AssertionError(f"no scan at {frame.stamp}, got {[time_of(scan) for scan in self.scans.messages[-5:]]}")
+
+    def _scans_at(self, stamp):
+        return [scan for scan in self.scans.messages if abs(time_of(scan) - stamp) < 1e-3]
 
     def problem(self, kind, play=lambda: None):
         """Wait for a diagnostic of a kind, playing meanwhile; return its text."""
         self.diagnostics.messages.clear()
         play()
         name = f"mirage_world: {kind}"
-        found = lambda all: [s.message for m in all for s in m.status if s.name == name and s.level == b"\1"]  # noqa: E731
-        return self.diagnostics.wait(found)[0]
+        texts = []
+
+        def found():
+            statuses = [status for message in self.diagnostics.messages for status in message.status]
+            texts.extend(status.message for status in statuses if status.name == name and status.level == b"\1")
+            return texts
+
+        assert self.robot.until(found, WAIT_S), statuses_of(self.diagnostics.messages)
+        return texts[0]
 
     def later(self, frame, seconds):
         """A frame that was taken later, so that its clock goes on."""
@@ -79,9 +98,11 @@ def test_robot_fills_points_scan_and_map(walk):
     assert scan.header.frame_id == "base_link" and np.isfinite(scan.ranges).sum() > 60
     points = walk.robot.listen(PointCloud2, "memory/points", LATCHED).wait(lambda all: all and all[-1].width and all)
     assert points[-1].width >= 768
-    grid = walk.robot.listen(OccupancyGrid, "map", LATCHED).wait(lambda all: all)[-1]
+    maps = walk.robot.listen(OccupancyGrid, "map", LATCHED)
+    assert walk.robot.until(lambda: any(100 in grid.data and 0 in grid.data for grid in maps.messages), WAIT_S)
+    grid = maps.messages[-1]
     cells = np.array(grid.data).reshape(grid.info.height, grid.info.width)
-    assert {*np.unique(cells)} == {-1, 0, 100} and grid.header.frame_id == "map"
+    assert grid.header.frame_id == "map"
     # the floor of the toy room is 1.5 m below the camera, and its walls are at most 6 m away
     assert grid.info.origin.position.z == pytest.approx(0.0, abs=0.1)
     assert max(cells.shape) * grid.info.resolution < 8
@@ -93,17 +114,13 @@ def test_image_on_a_path_equals_held_out_image(walk):
         robot.listen(kind, f"imagine/{topic}")
         for kind, topic in ((Image, "image_raw"), (CameraInfo, "camera_info"), (Odometry, "odom"), (Bool, "collision"))
     )
+    robot.until(lambda: False, 1.5)  # until the latest points and the latest map are published
     points = robot.listen(PointCloud2, "memory/points", LATCHED).wait(lambda all: all)[-1].width
     walk.player.imagine([walk.frames[HELD_OUT - 1], truth])
-    image = images.wait(lambda all: len(all) == 2 and all[-1])
+    assert robot.until(lambda: all(len(i.messages) == 2 for i in (images, infos, odometry, collisions)), WAIT_S)
+    image = images.messages[-1]
     assert time_of(image) == pytest.approx(truth.stamp, abs=1e-3)
     imagined = conversions.frame_of(image)
-    import cv2
-
-    cv2.imwrite(
-        "/work/scratch/shadow_im.png", cv2.resize(np.hstack([imagined, truth.image])[..., ::-1], None, fx=3, fy=3)
-    )
-    print("PSNR", psnr(imagined, truth.image))
     assert psnr(imagined, truth.image) > 25
     assert psnr(imagined, walk.frames[0].image) < 25
     np.testing.assert_allclose(np.array(infos.messages[-1].k).reshape(3, 3)[0, 0], truth.camera.K[0, 0], rtol=1e-3)
@@ -131,53 +148,64 @@ def test_unusable_path_is_one_diagnostic(walk, frame, count, text):
     assert text in walk.problem("imagine/path", lambda: walk.player.path.publish(path))
 
 
-def spoilt(walk, kind):
-    """Play a frame with one fault; return the kind of its problem and what it says."""
-    player, frame = walk.player, walk.later(walk.frames[-1], 1.0 + 0.5 * FAULTS.index(kind))
-    if kind == "encoding":
-        fields = conversions.image(frame.image, frame.stamp) | {"encoding": "yuv422"}
-        player.play(replace(frame, image=frame.image), info=True)
-        player.send(player.odometry, pose(frame, 0.1))
-        player.send(player.image, fields | {"header": conversions.header(frame.stamp + 0.1, "camera_optical_frame")})
-        return "image", "yuv422"
-    if kind == "size":
-        player.send(player.odometry, pose(frame, 0.0))
-        player.send(player.image, conversions.image(frame.image[:48, :64], frame.stamp))
-        return "image", "as in camera_info"
-    if kind == "NaN depth":
-        player.play(replace(frame, depth=np.full_like(frame.depth, np.nan)))
-        return "depth", "expected known pixels"
-    if kind == "no depth":
-        player.play(frame, depth=False)
-        return "depth", "expected depth within"
-    if kind == "no pose":
-        player.play(frame, pose=False)
-        return "pose", "expected transforms of odom -> base_link"
-    if kind == "jump":
-        c2w = frame.camera.c2w.clone()
-        c2w[0, 3] += 30.0
-        player.play(replace(frame, camera=replace(frame.camera, c2w=c2w)))
-        return "jump", "expected a pose near the last one"
-    if kind == "clock":
-        player.play(replace(frame, stamp=frame.stamp - 500.0))
-        return "clock", "expected stamps that follow"
-    return "camera", "got none for"  # nothing was played
+def pose(frame):
+    return conversions.odometry(frame.camera.c2w.double().numpy(), np.eye(4), np.zeros(6), frame.stamp)
 
 
-FAULTS = ("encoding", "size", "NaN depth", "no depth", "no pose", "jump", "clock", "stopped")
+def play_other_encoding(player, frame):
+    player.send(player.odometry, pose(frame))
+    player.send(player.image, conversions.image(frame.image, frame.stamp) | {"encoding": "yuv422"})
 
 
-def pose(frame, delay):
-    return conversions.odometry(frame.camera.c2w.double().numpy(), np.eye(4), np.zeros(6), frame.stamp + delay)
+def play_other_size(player, frame):
+    player.send(player.odometry, pose(frame))
+    player.send(player.depth, conversions.depth_image(frame.depth, frame.stamp))
+    player.send(player.image, conversions.image(frame.image[:48, :64], frame.stamp))
 
 
-@pytest.mark.parametrize("kind", FAULTS)
-def test_fault_of_robot_is_one_diagnostic(walk, kind):
-    expected = []
-    # what is expected is known after playing
-    text = walk.problem({"encoding": "image", "size": "image", "NaN depth": "depth", "no depth": "depth", "no pose": "pose",
-                         "stopped": "camera"}.get(kind, kind), lambda: expected.append(spoilt(walk, kind)[1]))  # fmt: skip
-    assert expected[0] in text
+def play_nan_depth(player, frame):
+    player.play(replace(frame, depth=np.full_like(frame.depth, np.nan)))
+
+
+def play_without_depth(player, frame):
+    player.play(frame, depth=False)
+
+
+def play_without_pose(player, frame):
+    player.play(frame, pose=False)
+
+
+def play_far_away(player, frame):
+    c2w = frame.camera.c2w.clone()
+    c2w[0, 3] += 30.0
+    player.play(replace(frame, camera=replace(frame.camera, c2w=c2w)))
+
+
+def play_in_the_past(player, frame):
+    player.play(replace(frame, stamp=frame.stamp - 500.0))
+
+
+def play_nothing(player, frame):
+    pass
+
+
+FAULTS = {
+    play_other_encoding: ("image", "yuv422"),
+    play_other_size: ("image", "as in camera_info"),
+    play_nan_depth: ("depth", "expected known pixels"),
+    play_without_depth: ("depth", "expected depth within"),
+    play_without_pose: ("pose", "expected transforms of odom -> base_link"),
+    play_far_away: ("jump", "expected a pose near the last one"),
+    play_in_the_past: ("clock", "expected stamps that follow"),
+    play_nothing: ("camera", "got none for"),
+}
+
+
+@pytest.mark.parametrize("play", FAULTS, ids=lambda play: play.__name__)
+def test_fault_of_robot_is_one_diagnostic(walk, play):
+    kind, text = FAULTS[play]
+    frame = walk.later(walk.frames[-1], 1.0 + 0.5 * [*FAULTS].index(play))
+    assert text in walk.problem(kind, lambda: play(walk.player, frame))
 
 
 def test_robot_goes_on_after_faults(walk):
