@@ -8,8 +8,9 @@ from rclpy.node import Node
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from mirage_sim.data.recordings import RecordedFrame
+from mirage_sim.geometry.quaternions import quaternion_of
 from mirage_sim.ros import conversions
-from mirage_sim.ros.frames import map_from_base, quaternion_of
+from mirage_sim.ros.frames import map_from_base
 
 _DEPTH = 100  # messages
 

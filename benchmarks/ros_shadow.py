@@ -35,7 +35,7 @@ def homes_walk(count: int, seed: int) -> list[RecordedFrame]:
     for i in range(count):
         image, depth = simulator.render()
         frames.append(RecordedFrame(image, np.asarray(depth, np.float32), simulator.camera(), _START + i / RATE))
-        simulator.step((0.6, 0.8 * float(np.sin(i / 9))))
+        simulator.step(np.array([0.6, 0.8 * np.sin(i / 9)]))
     return frames
 
 
