@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from mirage_sim.data.simulators import CameraMount, ReferenceSimulator, make_simulator
 from mirage_sim.geometry import Camera, unproject
 from mirage_sim.world import Body, MotionResult, NotReset, Observation
-from mirage_sim.world.body import RANGE, Response
+from mirage_sim.world.body import RANGE
+from mirage_sim.world.motion_result import Response
 
 SIZE = (96, 128)  # height, width of frames, as in the mini world
 SKY = 90.0  # metres; true depth from here on is sky

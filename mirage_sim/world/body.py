@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from mirage_sim.geometry import Camera
 from mirage_sim.memory import LatentMap
+from mirage_sim.world.motion_result import MotionResult, Response
 
 Array = NDArray[np.float32]
-Response = Literal["report", "block", "slide"]
 
 RANGE = 20.0  # metres; points farther away, mostly sky, are ignored
 _CELL = 0.1  # metres; points this close together support each other
@@ -46,37 +46,6 @@ class _Points(NamedTuple):
         x, z = np.float32(direction[0]), np.float32(direction[1])
         right, forward = self.x - np.float32(start[0]), self.z - np.float32(start[1])
         return right * x + forward * z, forward * x - right * z
-
-
-class MotionResult(NamedTuple):
-    """The result of one motion.
-
-    Attributes:
-        camera: of the body after the motion.
-        collision: whether an obstacle, or unobserved space if the body treats it as blocked, was in the way.
-        clearance: metres between the body and the nearest obstacle before the motion; 0 if they touch, infinite if the
-            memory has no obstacle within range.
-        contact: metres of the straight path before the body touches an obstacle; infinite if the path is free.
-    """
-
-    camera: Camera
-    collision: bool
-    clearance: float
-    contact: float
-
-
-class Obstacles(Protocol):
-    """Obstacles around a body; :class:`LocalObstacles` describes the members."""
-
-    @property
-    def clearance(self) -> float:
-        """Metres between the body and the nearest obstacle."""
-
-    def travel(self, camera: Camera, response: Response = "report") -> MotionResult:
-        """Move the body to a camera."""
-
-    def scan(self, rays: int) -> NDArray[np.float32]:
-        """Return the ranges of a planar lidar."""
 
 
 @dataclass(frozen=True)

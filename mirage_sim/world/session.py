@@ -11,8 +11,10 @@ import torch
 from mirage_sim.ambient import own_torch
 from mirage_sim.geometry import Camera
 from mirage_sim.world import serialization
-from mirage_sim.world.body import Body, LocalObstacles, Obstacles
+from mirage_sim.world.body import Body, LocalObstacles
+from mirage_sim.world.checks import check_seed, number, single_camera
 from mirage_sim.world.images import builtin_starts, fit, fit_depth, read_depth, read_image, to_tensor, to_uint8
+from mirage_sim.world.motion_result import Obstacles
 from mirage_sim.world.observation import Observation
 from mirage_sim.world.state import Chunk, WorldState
 from mirage_sim.world.world_model import WorldModel
@@ -149,7 +151,7 @@ class World:
         """
         if image is not START and start is not None:
             raise ValueError(f"image, start: expected at most one of them, got both (start={start})")
-        _check_seed(seed)
+        check_seed(seed)
         if prompt is not None and not isinstance(prompt, str):
             raise ValueError(f"prompt: expected a text, got {prompt!r}")
         picture, camera, measured = self._fitted(
@@ -157,8 +159,7 @@ class World:
         )
         tensor = to_tensor(picture, self.model.device)
         state, chunk = self.model.init(tensor, camera.to(self.model.device), int(seed), prompt, measured)
-        everything = np.ones(self.model.size, dtype=bool)
-        return self._update(state, chunk, camera, picture[None].repeat(self.model.frames, axis=0), everything)
+        return self._show(state, chunk, camera, picture)
 
     def step(self, camera: Camera) -> Observation:
         """Move to a camera and render the way there.
@@ -209,13 +210,12 @@ class World:
         now = self.snapshot()
         if camera is None:
             height, width = read_image(image).shape[:2]
-            camera = Camera.from_fov(now.observation.camera.c2w, _number("fov_deg", fov_deg), (height, width))
+            camera = Camera.from_fov(now.observation.camera.c2w, number("fov_deg", fov_deg), (height, width))
         picture, camera, measured = self._fitted(image, camera, depth, fov_deg)
         tensor = to_tensor(picture, self.model.device)
         state, chunk = self.model.observe(now.state, tensor, camera.to(self.model.device), measured, move)
         if move:
-            everything = np.ones(self.model.size, dtype=bool)
-            return self._update(state, chunk, camera, picture[None].repeat(self.model.frames, axis=0), everything)
+            return self._show(state, chunk, camera, picture)
         info = now.observation.info | {"points": int(state.map.points), "nbytes": int(state.map.nbytes)}
         self._now = Snapshot(state, replace(now.observation, info=info))
         return self._now.observation
@@ -232,7 +232,7 @@ class World:
             NotReset: before the first ``reset``.
             ValueError: if an argument is out of range; the world is then as it was.
         """
-        _check_seed(seed)
+        check_seed(seed)
         now = self.snapshot()
         state = replace(now.state, seed=int(seed), step=0)
         if keyframe is None:
@@ -248,9 +248,7 @@ class World:
         entry = entries[int(keyframe)]
         image = entry.image.permute(1, 2, 0).cpu().numpy()
         state, chunk = self.model.start_at(state, int(keyframe))
-        everything = np.ones(self.model.size, dtype=bool)
-        frames = image[None].repeat(self.model.frames, axis=0)
-        return self._update(state, chunk, entry.camera.to("cpu"), frames, everything)
+        return self._show(state, chunk, entry.camera.to("cpu"), image)
 
     def _fitted(
         self, image: Any, camera: Camera | None, depth: Any, fov_deg: float
@@ -259,8 +257,8 @@ class World:
         picture = read_image(image)
         shape = (picture.shape[0], picture.shape[1])
         if camera is None:
-            camera = Camera.from_fov(torch.eye(4), _number("fov_deg", fov_deg), shape)
-        camera = _single(camera, shape).to("cpu")
+            camera = Camera.from_fov(torch.eye(4), number("fov_deg", fov_deg), shape)
+        camera = single_camera(camera, shape).to("cpu")
         picture, fitted = fit(picture, camera, self.model.size)
         if depth is None:
             return picture, fitted, None
@@ -347,6 +345,11 @@ class World:
             raise ValueError(f"start: expected an index in [0, {count}), got {start!r}")
         return self.starts[int(index)]
 
+    def _show(self, state: WorldState, chunk: Chunk, camera: Camera, image: np.ndarray) -> Observation:
+        """Make an observed image the present observation."""
+        everything = np.ones(self.model.size, dtype=bool)
+        return self._update(state, chunk, camera, image[None].repeat(self.model.frames, axis=0), everything)
+
     def _update(
         self, state: WorldState, chunk: Chunk, camera: Camera, frames: np.ndarray, remembered: np.ndarray
     ) -> Observation:
@@ -383,7 +386,7 @@ def step_together(worlds: Sequence[World], cameras: Sequence[Camera]) -> list[Ob
     if any(world.model is not model for world in worlds):
         raise ValueError(f"worlds: expected {len(worlds)} of one model, got several")
     before = [world.state for world in worlds]
-    cameras = [_single(camera, model.size).to("cpu") for camera in cameras]
+    cameras = [single_camera(camera, model.size).to("cpu") for camera in cameras]
     stride = model.codec.stride[0]
     paths = [model.horizon.path(world.camera, camera, stride) for world, camera in zip(worlds, cameras, strict=True)]
     states, chunks = model.advance(before, [path.to(model.device) for path in paths])
@@ -403,27 +406,3 @@ def _remembered(chunk: Chunk, size: tuple[int, int]) -> np.ndarray:
     visible = (chunk.known[-1] > 0).cpu().numpy()
     rows, columns = (side // cells for side, cells in zip(size, visible.shape, strict=True))
     return visible.repeat(rows, axis=0).repeat(columns, axis=1)
-
-
-def _check_seed(seed: Any) -> None:
-    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or not 0 <= seed < 2**63:
-        raise ValueError(f"seed: expected an integer in [0, 2^63), got {seed!r}")
-
-
-def _number(name: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float, np.number)):
-        raise ValueError(f"{name}: expected a number, got {value!r}")
-    return float(value)
-
-
-def _single(camera: Any, size: tuple[int, int]) -> Camera:
-    """Check that ``camera`` is one valid camera of the expected size, and return it."""
-    if not isinstance(camera, Camera):
-        raise ValueError(f"camera: expected a Camera, got {type(camera).__name__}")
-    camera.validate()
-    if tuple(camera.batch_shape) != () or tuple(camera.size) != tuple(size):
-        raise ValueError(
-            f"camera: expected one camera, batch shape [], of size {tuple(size)}, "
-            f"got batch shape {list(camera.batch_shape)} and size {tuple(camera.size)}"
-        )
-    return camera
