@@ -214,7 +214,8 @@ def off_path_psnr(recording: Recording, world: World, split: Split, imported: Se
     except (ValueError, ImportError) as error:
         logger.info("nothing is known off the path: %s", error)
         return None
-    level, scores = level_from_recording(recording), []
+    level = level_from_recording(recording)
+    scores: list[float] = []
     for number, true in off_path(clip, simulator, [n for stretch in split.stretches for n in stretch[::_EVERY]]):
         frame = level_frame(true, level, world.model.size)
         (before,) = recording.frames([number])
@@ -233,7 +234,8 @@ def time_steps(imported: World, fresh: World) -> dict[str, float | None]:
         ``step_rate_ratio``, the rate of the first over that of the second; and ``reproject_ms``, the median time in
         the imported world for choosing and showing keyframes, None for a world without them.
     """
-    seconds, reproject = [0.0, 0.0], []
+    seconds = [0.0, 0.0]
+    reproject: list[float] = []
     forks = [world.fork(1)[0] for world in (imported, fresh)]
     for step in range(_STEPS_TIMED + 2):
         for i, fork in enumerate(forks):
