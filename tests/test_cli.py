@@ -95,7 +95,7 @@ def test_bad_input_is_one_line_and_code_2(
     ("words", "named"),
     [
         ([], "expected a command"),
-        (["fly"], "command: expected one of ['rollout', 'train', "),
+        (["fly"], "command: expected one of ['rollout', 'plan', "),
         (["eval"], "eval: expected one of ['fidelity', 'revisit', "),
         (["eval", "taste"], "got taste"),
         (["eval", "compare", "a.json"], "second: expected a value, got none"),

@@ -215,3 +215,19 @@ def test_invalid_scans_and_responses_are_rejected():
         around.scan(0)
     with pytest.raises(ValueError, match="^last: expected"):
         around.scan(8, 0.0, 7.0)
+
+
+def test_sight_ends_at_a_wall_and_at_the_last_floor():
+    around = Body().around(remembered(FLOOR, CEILING, WALL), camera())
+    sight = around.sight(120)
+    assert sight[0] == pytest.approx(6.0, abs=2 * CELL)  # floor that was seen from elsewhere, behind the wall
+    assert sight[60] == pytest.approx(1.0, abs=2 * CELL)
+    sight = Body().around(remembered(CEILING, WALL), camera()).sight(120)
+    assert sight[0] == pytest.approx(2.0, abs=2 * CELL) and sight[60] == 0
+    assert sight[10] == pytest.approx(2.0 / math.cos(math.radians(30)), rel=0.05)
+
+
+def test_obstacles_are_the_points_of_the_wall():
+    obstacles = Body().around(remembered(FLOOR, CEILING, WALL), camera()).obstacles(2.5)
+    assert len(obstacles) and np.allclose(obstacles[:, 1], 2.0, atol=1e-6)
+    assert np.abs(obstacles[:, 0]).max() == pytest.approx(1.5, abs=2 * CELL)
