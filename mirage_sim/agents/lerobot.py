@@ -34,7 +34,7 @@ from mirage_sim.envs.actions import ActionMode
 from mirage_sim.envs.registration import WORLD_ID
 from mirage_sim.evaluation.media import save_video
 from mirage_sim.geometry.quaternions import quaternion_of
-from mirage_sim.io import atomic_folder
+from mirage_sim.io import atomic_folder, save_json
 from mirage_sim.models.pretrained import require
 
 REMEMBERED, GOAL = "observation.images.remembered", "observation.environment_state"
@@ -169,18 +169,16 @@ class _Writer:
                 for key, values in statistics[-1].items():
                     row |= {f"stats/{key}/{name}": value for name, value in values.items()}
                 episodes.append(row)
-        self._farthest = self._farthest or 1.0
+        self._farthest = self._farthest or 1.0  # where no depth is known
+        count = episodes[-1]["dataset_to_index"]
         for key in self._videos:
             path = self._file(VIDEO_PATH, video_key=key)
-            total = episodes[-1]["dataset_to_index"]
-            frames = tqdm(self._frames(key), total=total, desc=key, unit="frame", leave=False)
+            frames = tqdm(self._frames(key), total=count, desc=key, unit="frame", leave=False)
             save_video(frames, path, self._fps, quality=None, **LOSSLESS.get(key, COLOUR))
         self._parquet.write_table(self._arrow.Table.from_pylist(episodes), self._file(EPISODES_PATH))
         self._parquet.write_table(self._tasks(), self._folder / "meta" / "tasks.parquet")
-        total = combine_statistics(statistics)
-        (self._folder / "meta" / "stats.json").write_text(json.dumps(total, indent=1) + "\n", encoding="utf-8")
-        info = self._info(len(episodes), episodes[-1]["dataset_to_index"])
-        (self._folder / INFO).write_text(json.dumps(info, indent=1) + "\n", encoding="utf-8")
+        save_json(self._folder / "meta" / "stats.json", combine_statistics(statistics))
+        save_json(self._folder / INFO, self._info(len(episodes), count))
 
     def _file(self, template: str, **names: str) -> Path:
         path = self._folder / template.format(**_FIRST_FILE, **names)
