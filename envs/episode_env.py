@@ -17,7 +17,7 @@ from mirage_sim.envs.observations import ObservationEncoder, make_info
 from mirage_sim.envs.stepping import Plan, Transition, step_envs
 from mirage_sim.envs.tasks import EpisodeStart, TaskLike, TaskResult, check_result, make_task
 from mirage_sim.envs.termination import TerminationCondition, check_termination, make_conditions
-from mirage_sim.envs.window import Window
+from mirage_sim.envs.window import Window, frames_per_second
 from mirage_sim.geometry import Camera, VelocityLimits
 from mirage_sim.world import Body, NotReset, Session
 
@@ -30,12 +30,6 @@ class EnvSnapshot:
     outcome: TaskResult
     contact: ContactState
     rng: dict[str, Any]
-
-
-def frames_per_second(dt: float) -> int | float:
-    """Return the rate of frames that are ``dt`` seconds apart, as an int if whole: some video tools require one."""
-    rate = round(1 / dt)
-    return rate if abs(rate * dt - 1) < 1e-9 else 1 / dt
 
 
 class EpisodeEnv(gymnasium.Env[Any, Any]):

@@ -1,28 +1,20 @@
 """The Gymnasium environment ``MirageWorld-v0``."""
 
 from collections.abc import Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any, Literal, Self, cast
 
 import numpy as np
 
 from mirage_sim.ambient import own_torch
-from mirage_sim.build import build_world_model
 from mirage_sim.envs.actions import ActionMode
 from mirage_sim.envs.collisions import CollisionMode
 from mirage_sim.envs.episode_env import EpisodeEnv
-from mirage_sim.envs.starting import OPTIONS, Starts, pose_camera
+from mirage_sim.envs.starting import OPTIONS, Starts, pose_camera, shared_model
 from mirage_sim.envs.tasks import TaskLike, TaskResult
 from mirage_sim.envs.termination import TerminationCondition
 from mirage_sim.geometry import Camera
 from mirage_sim.world import Body, World, WorldModel, step_together
-
-
-@cache
-def shared_model(world: str) -> WorldModel:
-    """Load the world model of a configuration, once per process; all environments share it."""
-    return build_world_model(world)
 
 
 class MirageWorldEnv(EpisodeEnv):
