@@ -64,7 +64,7 @@ class MirageWorldEnv(EpisodeEnv):
     | a function ``(before, after)`` of two :class:`~mirage_sim.world.Observation` | its value |
     | a :class:`~mirage_sim.envs.tasks.Task` or its class | custom |
 
-    Pixels at 50 m or more count as sky and have no area.
+    Pixels at a depth of 50 m or more count as sky and have no area.
 
     ## Starting State
     The seed chooses one of the built-in start images (60 degrees vertical field of view) and all generated content:
@@ -140,10 +140,11 @@ class MirageWorldEnv(EpisodeEnv):
     * ``starts``: start images to use instead of the built-in ones, uint8 ``[N, H, W, 3]``; or the path of a saved
       world: each episode then starts at one of its keyframes.
 
-    Invalid arguments raise ``ValueError`` before the episode changes.
+    Invalid actions raise ``gymnasium.error.InvalidAction`` and invalid arguments ``ValueError``, before the episode
+    changes.
 
     ## Version History
-    * v0: initial version.
+    * v0: initial version
     """
 
     reset_options = OPTIONS
@@ -184,9 +185,22 @@ class MirageWorldEnv(EpisodeEnv):
     ) -> tuple[Any, dict[str, Any]]:
         """Add a real observation to the memory, at any moment of the episode.
 
-        Args and errors are those of :meth:`mirage_sim.world.World.observe`, with a pose ``c2w [4, 4]`` for the camera,
-        None for the present one. Task and contact state stay as they are. Returns the present observation and info;
-        the next ``step`` shows what was observed.
+        See :meth:`mirage_sim.world.World.observe`; task and contact state stay as they are.
+
+        Args:
+            image: path or uint8 RGB ``[H, W, 3]``.
+            c2w: camera-to-world matrix ``[4, 4]`` of the image; None for the present pose.
+            depth: measured z-depth, as ``options["depth"]``; None to estimate it.
+            move: whether the episode goes on from this pose and image.
+            fov_deg: vertical field of view of the image in degrees.
+
+        Returns:
+            Observation and info of the present moment; the next ``step`` shows what was observed.
+
+        Raises:
+            gymnasium.error.ResetNeeded: before the first ``reset``.
+            FileNotFoundError: if a file does not exist.
+            ValueError: if an argument is invalid. The episode is then unchanged.
         """
         self._need_reset("observe")
         self.world.observe(image, pose_camera(c2w, fov_deg, image), depth, move=move, fov_deg=fov_deg)

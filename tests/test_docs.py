@@ -96,6 +96,8 @@ SLOW = (
     "mirage_policy",
     "mirage rollout backend=ray",
     "mirage bench ros",
+    "mirage eval counterfactual",
+    "mirage eval calibration",
 )
 NODES = ["mirage_world", "mirage_policy"]
 

@@ -73,7 +73,7 @@ def test_mask_that_marks_all_errors_has_auroc_one() -> None:
     assert bootstrap_auroc(column).mean == 1.0
     metrics = calibration.metrics_of([counts_of(run_of(generated, true, remembered))])
     assert metrics["remembered"] == 0.75 and metrics["risk_remembered"] == 0.0
-    assert metrics["risk"] == pytest.approx(0.25 * 60 / 255)
+    assert metrics["risk"] == pytest.approx(0.25 * 60 / 255, abs=1e-4)
 
 
 def test_risk_grows_with_coverage_beyond_the_remembered() -> None:
@@ -86,6 +86,7 @@ def test_auroc_is_null_without_wrong_pixels() -> None:
     assert calibration.metrics_of([counts_of(run_of(true, true))])["auroc"] is None
 
 
+@pytest.mark.slow
 def test_commands_measure_an_untrained_world(tmp_path) -> None:
     try:
         make_simulator("miniworld", "OneRoom").close()
