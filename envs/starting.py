@@ -1,13 +1,14 @@
 """Where an episode of ``MirageWorld-v0`` starts: an image, several observations, or a saved world."""
 
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from mirage_sim.build import build_world_model
 from mirage_sim.geometry import Camera
 from mirage_sim.world import Snapshot, World, WorldModel
 from mirage_sim.world.images import read_image
@@ -16,6 +17,12 @@ from mirage_sim.world.session import START
 #: Keys of ``reset(options=...)``, besides those of the task.
 OPTIONS = ("image", "depth", "fov_deg", "start", "prompt", "observations", "world")
 _ENTRY = {"image", "depth", "c2w", "K", "fov_deg"}
+
+
+@cache
+def shared_model(world: str) -> WorldModel:
+    """Load the world model of a configuration, once per process; all environments share it."""
+    return build_world_model(world)
 
 
 class Starts:

@@ -8,8 +8,9 @@ from gymnasium.error import ResetNeeded
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from gymnasium.vector.utils import concatenate, iterate
 
+from mirage_sim.envs.starting import shared_model
 from mirage_sim.envs.stepping import step_envs
-from mirage_sim.envs.world_env import MirageWorldEnv, shared_model
+from mirage_sim.envs.world_env import MirageWorldEnv
 from mirage_sim.world import WorldModel
 
 

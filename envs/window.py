@@ -8,6 +8,12 @@ import numpy as np
 from gymnasium.error import DependencyNotInstalled
 
 
+def frames_per_second(dt: float) -> int | float:
+    """Return the rate of frames that are ``dt`` seconds apart, as an int if whole: some video tools require one."""
+    rate = round(1 / dt)
+    return rate if abs(rate * dt - 1) < 1e-9 else 1 / dt
+
+
 class Window:
     """A window that opens with the first frame.
 

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,15 +12,14 @@ from gymnasium.error import ResetNeeded
 from gymnasium.utils import seeding
 
 from mirage_sim.ambient import own_torch
-from mirage_sim.build import build_world_model
 from mirage_sim.envs.actions import ActionMode, Actions, moved
 from mirage_sim.envs.collisions import CollisionMode, Collisions, ContactState
 from mirage_sim.envs.observations import ObservationEncoder, make_info
-from mirage_sim.envs.starting import OPTIONS, Starts, pose_camera
+from mirage_sim.envs.starting import OPTIONS, Starts, pose_camera, shared_model
 from mirage_sim.envs.stepping import Plan, Transition, step_envs
 from mirage_sim.envs.tasks import EpisodeStart, TaskLike, TaskResult, check_result, make_task
 from mirage_sim.envs.termination import TerminationCondition, check_termination, make_conditions
-from mirage_sim.envs.window import Window
+from mirage_sim.envs.window import Window, frames_per_second
 from mirage_sim.geometry import VelocityLimits
 from mirage_sim.world import Body, NotReset, Snapshot, World, WorldModel
 
@@ -34,18 +32,6 @@ class EnvSnapshot:
     outcome: TaskResult
     contact: ContactState
     rng: dict[str, Any]
-
-
-@cache
-def shared_model(world: str) -> WorldModel:
-    """Load the world model of a configuration, once per process; all environments share it."""
-    return build_world_model(world)
-
-
-def frames_per_second(dt: float) -> int | float:
-    """Return the rate of frames that are ``dt`` seconds apart, as an int if whole: some video tools require one."""
-    rate = round(1 / dt)
-    return rate if abs(rate * dt - 1) < 1e-9 else 1 / dt
 
 
 class MirageWorldEnv(gymnasium.Env[Any, Any]):
@@ -95,7 +81,7 @@ class MirageWorldEnv(gymnasium.Env[Any, Any]):
     | a function ``(before, after)`` of two :class:`~mirage_sim.world.Observation` | its value |
     | a :class:`~mirage_sim.envs.tasks.Task` or its class | custom |
 
-    Pixels at a depth of 50 m or more count as sky and have no area.
+    Pixels at 50 m or more count as sky and have no area.
 
     ## Starting State
     The seed chooses one of the built-in start images (60 degrees vertical field of view) and all generated content:
@@ -171,11 +157,10 @@ class MirageWorldEnv(gymnasium.Env[Any, Any]):
     * ``starts``: start images to use instead of the built-in ones, uint8 ``[N, H, W, 3]``; or the path of a saved
       world: each episode then starts at one of its keyframes.
 
-    Invalid actions raise ``gymnasium.error.InvalidAction`` and invalid arguments ``ValueError``, before the episode
-    changes.
+    Invalid arguments raise ``ValueError`` before the episode changes.
 
     ## Version History
-    * v0: initial version
+    * v0: initial version.
     """
 
     metadata = {"render_modes": ["rgb_array", "human"], "render_fps": 10}
@@ -270,14 +255,10 @@ class MirageWorldEnv(gymnasium.Env[Any, Any]):
         Args:
             action: an element of the action space.
 
-        Returns:
-            Observation, reward, terminated, truncated and info.
-
         Raises:
             gymnasium.error.ResetNeeded: before the first ``reset``.
             gymnasium.error.InvalidAction: if the action is not in the action space.
-            ValueError: if the task or a termination condition returns an invalid value. After any of these errors the
-                episode is unchanged.
+            ValueError: if the task or a termination condition returns an invalid value. The episode is then unchanged.
         """
         return step_envs([self], [action])[0]
 
@@ -313,22 +294,9 @@ class MirageWorldEnv(gymnasium.Env[Any, Any]):
     ) -> tuple[Any, dict[str, Any]]:
         """Add a real observation to the memory, at any moment of the episode.
 
-        See :meth:`mirage_sim.world.World.observe`; task and contact state stay as they are.
-
-        Args:
-            image: path or uint8 RGB ``[H, W, 3]``.
-            c2w: camera-to-world matrix ``[4, 4]`` of the image; None for the present pose.
-            depth: measured z-depth, as ``options["depth"]``; None to estimate it.
-            move: whether the episode goes on from this pose and image.
-            fov_deg: vertical field of view of the image in degrees.
-
-        Returns:
-            Observation and info of the present moment; the next ``step`` shows what was observed.
-
-        Raises:
-            gymnasium.error.ResetNeeded: before the first ``reset``.
-            FileNotFoundError: if a file does not exist.
-            ValueError: if an argument is invalid. The episode is then unchanged.
+        Args and errors are those of :meth:`mirage_sim.world.World.observe`, with a pose ``c2w [4, 4]`` for the camera,
+        None for the present one. Task and contact state stay as they are. Returns the present observation and info;
+        the next ``step`` shows what was observed.
         """
         self._need_reset("observe")
         self._world.observe(image, pose_camera(c2w, fov_deg, image), depth, move=move, fov_deg=fov_deg)
@@ -341,11 +309,7 @@ class MirageWorldEnv(gymnasium.Env[Any, Any]):
         self._window.close()
 
     def snapshot(self) -> EnvSnapshot:
-        """Return the current moment of the episode, without copying it.
-
-        Raises:
-            gymnasium.error.ResetNeeded: before the first ``reset``.
-        """
+        """Return the current moment of the episode, without copying it; ``reset`` must have been called."""
         self._need_reset("snapshot")
         return EnvSnapshot(
             self._world.snapshot(), self._outcome, self._contact, dict(self.np_random.bit_generator.state)

@@ -66,7 +66,7 @@ def test_many_workers(tmp_path: Path) -> None:
     pytest.importorskip("ray", reason="Ray is not installed, or has no wheel for this Python")
     output = run("05_many_workers.py", tmp_path, "--workers", "1", "--episodes", "2", "--steps", "3")
     assert "6 steps;" in output
-    assert "2 episodes; the last one saw frames of shape (4, 96, 128, 3)" in output
+    assert "2 episodes; the last one has frames of shape (4, 96, 128, 3)" in output
 
 
 def test_every_example_is_run() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from mirage_sim.agents.episodes import Episode
-from mirage_sim.envs.world_env import frames_per_second
+from mirage_sim.envs.window import frames_per_second
 from mirage_sim.evaluation.media import (
     contact_sheet,
     save_image,

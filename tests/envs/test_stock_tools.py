@@ -13,7 +13,7 @@ from gymnasium import wrappers
 from gymnasium.utils.env_checker import data_equivalence
 
 from mirage_sim.envs.actions import Actions
-from mirage_sim.envs.world_env import frames_per_second
+from mirage_sim.envs.window import frames_per_second
 from mirage_sim.geometry import VelocityLimits
 
 FORWARD = np.array([1.0, 0.0], np.float32)

@@ -101,7 +101,7 @@ def test_compare_command_takes_two_files(pair, capsys: pytest.CaptureFixture[str
     line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("psnr_16 "))
     assert "(" in line and " to " in line
     for words, named in (
-        ([a], "eval compare: expected a.json b.json"),
+        ([a], "second: expected a value, got none"),
         ([a, "/nowhere.json"], "/nowhere.json: expected"),
     ):
         assert cli.main(["eval", "compare", *words]) == 2

@@ -173,7 +173,7 @@ def test_damaged_copy_of_weights_is_rewritten(cache: Path, caplog: pytest.LogCap
         cache.write_bytes(damaged)
         assert perceptual._content(perceptual._weights()) == perceptual._content(weights)
         assert cache.read_bytes() == whole
-    assert "written again" in caplog.text
+    assert "writing it again" in caplog.text
     assert list(cache.parent.iterdir()) == [cache]
 
 

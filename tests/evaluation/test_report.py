@@ -102,7 +102,7 @@ def test_folder_without_results_is_rejected(tmp_path: Path, capsys: pytest.Captu
     with pytest.raises(ValueError, match="fidelity.json: expected the JSON that mirage eval"):
         report(tmp_path)
     assert cli.main(["eval", "report"]) == 2
-    assert "eval report: expected folder, got nothing" in capsys.readouterr().err
+    assert "folder: expected a value, got none" in capsys.readouterr().err
 
 
 def test_report_command_prints_the_path(folder: Path, capsys: pytest.CaptureFixture[str]):

@@ -41,13 +41,13 @@ def reproject(keyframe: Keyframe, frames: torch.Tensor, depth: torch.Tensor, at:
 NOTHING = torch.full((3, 1, *SIZE), 9.0)  # frames of a colour that no picture has
 
 
-def test_a_camera_that_did_not_move_sees_the_picture():
+def test_camera_that_did_not_move_sees_the_image():
     shown = reproject(wall(noise()), NOTHING, torch.full((1, *SIZE), FAR), camera())
     torch.testing.assert_close(shown[:, 0], noise(), atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize(("columns", "rows"), [(3, 0), (-5, 0), (0, 2), (-1, -4)])
-def test_a_wall_moves_against_the_camera_and_what_comes_in_is_kept(columns, rows):
+def test_wall_moves_against_the_camera_and_new_pixels_stay(columns, rows):
     metre = FAR / FOCAL  # that a pixel spans on the wall
     moved = camera(columns * metre, rows * metre)
     shown = reproject(wall(noise()), NOTHING, torch.full((1, *SIZE), FAR), moved)[:, 0]
@@ -81,7 +81,7 @@ def test_depth_may_err_by_as_much_as_can_be_seen(off):
     torch.testing.assert_close(shown[:, 0], noise(), atol=1e-4, rtol=0)  # from where it was taken, whatever the depth
 
 
-def test_what_the_picture_does_not_know_the_depth_of_is_not_shown():
+def test_pixels_without_depth_are_not_shown():
     one = Keyframe(to_bytes(noise()), torch.zeros(SIZE), camera()[0])
     assert torch.equal(reproject(one, NOTHING, torch.full((1, *SIZE), FAR), camera()), NOTHING)
 
