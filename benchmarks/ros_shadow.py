@@ -3,6 +3,7 @@
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 from sensor_msgs.msg import Image, LaserScan
@@ -29,12 +30,15 @@ _GRIDS = 5  # maps that are timed
 
 
 def homes_walk(count: int, seed: int) -> list[RecordedFrame]:
-    """Walk through a home of the reference simulator at 10 images per second."""
+    """Walk through a home of the reference simulator at 10 images per second, in level axes at the first camera."""
     simulator, frames = HomesSimulator("procedural", SIZE), []
     simulator.reset(seed=seed)
+    start = simulator.camera().c2w.inverse()
     for i in range(count):
         image, depth = simulator.render()
-        frames.append(RecordedFrame(image, np.asarray(depth, np.float32), simulator.camera(), _START + i / RATE))
+        camera = simulator.camera()
+        camera = replace(camera, c2w=start @ camera.c2w)
+        frames.append(RecordedFrame(image, np.asarray(depth, np.float32), camera, _START + i / RATE))
         simulator.step(np.array([0.6, 0.8 * np.sin(i / 9)]))
     return frames
 

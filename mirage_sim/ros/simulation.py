@@ -308,14 +308,11 @@ class Simulation:
     def occupancy(self) -> OccupancyMap | None:
         """Return the memory in plan; None if it holds neither ground nor obstacles."""
         frame, parameters = self.frame, self.parameters
+        camera = float(frame.camera.c2w[1, 3])
+        floor = camera + parameters.camera_height  # where base_link is
+        resolution, generated = parameters.map_resolution, parameters.map_generated
         try:
-            return occupancy_map(
-                frame.map,
-                float(frame.camera.c2w[1, 3]),
-                parameters.map_resolution,
-                self._body,
-                parameters.map_generated,
-            )
+            return occupancy_map(frame.map, camera, resolution, self._body, generated, floor)
         except ValueError:
             return None
 

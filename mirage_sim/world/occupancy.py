@@ -55,7 +55,12 @@ def find_floor(y: NDArray[np.float32], camera: float) -> float | None:
 
 
 def occupancy_map(
-    map: LatentMap, camera: float, resolution: float = 0.05, body: Body | None = None, generated: bool = True
+    map: LatentMap,
+    camera: float,
+    resolution: float = 0.05,
+    body: Body | None = None,
+    generated: bool = True,
+    floor: float | None = None,
 ) -> OccupancyMap:
     """Make a map in plan of the remembered points.
 
@@ -67,6 +72,7 @@ def occupancy_map(
         body: decides by ``step``, ``height`` and ``support`` what is ground and what is an obstacle; None for the
             default one.
         generated: whether generated points count; False leaves their surroundings unknown.
+        floor: height of the floor along the world's y axis; None to look for it.
 
     Raises:
         ValueError: if the memory is empty.
@@ -77,8 +83,9 @@ def occupancy_map(
     xyz, ids, footprint = (column.cpu().numpy() for column in map.select(range(len(map.blocks))))
     if not generated:
         xyz, footprint = xyz[ids < GENERATED], footprint[ids < GENERATED]
-    found = find_floor(xyz[:, 1], camera)
-    floor = camera + body.camera_height if found is None else found
+    if floor is None:
+        found = find_floor(xyz[:, 1], camera)
+        floor = camera + body.camera_height if found is None else found
     x, y, height = xyz[:, 2], -xyz[:, 0], floor - xyz[:, 1]
     ground = np.abs(height) <= body.step
     obstacle = (height > body.step) & (height < body.height)
