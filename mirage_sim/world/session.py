@@ -13,7 +13,7 @@ from mirage_sim.geometry import Camera
 from mirage_sim.world import serialization
 from mirage_sim.world.body import Body, LocalObstacles
 from mirage_sim.world.checks import check_seed, number, single_camera
-from mirage_sim.world.images import builtin_starts, fit, fit_depth, read_depth, read_image, to_tensor, to_uint8
+from mirage_sim.world.images import builtin_starts, fit, fit_depth, read_depth, read_image, to_tensor
 from mirage_sim.world.motion_result import Obstacles
 from mirage_sim.world.observation import Observation
 from mirage_sim.world.state import Chunk, WorldState
@@ -186,21 +186,19 @@ class World:
     ) -> Observation:
         """Add a real observation to the memory, at any moment of an episode.
 
-        Observed points come before all generated ones, whenever they come. Points that the observation contradicts,
-        because the camera looked through them, are forgotten: wrong generation, and things that moved. From now on
-        frames that see the same surfaces show this image's pixels. Forks and snapshots made before are not affected.
+        Observed points come before all generated ones. Points that the camera looked through are forgotten: wrong
+        generation, and things that moved. Frames that see the same surfaces show this image's pixels from now on. Forks
+        and snapshots made before are not affected.
 
         Args:
             image: a path or uint8 RGB ``[H, W, 3]``, as for :meth:`reset`.
-            camera: of the image, batch shape ``()``, in the world frame; None for the place where the world is now.
-            depth: measured z-depth: an array ``[H, W]`` in metres, 0 where unknown, or a path
-                (:func:`~mirage_sim.world.images.read_depth`). None to estimate it, aligned with what is remembered.
+            camera: of the image, batch shape ``()``, in the world frame; None for the present place.
+            depth: measured z-depth, as for :meth:`reset`; None to estimate it, aligned with what is remembered.
             move: whether the world goes on from this camera and image.
             fov_deg: vertical field of view of the whole image in degrees, where no camera is passed.
 
         Returns:
-            The present observation: with ``move`` the image; otherwise the last one, with the new size of the memory
-            in its ``info``. The next :meth:`step` shows what was observed.
+            The image with ``move``, otherwise the last observation; the next :meth:`step` shows what was observed.
 
         Raises:
             NotReset: before the first ``reset``.
@@ -225,12 +223,12 @@ class World:
         """Begin a new episode in the present world: its memory stays, time and seed begin anew.
 
         Args:
-            seed: decides everything that is generated from now on, in [0, 2^63).
+            seed: of all generated content from now on, in [0, 2^63).
             keyframe: index of the keyframe to start at; None to start at the present camera.
 
         Raises:
             NotReset: before the first ``reset``.
-            ValueError: if an argument is out of range; the world is then as it was.
+            ValueError: if an argument is out of range; the world is then unchanged.
         """
         check_seed(seed)
         now = self.snapshot()
@@ -391,18 +389,6 @@ def step_together(worlds: Sequence[World], cameras: Sequence[Camera]) -> list[Ob
     paths = [model.horizon.path(world.camera, camera, stride) for world, camera in zip(worlds, cameras, strict=True)]
     states, chunks = model.advance(before, [path.to(model.device) for path in paths])
     return [
-        world._update(state, chunk, camera, _images(chunk), _remembered(chunk, model.size))
+        world._update(state, chunk, camera, chunk.images(), chunk.remembered(model.size))
         for world, state, chunk, camera in zip(worlds, states, chunks, cameras, strict=True)
     ]
-
-
-def _images(chunk: Chunk) -> np.ndarray:
-    """Return all frames, uint8 ``[F, H, W, 3]``."""
-    return np.stack([to_uint8(frame) for frame in chunk.frames.unbind(1)])
-
-
-def _remembered(chunk: Chunk, size: tuple[int, int]) -> np.ndarray:
-    """Return which pixels of the last frame come from memory, bool ``[H, W]``."""
-    visible = (chunk.known[-1] > 0).cpu().numpy()
-    rows, columns = (side // cells for side, cells in zip(size, visible.shape, strict=True))
-    return visible.repeat(rows, axis=0).repeat(columns, axis=1)

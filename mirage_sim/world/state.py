@@ -4,11 +4,13 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 
 from mirage_sim.geometry import Camera
 from mirage_sim.protocols import MemoryView
 from mirage_sim.world.history import History
+from mirage_sim.world.images import to_uint8
 from mirage_sim.world.keyframes import Keyframes
 
 
@@ -55,6 +57,16 @@ class Chunk:
     known: Tensor
     latents: Tensor
     seconds: dict[str, float]
+
+    def images(self) -> np.ndarray:
+        """Return all frames, uint8 ``[F, H, W, 3]``."""
+        return np.stack([to_uint8(frame) for frame in self.frames.unbind(1)])
+
+    def remembered(self, size: tuple[int, int]) -> np.ndarray:
+        """Return which pixels of the last frame, of this ``(height, width)``, come from memory: bool ``[H, W]``."""
+        visible = (self.known[-1] > 0).cpu().numpy()
+        rows, columns = (side // cells for side, cells in zip(size, visible.shape, strict=True))
+        return np.asarray(visible.repeat(rows, axis=0).repeat(columns, axis=1))
 
 
 class Stopwatch:
