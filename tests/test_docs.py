@@ -99,7 +99,11 @@ SLOW = (
     "mirage eval counterfactual",
     "mirage eval calibration",
 )
-NODES = ["mirage_world", "mirage_policy"]
+SHADOW = (
+    "mirage_world --ros-args -p observe:=true -r robot/image_raw:=/front/image_raw "
+    "-r robot/camera_info:=/front/camera_info"
+)
+NODES = ["mirage_world", "mirage_policy", SHADOW]
 
 WEIGHTS = "needs the weights of Wan2.2 and a GPU"
 FURNITURE = "needs furniture, a download of 120 MB; tests/data/simulators/homes has procedural pieces"
@@ -315,11 +319,14 @@ def test_world_and_policy_nodes_exchange_messages(reader: Path) -> None:
 
     assert set(NODES) <= set(COMMANDS)
     domain = private_domain()
-    world, policy = (NodeProcess(domain, [command]) for command in NODES)
+    world, policy, shadow = (NodeProcess(domain, shlex.split(command)) for command in NODES)
     with world, policy:
         world.wait_for_line("runs, mode")
         policy.wait_for_line("waiting for images")
         assert policy.stop() == world.stop() == 0
+    with shadow:
+        shadow.wait_for_line("runs, mode")
+        assert shadow.stop() == 0
 
 
 @pytest.mark.parametrize("page", sorted({block.page for block in PYTHON}), ids=lambda page: page.name)

@@ -158,24 +158,31 @@ def main() -> int:
     except RuntimeError as error:
         raise ValueError(str(error)) from error
     try:
-        node = WorldNode()
+        return _spin()
     except ExternalShutdownException:
         return 0
     except RuntimeError:
         if rclpy.ok():
             raise
         return 0  # the middleware refuses to create anything after SIGINT
-    executor = MultiThreadedExecutor(_THREADS)
-    executor.add_node(node)
+
+
+def _spin() -> int:
+    """Run the node until the context ends; return 1 if its worker failed, 0 otherwise."""
+    node = WorldNode()
     try:
-        while rclpy.ok():
-            executor.spin_once()
-            # Until a thread has taken up a callback, rclpy's executor submits the same one again and again
-            # (ros2/rclpy#1452) and holds the interpreter's lock, which that thread waits for.
-            time.sleep(_PAUSE_S)
-    except ExternalShutdownException:
-        pass
+        executor = MultiThreadedExecutor(_THREADS)
+        executor.add_node(node)
+        try:
+            while rclpy.ok():
+                executor.spin_once()
+                # Until a thread has taken up a callback, rclpy's executor submits the same one again and again
+                # (ros2/rclpy#1452) and holds the interpreter's lock, which that thread waits for.
+                time.sleep(_PAUSE_S)
+        except ExternalShutdownException:
+            pass
+        finally:
+            executor.shutdown()
     finally:
         node.destroy_node()
-        executor.shutdown()
     return int(node.failed)
