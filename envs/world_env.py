@@ -167,7 +167,8 @@ class MirageWorldEnv(EpisodeEnv):
             raise ValueError(f"world: expected the name of a configuration or a WorldModel, got {type(world).__name__}")
 
         def open_world() -> World:
-            return World(shared_model(world) if isinstance(world, str) else world)
+            images = None if isinstance(starts, (str, Path)) else starts
+            return World(shared_model(world) if isinstance(world, str) else world, images)
 
         super().__init__(open_world, action_mode, observation, task, terminate_on, collisions, body, scan, render_mode)
         self._starts = Starts(self.world.model, starts)

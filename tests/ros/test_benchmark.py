@@ -18,6 +18,7 @@ METRICS = (
 ).split()
 
 
+@pytest.mark.slow
 def test_benchmark_reports_all_metrics() -> None:
     metrics = ros.bench_ros(compose("bench ros", ["steps=12", "frames=8", "seconds=1.5", "shadow_images=10"]))["marks"]
     assert sorted(metrics) == sorted(METRICS)
@@ -47,6 +48,7 @@ def test_growth_compares_last_tenth_with_first() -> None:
     assert ros.growth([100, 110]) == pytest.approx(0.1)
 
 
+@pytest.mark.slow
 def test_soak_loses_no_call() -> None:
     metrics = soak(4.0)
     assert metrics["calls"] >= 2

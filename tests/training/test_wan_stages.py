@@ -60,6 +60,7 @@ def trained(clips: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return output
 
 
+@pytest.mark.slow
 def test_two_processes_equal_two_accumulated_batches(clips: Path, tmp_path: Path) -> None:
     """Two processes of torch's launcher on the CPU, over gloo."""
     settings = ["stage.steps=2", "stage.learning_rate=0.1", "stage.precision=float32", f"clips={clips}"]
