@@ -16,6 +16,7 @@ from mirage_sim.paths import ASSETS
 
 START_FRAMES = ASSETS / "mini" / "starts.safetensors"
 MIN_SIDE, MAX_SIDE = 16, 8192  # pixels
+_ROUNDING = 1e-4  # pixels by which intrinsics in float32 may miss the border between two pixels
 MIN_DEPTH, MAX_DEPTH = 0.05, 200.0  # metres, of the median of a depth map: other units lie outside
 EXPECTED = "expected a path or a uint8 array [H, W, 3]"
 FORMATS = (
@@ -187,7 +188,7 @@ def fit_depth(depth: np.ndarray, camera: Camera, fitted: Camera) -> np.ndarray:
     indices = []
     for axis, (length, side) in enumerate(zip(reversed(depth.shape), reversed(fitted.size), strict=True)):
         at = (np.arange(side) + 0.5 - other[axis, 2]) / other[axis, axis] * K[axis, axis] + K[axis, 2]
-        indices.append(np.floor(at).astype(int).clip(0, length - 1))
+        indices.append(np.floor(at + _ROUNDING).astype(int).clip(0, length - 1))
     columns, rows = indices
     return np.ascontiguousarray(depth[rows[:, None], columns])
 

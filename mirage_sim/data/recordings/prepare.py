@@ -1,11 +1,7 @@
 """Recorded frames at the size of a world's images."""
 
-import numpy as np
-from numpy.typing import NDArray
-
 from mirage_sim.data.recordings.recording import RecordedFrame
-from mirage_sim.geometry import Camera
-from mirage_sim.world.images import fit
+from mirage_sim.world.images import fit, fit_depth
 
 
 def to_size(frame: RecordedFrame, size: tuple[int, int]) -> RecordedFrame:
@@ -20,15 +16,5 @@ def to_size(frame: RecordedFrame, size: tuple[int, int]) -> RecordedFrame:
     image, camera = fit(frame.image, frame.camera, size)
     depth = None
     if frame.depth is not None:
-        rows, columns = _pixels(frame.camera, camera, 1), _pixels(frame.camera, camera, 0)
-        depth = np.ascontiguousarray(frame.depth[rows[:, None], columns])
+        depth = fit_depth(frame.depth, frame.camera, camera)
     return RecordedFrame(image, depth, camera, frame.stamp)
-
-
-def _pixels(before: Camera, after: Camera, axis: int) -> NDArray[np.intp]:
-    """Rows (axis 1) or columns (0) of the pixels of one camera that hold the centres of the pixels of another."""
-    side = 1 - axis
-    focal, centre = (before.K[axis, at].double().item() for at in (axis, 2))
-    new_focal, new_centre = (after.K[axis, at].double().item() for at in (axis, 2))
-    at = (np.arange(after.size[side]) + 0.5 - new_centre) / new_focal * focal + centre
-    return np.clip(np.floor(at + 1e-4), 0, before.size[side] - 1).astype(np.intp)
