@@ -109,17 +109,22 @@ def import_place(
 
 def lacking(world: World, frame: RecordedFrame) -> float:
     """Return the share of a frame's cells that the memory does not show, or shows only coarsely."""
-    view = _read(world, frame).resize(world.model.grid)
+    return _lacking(_read(world, frame), world)
+
+
+def _lacking(view: MemoryView, world: World) -> float:
+    view = view.resize(world.model.grid)
     shown = view.visible & (view.log_scale >= _COARSE)
     return float(1.0 - shown.float().mean())
 
 
 def news(world: World, frame: RecordedFrame) -> float:
     """Return the share of an image's cells that the memory lacks, or where measured depth contradicts it."""
-    share = lacking(world, frame)
+    view = _read(world, frame)
+    share = _lacking(view, world)
     if share >= NEW or frame.depth is None:
         return share
-    known = _read(world, frame).surface(world.model.grid)[0].cpu().numpy()
+    known = view.surface(world.model.grid)[0].cpu().numpy()
     rows, columns = (
         np.arange(cells) * side // cells + side // (2 * cells)
         for cells, side in zip(known.shape, frame.depth.shape, strict=True)
